@@ -1,0 +1,3 @@
+//! `vltava`: arguments in, exit code out.
+
+fn main() {}

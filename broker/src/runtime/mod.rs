@@ -1,0 +1,132 @@
+//! The ground: the only room that names glommio, io_uring and libc.
+//!
+//! A [`Runtime`] is one shard's executor with its clock, its randomness, its disk and its network. Rooms above are generic
+//! over `R: Runtime` in their drivers only; pure cores have no such parameter. Two back ends exist: `machine` (glommio, with a ring of its own for sockets
+//! and log files) and `sim` (seeded; virtual time, the faulty disk, a simulated network).
+//!
+//! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use vltava_protocol::encode::ExternalBytes;
+use vltava_storage::io::Disk;
+
+/// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and subtracted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Monotonic(pub u64);
+
+impl Monotonic {
+    /// This much later; saturates at the end of time.
+    pub fn after(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// Time from `earlier` to this; zero where this is earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Which work goes first: a queue of tasks with its share of the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Queue {
+    /// Network, produce, fetch, the mesh.
+    Foreground,
+    /// Coordinators, the controller, the admin port.
+    Control,
+    /// Recovery of logs at start.
+    Recovery,
+    /// Retention, compaction: never felt at p99.
+    Background,
+}
+
+/// One shard's executor and its I/O. A clone is the same executor.
+pub trait Runtime: Clone + 'static {
+    /// The data directory.
+    type Disk: Disk;
+    /// Sockets.
+    type Network: Network;
+
+    /// Time that never goes back.
+    fn now(&self) -> Monotonic;
+
+    /// Wall-clock time in milliseconds since 1970. May jump.
+    fn wall_clock_ms(&self) -> i64;
+
+    /// Completes once `now()` is at or past the deadline.
+    fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static;
+
+    /// Runs a task on this shard, to its end. A panic in it ends the process.
+    fn spawn(&self, queue: Queue, task: impl Future<Output = ()> + 'static);
+
+    /// Lets other tasks run where this one has used its slice of time; returns at once otherwise.
+    fn yield_if_needed(&self) -> impl Future<Output = ()>;
+
+    /// Random bits: from the operating system, or from the seed.
+    fn random_u64(&self) -> u64;
+
+    /// The data directory.
+    fn disk(&self) -> &Self::Disk;
+
+    /// Sockets.
+    fn network(&self) -> &Self::Network;
+}
+
+/// TCP, as far as a broker needs it.
+pub trait Network: Clone + 'static {
+    /// A listening socket of this shard.
+    type Listener: Listener<Connection = Self::Connection>;
+    /// An established connection of this shard.
+    type Connection: Connection;
+
+    /// Listens on an address that every shard may share (`SO_REUSEPORT`). Port 0 takes a free one.
+    async fn listen(&self, address: SocketAddr) -> io::Result<Self::Listener>;
+
+    /// Connects; `TCP_NODELAY` is set.
+    async fn connect(&self, address: SocketAddr) -> io::Result<Self::Connection>;
+}
+
+/// A listening socket.
+pub trait Listener: 'static {
+    /// What it accepts.
+    type Connection: Connection;
+
+    /// The next connection (`TCP_NODELAY` set). Errors are passing ones (descriptors used up); the caller waits and tries again.
+    async fn accept(&self) -> io::Result<Self::Connection>;
+
+    /// Where it listens.
+    fn local_address(&self) -> SocketAddr;
+}
+
+/// An established connection. A clone is the same connection; one task may receive while another sends.
+pub trait Connection: Clone + 'static {
+    /// Appends what has arrived to the spare capacity of `buffer` (which must have some), waiting until there is something. 0 bytes: the
+    /// peer sends no more. The buffer comes back in every case.
+    async fn receive(&self, buffer: BytesMut) -> (io::Result<usize>, BytesMut);
+
+    /// Waits until there is something to receive, or the peer is gone; holds no buffer meanwhile.
+    async fn readable(&self) -> io::Result<()>;
+
+    /// Sends all parts, in order, as few packets as it takes.
+    async fn send(&self, parts: Vec<Bytes>) -> io::Result<()>;
+
+    /// Sends a range of a file of this runtime's disk, without copying it where it is in the page cache, and never blocks the
+    /// shard on the disk where it is not. An error (also a file shorter than the range) leaves the stream broken: close it.
+    async fn send_file(&self, range: &ExternalBytes) -> io::Result<()>;
+
+    /// Ends it in both directions: calls under way, and later ones, return.
+    fn close(&self);
+
+    /// Who is at the other end.
+    fn peer_address(&self) -> SocketAddr;
+
+    /// Which address of ours it came to.
+    fn local_address(&self) -> SocketAddr;
+}

@@ -1,0 +1,1 @@
+//! Schema text in, Rust source out.

@@ -1,0 +1,7 @@
+//! Kafka's wire protocol as types: messages in every version, record batches, compression.
+//!
+//! No I/O, no async, no clock. Bytes in, values out; values in, bytes out.
+#![forbid(unsafe_code)]
+
+pub mod encode;
+pub mod types;

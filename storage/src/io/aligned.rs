@@ -1,0 +1,226 @@
+//! Memory that the disk can take without a copy, shared by reference once written.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Writes begin and end at multiples of this.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Zeroed memory, aligned to [`BLOCK_BYTES`].
+struct Memory {
+    start: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: the memory is plain bytes owned by this value. Bytes below an `AlignedBuffer`'s `filled` never change once a slice
+// of them exists; bytes above it are reached through the one `AlignedBuffer` (which needs `&mut`) or by the kernel.
+unsafe impl Send for Memory {}
+// SAFETY: as above; shared access only ever reads bytes that no longer change.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn layout(capacity: usize) -> Layout {
+        // Capacity is a multiple of the block and was checked by `AlignedBuffer::new`.
+        Layout::from_size_align(capacity, BLOCK_BYTES).unwrap_or(Layout::new::<u8>())
+    }
+
+    fn new(capacity: usize) -> Self {
+        let layout = Self::layout(capacity);
+        assert!(
+            layout.size() == capacity && capacity > 0,
+            "capacity {capacity} is no layout"
+        );
+        // SAFETY: the layout's size is not zero, asserted above.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        Self { start, capacity }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with the same layout, freed once.
+        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+    }
+}
+
+/// A buffer of fixed capacity that is filled from its start. What is filled is never changed again, so it can be read, and
+/// written to disk, by reference while more is appended.
+///
+/// Rule for callers: nothing is appended while a write of [`AlignedBuffer::blocks`] that covers the last, partly filled block is
+/// under way: that block must reach the disk as it was.
+pub struct AlignedBuffer {
+    memory: Arc<Memory>,
+    filled: usize,
+}
+
+impl AlignedBuffer {
+    /// Zeroed memory of `capacity` bytes, rounded up to whole blocks.
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
+        Self {
+            memory: Arc::new(Memory::new(capacity)),
+            filled: 0,
+        }
+    }
+
+    /// All it can hold, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity
+    }
+
+    /// What it holds, in bytes.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// What still fits, in bytes.
+    pub fn remaining(&self) -> usize {
+        self.memory.capacity - self.filled
+    }
+
+    /// Copies `bytes` behind what is filled.
+    ///
+    /// # Panics
+    /// Where they do not fit: the caller's mistake.
+    pub fn append(&mut self, bytes: &[u8]) {
+        assert!(
+            bytes.len() <= self.remaining(),
+            "append of {} to {}",
+            bytes.len(),
+            self.remaining()
+        );
+        // SAFETY: the range [filled, filled + len) lies inside the allocation (asserted), no slice of it exists (slices end at
+        // `filled`), and `&mut self` is the only writer. `bytes` cannot overlap it for the same reason.
+        unsafe {
+            let to = self.memory.start.as_ptr().add(self.filled);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+        self.filled += bytes.len();
+    }
+
+    /// Filled bytes, shared: no copy. `range` lies within what is filled.
+    ///
+    /// # Panics
+    /// Where it does not: the caller's mistake.
+    pub fn slice(&self, range: Range<usize>) -> Bytes {
+        assert!(
+            range.start <= range.end && range.end <= self.filled,
+            "slice {range:?} of {}",
+            self.filled
+        );
+        Bytes::from_owner(Filled {
+            memory: Arc::clone(&self.memory),
+            range,
+        })
+    }
+
+    /// The whole blocks that hold filled bytes `range`; behind `filled`, the last one ends in zeros.
+    ///
+    /// # Panics
+    /// Where `range` is empty, or not within what is filled.
+    pub fn blocks(&self, range: Range<usize>) -> AlignedBlocks {
+        assert!(
+            range.start < range.end && range.end <= self.filled,
+            "blocks {range:?} of {}",
+            self.filled
+        );
+        let start = range.start / BLOCK_BYTES * BLOCK_BYTES;
+        let end = range.end.next_multiple_of(BLOCK_BYTES);
+        AlignedBlocks {
+            memory: Arc::clone(&self.memory),
+            range: start..end,
+        }
+    }
+}
+
+/// Filled bytes of a buffer, as the owner behind a `Bytes`.
+struct Filled {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the range was within `filled` when this was made: inside the allocation, which the `Arc` keeps, and never
+        // changed again.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.memory.start.as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}
+
+/// Whole blocks of a buffer on their way to a disk; keeps the memory alive until the disk is done with it.
+pub struct AlignedBlocks {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+impl AlignedBlocks {
+    /// Length in bytes: a multiple of [`BLOCK_BYTES`], never 0.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Never: a write of nothing is the caller's mistake.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Where the blocks start, for the kernel. Aligned to [`BLOCK_BYTES`]; valid for [`AlignedBlocks::len`] bytes while this lives.
+    pub fn as_ptr(&self) -> *const u8 {
+        // SAFETY: inside the allocation, by `blocks`.
+        unsafe { self.memory.start.as_ptr().add(self.range.start) }
+    }
+
+    /// A copy of what the blocks hold, for a disk that is only memory.
+    pub fn to_vec(&self) -> Vec<u8> {
+        // SAFETY: inside the allocation. Bytes behind `filled` do not change while a write is under way (the rule of
+        // `AlignedBuffer`), so this reads what nobody writes.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }.to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_stay_while_more_is_appended() {
+        let mut buffer = AlignedBuffer::new(10);
+        assert_eq!(buffer.capacity(), BLOCK_BYTES);
+        buffer.append(b"first");
+        let first = buffer.slice(0..5);
+        buffer.append(b"second");
+        assert_eq!(&first[..], b"first");
+        assert_eq!(&buffer.slice(5..11)[..], b"second");
+        drop(buffer);
+        assert_eq!(&first[..], b"first");
+    }
+
+    #[test]
+    fn blocks_are_whole_and_end_in_zeros() {
+        let mut buffer = AlignedBuffer::new(3 * BLOCK_BYTES);
+        buffer.append(&vec![7; BLOCK_BYTES + 1]);
+        let blocks = buffer.blocks(BLOCK_BYTES..BLOCK_BYTES + 1);
+        assert_eq!(blocks.len(), BLOCK_BYTES);
+        assert_eq!(blocks.as_ptr() as usize % BLOCK_BYTES, 0);
+        let bytes = blocks.to_vec();
+        assert_eq!((bytes[0], bytes[1], bytes[BLOCK_BYTES - 1]), (7, 0, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "append of")]
+    fn an_append_that_does_not_fit_is_the_callers_mistake() {
+        AlignedBuffer::new(1).append(&[0; BLOCK_BYTES + 1]);
+    }
+}

@@ -1,0 +1,152 @@
+//! The seam between the log and the machine: what a disk is, and what each call promises.
+//!
+//! Two implementations exist: the machine's (broker, `runtime::file`) and the faulty one in memory (`fault_disk`), which
+//! does exactly what is promised here and no more. Each call says what is true after it returns, after it fails, and
+//! after a crash. Paths are relative to the disk's root (the data directory) and use `/`.
+
+mod aligned;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Exists; is only read.
+    Read,
+    /// Exists; is read and written.
+    Write,
+    /// Does not exist yet (else [`IoErrorKind::AlreadyExists`]); is read and written. The name is durable only after
+    /// [`Disk::sync_dir`] of its directory.
+    Create,
+}
+
+/// Whether a write is durable when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Survives the process, not the machine.
+    Written,
+    /// Survives the machine: data and the metadata needed to read it back (`RWF_DSYNC`).
+    Flushed,
+}
+
+/// What went wrong, as far as a caller acts differently on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoErrorKind {
+    /// No such file or directory.
+    NotFound,
+    /// The name is taken.
+    AlreadyExists,
+    /// No space, or no quota, is left.
+    Full,
+    /// The disk is read-only, or permission is missing.
+    ReadOnly,
+    /// Anything else (EIO above all): what the file holds is no longer known.
+    Failed,
+}
+
+/// An I/O error: what was tried, on which path, and why it failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{operation} {path}: {message}")]
+pub struct IoError {
+    /// What a caller may act on.
+    pub kind: IoErrorKind,
+    /// What was tried: "write", "open" ...
+    pub operation: &'static str,
+    /// The path, relative to the disk's root.
+    pub path: String,
+    /// The system's own words.
+    pub message: String,
+}
+
+/// Result of an I/O call.
+pub type IoResult<T> = Result<T, IoError>;
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirectoryEntry {
+    /// Name, without its directory.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+}
+
+/// Space of the file system that a disk's root lies on, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What could be written before [`IoErrorKind::Full`].
+    pub free: u64,
+    /// All.
+    pub total: u64,
+}
+
+/// A directory tree with files: the data directory.
+pub trait Disk: Clone + 'static {
+    /// An open file of this disk.
+    type File: File;
+
+    /// Opens a file. On error nothing has changed.
+    async fn open(&self, path: &str, mode: OpenMode) -> IoResult<Self::File>;
+
+    /// The entries of a directory, sorted by name.
+    async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>>;
+
+    /// Creates a directory; succeeds where it exists. Durable after [`Disk::sync_dir`] of its parent.
+    async fn create_dir(&self, directory: &str) -> IoResult<()>;
+
+    /// Gives a file or directory another name, atomically; replaces a file of that name. After a crash one of the two
+    /// names stands; which one is certain only after [`Disk::sync_dir`] of both directories.
+    async fn rename(&self, from: &str, to: &str) -> IoResult<()>;
+
+    /// Removes a file. Files that are open stay readable through their handle. Durable after [`Disk::sync_dir`].
+    async fn remove_file(&self, path: &str) -> IoResult<()>;
+
+    /// Removes an empty directory.
+    async fn remove_dir(&self, directory: &str) -> IoResult<()>;
+
+    /// Makes names in this directory durable. After an error they are unknown.
+    async fn sync_dir(&self, directory: &str) -> IoResult<()>;
+
+    /// Space left. Cheap enough to ask once a second.
+    async fn space(&self) -> IoResult<Space>;
+}
+
+/// An open file. A clone is the same open file. Offsets and lengths are in bytes.
+pub trait File: Clone + 'static {
+    /// Writes whole blocks at a position that is a multiple of [`BLOCK_BYTES`], past the page cache where the file system
+    /// allows it. Short writes are continued inside.
+    ///
+    /// `Ok`: all is written, and durable where asked for. `Err(Full)`: a prefix may be written; nothing else has changed.
+    /// Other errors: what those blocks hold is unknown, and no later call may be taken for proof that they are durable.
+    /// After a crash an unflushed write may be there in part, torn at any multiple of 512 bytes.
+    async fn write_at(
+        &self,
+        blocks: AlignedBlocks,
+        position: u64,
+        durability: Durability,
+    ) -> IoResult<()>;
+
+    /// Reads up to `len` bytes; fewer only at the end of the file. Sees every write that has returned.
+    async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes>;
+
+    /// Allocates space for `[position, position + len)` and makes the file at least that long; what was never written reads
+    /// as zeros. `Err(Full)`: nothing has changed. Durable after [`File::sync`].
+    async fn allocate(&self, position: u64, len: u64) -> IoResult<()>;
+
+    /// Makes the file exactly this long; space allocated beyond is given back. Durable after [`File::sync`].
+    async fn set_len(&self, len: u64) -> IoResult<()>;
+
+    /// Makes everything written, and the length, durable. After an error nothing is known to be, then or later.
+    async fn sync(&self) -> IoResult<()>;
+
+    /// Length in bytes.
+    async fn len(&self) -> IoResult<u64>;
+
+    /// What a connection of the same runtime needs to send a range of this file without copying it
+    /// (`protocol::encode::ExternalBytes::source`). Keeps the file open while it lives; may cross threads.
+    fn source(&self) -> Arc<dyn Any + Send + Sync>;
+}
