@@ -3,5 +3,10 @@
 //! No I/O, no async, no clock. Bytes in, values out; values in, bytes out.
 #![forbid(unsafe_code)]
 
+pub mod batch;
+pub mod batch_builder;
+pub mod compression;
+pub mod control;
 pub mod encode;
+pub mod record;
 pub mod types;
