@@ -76,7 +76,10 @@ pub(crate) async fn read_frame<D: Disk>(
     path: &str,
     kind: FrameKind,
 ) -> StorageResult<Option<Vec<u8>>> {
-    let Some(bytes) = read_file(disk, path).await.map_err(StorageError::from_read)? else {
+    let Some(bytes) = read_file(disk, path)
+        .await
+        .map_err(StorageError::from_read)?
+    else {
         return Ok(None);
     };
     match unframe(kind, &bytes) {
@@ -249,10 +252,7 @@ impl<'a> FieldReader<'a> {
     }
 
     /// A list: its count, then its elements. Takes no memory before the bytes for it are there.
-    pub(crate) fn list<T>(
-        &mut self,
-        element: impl Fn(&mut Self) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, element: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.u32()?;
         let mut list = Vec::new();
         for _ in 0..count {

@@ -65,6 +65,9 @@ pub enum StorageError {
         /// The most a segment file can hold.
         limit: u64,
     },
+    /// A log of this name exists already.
+    #[error("{0} exists already")]
+    AlreadyExists(String),
     /// The log was closed or removed.
     #[error("the log is closed")]
     Closed,

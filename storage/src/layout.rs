@@ -171,7 +171,10 @@ mod tests {
             })
         };
         assert_eq!(directory_kind("a-b-0"), partition("a-b", 0));
-        assert_eq!(directory_kind("__consumer_offsets-49"), partition("__consumer_offsets", 49));
+        assert_eq!(
+            directory_kind("__consumer_offsets-49"),
+            partition("__consumer_offsets", 49)
+        );
         for other in ["a", "a-", "-0", "a-01", "a-x", "a--", "lost+found", "a-+1"] {
             assert_eq!(directory_kind(other), DirectoryKind::Other, "{other}");
         }
@@ -189,7 +192,12 @@ mod tests {
     fn offsets_are_read_from_names() {
         assert_eq!(offset_of(&log_file(42), "log"), Some(42));
         assert_eq!(offset_of(&log_file(i64::MAX), "log"), Some(i64::MAX));
-        for other in ["42.log", "00000000000000000042.index", "0000000000000000004x.log", "log"] {
+        for other in [
+            "42.log",
+            "00000000000000000042.index",
+            "0000000000000000004x.log",
+            "log",
+        ] {
             assert_eq!(offset_of(other, "log"), None);
         }
     }
@@ -201,7 +209,11 @@ mod tests {
         let id = Uuid(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
         assert_eq!(base64url(id), "ASNFZ4mrze_-3LqYdlQyEA");
         assert_eq!(parse_partition_metadata(&partition_metadata(id)), Some(id));
-        for bad in ["", "version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ", "version: 0\ntopic_id: A"] {
+        for bad in [
+            "",
+            "version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ",
+            "version: 0\ntopic_id: A",
+        ] {
             assert_eq!(parse_partition_metadata(bad), None);
         }
     }

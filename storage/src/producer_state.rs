@@ -110,7 +110,9 @@ impl ProducerEntry {
 
     /// Sequence number of its last record; -1 where it has none.
     pub fn last_sequence(&self) -> i32 {
-        self.batches().last().map_or(NO_SEQUENCE, |b| b.last_sequence)
+        self.batches()
+            .last()
+            .map_or(NO_SEQUENCE, |b| b.last_sequence)
     }
 
     fn keep(&mut self, batch: KeptBatch) {
@@ -181,7 +183,10 @@ impl ProducerStates {
 
     /// First offset of the oldest open transaction.
     pub fn first_open_transaction(&self) -> Option<i64> {
-        self.entries.values().filter_map(|e| e.transaction_start).min()
+        self.entries
+            .values()
+            .filter_map(|e| e.transaction_start)
+            .min()
     }
 
     /// What is to be done with a client's batch.
@@ -220,7 +225,12 @@ impl ProducerStates {
 
     /// The batch stands at `base_offset`, behind all that was noted before. Where more than `ids_max` ids are known then, the one that
     /// has not written for longest is forgotten (never one with an open transaction).
-    pub fn note(&mut self, batch: &ProducerBatch, base_offset: i64, ids_max: usize) -> ProducerUndo {
+    pub fn note(
+        &mut self,
+        batch: &ProducerBatch,
+        base_offset: i64,
+        ids_max: usize,
+    ) -> ProducerUndo {
         let before = self.entries.get(&batch.producer_id).copied();
         let last_offset = base_offset + i64::from(batch.last_offset_delta);
         let mut entry = before.unwrap_or_else(|| ProducerEntry::new(batch.producer_epoch));
@@ -285,7 +295,8 @@ impl ProducerStates {
             }
             None => self.entries.remove(&producer_id),
         };
-        if let Some(old) = old.filter(|old| entry.is_none_or(|e| e.last_offset != old.last_offset)) {
+        if let Some(old) = old.filter(|old| entry.is_none_or(|e| e.last_offset != old.last_offset))
+        {
             self.by_age.remove(&old.last_offset);
         }
     }

@@ -49,7 +49,10 @@ fn the_last_five_batches_are_known_and_no_more() {
 #[test]
 fn epochs_are_fenced_and_begin_at_zero() {
     let (states, _) = noted(&[batch(1, 3, 0, 5)]);
-    assert_eq!(states.check(&batch(1, 2, 5, 1)), SequenceCheck::InvalidEpoch);
+    assert_eq!(
+        states.check(&batch(1, 2, 5, 1)),
+        SequenceCheck::InvalidEpoch
+    );
     assert_eq!(states.check(&batch(1, 4, 5, 1)), SequenceCheck::OutOfOrder);
     assert_eq!(states.check(&batch(1, 4, 0, 1)), SequenceCheck::Append);
     // An unknown id may go on anywhere.
@@ -148,5 +151,8 @@ fn a_snapshot_holds_everything_and_damage_is_seen() {
         assert_eq!(ProducerStates::from_snapshot(&bytes[..len]), None);
     }
     let empty = ProducerStates::default();
-    assert_eq!(ProducerStates::from_snapshot(&empty.to_snapshot()), Some(empty));
+    assert_eq!(
+        ProducerStates::from_snapshot(&empty.to_snapshot()),
+        Some(empty)
+    );
 }
