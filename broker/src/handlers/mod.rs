@@ -11,16 +11,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use vltava_protocol::api::{self, Api, ApiKey};
+use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::decode::{DecodeError, Reader};
 use vltava_protocol::encode::{EncodeError, Part, Writer};
-use vltava_protocol::frame::{self, RequestHeader};
+use vltava_protocol::frame::{RequestHeader, ResponseHeader};
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::message::Message;
 
 use self::context::{Client, Context, Services};
 use crate::runtime::Runtime;
 
+mod by_name;
 pub mod context;
+mod errors;
 
 /// What a handler answers.
 pub enum Reply<A> {
@@ -30,6 +33,8 @@ pub enum Reply<A> {
     Later(Pin<Box<dyn Future<Output = A>>>),
     /// Nothing is sent (Produce with acks=0).
     Nothing,
+    /// The connection is closed: the only way to tell a client that waits for no answer (Produce with acks=0 that failed).
+    Refuse(ErrorCode),
 }
 
 impl<A> Reply<A> {
@@ -66,6 +71,9 @@ pub enum Refusal {
     /// Bytes that are no such request.
     #[error("the request cannot be read: {0}")]
     Unreadable(#[from] DecodeError),
+    /// A failure that the client can learn of in no other way.
+    #[error("the request failed with {0:?} and its client waits for no answer")]
+    NoAnswer(ErrorCode),
     /// An answer that cannot be written in the version asked for: our fault.
     #[error("the answer cannot be written: {0}")]
     Unwritable(#[from] EncodeError),
@@ -86,7 +94,6 @@ macro_rules! apis {
             match header.api_key {
                 $($module::API => {
                     let request = Message::decode(&mut body, header.api_version)?;
-                    body.finish()?;
                     let reply = $module::handle(context, request).await;
                     answer(reply, header)
                 })+
@@ -131,7 +138,7 @@ apis! {
 
 /// The table's row of an API that is served.
 pub fn served(key: ApiKey) -> Option<&'static Api> {
-    SERVED.contains(&key).then(|| api::find(key)).flatten()
+    SERVED.contains(&key).then(|| key.api()).flatten()
 }
 
 /// Decodes one request and hands it to its handler. `frame` is the request without its length.
@@ -142,11 +149,11 @@ pub async fn dispatch<R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let received = services.runtime.now();
     let mut body = Reader::new(frame);
-    let header = frame::decode_request_header(&mut body)?;
+    let header = RequestHeader::decode(&mut body)?;
     let Some(api) = served(header.api_key) else {
         return Err(Refusal::UnknownApi(header.api_key.0));
     };
-    if !(api.min_version..=api.max_version).contains(&header.api_version) {
+    if !api.is_version_stable(header.api_version) {
         return api_versions::refuse_version(api, &header);
     }
     let context = Context {
@@ -163,6 +170,7 @@ pub async fn dispatch<R: Runtime>(
 fn answer<A: Message + 'static>(reply: Reply<A>, header: &RequestHeader) -> Result<Answer, Refusal> {
     match reply {
         Reply::Nothing => Ok(Answer::None),
+        Reply::Refuse(error) => Err(Refusal::NoAnswer(error)),
         Reply::Now(response) => Ok(Answer::Now(encode(&response, header)?)),
         Reply::Later(future) => {
             let header = header.clone();
@@ -179,7 +187,8 @@ fn answer<A: Message + 'static>(reply: Reply<A>, header: &RequestHeader) -> Resu
 
 fn encode<A: Message>(response: &A, header: &RequestHeader) -> Result<Vec<Part>, EncodeError> {
     let mut writer = Writer::frame();
-    frame::encode_response_header(&mut writer, header)?;
+    let response_header = ResponseHeader { correlation_id: header.correlation_id };
+    response_header.encode(&mut writer, header.api_key, header.api_version)?;
     response.encode(&mut writer, header.api_version)?;
     writer.finish_frame()
 }

@@ -59,9 +59,7 @@ pub async fn handle<R: Runtime>(
         owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
     }
     if request.acks == 0 {
-        // Nobody waits, but a client that could not be served learns of it as in Kafka: by the closed connection (`Reply::Nothing` keeps it
-        // open where all went well).
-        return Reply::Nothing;
+        return known_error(&topics).map_or(Reply::Nothing, Reply::Refuse);
     }
     Reply::later(async move {
         let mut results = BTreeMap::new();
@@ -174,6 +172,14 @@ fn place_partition<R: Runtime>(
             Place::Known(response)
         }
     }
+}
+
+/// An error that is known before anything was written.
+fn known_error(topics: &[Places]) -> Option<ErrorCode> {
+    topics.iter().flat_map(|(_, places)| places).find_map(|place| match place {
+        Place::Known(response) => Some(response.error_code),
+        Place::Owed { .. } => None,
+    })
 }
 
 fn answer(
