@@ -24,6 +24,7 @@ use crate::runtime::Runtime;
 mod by_name;
 pub mod context;
 mod errors;
+mod group;
 
 /// What a handler answers.
 pub enum Reply<A> {
