@@ -17,12 +17,17 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod batch;
+pub mod batch_builder;
+pub mod compression;
+pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod error_code;
 pub mod frame;
 pub mod message;
 pub mod messages;
+pub mod record;
 pub mod records;
 pub mod types;
 
