@@ -148,7 +148,10 @@ impl Group {
         if self.leader.as_ref().is_some_and(has_joined) {
             return true;
         }
-        let mut joined = self.members.iter().filter(|(_, member)| member.join.is_some());
+        let mut joined = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.join.is_some());
         let Some((member_id, _)) = joined.next() else {
             return false;
         };

@@ -109,12 +109,9 @@ fn accepts(group: &Group, work: &Work<'_>, member_id: &Str) -> bool {
     match group.phase {
         Phase::Empty => true,
         Phase::Preparing(_) => {
-            member.is_some_and(|member| member.join.is_some())
-                || group.parked_joins() < members_max
+            member.is_some_and(|member| member.join.is_some()) || group.parked_joins() < members_max
         }
-        Phase::Completing | Phase::Stable => {
-            member.is_some() || group.members.len() < members_max
-        }
+        Phase::Completing | Phase::Stable => member.is_some() || group.members.len() < members_max,
     }
 }
 
@@ -218,13 +215,7 @@ fn update(
 }
 
 /// Adds a member, and begins a rebalance.
-fn add(
-    group: &mut Group,
-    work: &mut Work<'_>,
-    parked: ParkedJoin,
-    join: &Join,
-    member_id: Str,
-) {
+fn add(group: &mut Group, work: &mut Work<'_>, parked: ParkedJoin, join: &Join, member_id: Str) {
     let request = &join.request;
     group.extend_initial_delay();
     if group.members.is_empty() {
@@ -252,7 +243,10 @@ fn add(
     // connection that was lost meanwhile is not noticed. Such a join does not wait for ever.
     group.touch_for(work, &member_id, work.options.new_member_join_timeout_ms);
     let reason = reason_text(request.reason.as_ref());
-    group.rebalance_or_complete_join(work, &format!("new member {member_id:?}{instance}; {reason}"));
+    group.rebalance_or_complete_join(
+        work,
+        &format!("new member {member_id:?}{instance}; {reason}"),
+    );
 }
 
 /// A static member comes back without its id: it gets a new one, and whoever had the old one is

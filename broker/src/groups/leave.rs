@@ -48,7 +48,9 @@ pub(super) fn leave(
         request.members.iter().map(unknown).collect()
     });
     let response = if api_version < FIRST_VERSION_WITH_MEMBERS {
-        let error_code = members.first().map_or(ErrorCode::NONE, |member| member.error_code);
+        let error_code = members
+            .first()
+            .map_or(ErrorCode::NONE, |member| member.error_code);
         LeaveGroupResponse {
             error_code,
             ..LeaveGroupResponse::default()

@@ -29,9 +29,17 @@ pub(super) struct SessionTimer {
 
 impl SessionTimer {
     /// The member was heard: it has `timeout_ms` from now.
-    pub(super) fn touch(&mut self, work: &mut Work<'_>, key: impl FnOnce() -> Timer, timeout_ms: u64) {
+    pub(super) fn touch(
+        &mut self,
+        work: &mut Work<'_>,
+        key: impl FnOnce() -> Timer,
+        timeout_ms: u64,
+    ) {
         self.deadline_ms = work.now.monotonic_ms.saturating_add(timeout_ms);
-        if self.armed_ms.is_none_or(|armed_ms| armed_ms > self.deadline_ms) {
+        if self
+            .armed_ms
+            .is_none_or(|armed_ms| armed_ms > self.deadline_ms)
+        {
             self.armed_ms = Some(self.deadline_ms);
             work.set_timer(key(), timeout_ms);
         }
@@ -111,7 +119,10 @@ impl Member {
         const PROTOCOL_BYTES: usize = 64;
         let names = self.client_id.as_bytes().len()
             + self.client_host.as_bytes().len()
-            + self.instance_id.as_ref().map_or(0, |id| id.as_bytes().len());
+            + self
+                .instance_id
+                .as_ref()
+                .map_or(0, |id| id.as_bytes().len());
         let protocols: usize = self
             .protocols
             .iter()

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use vltava_protocol::decode::{DecodeError, Reader};
+use vltava_protocol::message::Message;
 use vltava_protocol::records::group::{
     GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey, OffsetCommitValue,
 };
@@ -36,11 +37,12 @@ pub(super) enum Key {
 
 /// Reads a key.
 pub(super) fn decode_key(bytes: &Bytes) -> Result<Key, ReplayError> {
+    // Keys have no versions: the number in front says which record it is.
+    const VERSION: i16 = 0;
     let mut reader = Reader::new(bytes.clone());
-    let kind = reader.i16().map_err(damaged("key"))?;
-    Ok(match kind {
+    Ok(match reader.i16().map_err(damaged)? {
         0 | 1 => {
-            let key = OffsetCommitKey::decode(&mut reader, kind).map_err(damaged("key"))?;
+            let key = OffsetCommitKey::decode(&mut reader, VERSION).map_err(damaged)?;
             Key::Offset {
                 group: key.group,
                 topic: key.topic,
@@ -48,7 +50,7 @@ pub(super) fn decode_key(bytes: &Bytes) -> Result<Key, ReplayError> {
             }
         }
         2 => {
-            let key = GroupMetadataKey::decode(&mut reader, kind).map_err(damaged("key"))?;
+            let key = GroupMetadataKey::decode(&mut reader, VERSION).map_err(damaged)?;
             Key::Group { group: key.group }
         }
         _ => Key::Other,
@@ -57,33 +59,16 @@ pub(super) fn decode_key(bytes: &Bytes) -> Result<Key, ReplayError> {
 
 /// Reads the value of a committed offset, of any version.
 pub(super) fn decode_offset(bytes: &Bytes) -> Result<OffsetCommitValue, ReplayError> {
-    let mut reader = Reader::new(bytes.clone());
-    let version = reader.i16().map_err(damaged("offset"))?;
-    if !(0..=OFFSET_VERSION).contains(&version) {
-        return Err(newer("a committed offset", version));
-    }
-    OffsetCommitValue::decode(&mut reader, version).map_err(damaged("offset"))
+    OffsetCommitValue::from_value_bytes(bytes).map_err(damaged)
 }
 
 /// Reads the value of a group's generation, of any version.
 pub(super) fn decode_metadata(bytes: &Bytes) -> Result<GroupMetadataValue, ReplayError> {
-    const VERSION_MAX: i16 = 4;
-    let mut reader = Reader::new(bytes.clone());
-    let version = reader.i16().map_err(damaged("group"))?;
-    if !(0..=VERSION_MAX).contains(&version) {
-        return Err(newer("a group's generation", version));
-    }
-    GroupMetadataValue::decode(&mut reader, version).map_err(damaged("group"))
+    GroupMetadataValue::from_value_bytes(bytes).map_err(damaged)
 }
 
-fn damaged(what: &'static str) -> impl Fn(DecodeError) -> ReplayError {
-    move |error| ReplayError(format!("damaged {what} record: {error}"))
-}
-
-fn newer(what: &str, version: i16) -> ReplayError {
-    ReplayError(format!(
-        "{what} of version {version}, which a newer release wrote"
-    ))
+fn damaged(error: DecodeError) -> ReplayError {
+    ReplayError(format!("a record of groups or offsets: {error}"))
 }
 
 /// A committed offset.

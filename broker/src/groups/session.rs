@@ -56,12 +56,7 @@ impl Session {
     }
 
     /// Does something with a group, which is made where there is none.
-    pub(super) fn with_group(
-        &mut self,
-        state: &State,
-        id: &Str,
-        act: impl FnOnce(&mut Group),
-    ) {
+    pub(super) fn with_group(&mut self, state: &State, id: &Str, act: impl FnOnce(&mut Group)) {
         if !self.groups.contains_key(id) {
             let stored = state.group(id);
             assert!(

@@ -213,10 +213,8 @@ impl State {
         }
         if let Some(value) = value {
             self.bytes += cost(key, value);
-            self.unread.insert(
-                Bytes::copy_from_slice(key),
-                Bytes::copy_from_slice(value),
-            );
+            self.unread
+                .insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
         }
     }
 
@@ -256,7 +254,10 @@ impl StoredMember {
         const FIXED_BYTES: usize = 256;
         FIXED_BYTES
             + self.member_id.as_bytes().len()
-            + self.instance_id.as_ref().map_or(0, |id| id.as_bytes().len())
+            + self
+                .instance_id
+                .as_ref()
+                .map_or(0, |id| id.as_bytes().len())
             + self.client_id.as_bytes().len()
             + self.client_host.as_bytes().len()
             + self.subscription.len()

@@ -62,12 +62,7 @@ fn differs(asked: Option<&Str>, current: Option<&Str>) -> bool {
     matches!((asked, current), (Some(asked), Some(current)) if asked != current)
 }
 
-fn sync_member(
-    group: &mut Group,
-    work: &mut Work<'_>,
-    ticket: Ticket,
-    request: SyncGroupRequest,
-) {
+fn sync_member(group: &mut Group, work: &mut Work<'_>, ticket: Ticket, request: SyncGroupRequest) {
     let member_id = &request.member_id;
     match group.phase {
         Phase::Empty => reply_sync_error(work, ticket, ErrorCode::UNKNOWN_MEMBER_ID),
@@ -99,11 +94,7 @@ fn park(group: &mut Group, work: &mut Work<'_>, member_id: &Str, ticket: Ticket)
 
 /// The leader's assignment is here: it goes into the log, and to everybody who waits. The answers
 /// leave when the record is committed; so does whatever is answered after them.
-fn stabilise(
-    group: &mut Group,
-    work: &mut Work<'_>,
-    assignments: Vec<SyncGroupRequestAssignment>,
-) {
+fn stabilise(group: &mut Group, work: &mut Work<'_>, assignments: Vec<SyncGroupRequestAssignment>) {
     let assignments: BTreeMap<Str, Bytes> = assignments
         .into_iter()
         .filter(|assigned| group.members.contains_key(&assigned.member_id))
