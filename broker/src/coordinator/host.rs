@@ -143,7 +143,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     /// Makes an outcome true: timers now, records into the log and the state, replies after the commit.
     fn apply(self: &Rc<Self>, outcome: Outcome<M>, now: Now) {
-        let Outcome { records, replies, timers } = outcome;
+        let Outcome { records, replies, timers, notes } = outcome;
+        for note in notes {
+            tracing::info!(partition = self.replica.name(), "{note}");
+        }
         let queued = if records.is_empty() {
             None
         } else {
