@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use vltava_protocol::compression::Decompressor;
 use vltava_protocol::types::Str;
 
 use super::Refusal;
@@ -13,6 +14,7 @@ use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
 use crate::metadata::image::Topic;
 use crate::node::Node;
+use crate::node::options::append_rules;
 use crate::partition::client::Partitions;
 use crate::partition::fetch_session::FetchSessions;
 use crate::partition::validate::AppendRules;
@@ -44,6 +46,8 @@ pub struct Services<R: Runtime> {
     pub groups: Rc<Hosts<GroupMachine, R>>,
     /// Fetch sessions of this shard.
     pub fetch_sessions: RefCell<FetchSessions>,
+    /// Unfolds compressed batches for validation.
+    pub decompressor: RefCell<Decompressor>,
     /// Producer ids handed to this shard by group 0, to give away.
     pub producer_ids: RefCell<std::ops::Range<i64>>,
 }
@@ -72,7 +76,7 @@ impl<R: Runtime> Context<R> {
 impl<R: Runtime> Services<R> {
     /// What the partitions of a topic take.
     pub fn append_rules(&self, topic: &Topic) -> AppendRules {
-        topic.append_rules(&self.config)
+        append_rules(&self.config.topic_defaults.resolve(topic.own_settings()))
     }
 
     /// Says in the log why a connection was ended, where that is worth a line.

@@ -6,8 +6,8 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
-pub mod calls;
 mod file;
+pub mod jobs;
 mod machine;
 pub mod mesh;
 mod recorder;
