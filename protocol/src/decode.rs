@@ -352,6 +352,11 @@ impl Reader {
         Ok(self.i8()? >= 0)
     }
 
+    /// The marker before a nullable structure that is a tagged field: another one than elsewhere.
+    pub fn is_tagged_present(&mut self) -> Result<bool, DecodeError> {
+        Ok(self.unsigned_varint()? > 0)
+    }
+
     /// How many tagged fields follow.
     pub fn tagged_field_count(&mut self) -> Result<u32, DecodeError> {
         let count = self.unsigned_varint()?;

@@ -409,6 +409,11 @@ impl Writer {
         self.i8(if is_present { 1 } else { -1 });
     }
 
+    /// The marker before a nullable structure that is a tagged field: another one than elsewhere.
+    pub fn tagged_presence(&mut self, is_present: bool) {
+        self.unsigned_varint(is_present.into());
+    }
+
     /// Begins a tagged field; its body follows, then [`Self::end_tagged_field`].
     pub fn begin_tagged_field(&mut self, tag: u32) -> TaggedFieldMark {
         self.unsigned_varint(tag);
