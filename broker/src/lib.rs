@@ -4,4 +4,6 @@ pub mod config;
 
 pub mod runtime;
 
+pub mod metadata;
+
 pub mod machine;
