@@ -7,3 +7,4 @@ pub mod runtime;
 pub mod metadata;
 
 pub mod machine;
+pub mod groups;
