@@ -4,5 +4,7 @@ pub mod config;
 
 pub mod runtime;
 
+pub mod metadata;
+
 pub mod machine;
 pub mod groups;
