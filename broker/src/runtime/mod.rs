@@ -6,6 +6,9 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
+#[cfg(feature = "simulator")]
+pub mod sim;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
