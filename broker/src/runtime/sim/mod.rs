@@ -9,12 +9,12 @@
 //! 1. A seed gives one run: two runs have one [`Executor::trace_hash`]. Nothing here reads a clock,
 //!    the system's randomness, or the order of a hash map.
 //! 2. Time passes only when no task is ready.
-//! 3. A killed process has no more effect: its tasks are dropped, its sockets silent, its
-//!    operations on the disk not begun.
+//! 3. A killed process begins nothing more: its tasks are dropped, its sockets silent; what it had
+//!    begun on the disk its kernel ends, unless the power fails.
 //!
 //! Files: `executor` (tasks and time), `random` (streams), `trace` (what happened, as a hash),
 //! `link` (one connection), `fabric` (all of them, and their faults), `network` (sockets), `disk`,
-//! `sources` (files that are sent), `options`, `simulation` (hosts, and who is killed when).
+//! `options`, `simulation` (hosts, and who is killed when).
 
 mod disk;
 mod executor;
@@ -24,7 +24,6 @@ mod network;
 mod options;
 mod random;
 mod simulation;
-mod sources;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use vltava_protocol::encode::ExternalBytes;
+use vltava_storage::io::fault_disk::FaultSource;
 
+use super::disk::Pace;
 use super::executor::ProcessId;
 use super::fabric::{End, Fabric};
-use super::sources::Sources;
 use crate::runtime::{Connection, Listener, Network};
 
 /// Bytes of a file that are read, then sent, at a time.
@@ -23,21 +24,16 @@ pub struct SimNetwork {
     fabric: Fabric,
     process: ProcessId,
     host: IpAddr,
-    sources: Rc<Sources>,
+    pace: Pace,
 }
 
 impl SimNetwork {
-    pub(super) fn new(
-        fabric: Fabric,
-        process: ProcessId,
-        host: IpAddr,
-        sources: Rc<Sources>,
-    ) -> Self {
+    pub(super) fn new(fabric: Fabric, process: ProcessId, host: IpAddr, pace: Pace) -> Self {
         Self {
             fabric,
             process,
             host,
-            sources,
+            pace,
         }
     }
 
@@ -62,7 +58,7 @@ impl SimNetwork {
                 end,
                 local,
                 peer,
-                sources: Rc::clone(&self.sources),
+                pace: self.pace.clone(),
             }),
         }
     }
@@ -137,7 +133,7 @@ struct Handle {
     end: End,
     local: SocketAddr,
     peer: SocketAddr,
-    sources: Rc<Sources>,
+    pace: Pace,
 }
 
 impl Drop for Handle {
@@ -235,12 +231,12 @@ impl Connection for SimConnection {
         let (mut position, mut left) = (range.position, range.len);
         while left > 0 {
             let piece_bytes = left.min(FILE_PIECE_BYTES);
-            let sources = &self.handle.sources;
-            let read = sources.read(range, position, piece_bytes).await;
-            let bytes = read.map_err(io::Error::other)?;
-            if bytes.len() < piece_bytes {
+            self.handle.pace.read().await;
+            let source = range.source.downcast_ref::<FaultSource>();
+            let bytes = source.and_then(|source| source.read(position, piece_bytes));
+            let Some(bytes) = bytes else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            };
             self.send_pieces(vec![bytes], &mut sending).await?;
             position += piece_bytes as u64;
             left -= piece_bytes;

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::task::Poll;
 
-use vltava_storage::io::Disk;
+use vltava_storage::io::fault_disk::FaultDisk;
 
-use super::disk::SimDisk;
+use super::disk::{Pace, SimDisk};
 use super::executor::{Executor, ProcessId};
 use super::fabric::Fabric;
 use super::network::SimNetwork;
@@ -30,41 +30,35 @@ pub enum Crash {
     Power,
 }
 
-struct Host<D> {
+struct Host {
     address: IpAddr,
-    disk: D,
-    disk_options: Rc<RefCell<DiskOptions>>,
-    disk_random: Rc<RefCell<Random>>,
+    disk: FaultDisk,
+    pace: Pace,
+    /// Owns the operations of the disk.
+    kernel: ProcessId,
     ids: Rc<RefCell<Random>>,
     /// How far the host's wall clock is off, in milliseconds.
     wall_off_ms: Rc<Cell<i64>>,
-    /// The process that runs now, with its view of the disk.
-    running: Option<(ProcessId, SimDisk<D>)>,
+    /// The process that runs now.
+    running: Option<ProcessId>,
 }
 
-struct World<D> {
+struct World {
     executor: Executor,
     fabric: Fabric,
     disk_options: DiskOptions,
     wall_clock_ms: i64,
     yield_per_million: u32,
-    hosts: RefCell<BTreeMap<HostId, Host<D>>>,
+    hosts: RefCell<BTreeMap<HostId, Host>>,
 }
 
 /// A run: its hosts, its network, its time. A clone is the same one.
-pub struct Simulation<D> {
-    world: Rc<World<D>>,
+#[derive(Clone)]
+pub struct Simulation {
+    world: Rc<World>,
 }
 
-impl<D> Clone for Simulation<D> {
-    fn clone(&self) -> Self {
-        Self {
-            world: Rc::clone(&self.world),
-        }
-    }
-}
-
-impl<D: Disk> Simulation<D> {
+impl Simulation {
     /// A simulation without hosts, at time 0.
     pub fn new(options: SimulationOptions) -> Self {
         let executor = Executor::new(options.executor);
@@ -85,20 +79,24 @@ impl<D: Disk> Simulation<D> {
         &self.world.executor
     }
 
-    /// A new host, with nothing running on it.
-    pub fn add_host(&self, disk: D) -> HostId {
+    /// A new host with an empty disk, and nothing running on it.
+    pub fn add_host(&self) -> HostId {
         let world = &self.world;
         let mut hosts = world.hosts.borrow_mut();
         let number = u16::try_from(hosts.len()).unwrap_or(u16::MAX);
         let [high, low] = (number + 1).to_be_bytes();
         let seed = world.executor.seed();
-        let stream = |purpose| Rc::new(RefCell::new(Random::new(seed, purpose, u64::from(number))));
+        let mut random = Random::new(seed, Purpose::Disk, u64::from(number));
+        let disk = FaultDisk::new(random.bits());
+        let pace = Pace::new(world.executor.clone(), world.disk_options.clone(), random);
+        pace.govern(&disk);
+        let ids = Random::new(seed, Purpose::Ids, u64::from(number));
         let host = Host {
             address: IpAddr::V4(Ipv4Addr::new(10, 0, high, low)),
             disk,
-            disk_options: Rc::new(RefCell::new(world.disk_options.clone())),
-            disk_random: stream(Purpose::Disk),
-            ids: stream(Purpose::Ids),
+            pace,
+            kernel: world.executor.start_process(),
+            ids: Rc::new(RefCell::new(ids)),
             wall_off_ms: Rc::default(),
             running: None,
         };
@@ -106,7 +104,7 @@ impl<D: Disk> Simulation<D> {
         HostId(number)
     }
 
-    fn with_host<T>(&self, host: HostId, act: impl FnOnce(&mut Host<D>) -> T) -> T {
+    fn with_host<T>(&self, host: HostId, act: impl FnOnce(&mut Host) -> T) -> T {
         let mut hosts = self.world.hosts.borrow_mut();
         match hosts.get_mut(&host) {
             Some(host) => act(host),
@@ -119,26 +117,26 @@ impl<D: Disk> Simulation<D> {
         self.with_host(host, |host| host.address)
     }
 
-    /// Starts a process: one runtime for each of its shards.
+    /// The host's disk, to look at or to damage. After a power failure: ask again.
+    pub fn disk(&self, host: HostId) -> FaultDisk {
+        self.with_host(host, |host| host.disk.clone())
+    }
+
+    /// Starts a process: one runtime for each of its shards. After a killed process, `settled`
+    /// comes first.
     ///
     /// # Panics
-    /// Where one runs already.
-    pub fn start(&self, host: HostId, shards: usize) -> Vec<SimRuntime<D>> {
+    /// Where one runs already, or the last one's operations on the disk are still under way.
+    pub fn start(&self, host: HostId, shards: usize) -> Vec<SimRuntime> {
         let world = &self.world;
         let process = world.executor.start_process();
         self.with_host(host, |state| {
             assert!(state.running.is_none(), "{host:?} runs a process already");
+            assert!(state.pace.is_idle(), "{host:?} has not settled");
+            state.running = Some(process);
             world.fabric.light(state.address);
-            let disk = SimDisk::new(
-                state.disk.clone(),
-                world.executor.clone(),
-                process,
-                Rc::clone(&state.disk_options),
-                Rc::clone(&state.disk_random),
-            );
-            state.running = Some((process, disk.clone()));
-            let network =
-                SimNetwork::new(world.fabric.clone(), process, state.address, disk.sources());
+            let pace = state.pace.clone();
+            let (fabric, address) = (world.fabric.clone(), state.address);
             let runtime = SimRuntime {
                 executor: world.executor.clone(),
                 process,
@@ -147,8 +145,8 @@ impl<D: Disk> Simulation<D> {
                 wall_off_ms: Rc::clone(&state.wall_off_ms),
                 yield_per_million: world.yield_per_million,
                 ids: Rc::clone(&state.ids),
-                disk,
-                network,
+                disk: SimDisk::new(state.disk.clone(), state.kernel, pace.clone()),
+                network: SimNetwork::new(fabric, process, address, pace),
             };
             vec![runtime; shards]
         })
@@ -156,24 +154,36 @@ impl<D: Disk> Simulation<D> {
 
     /// The process that runs on a host now.
     pub fn running(&self, host: HostId) -> Option<ProcessId> {
-        self.with_host(host, |host| {
-            host.running.as_ref().map(|(process, _)| *process)
-        })
+        self.with_host(host, |host| host.running)
     }
 
-    /// Ends the host's process at once, if one runs. What becomes of the disk after
-    /// [`Crash::Power`] is the caller's part: the disk is its own.
+    /// Ends the host's process at once, if one runs; with the power, also what its kernel was doing
+    /// on the disk, and what the disk had not flushed may be lost.
     pub fn kill(&self, host: HostId, how: Crash) {
+        let world = &self.world;
         let (running, address) = self.with_host(host, |host| (host.running.take(), host.address));
-        let Some((process, disk)) = running else {
-            return;
-        };
-        // Silent first: what the tasks do while they are dropped reaches nobody.
-        self.world
-            .fabric
-            .process_gone(process, address, how == Crash::Process);
-        self.world.executor.kill_process(process);
-        disk.sources().clear();
+        if let Some(process) = running {
+            // Silent first: what tasks do while they are dropped reaches nobody.
+            let announced = how == Crash::Process;
+            world.fabric.process_gone(process, address, announced);
+            world.executor.kill_process(process);
+        }
+        if how == Crash::Power {
+            let kernel = self.with_host(host, |host| {
+                host.disk = host.disk.restart();
+                host.pace.forget();
+                std::mem::replace(&mut host.kernel, world.executor.start_process())
+            });
+            world.executor.kill_process(kernel);
+        }
+    }
+
+    /// Waits until nothing is under way on the host's disk: a killed process ends no sooner.
+    pub async fn settled(&self, host: HostId) {
+        let executor = self.executor();
+        while !self.with_host(host, |host| host.pace.is_idle()) {
+            executor.sleep_until(executor.now_ns() + 100_000).await;
+        }
     }
 
     /// Stops the host's process where it stands; its sockets stay.
@@ -201,7 +211,7 @@ impl<D: Disk> Simulation<D> {
 
     /// From now on the host's disk takes this long.
     pub fn set_disk_options(&self, host: HostId, options: DiskOptions) {
-        self.with_host(host, |host| host.disk_options.replace(options));
+        self.with_host(host, |host| host.pace.set_options(options));
     }
 
     /// From now on the network is like this. Windows of connections that exist stay.
@@ -240,7 +250,8 @@ fn unknown_host(host: HostId) -> ! {
 }
 
 /// One shard of one process. A clone is the same shard.
-pub struct SimRuntime<D> {
+#[derive(Clone)]
+pub struct SimRuntime {
     executor: Executor,
     process: ProcessId,
     started_ns: u64,
@@ -248,35 +259,19 @@ pub struct SimRuntime<D> {
     wall_off_ms: Rc<Cell<i64>>,
     yield_per_million: u32,
     ids: Rc<RefCell<Random>>,
-    disk: SimDisk<D>,
+    disk: SimDisk,
     network: SimNetwork,
 }
 
-impl<D: Clone> Clone for SimRuntime<D> {
-    fn clone(&self) -> Self {
-        Self {
-            executor: self.executor.clone(),
-            process: self.process,
-            started_ns: self.started_ns,
-            wall_clock_ms: self.wall_clock_ms,
-            wall_off_ms: Rc::clone(&self.wall_off_ms),
-            yield_per_million: self.yield_per_million,
-            ids: Rc::clone(&self.ids),
-            disk: self.disk.clone(),
-            network: self.network.clone(),
-        }
-    }
-}
-
-impl<D> SimRuntime<D> {
+impl SimRuntime {
     /// Which life of which node this is.
     pub fn process(&self) -> ProcessId {
         self.process
     }
 }
 
-impl<D: Disk> Runtime for SimRuntime<D> {
-    type Disk = SimDisk<D>;
+impl Runtime for SimRuntime {
+    type Disk = SimDisk;
     type Network = SimNetwork;
 
     fn now(&self) -> Monotonic {
@@ -319,7 +314,7 @@ impl<D: Disk> Runtime for SimRuntime<D> {
         self.ids.borrow_mut().bits()
     }
 
-    fn disk(&self) -> &SimDisk<D> {
+    fn disk(&self) -> &SimDisk {
         &self.disk
     }
 

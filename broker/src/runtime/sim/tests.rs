@@ -14,12 +14,17 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use vltava_protocol::encode::ExternalBytes;
+use vltava_storage::io::{AlignedBuffer, Disk, Durability, File, OpenMode};
 
+use super::disk::Pace;
 use super::executor::{Executor, ExecutorOptions, HARNESS, ProcessId, Stuck};
 use super::fabric::Fabric;
 use super::network::{SimConnection, SimNetwork};
-use super::options::NetworkOptions;
-use crate::runtime::{Connection, Listener, Network};
+use super::options::{DiskOptions, NetworkOptions, SimulationOptions};
+use super::random::{Purpose, Random};
+use super::simulation::{Crash, HostId, SimRuntime, Simulation};
+use crate::runtime::{Connection, Listener, Network, Queue, Runtime};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -215,7 +220,12 @@ impl Wired {
         let executor = Executor::new(ExecutorOptions::new(seed));
         let fabric = Fabric::new(executor.clone(), network);
         let server_process = executor.start_process();
-        let on = |process, host| SimNetwork::new(fabric.clone(), process, host, Rc::default());
+        let pace = Pace::new(
+            executor.clone(),
+            DiskOptions::default(),
+            Random::new(seed, Purpose::Disk, 0),
+        );
+        let on = |process, host| SimNetwork::new(fabric.clone(), process, host, pace.clone());
         Self {
             server: on(server_process, SERVER),
             client: on(executor.start_process(), CLIENT),
@@ -437,4 +447,168 @@ fn a_port_belongs_to_one_process_and_to_all_its_shards() {
             second.accept().await.expect("one has connected");
         })
         .expect("ends");
+}
+
+fn blocks(byte: u8, len: usize) -> vltava_storage::io::AlignedBlocks {
+    let mut buffer = AlignedBuffer::new(len);
+    buffer.append(&vec![byte; len]);
+    buffer.blocks(0..len)
+}
+
+/// Writes flushed and unflushed blocks for ever, counting in `flushed` those that were
+/// acknowledged.
+fn write_for_ever(runtime: &SimRuntime, name: &'static str, flushed: &Rc<Cell<u64>>) {
+    let (disk, flushed) = (runtime.disk().clone(), Rc::clone(flushed));
+    runtime.spawn(Queue::Foreground, async move {
+        let file = disk.open(name, OpenMode::Create).await.expect("new");
+        disk.sync_dir("").await.expect("the root");
+        for block in 0u64.. {
+            let written = file.write_at(blocks(7, 4096), block * 4096, Durability::Flushed);
+            written.await.expect("no faults are planned");
+            flushed.set(block + 1);
+            let unflushed = file.write_at(blocks(9, 8192), (block + 1) * 4096, Durability::Written);
+            unflushed.await.expect("no faults are planned");
+        }
+    });
+}
+
+/// Starts a writer, ends it in the middle, and gives what the disk holds: bytes, acknowledged
+/// blocks.
+fn after_crash(seed: u64, how: Crash) -> (Vec<u8>, u64, u64) {
+    let simulation = Simulation::new(SimulationOptions::new(seed));
+    let host = simulation.add_host();
+    let flushed = Rc::new(Cell::new(0));
+    for runtime in simulation.start(host, 1) {
+        write_for_ever(&runtime, "log", &flushed);
+    }
+    let story = simulation.clone();
+    let run = simulation.executor().run(SECOND_NS, async move {
+        story.executor().sleep_until(10_000_000).await;
+        story.kill(host, how);
+        story.settled(host).await;
+        assert_eq!(story.start(host, 2).len(), 2);
+    });
+    run.expect("ends");
+    let content = simulation
+        .disk(host)
+        .content("log")
+        .expect("its name is flushed");
+    simulation.close();
+    (content, flushed.get(), simulation.executor().trace_hash())
+}
+
+#[test]
+fn what_was_flushed_survives_the_power_and_all_that_was_written_survives_a_kill() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        for how in [Crash::Process, Crash::Power] {
+            let (content, flushed, hash) = after_crash(seed, how);
+            assert_eq!(hash, after_crash(seed, how).2, "{seed} {how:?}");
+            assert!(flushed > 3, "{flushed}");
+            let kept = usize::try_from(flushed).expect("small") * 4096;
+            assert!(
+                content[..kept].iter().all(|&byte| byte == 7),
+                "{seed} {how:?}"
+            );
+            let torn = content[kept..].iter().any(|&byte| byte == 0);
+            match how {
+                Crash::Process => assert!(!torn && content.len() > kept, "{seed}"),
+                Crash::Power => lost += u32::from(torn || content.len() <= kept),
+            }
+        }
+    }
+    assert!(lost > 5, "{lost}");
+}
+
+#[test]
+fn a_killed_process_answers_nobody_and_another_takes_its_port() {
+    let simulation = Simulation::new(SimulationOptions::new(4));
+    let (server, client) = (simulation.add_host(), simulation.add_host());
+    let address = SocketAddr::new(simulation.address(server), 9092);
+    let serve = move |simulation: &Simulation, greeting: &'static [u8]| {
+        for runtime in simulation.start(server, 3) {
+            let network = runtime.network().clone();
+            runtime.spawn(Queue::Foreground, async move {
+                let listener = network.listen(address).await.expect("free");
+                while let Ok(connection) = listener.accept().await {
+                    let _ = connection.send(vec![Bytes::from_static(greeting)]).await;
+                }
+            });
+        }
+    };
+    serve(&simulation, b"first");
+    let story = simulation.clone();
+    let greet = move |story: &Simulation, host: HostId| {
+        let network = story.start(host, 1)[0].network().clone();
+        async move {
+            let connection = network.connect(address).await?;
+            let (result, buffer) = connection.receive(BytesMut::with_capacity(5)).await;
+            result.map(|_| (buffer, connection))
+        }
+    };
+    let run = simulation.executor().run(60 * SECOND_NS, async move {
+        let (greeting, _connection) = greet(&story, client).await.expect("it serves");
+        assert_eq!(&greeting[..], b"first");
+        story.kill(client, Crash::Power);
+        story.kill(server, Crash::Process);
+        assert_eq!(story.running(server), None);
+        greet(&story, client).await.map(|_| ()).expect_err("killed");
+        story.kill(client, Crash::Process);
+        serve(&story, b"again");
+        story.executor().sleep_until(SECOND_NS).await;
+        let (greeting, _) = greet(&story, client).await.expect("it serves");
+        assert_eq!(&greeting[..], b"again");
+    });
+    run.expect("ends");
+}
+
+#[test]
+fn a_range_of_a_file_is_sent_and_a_shorter_file_breaks_the_stream() {
+    let simulation = Simulation::new(SimulationOptions::new(4));
+    let host = simulation.add_host();
+    let runtime = simulation.start(host, 1).remove(0);
+    let run = simulation.executor().run(SECOND_NS, async move {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let listener = runtime.network().listen(address).await.expect("free");
+        let near = runtime.network().connect(listener.local_address()).await;
+        let near = near.expect("it listens");
+        let far = listener.accept().await.expect("one has connected");
+        let file = runtime.disk().open("segment", OpenMode::Create).await;
+        let file = file.expect("new");
+        let written = file.write_at(blocks(5, 8192), 0, Durability::Written).await;
+        written.expect("no faults are planned");
+        let mut range = ExternalBytes {
+            source: file.source(),
+            position: 100,
+            len: 8000,
+        };
+        far.send_file(&range).await.expect("it is that long");
+        range.len = 9000;
+        let error = far.send_file(&range).await.expect_err("it is shorter");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        far.close();
+        assert_eq!(read_to_end(near).await.expect("closed"), [5; 8000]);
+    });
+    run.expect("ends");
+}
+
+#[test]
+fn a_wall_clock_jumps_and_the_monotonic_one_starts_with_its_process() {
+    let simulation = Simulation::new(SimulationOptions::new(4));
+    let host = simulation.add_host();
+    let story = simulation.clone();
+    let run = simulation.executor().run(60 * SECOND_NS, async move {
+        story.executor().sleep_until(5 * SECOND_NS).await;
+        let runtime = story.start(host, 1).remove(0);
+        let (now, wall_ms) = (runtime.now(), runtime.wall_clock_ms());
+        assert_eq!(now.0, 0);
+        runtime
+            .sleep_until(now.after(std::time::Duration::from_secs(1)))
+            .await;
+        assert_eq!(runtime.now().0, SECOND_NS);
+        story.jump_wall_clock(host, -3000);
+        assert_eq!(runtime.wall_clock_ms(), wall_ms - 2000);
+        assert_ne!(runtime.random_u64(), runtime.random_u64());
+    });
+    run.expect("ends");
 }
