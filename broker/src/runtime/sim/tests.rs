@@ -510,7 +510,7 @@ fn what_was_flushed_survives_the_power_and_all_that_was_written_survives_a_kill(
                 content[..kept].iter().all(|&byte| byte == 7),
                 "{seed} {how:?}"
             );
-            let torn = content[kept..].iter().any(|&byte| byte == 0);
+            let torn = content[kept..].contains(&0);
             match how {
                 Crash::Process => assert!(!torn && content.len() > kept, "{seed}"),
                 Crash::Power => lost += u32::from(torn || content.len() <= kept),
