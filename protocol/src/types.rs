@@ -41,6 +41,11 @@ impl Str {
         &self.0
     }
 
+    /// Whether it is the empty string. Does not look at the text, as `str::is_empty` would have to.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A copy that owns its bytes, for what outlives a request: a slice would pin the whole receive
     /// buffer.
     pub fn detached(&self) -> Self {
