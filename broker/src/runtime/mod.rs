@@ -13,6 +13,8 @@ pub mod mesh;
 mod recorder;
 mod request;
 mod ring;
+#[cfg(feature = "simulator")]
+pub mod sim;
 mod socket;
 pub mod sync;
 mod system;
