@@ -1,4 +1,4 @@
 //! The server, room by room, from the ground up: a room names only rooms that stand above it in this list.
 
-pub mod machine;
 pub mod runtime;
+pub mod machine;
