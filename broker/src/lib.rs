@@ -1,4 +1,10 @@
 //! The server, room by room, from the ground up: a room names only rooms that stand above it in this list.
 
+pub mod config;
+
 pub mod runtime;
+
+pub mod metadata;
+
 pub mod machine;
+pub mod groups;

@@ -1,0 +1,86 @@
+//! What a handler is given.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use vltava_protocol::compression::Decompressor;
+use vltava_protocol::types::Str;
+
+use super::Refusal;
+use crate::config::values::BrokerConfig;
+use crate::coordinator::hosts::Hosts;
+use crate::groups::machine::GroupMachine;
+use crate::metadata::image::Topic;
+use crate::node::Node;
+use crate::node::options::append_rules;
+use crate::partition::client::Partitions;
+use crate::partition::fetch_session::FetchSessions;
+use crate::partition::validate::AppendRules;
+use crate::runtime::{Monotonic, Runtime};
+
+/// The client id of Kafka's own tools when they write to internal topics.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// Who sent a request: one connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The name of the listener it came to: answers name endpoints of that listener.
+    pub listener: Str,
+}
+
+/// What one shard offers to all its handlers.
+pub struct Services<R: Runtime> {
+    /// The shard's executor.
+    pub runtime: R,
+    /// Settings, fixed at start.
+    pub config: Arc<BrokerConfig>,
+    /// The image of the cluster, and the way to its controller.
+    pub node: Rc<Node<R>>,
+    /// All partitions of this node.
+    pub partitions: Rc<Partitions<R>>,
+    /// All group coordinators of this node.
+    pub groups: Rc<Hosts<GroupMachine, R>>,
+    /// Fetch sessions of this shard.
+    pub fetch_sessions: RefCell<FetchSessions>,
+    /// Unfolds compressed batches for validation.
+    pub decompressor: RefCell<Decompressor>,
+    /// Producer ids handed to this shard by group 0, to give away.
+    pub producer_ids: RefCell<std::ops::Range<i64>>,
+}
+
+/// One request, and everything its handler may use.
+pub struct Context<R: Runtime> {
+    /// The shard's services.
+    pub services: Rc<Services<R>>,
+    /// The connection.
+    pub client: Rc<Client>,
+    /// What the client calls itself.
+    pub client_id: Option<Str>,
+    /// The version of the request, and so of its answer.
+    pub api_version: i16,
+    /// When it was complete.
+    pub received: Monotonic,
+}
+
+impl<R: Runtime> Context<R> {
+    /// Whether this is one of Kafka's own tools, which may write to internal topics.
+    pub fn is_admin_client(&self) -> bool {
+        self.client_id.as_ref().is_some_and(|id| *id == ADMIN_CLIENT_ID)
+    }
+}
+
+impl<R: Runtime> Services<R> {
+    /// What the partitions of a topic take.
+    pub fn append_rules(&self, topic: &Topic) -> AppendRules {
+        append_rules(&self.config.topic_defaults.resolve(topic.own_settings()))
+    }
+
+    /// Says in the log why a connection was ended, where that is worth a line.
+    pub fn log_refusal(&self, client: &Client, refusal: &Refusal) {
+        tracing::warn!(peer = %client.peer, listener = %client.listener, %refusal, "closed a connection");
+    }
+}
