@@ -24,9 +24,9 @@ pub fn emit_module(file: &File) -> String {
 
 /// The least that a structure takes on the wire in one version.
 pub(crate) fn struct_bytes_min(
-    pub(super) file: &File,
-    pub(super) message: &Message,
-    pub(super) current: &Struct,
+    file: &File,
+    message: &Message,
+    current: &Struct,
     version: i16,
 ) -> usize {
     let flexible = message.is_flexible(version);
