@@ -475,3 +475,6 @@ fn varint_bytes(value: u32) -> ([u8; 5], usize) {
 fn low_bits(value: u64) -> u8 {
     value.to_le_bytes()[0] & 0x7f
 }
+
+#[cfg(test)]
+mod tests;
