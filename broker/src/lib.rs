@@ -7,4 +7,5 @@ pub mod runtime;
 pub mod metadata;
 
 pub mod machine;
+pub mod cluster;
 pub mod groups;
