@@ -148,7 +148,9 @@ fn place_partition<R: Runtime>(
     }
     let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_else(Bytes::new);
     let now_ms = context.services.runtime.wall_clock_ms();
-    match validate::validate(&records, rules, context.api_version, now_ms) {
+    let mut decompressor = context.services.decompressor.borrow_mut();
+    let version = context.api_version;
+    match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
             let partition = PartitionId { topic_id: topic.id, index };
             let shard = context.services.partitions.shard_of(partition);

@@ -6,13 +6,15 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
-pub mod calls;
 mod file;
+pub mod jobs;
 mod machine;
 pub mod mesh;
 mod recorder;
 mod request;
 mod ring;
+#[cfg(feature = "simulator")]
+pub mod sim;
 mod socket;
 pub mod sync;
 mod system;
