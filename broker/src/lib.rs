@@ -6,4 +6,5 @@ pub mod runtime;
 pub mod raft;
 pub mod metadata;
 pub mod machine;
+pub mod cluster;
 pub mod groups;
