@@ -10,6 +10,7 @@
 pub mod follow;
 pub mod options;
 pub mod reconcile;
+pub mod upkeep;
 pub mod view;
 
 pub use self::view::Node;
