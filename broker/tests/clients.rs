@@ -26,12 +26,30 @@ struct Suite {
     needs: &'static [&'static str],
 }
 
-const KCAT: Suite = Suite { name: "kcat", needs: &["kcat"] };
-const PYTHON: Suite = Suite { name: "python", needs: &["python3"] };
-const JAVA: Suite = Suite { name: "java", needs: &["javac", "mvn"] };
-const TOOLS: Suite = Suite { name: "tools", needs: &["java", "mvn"] };
-const GO: Suite = Suite { name: "go", needs: &["go"] };
-const NODE: Suite = Suite { name: "node", needs: &["node", "npm"] };
+const KCAT: Suite = Suite {
+    name: "kcat",
+    needs: &["kcat"],
+};
+const PYTHON: Suite = Suite {
+    name: "python",
+    needs: &["python3"],
+};
+const JAVA: Suite = Suite {
+    name: "java",
+    needs: &["javac", "mvn"],
+};
+const TOOLS: Suite = Suite {
+    name: "tools",
+    needs: &["java", "mvn"],
+};
+const GO: Suite = Suite {
+    name: "go",
+    needs: &["go"],
+};
+const NODE: Suite = Suite {
+    name: "node",
+    needs: &["node", "npm"],
+};
 
 macro_rules! suites {
     ($($name:ident: $suite:ident with $shards:literal;)*) => {
@@ -72,7 +90,10 @@ fn run(suite: &Suite, shards: usize) {
         return;
     }
     let begin = Instant::now();
-    let broker = Broker::start(Options { shards, ..Options::default() });
+    let broker = Broker::start(Options {
+        shards,
+        ..Options::default()
+    });
     let (address, data) = (broker.address, broker.data.clone());
     let broker = Arc::new(Mutex::new(broker));
     let restarts = Restarts::serve(Arc::clone(&broker));
@@ -95,19 +116,27 @@ fn run(suite: &Suite, shards: usize) {
         .expect("bash runs the suite");
     let said = String::from_utf8_lossy(&fs::read(&log).expect("the output")).into_owned();
     drop(restarts);
-    assert!(status.success(), "{name} with {shards} shards: {status}\n{said}");
+    assert!(
+        status.success(),
+        "{name} with {shards} shards: {status}\n{said}"
+    );
 
     let mut broker = broker.lock().expect("no restart failed");
     assert!(broker.is_running(), "the broker ended while {name} ran");
     let status = broker.stop();
     assert!(status.success(), "the broker ended with {status}");
     assert!(!broker.said().contains("panicked"), "the broker panicked");
-    println!("{name} with {shards} shards, {} s:\n{}", begin.elapsed().as_secs(), closing(&said));
+    println!(
+        "{name} with {shards} shards, {} s:\n{}",
+        begin.elapsed().as_secs(),
+        closing(&said)
+    );
 }
 
 fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    root.expect("the crate is a folder of the workspace").to_owned()
+    root.expect("the crate is a folder of the workspace")
+        .to_owned()
 }
 
 fn is_ci() -> bool {
@@ -117,19 +146,31 @@ fn is_ci() -> bool {
 /// Whether a command can be run. Go may be one that `scripts/setup` fetched.
 fn is_here(command: &str) -> bool {
     if command == "go" {
-        let found = Command::new(root().join("scripts/setup")).arg("go-command").output();
+        let found = Command::new(root().join("scripts/setup"))
+            .arg("go-command")
+            .output();
         return found.is_ok_and(|output| !output.stdout.is_empty());
     }
-    let looked = Command::new("sh").args(["-c", &format!("command -v {command}")]).output();
+    let looked = Command::new("sh")
+        .args(["-c", &format!("command -v {command}")])
+        .output();
     looked.is_ok_and(|output| output.status.success())
 }
 
 /// The runner's own closing lines: those that count.
 fn closing(said: &str) -> String {
     let counts = |line: &&str| {
-        ["# pass", "# fail", "# skip", " passed", "Tests run:", "ok  \t", "--- SKIP"]
-            .iter()
-            .any(|sign| line.contains(sign))
+        [
+            "# pass",
+            "# fail",
+            "# skip",
+            " passed",
+            "Tests run:",
+            "ok  \t",
+            "--- SKIP",
+        ]
+        .iter()
+        .any(|sign| line.contains(sign))
     };
     let lines: Vec<&str> = said.lines().filter(counts).collect();
     lines[lines.len().saturating_sub(6)..].join("\n")
@@ -154,7 +195,9 @@ impl Restarts {
                 }
                 broker.lock().expect("no restart failed").restart();
                 let mut connection = connection.expect("a connection");
-                connection.write_all(b"ok\n").expect("whoever asked still waits");
+                connection
+                    .write_all(b"ok\n")
+                    .expect("whoever asked still waits");
             }
         });
         Self { port, ended }
@@ -163,13 +206,18 @@ impl Restarts {
     /// For the shell.
     fn command(&self) -> String {
         let port = self.port;
-        format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; read -r line <&3; test \"$line\" = ok'")
+        format!(
+            "bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; read -r line <&3; test \"$line\" = ok'"
+        )
     }
 }
 
 impl Drop for Restarts {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        drop(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
+        drop(std::net::TcpStream::connect((
+            Ipv4Addr::LOCALHOST,
+            self.port,
+        )));
     }
 }

@@ -147,18 +147,28 @@ impl Broker {
         for (name, value) in &self.options.settings {
             command.args(["--set", &format!("{name}={value}")]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
     /// Keeps what the process says; the receiver hears when it serves.
-    fn listen(&self, out: impl Read + Send + 'static, err: impl Read + Send + 'static) -> Receiver<()> {
+    fn listen(
+        &self,
+        out: impl Read + Send + 'static,
+        err: impl Read + Send + 'static,
+    ) -> Receiver<()> {
         let (sender, receiver) = channel();
         let output = Arc::clone(&self.output);
         let keep = move |line: String| output.lock().expect("no panic while locked").push(line);
         let errors = keep.clone();
         thread::spawn(move || {
-            BufReader::new(err).lines().map_while(Result::ok).for_each(errors);
+            BufReader::new(err)
+                .lines()
+                .map_while(Result::ok)
+                .for_each(errors);
         });
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -174,7 +184,10 @@ impl Broker {
 
     /// Everything that all runs have said.
     pub fn said(&self) -> String {
-        self.output.lock().expect("no panic while locked").join("\n")
+        self.output
+            .lock()
+            .expect("no panic while locked")
+            .join("\n")
     }
 
     /// The number of the process.
@@ -216,7 +229,11 @@ impl Broker {
     /// An orderly stop, and a new start.
     pub fn restart(&mut self) {
         let status = self.stop();
-        assert!(status.success(), "an orderly stop ended with {status}:\n{}", self.said());
+        assert!(
+            status.success(),
+            "an orderly stop ended with {status}:\n{}",
+            self.said()
+        );
         self.run();
     }
 
@@ -224,8 +241,14 @@ impl Broker {
     pub fn memory_bytes(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()))
             .expect("the status of a child");
-        let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-        let kib = found.expect("the line").trim().trim_end_matches("kB").trim();
+        let found = status
+            .lines()
+            .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+        let kib = found
+            .expect("the line")
+            .trim()
+            .trim_end_matches("kB")
+            .trim();
         kib.parse::<u64>().expect("a number") * 1024
     }
 }
@@ -245,6 +268,9 @@ impl Drop for Broker {
 /// Sends a signal by its name, as `kill` of the shell does.
 pub fn signal(process: u32, name: &str) {
     let command = format!("kill -{name} {process}");
-    let status = Command::new("sh").args(["-c", &command]).status().expect("a shell");
+    let status = Command::new("sh")
+        .args(["-c", &command])
+        .status()
+        .expect("a shell");
     assert!(status.success(), "{command}: {status}");
 }
