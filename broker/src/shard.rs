@@ -13,14 +13,14 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::cluster::nodes::Registration;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::handlers::context::Services;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::metrics::ShardMetrics;
 use crate::metadata::shard_table::ShardTable;
 use crate::net::budget::Budget;
-use crate::net::connection::ConnectionOptions;
-use crate::net::listener::{self, Acceptor};
+use crate::net::connection::{Common, ConnectionOptions};
+use crate::net::listener::{self, Acceptor, Connections};
 use crate::node::identity::{self, Identity};
 use crate::node::options::{SettingsTable, controller_options};
 use crate::node::view::{Node, Parts};
@@ -105,11 +105,11 @@ impl<R: Runtime> Shard<R> {
         let (own, count) = (ports.node.shard(), ports.node.shards());
         let config = Arc::clone(&blueprint.config);
         let options = environment_options(&config, blueprint.memory_bytes);
-        let logs = LogEnvironment::new(runtime.disk().clone(), options);
+        let logs = LogEnvironment::new(runtime.disk().clone(), options, u32::try_from(own).unwrap_or(u32::MAX), ());
         let shards = NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let table = Arc::new(ShardTable::new(shards, BTreeMap::new()));
         let jobs = Jobs::new(ports.partitions);
-        let partitions = Partitions::new(Rc::clone(&jobs), table);
+        let partitions = Partitions::new(runtime.clone(), Rc::clone(&jobs), table);
         serve(&runtime, jobs, &partitions);
         let jobs = Jobs::new(ports.groups);
         let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
@@ -173,7 +173,7 @@ impl<R: Runtime> Shard<R> {
             Opened::Corrupt(corrupt) => return Err(corrupt.corruption().clone().into()),
         };
         let runtime = self.services.runtime.clone();
-        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), id.topic_id, log, 1))
+        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), log, 1))
     }
 
     /// Tells the controller who this node is: forms the cluster where there is none yet.
@@ -245,9 +245,13 @@ impl<R: Runtime> Shard<R> {
         let config = &self.services.config;
         let request_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
         let options = ConnectionOptions { request_bytes_max, in_flight_max: 64 };
-        let budget = Budget::new(self.blueprint.memory_bytes / 4);
         let runtime = &self.services.runtime;
-        let connections = listener::Connections::new(&self.services, budget, options);
+        let connections = Connections::new(Common {
+            services: Rc::clone(&self.services),
+            budget: Budget::new(self.blueprint.memory_bytes / 4),
+            log_limit: Rc::default(),
+            options,
+        });
         for acceptor in acceptors {
             let connections = Rc::clone(&connections);
             runtime.spawn(Queue::Foreground, connections.accept(acceptor));

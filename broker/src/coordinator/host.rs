@@ -286,7 +286,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             }
             if offset == before {
                 // What is queued is not readable before it is written.
-                self.replica.written().await;
+                self.replica.committed_beyond(offset).await;
             }
             self.runtime.yield_if_needed().await;
         }
