@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::error_code::ErrorCode;
 use crate::types::{Str, Uuid};
 
 /// Byte fields and record data up to this length are copied; longer ones go in by reference.
@@ -177,6 +178,7 @@ pub struct Writer {
     inserts: Vec<(usize, Part)>,
     inserted_len: usize,
     is_frame: bool,
+    first_error: ErrorCode,
 }
 
 impl Writer {
@@ -259,6 +261,19 @@ impl Writer {
     /// `int16`.
     pub fn i16(&mut self, value: i16) {
         self.copied.put_i16(value);
+    }
+
+    /// An error code; the first that is one is kept for [`Self::first_error`].
+    pub fn error_code(&mut self, code: ErrorCode) {
+        if self.first_error == ErrorCode::NONE {
+            self.first_error = code;
+        }
+        self.i16(code.0);
+    }
+
+    /// The first error code written, or NONE: what a count of failed requests wants to know of an answer.
+    pub fn first_error(&self) -> ErrorCode {
+        self.first_error
     }
 
     /// `int32`.
@@ -409,6 +424,11 @@ impl Writer {
         self.i8(if is_present { 1 } else { -1 });
     }
 
+    /// The marker before a nullable structure that is a tagged field: another one than elsewhere.
+    pub fn tagged_presence(&mut self, is_present: bool) {
+        self.unsigned_varint(is_present.into());
+    }
+
     /// Begins a tagged field; its body follows, then [`Self::end_tagged_field`].
     pub fn begin_tagged_field(&mut self, tag: u32) -> TaggedFieldMark {
         self.unsigned_varint(tag);
@@ -470,3 +490,6 @@ fn varint_bytes(value: u32) -> ([u8; 5], usize) {
 fn low_bits(value: u64) -> u8 {
     value.to_le_bytes()[0] & 0x7f
 }
+
+#[cfg(test)]
+mod tests;

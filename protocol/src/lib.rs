@@ -8,6 +8,8 @@
 //!   `schema/record/`.
 //! - [`api`]: the one table of APIs. [`error_code`]: the one table of errors.
 //! - [`frame`]: length prefix and headers, around messages.
+//! - [`batch`]: record batches in place, with [`record`] and [`control`]; [`batch_builder`] makes
+//!   them, [`compression`] has the codecs.
 //! - [`decode`] and [`encode`] are what generated code is made of. Decoding borrows from the buffer
 //!   by reference count, never panics, and allocates no more than the bytes that remain justify;
 //!   encoding puts record data in by reference.

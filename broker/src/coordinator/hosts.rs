@@ -10,12 +10,12 @@ use crate::partition::client::Partitions;
 use crate::partition::replica::Replica;
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
-use crate::runtime::shards::Shards;
+use crate::runtime::jobs::Jobs;
 
 /// The hosts of one shard, and the way to those of the others.
 pub struct Hosts<M: Machine, R: Runtime> {
     runtime: R,
-    shards: Rc<Shards<Self>>,
+    jobs: Rc<Jobs<Self>>,
     partitions: Rc<Partitions<R>>,
     hosts: RefCell<BTreeMap<PartitionId, Rc<Host<M, R>>>>,
 }
@@ -28,8 +28,8 @@ where
     R: Runtime,
 {
     /// No hosts yet.
-    pub fn new(runtime: R, shards: Rc<Shards<Self>>, partitions: Rc<Partitions<R>>) -> Rc<Self> {
-        Rc::new(Self { runtime, shards, partitions, hosts: RefCell::default() })
+    pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, partitions: Rc<Partitions<R>>) -> Rc<Self> {
+        Rc::new(Self { runtime, jobs, partitions, hosts: RefCell::default() })
     }
 
     /// A partition of such machines is ready on this shard: its host begins to load.
@@ -65,11 +65,11 @@ where
         input: M::Input,
     ) -> Result<M::Reply, HostError> {
         let shard = self.partitions.shard_of(partition);
-        if shard == self.shards.own() {
+        if shard == self.jobs.own() {
             return submit_here(self.local(partition), input).await;
         }
         let job = move |hosts: &Rc<Self>| submit_here(hosts.local(partition), input);
-        self.shards.start(shard, job).await.await.unwrap_or(Err(HostError::NotHere))
+        self.jobs.start(shard, job).await.await.unwrap_or(Err(HostError::NotHere))
     }
 }
 

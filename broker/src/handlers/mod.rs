@@ -11,16 +11,20 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use vltava_protocol::api::{self, Api, ApiKey};
+use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::decode::{DecodeError, Reader};
 use vltava_protocol::encode::{EncodeError, Part, Writer};
-use vltava_protocol::frame::{self, RequestHeader};
+use vltava_protocol::frame::{RequestHeader, ResponseHeader};
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::message::Message;
 
 use self::context::{Client, Context, Services};
-use crate::runtime::Runtime;
+use crate::runtime::{Monotonic, Runtime};
 
+mod by_name;
 pub mod context;
+mod errors;
+mod group;
 
 /// What a handler answers.
 pub enum Reply<A> {
@@ -30,6 +34,8 @@ pub enum Reply<A> {
     Later(Pin<Box<dyn Future<Output = A>>>),
     /// Nothing is sent (Produce with acks=0).
     Nothing,
+    /// The connection is closed: the only way to tell a client that waits for no answer (Produce with acks=0 that failed).
+    Refuse(ErrorCode),
 }
 
 impl<A> Reply<A> {
@@ -45,8 +51,8 @@ pub enum Answer {
     None,
     /// A frame.
     Now(Vec<Part>),
-    /// A frame, once it is ready.
-    Later(Pin<Box<dyn Future<Output = Vec<Part>>>>),
+    /// A frame, once it is ready; an error closes the connection.
+    Later(Pin<Box<dyn Future<Output = Result<Vec<Part>, Refusal>>>>),
 }
 
 /// Why a request gets no answer but a closed connection, as Kafka does it.
@@ -66,6 +72,9 @@ pub enum Refusal {
     /// Bytes that are no such request.
     #[error("the request cannot be read: {0}")]
     Unreadable(#[from] DecodeError),
+    /// A failure that the client can learn of in no other way.
+    #[error("the request failed with {0:?} and its client waits for no answer")]
+    NoAnswer(ErrorCode),
     /// An answer that cannot be written in the version asked for: our fault.
     #[error("the answer cannot be written: {0}")]
     Unwritable(#[from] EncodeError),
@@ -86,9 +95,9 @@ macro_rules! apis {
             match header.api_key {
                 $($module::API => {
                     let request = Message::decode(&mut body, header.api_version)?;
-                    body.finish()?;
+                    let (services, received) = (Rc::clone(&context.services), context.received);
                     let reply = $module::handle(context, request).await;
-                    answer(reply, header)
+                    answer(&services, received, reply, header)
                 })+
                 ApiKey(key) => Err(Refusal::UnknownApi(key)),
             }
@@ -131,7 +140,7 @@ apis! {
 
 /// The table's row of an API that is served.
 pub fn served(key: ApiKey) -> Option<&'static Api> {
-    SERVED.contains(&key).then(|| api::find(key)).flatten()
+    SERVED.contains(&key).then(|| key.api()).flatten()
 }
 
 /// Decodes one request and hands it to its handler. `frame` is the request without its length.
@@ -142,11 +151,11 @@ pub async fn dispatch<R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let received = services.runtime.now();
     let mut body = Reader::new(frame);
-    let header = frame::decode_request_header(&mut body)?;
+    let header = RequestHeader::decode(&mut body)?;
     let Some(api) = served(header.api_key) else {
         return Err(Refusal::UnknownApi(header.api_key.0));
     };
-    if !(api.min_version..=api.max_version).contains(&header.api_version) {
+    if !api.is_version_stable(header.api_version) {
         return api_versions::refuse_version(api, &header);
     }
     let context = Context {
@@ -160,26 +169,51 @@ pub async fn dispatch<R: Runtime>(
     run(context, &header, body).await
 }
 
-fn answer<A: Message + 'static>(reply: Reply<A>, header: &RequestHeader) -> Result<Answer, Refusal> {
+fn answer<A: Message + 'static, R: Runtime>(
+    services: &Rc<Services<R>>,
+    received: Monotonic,
+    reply: Reply<A>,
+    header: &RequestHeader,
+) -> Result<Answer, Refusal> {
     match reply {
-        Reply::Nothing => Ok(Answer::None),
-        Reply::Now(response) => Ok(Answer::Now(encode(&response, header)?)),
+        Reply::Nothing => {
+            services.answered(header.api_key, received, ErrorCode::NONE);
+            Ok(Answer::None)
+        }
+        Reply::Refuse(error) => {
+            services.answered(header.api_key, received, error);
+            Err(Refusal::NoAnswer(error))
+        }
+        Reply::Now(response) => {
+            let (parts, error) = encode(&response, header)?;
+            services.answered(header.api_key, received, error);
+            Ok(Answer::Now(parts))
+        }
         Reply::Later(future) => {
-            let header = header.clone();
+            let (header, services) = (header.clone(), Rc::clone(services));
             Ok(Answer::Later(Box::pin(async move {
                 let response = future.await;
-                encode(&response, &header).unwrap_or_else(|error| {
-                    tracing::error!(%error, api = header.api_key.0, "an answer cannot be written");
-                    Vec::new()
-                })
+                let encoded = encode(&response, &header).map_err(|error| {
+                    tracing::error!(%error, api = %header.api_key, "an answer cannot be written");
+                    Refusal::Unwritable(error)
+                });
+                let error = encoded.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
+                services.answered(header.api_key, received, error);
+                encoded.map(|(parts, _)| parts)
             })))
         }
     }
 }
 
-fn encode<A: Message>(response: &A, header: &RequestHeader) -> Result<Vec<Part>, EncodeError> {
+/// The frame of an answer, and the first error code in it.
+fn encode<A: Message>(
+    response: &A,
+    header: &RequestHeader,
+) -> Result<(Vec<Part>, ErrorCode), EncodeError> {
     let mut writer = Writer::frame();
-    frame::encode_response_header(&mut writer, header)?;
+    let response_header = ResponseHeader { correlation_id: header.correlation_id };
+    response_header.encode(&mut writer, header.api_key, header.api_version)?;
     response.encode(&mut writer, header.api_version)?;
-    writer.finish_frame()
+    let error = writer.first_error();
+    Ok((writer.finish_frame()?, error))
 }

@@ -59,9 +59,7 @@ pub async fn handle<R: Runtime>(
         owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
     }
     if request.acks == 0 {
-        // Nobody waits, but a client that could not be served learns of it as in Kafka: by the closed connection (`Reply::Nothing` keeps it
-        // open where all went well).
-        return Reply::Nothing;
+        return known_error(&topics).map_or(Reply::Nothing, Reply::Refuse);
     }
     Reply::later(async move {
         let mut results = BTreeMap::new();
@@ -150,7 +148,9 @@ fn place_partition<R: Runtime>(
     }
     let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_else(Bytes::new);
     let now_ms = context.services.runtime.wall_clock_ms();
-    match validate::validate(&records, rules, context.api_version, now_ms) {
+    let mut decompressor = context.services.decompressor.borrow_mut();
+    let version = context.api_version;
+    match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
             let partition = PartitionId { topic_id: topic.id, index };
             let shard = context.services.partitions.shard_of(partition);
@@ -174,6 +174,14 @@ fn place_partition<R: Runtime>(
             Place::Known(response)
         }
     }
+}
+
+/// An error that is known before anything was written.
+fn known_error(topics: &[Places]) -> Option<ErrorCode> {
+    topics.iter().flat_map(|(_, places)| places).find_map(|place| match place {
+        Place::Known(response) => Some(response.error_code),
+        Place::Owed { .. } => None,
+    })
 }
 
 fn answer(

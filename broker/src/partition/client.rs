@@ -9,15 +9,12 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_channel::oneshot;
-use vltava_storage::AppendClass;
-
 use super::error::PartitionError;
-use super::replica::{Queued, Replica, Watch};
-use super::request::{AppendResult, AppendTo, Appended, PartitionId, ReadFrom, ReadResult};
+use super::replica::Replica;
+use super::request::PartitionId;
 use crate::metadata::shard_table::ShardTable;
 use crate::runtime::Runtime;
-use crate::runtime::shards::Shards;
+use crate::runtime::jobs::Jobs;
 
 /// A partition as its owning shard knows it.
 enum Slot<R: Runtime> {
@@ -31,15 +28,20 @@ enum Slot<R: Runtime> {
 
 /// The partitions of this node, as one shard sees them.
 pub struct Partitions<R: Runtime> {
-    shards: Rc<Shards<Self>>,
+    jobs: Rc<Jobs<Self>>,
     table: RefCell<Arc<ShardTable>>,
     slots: RefCell<BTreeMap<PartitionId, Slot<R>>>,
 }
 
 impl<R: Runtime> Partitions<R> {
     /// No partitions yet.
-    pub fn new(shards: Rc<Shards<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
-        Rc::new(Self { shards, table: RefCell::new(table), slots: RefCell::default() })
+    pub fn new(jobs: Rc<Jobs<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
+        Rc::new(Self { jobs, table: RefCell::new(table), slots: RefCell::default() })
+    }
+
+    /// How many shards there are.
+    pub fn shard_count(&self) -> usize {
+        self.jobs.count()
     }
 
     /// Which shard owns a partition.
@@ -124,10 +126,10 @@ impl<R: Runtime> Partitions<R> {
         A: Send + 'static,
         F: Future<Output = Result<A, PartitionError>> + 'static,
     {
-        let started = if shard == self.shards.own() {
+        let started = if shard == self.jobs.own() {
             Started::Here(Box::pin(work(self)))
         } else {
-            Started::There(self.shards.start(shard, work).await)
+            Started::There(self.jobs.start(shard, work).await)
         };
         async move {
             match started {

@@ -14,6 +14,7 @@ pub mod client;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;
+pub mod lookup;
 pub mod replica;
 pub mod request;
 pub mod validate;

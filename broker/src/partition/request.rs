@@ -2,18 +2,9 @@
 
 use bytes::Bytes;
 use vltava_protocol::encode::Part;
-use vltava_protocol::types::Uuid;
 
 use super::error::PartitionError;
-
-/// Names a partition of this cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PartitionId {
-    /// The topic's id.
-    pub topic_id: Uuid,
-    /// Its number within the topic.
-    pub index: i32,
-}
+pub use crate::metadata::image::PartitionId;
 
 /// One batch for one partition.
 #[derive(Clone, Debug)]

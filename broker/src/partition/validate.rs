@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use vltava_protocol::batch::{Batch, BatchError, HEADER_BYTES, ProducerRuleError, TimestampType};
-use vltava_protocol::compression::{self, Codec, CompressionLevels};
+use vltava_protocol::compression::{self, Codec, Decompressor};
 use vltava_protocol::record::{self, Facts, RecordError};
 
 /// The largest payload that a compressed batch may unfold to, in bytes: validation holds it in memory, and in one task.
@@ -22,10 +22,10 @@ pub struct AppendRules {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
     pub timestamp_after_max_ms: i64,
-    /// `compression.type`; `None` keeps what the producer chose.
-    pub codec: Option<Codec>,
-    /// `compression.*.level`.
-    pub compression_levels: CompressionLevels,
+    /// `compression.type` with its level; `None` keeps what the producer chose.
+    pub codec: Option<(Codec, Option<i32>)>,
+    /// `max.decompressed.message.bytes`, and never more than [`DECOMPRESSED_BYTES_MAX`].
+    pub decompressed_bytes_max: usize,
     /// Whether `cleanup.policy` has `compact`: each record needs a key.
     pub is_compacted: bool,
 }
@@ -82,6 +82,13 @@ pub enum Rejection {
     },
 }
 
+impl AppendRules {
+    /// Whether the broker gives records their timestamp.
+    pub fn is_log_append_time(&self) -> bool {
+        self.timestamp_type == TimestampType::LogAppendTime
+    }
+}
+
 impl Rejection {
     /// The record of the batch that is to blame, where it is one.
     pub fn record_index(&self) -> Option<i32> {
@@ -100,6 +107,7 @@ pub fn validate(
     rules: &AppendRules,
     produce_version: i16,
     now_ms: i64,
+    decompressor: &mut Decompressor,
 ) -> Result<Bytes, Rejection> {
     let (batch, rest) = match Batch::parse(records) {
         Err(BatchError::Incomplete { .. }) if records.is_empty() => {
@@ -123,14 +131,13 @@ pub fn validate(
     if codec == Codec::Zstd && produce_version < 7 {
         return Err(Rejection::CodecTooNew);
     }
+    let bytes_max = rules.decompressed_bytes_max.min(DECOMPRESSED_BYTES_MAX);
     let payload = match codec {
-        Codec::None => None,
-        codec => Some(
-            compression::decompress(codec, batch.payload(), DECOMPRESSED_BYTES_MAX)
-                .map_err(|error| Rejection::Compression(error.to_string()))?,
-        ),
+        Codec::None => batch.payload(),
+        codec => decompressor
+            .decompress(codec, batch.payload(), bytes_max)
+            .map_err(|error| Rejection::Compression(error.to_string()))?,
     };
-    let payload: &[u8] = payload.as_deref().unwrap_or(batch.payload());
     let facts = check_records(&batch, payload, rules, now_ms)?;
     store_as(records, &batch, codec, payload, &facts, rules, now_ms)
 }
@@ -195,13 +202,17 @@ fn store_as(
         TimestampType::LogAppendTime => now_ms,
     };
     match rules.codec {
-        Some(wanted) if wanted != codec => {
-            let compressed = compression::compress(wanted, payload, &rules.compression_levels)
+        Some((wanted, level)) if wanted != codec => {
+            let mut compressed = Vec::new();
+            compression::compress(wanted, level, payload, &mut compressed)
                 .map_err(|error| Rejection::Compression(error.to_string()))?;
-            let stored = batch
-                .with_payload(wanted, rules.timestamp_type, max_timestamp, &compressed);
+            let stored =
+                batch.with_payload(wanted, rules.timestamp_type, max_timestamp, &compressed);
             let (bytes, allowed) = (stored.len(), rules.message_bytes_max);
-            if bytes > allowed { Err(Rejection::TooLarge { bytes, allowed }) } else { Ok(stored) }
+            if bytes > allowed {
+                return Err(Rejection::TooLarge { bytes, allowed });
+            }
+            Ok(Bytes::from(stored))
         }
         _ if rules.timestamp_type == batch.timestamp_type()
             && max_timestamp == batch.max_timestamp() =>

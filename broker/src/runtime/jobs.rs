@@ -1,6 +1,6 @@
 //! Work for another shard: a job goes over the mesh, its result comes back the same way.
 //!
-//! Each room that spans shards has a [`Shards`] of its own: `T` is that room's part on one shard. A job runs in the mesh loop of the
+//! Each room that spans shards has [`Jobs`] of its own: `T` is that room's part on one shard. A job runs in the mesh loop of the
 //! shard it was sent to, up to its first await, in the order in which jobs were sent from one shard; what it waits for afterwards overlaps
 //! with other jobs. So whoever enqueues in the job's synchronous part keeps the order of its caller.
 
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use futures_channel::oneshot;
 use slab::Slab;
 
-use super::mesh::MeshPort;
+use super::mesh::{MeshPort, TrySendError};
 use super::{Queue, Runtime};
 
 type Work = Pin<Box<dyn Future<Output = Box<dyn Any + Send>>>>;
@@ -40,12 +40,12 @@ pub enum Message<T> {
 }
 
 /// One shard's view of a room that spans all shards.
-pub struct Shards<T> {
+pub struct Jobs<T> {
     port: MeshPort<Message<T>>,
     waiting: RefCell<Slab<oneshot::Sender<Box<dyn Any + Send>>>>,
 }
 
-impl<T: 'static> Shards<T> {
+impl<T: 'static> Jobs<T> {
     /// This shard's view, over its port of the room's mesh.
     pub fn new(port: MeshPort<Message<T>>) -> Rc<Self> {
         Rc::new(Self { port, waiting: RefCell::default() })
@@ -78,7 +78,10 @@ impl<T: 'static> Shards<T> {
             let work = job(target);
             Box::pin(async move { Box::new(work.await) as Box<dyn Any + Send> })
         });
-        self.port.send(shard, Message::Job { ticket, job }).await;
+        if self.port.send(shard, Message::Job { ticket, job }).await.is_err() {
+            // The shard has ended: dropping the sender tells the receiver.
+            self.waiting.borrow_mut().try_remove(ticket);
+        }
         Pending { receiver, result: PhantomData }
     }
 
@@ -98,10 +101,11 @@ impl<T: 'static> Shards<T> {
                     match work.as_mut().poll(&mut context) {
                         Poll::Ready(result) => self.answer(&runtime, from, ticket, result),
                         Poll::Pending => {
-                            let shards = Rc::clone(&self);
+                            let jobs = Rc::clone(&self);
                             runtime.spawn(Queue::Foreground, async move {
                                 let result = work.await;
-                                shards.port.send(from, Message::Done { ticket, result }).await;
+                                // A shard that has ended waits for nothing.
+                                drop(jobs.port.send(from, Message::Done { ticket, result }).await);
                             });
                         }
                     }
@@ -118,9 +122,12 @@ impl<T: 'static> Shards<T> {
         ticket: usize,
         result: Box<dyn Any + Send>,
     ) {
-        if let Err(message) = self.port.try_send(to, Message::Done { ticket, result }) {
-            let shards = Rc::clone(self);
-            runtime.spawn(Queue::Foreground, async move { shards.port.send(to, message).await });
+        let sent = self.port.try_send(to, Message::Done { ticket, result });
+        if let Err(TrySendError::Full(message)) = sent {
+            let jobs = Rc::clone(self);
+            runtime.spawn(Queue::Foreground, async move {
+                drop(jobs.port.send(to, message).await);
+            });
         }
     }
 }
