@@ -1,10 +1,10 @@
 //! The server, room by room, from the ground up: a room names only rooms that stand above it in this list.
 
 pub mod config;
-
+pub mod metrics;
 pub mod runtime;
-
+pub mod raft;
 pub mod metadata;
-
 pub mod machine;
+pub mod cluster;
 pub mod groups;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::error_code::ErrorCode;
 use crate::types::{Str, Uuid};
 
 /// Byte fields and record data up to this length are copied; longer ones go in by reference.
@@ -177,6 +178,7 @@ pub struct Writer {
     inserts: Vec<(usize, Part)>,
     inserted_len: usize,
     is_frame: bool,
+    first_error: ErrorCode,
 }
 
 impl Writer {
@@ -259,6 +261,19 @@ impl Writer {
     /// `int16`.
     pub fn i16(&mut self, value: i16) {
         self.copied.put_i16(value);
+    }
+
+    /// An error code; the first that is one is kept for [`Self::first_error`].
+    pub fn error_code(&mut self, code: ErrorCode) {
+        if self.first_error == ErrorCode::NONE {
+            self.first_error = code;
+        }
+        self.i16(code.0);
+    }
+
+    /// The first error code written, or NONE: what a count of failed requests wants to know of an answer.
+    pub fn first_error(&self) -> ErrorCode {
+        self.first_error
     }
 
     /// `int32`.
@@ -475,3 +490,6 @@ fn varint_bytes(value: u32) -> ([u8; 5], usize) {
 fn low_bits(value: u64) -> u8 {
     value.to_le_bytes()[0] & 0x7f
 }
+
+#[cfg(test)]
+mod tests;

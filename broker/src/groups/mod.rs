@@ -49,6 +49,8 @@ mod snapshot;
 mod state;
 mod subscription;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use describe::{GroupListing, ListGroups};

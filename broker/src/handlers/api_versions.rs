@@ -60,5 +60,5 @@ pub fn refuse_version(api: &'static Api, header: &RequestHeader) -> Result<Answe
         ..ApiVersionsResponse::default()
     };
     let header = RequestHeader { api_version: 0, ..header.clone() };
-    Ok(Answer::Now(encode(&response, &header)?))
+    Ok(Answer::Now(encode(&response, &header)?.0))
 }

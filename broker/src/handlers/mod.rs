@@ -19,7 +19,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::message::Message;
 
 use self::context::{Client, Context, Services};
-use crate::runtime::Runtime;
+use crate::runtime::{Monotonic, Runtime};
 
 mod by_name;
 pub mod context;
@@ -51,8 +51,8 @@ pub enum Answer {
     None,
     /// A frame.
     Now(Vec<Part>),
-    /// A frame, once it is ready.
-    Later(Pin<Box<dyn Future<Output = Vec<Part>>>>),
+    /// A frame, once it is ready; an error closes the connection.
+    Later(Pin<Box<dyn Future<Output = Result<Vec<Part>, Refusal>>>>),
 }
 
 /// Why a request gets no answer but a closed connection, as Kafka does it.
@@ -95,8 +95,9 @@ macro_rules! apis {
             match header.api_key {
                 $($module::API => {
                     let request = Message::decode(&mut body, header.api_version)?;
+                    let (services, received) = (Rc::clone(&context.services), context.received);
                     let reply = $module::handle(context, request).await;
-                    answer(reply, header)
+                    answer(&services, received, reply, header)
                 })+
                 ApiKey(key) => Err(Refusal::UnknownApi(key)),
             }
@@ -168,28 +169,51 @@ pub async fn dispatch<R: Runtime>(
     run(context, &header, body).await
 }
 
-fn answer<A: Message + 'static>(reply: Reply<A>, header: &RequestHeader) -> Result<Answer, Refusal> {
+fn answer<A: Message + 'static, R: Runtime>(
+    services: &Rc<Services<R>>,
+    received: Monotonic,
+    reply: Reply<A>,
+    header: &RequestHeader,
+) -> Result<Answer, Refusal> {
     match reply {
-        Reply::Nothing => Ok(Answer::None),
-        Reply::Refuse(error) => Err(Refusal::NoAnswer(error)),
-        Reply::Now(response) => Ok(Answer::Now(encode(&response, header)?)),
+        Reply::Nothing => {
+            services.answered(header.api_key, received, ErrorCode::NONE);
+            Ok(Answer::None)
+        }
+        Reply::Refuse(error) => {
+            services.answered(header.api_key, received, error);
+            Err(Refusal::NoAnswer(error))
+        }
+        Reply::Now(response) => {
+            let (parts, error) = encode(&response, header)?;
+            services.answered(header.api_key, received, error);
+            Ok(Answer::Now(parts))
+        }
         Reply::Later(future) => {
-            let header = header.clone();
+            let (header, services) = (header.clone(), Rc::clone(services));
             Ok(Answer::Later(Box::pin(async move {
                 let response = future.await;
-                encode(&response, &header).unwrap_or_else(|error| {
-                    tracing::error!(%error, api = header.api_key.0, "an answer cannot be written");
-                    Vec::new()
-                })
+                let encoded = encode(&response, &header).map_err(|error| {
+                    tracing::error!(%error, api = %header.api_key, "an answer cannot be written");
+                    Refusal::Unwritable(error)
+                });
+                let error = encoded.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
+                services.answered(header.api_key, received, error);
+                encoded.map(|(parts, _)| parts)
             })))
         }
     }
 }
 
-fn encode<A: Message>(response: &A, header: &RequestHeader) -> Result<Vec<Part>, EncodeError> {
+/// The frame of an answer, and the first error code in it.
+fn encode<A: Message>(
+    response: &A,
+    header: &RequestHeader,
+) -> Result<(Vec<Part>, ErrorCode), EncodeError> {
     let mut writer = Writer::frame();
     let response_header = ResponseHeader { correlation_id: header.correlation_id };
     response_header.encode(&mut writer, header.api_key, header.api_version)?;
     response.encode(&mut writer, header.api_version)?;
-    writer.finish_frame()
+    let error = writer.first_error();
+    Ok((writer.finish_frame()?, error))
 }

@@ -17,7 +17,7 @@ use vltava_protocol::frame;
 
 use super::budget::{Admission, Budget, Charge, ConnectionId};
 use crate::handlers::context::{Client, Services};
-use crate::handlers::{self, Answer};
+use crate::handlers::{self, Answer, Refusal};
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
 
 /// What a connection reads into while it does not know how large its next request is, in bytes: all that an idle one holds.
@@ -50,7 +50,7 @@ enum Ended {
     #[error("its request made no progress while the memory for requests was used up")]
     OutOfMemory,
     #[error("{0}")]
-    Refused(handlers::Refusal),
+    Refused(Refusal),
 }
 
 /// An answer that the writer owes the peer.
@@ -288,8 +288,12 @@ fn poll_gather<R: Runtime>(
         // Taken out while it is polled: a handler may reach this connection again.
         let Some(mut front) = shared.owed.borrow_mut().pop_front() else { break };
         match poll_answer(&mut front.answer, context) {
-            Poll::Ready(answer) => {
-                gathered += answer.iter().map(part_len).sum::<usize>();
+            Poll::Ready(Err(_)) => {
+                shared.close();
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Ok(answer)) => {
+                gathered += answer.iter().map(Part::len).sum::<usize>();
                 parts.extend(answer);
                 sent.push(front);
             }
@@ -306,18 +310,14 @@ fn poll_gather<R: Runtime>(
     Poll::Ready(Some((parts, sent)))
 }
 
-fn poll_answer(answer: &mut Answer, context: &mut Context<'_>) -> Poll<Vec<Part>> {
+fn poll_answer(
+    answer: &mut Answer,
+    context: &mut Context<'_>,
+) -> Poll<Result<Vec<Part>, Refusal>> {
     match answer {
-        Answer::None => Poll::Ready(Vec::new()),
-        Answer::Now(parts) => Poll::Ready(std::mem::take(parts)),
+        Answer::None => Poll::Ready(Ok(Vec::new())),
+        Answer::Now(parts) => Poll::Ready(Ok(std::mem::take(parts))),
         Answer::Later(future) => Pin::new(future).poll(context),
-    }
-}
-
-fn part_len(part: &Part) -> usize {
-    match part {
-        Part::Memory(bytes) => bytes.len(),
-        Part::External(range) => range.len,
     }
 }
 

@@ -13,6 +13,7 @@ use super::budget::{Budget, ConnectionId};
 use super::connection::{self, ConnectionOptions, Handle};
 use crate::config::listeners::Endpoint;
 use crate::handlers::context::{Client, Services};
+use crate::metadata::image::NodeEndpoint;
 use crate::runtime::{Connection, Listener, Network, Queue, Runtime};
 
 /// How long to wait after an accept failed: descriptors are used up, and some may come free.
@@ -28,22 +29,34 @@ pub struct Acceptor<R: Runtime> {
     pub socket: <R::Network as Network>::Listener,
     /// Its name: answers name endpoints of the listener that the request came to.
     pub name: Str,
+    /// How clients reach it, as far as settings say.
+    pub advertised: Option<Endpoint>,
 }
 
-/// The addresses that an endpoint means; all of this machine's where it names no host.
-pub fn addresses(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
-    match &endpoint.host {
-        None => Ok(vec![SocketAddr::from(([0, 0, 0, 0], endpoint.port))]),
-        Some(host) => {
-            let mut addresses: Vec<_> = (host.as_str(), endpoint.port).to_socket_addrs()?.collect();
-            addresses.sort_unstable();
-            addresses.dedup();
-            // A name like localhost may mean two families; one is enough, and IPv4 is what clients try.
-            addresses.sort_by_key(|address| !address.is_ipv4());
-            addresses.truncate(1);
-            Ok(addresses)
-        }
+impl<R: Runtime> Acceptor<R> {
+    /// How clients reach this listener; `None` where it is not advertised. `host` is this machine's name, for a listener on all interfaces.
+    pub fn endpoint(&self, host: &str) -> Option<NodeEndpoint> {
+        let advertised = self.advertised.as_ref()?;
+        let bound = self.socket.local_address();
+        let host = match &advertised.host {
+            Some(host) => host.clone(),
+            None if bound.ip().is_unspecified() => host.to_owned(),
+            None => bound.ip().to_string(),
+        };
+        let port = if advertised.port == 0 { bound.port() } else { advertised.port };
+        Some(NodeEndpoint { listener: self.name.clone(), host: host.into(), port })
     }
+}
+
+/// The address that an endpoint means: all of this machine's where it names no host. A name that means several, as localhost may, means the
+/// first in IPv4, which is what clients try.
+pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
+    let Some(host) = &endpoint.host else {
+        return Ok(SocketAddr::from(([0, 0, 0, 0], endpoint.port)));
+    };
+    let addresses = (host.as_str(), endpoint.port).to_socket_addrs()?;
+    let first = addresses.min_by_key(|address| !address.is_ipv4());
+    first.ok_or_else(|| io::Error::other(format!("{host} has no address")))
 }
 
 /// The connections of one shard.

@@ -47,9 +47,7 @@ impl<R: Runtime> Node<R> {
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
             .await;
-        if !self.ready.replace(true) {
-            self.became_ready.notify();
-        }
+        self.ready.set();
     }
 
     /// The partitions of a topic that this shard owns and does not know yet.

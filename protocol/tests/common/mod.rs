@@ -136,3 +136,14 @@ pub fn cases(schema: &Schema, random: u64) -> Vec<Case<'_>> {
     }
     cases
 }
+
+/// The bytes of a message whose arrays at one depth have many elements, and everything else the
+/// least.
+pub fn wide_case(schema: &Schema, version: i16, depth: usize, elements: usize) -> Vec<u8> {
+    let message = schema.message();
+    let (file, root) = (&schema.file, &message.root);
+    let value = value::make_wide(file, message, root, version, depth, elements);
+    let mut bytes = Vec::new();
+    wire::write(&mut bytes, file, message, root, version, &value);
+    bytes
+}

@@ -50,6 +50,61 @@ pub fn make(
     maker.structure(of, random)
 }
 
+/// The depth of what lies below the wide arrays: nothing there has elements.
+const BELOW: usize = usize::MAX;
+
+/// A structure whose arrays at `depth` have many elements; the arrays around them have one, and
+/// everything else is the least.
+pub fn make_wide(
+    file: &File,
+    message: &Message,
+    of: &Struct,
+    version: i16,
+    depth: usize,
+    elements: usize,
+) -> Value {
+    let mut unused = Random::new(0);
+    let least = make(file, message, of, version, Kind::Min, &mut unused);
+    let Value::Struct(mut values) = least else {
+        panic!("a structure")
+    };
+    let inner = depth.checked_sub(1).unwrap_or(BELOW);
+    for (field, value) in of.fields.iter().zip(&mut values) {
+        let (Some(value), Some(element)) = (value, element_type(&field.ty)) else {
+            continue;
+        };
+        let count = match depth {
+            0 => elements,
+            BELOW => 0,
+            _ => 1,
+        };
+        let one = match element.struct_name() {
+            Some(name) => {
+                let of = file.find_struct(message, name).unwrap();
+                make_wide(file, message, of, version, inner, elements)
+            }
+            None => {
+                let maker = Maker {
+                    file,
+                    message,
+                    version,
+                    kind: Kind::Min,
+                };
+                maker.value(element, &mut unused)
+            }
+        };
+        *value = Value::Array(vec![one; count]);
+    }
+    Value::Struct(values)
+}
+
+fn element_type(ty: &Type) -> Option<&Type> {
+    match ty {
+        Type::Array(element) => Some(element),
+        _ => None,
+    }
+}
+
 /// A field's default, in a version that has the field.
 pub fn default(file: &File, message: &Message, field: &Field, version: i16) -> Value {
     match field.default {

@@ -117,7 +117,7 @@ impl Context<'_> {
                      {write};\n}}"
                 );
             }
-            Type::Int16 if field.is_error_code() => _ = writeln!(out, "writer.i16({path}.0);"),
+            Type::Int16 if field.is_error_code() => _ = writeln!(out, "writer.error_code({path});"),
             fixed => _ = writeln!(out, "writer.{}({path});", fixed_method(fixed)),
         }
     }
