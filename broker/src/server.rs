@@ -1,21 +1,21 @@
 //! Starts the shards of one process, says what it found and chose, and stops it in order.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::{Either, select};
 
-use crate::admin;
 use crate::config::values::BrokerConfig;
-use crate::net::listener;
+use crate::net::listener::{self, Acceptor};
 use crate::runtime::{
-    self, DataDirectory, DataDirectoryError, MachineFacts, MachineRuntime, ShardError, ShardStart,
+    self, DataDirectory, Listener, DataDirectoryError, MachineFacts, MachineRuntime, ShardError, ShardStart,
     ShutdownSignals, StartError,
 };
+use crate::screen;
 use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 
 /// What a shard needs at least, in bytes: less would not hold a request and what answers it.
@@ -61,7 +61,7 @@ pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
     let chosen = choose(&config, &facts);
     check_listeners(&config)?;
     let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
-    print_screen(&config, &facts, &chosen, &directory);
+    screen::show(&config, &facts, chosen.shards, chosen.memory_bytes, &directory);
     let signals = ShutdownSignals::install().map_err(ServerError::Signals)?;
     let options = runtime::Options { data_directory: directory, recorder: None };
     let shards = u64::try_from(chosen.shards).unwrap_or(u64::MAX);
@@ -90,9 +90,8 @@ fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
     for listener in &config.listeners {
         let endpoint = &listener.bind;
         let failed = |error| ServerError::Listen { address: endpoint.to_string(), error };
-        for address in listener::addresses(endpoint).map_err(failed)? {
-            TcpListener::bind(address).map_err(failed)?;
-        }
+        let address = listener::address(endpoint).map_err(failed)?;
+        TcpListener::bind(address).map_err(failed)?;
     }
     Ok(())
 }
@@ -134,14 +133,17 @@ async fn run_shard(
 async fn serve(
     shard: &Rc<Shard<MachineRuntime>>,
     number: usize,
-    acceptors: Vec<crate::net::listener::Acceptor<MachineRuntime>>,
+    acceptors: Vec<Acceptor<MachineRuntime>>,
     started: Instant,
 ) -> Result<(), ShardFailure> {
+    let host = host_name();
+    let endpoints = acceptors.iter().filter_map(|acceptor| acceptor.endpoint(&host)).collect();
+    let addresses: Vec<_> = acceptors.iter().map(|acceptor| acceptor.socket.local_address()).collect();
     let accepting = async {
         shard.serve(acceptors).await;
         if number == 0 {
-            shard.all_serving().await;
-            announce(shard, started);
+            shard.services.node.all_serving().await;
+            announce(&addresses, started);
         }
         std::future::pending::<()>().await;
     };
@@ -149,17 +151,22 @@ async fn serve(
         accepting.await;
         return Ok(());
     }
-    match select(pin!(shard.lead()), pin!(accepting)).await {
+    match select(pin!(shard.lead(endpoints)), pin!(accepting)).await {
         Either::Left((ended, _)) => ended,
         Either::Right(((), _)) => Ok(()),
     }
 }
 
-fn announce(shard: &Rc<Shard<MachineRuntime>>, started: Instant) {
-    let listeners = shard.services.config.listeners.iter();
-    let addresses: Vec<_> = listeners.map(|listener| listener.bind.to_string()).collect();
+/// This machine's name, as other machines may know it.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+}
+
+fn announce(addresses: &[SocketAddr], started: Instant) {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let elapsed_ms = started.elapsed().as_millis();
-    crate::screen::line(&format!("vltava is ready on {} ({elapsed_ms} ms)", addresses.join(", ")));
+    screen::line(&format!("vltava is ready on {} ({elapsed_ms} ms)", addresses.join(", ")));
     if let Err(error) = runtime::notify_service_manager("READY=1") {
         tracing::warn!(%error, "the service manager could not be told that the broker is ready");
     }

@@ -5,21 +5,24 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use vltava_protocol::types::{Str, Uuid};
+use vltava_protocol::types::Str;
 use vltava_storage::{EnvironmentOptions, Log, LogEnvironment, LogOptions, Opened, StorageError};
 
-use crate::cluster::controller::{Controller, Input};
+use crate::cluster::controller::{Controller, Input, Reply};
+use crate::cluster::nodes::Registration;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::handlers::context::Services;
-use crate::metadata::image::PartitionId;
+use crate::metadata::image::{NodeEndpoint, PartitionId};
+use crate::metrics::ShardMetrics;
 use crate::metadata::shard_table::ShardTable;
 use crate::net::budget::Budget;
-use crate::net::connection::ConnectionOptions;
-use crate::net::listener::{self, Acceptor};
+use crate::net::connection::{Common, ConnectionOptions};
+use crate::net::listener::{self, Acceptor, Connections};
+use crate::node::identity::{self, Identity};
+use crate::node::options::{SettingsTable, controller_options};
 use crate::node::view::{Node, Parts};
 use crate::node::{follow, upkeep};
 use crate::partition::client::Partitions;
@@ -67,19 +70,8 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
 pub struct Blueprint {
     /// Settings.
     pub config: Arc<BrokerConfig>,
-    /// Who this node is: written when the directory was formatted.
-    pub identity: Identity,
     /// Memory of one shard, in bytes: for requests, and for the batch cache.
     pub memory_bytes: usize,
-}
-
-/// Who a node is. Made once, when its data directory is formatted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The cluster it belongs to.
-    pub cluster_id: Uuid,
-    /// Its data directory: a wiped disk is another disk.
-    pub disk_id: Uuid,
 }
 
 /// Why a shard cannot go on.
@@ -113,11 +105,11 @@ impl<R: Runtime> Shard<R> {
         let (own, count) = (ports.node.shard(), ports.node.shards());
         let config = Arc::clone(&blueprint.config);
         let options = environment_options(&config, blueprint.memory_bytes);
-        let logs = LogEnvironment::new(runtime.disk().clone(), options);
+        let logs = LogEnvironment::new(runtime.disk().clone(), options, u32::try_from(own).unwrap_or(u32::MAX), ());
         let shards = NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let table = Arc::new(ShardTable::new(shards, BTreeMap::new()));
         let jobs = Jobs::new(ports.partitions);
-        let partitions = Partitions::new(Rc::clone(&jobs), table);
+        let partitions = Partitions::new(runtime.clone(), Rc::clone(&jobs), table);
         serve(&runtime, jobs, &partitions);
         let jobs = Jobs::new(ports.groups);
         let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
@@ -144,6 +136,8 @@ impl<R: Runtime> Shard<R> {
             partitions,
             groups,
             fetch_sessions: RefCell::new(FetchSessions::new(own, sessions.max(1))),
+            metrics: Rc::new(ShardMetrics::default()),
+            append_rules: RefCell::default(),
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
         });
@@ -151,14 +145,16 @@ impl<R: Runtime> Shard<R> {
     }
 
     /// Opens group 0 and follows it: to be called on shard 0. Completes only with an error.
-    pub async fn lead(self: &Rc<Self>) -> Result<(), ShardFailure> {
+    /// `endpoints` is how clients reach this node.
+    pub async fn lead(self: &Rc<Self>, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
         let group = self.open_group0().await.map_err(|e| ShardFailure::Group0(e.to_string()))?;
         let id = PartitionId::CLUSTER_METADATA;
         self.services.partitions.ready(id, Rc::clone(&group));
-        let controller = Controller::new(Arc::clone(&self.services.config));
-        let host = self.controllers.add(id, controller, Rc::clone(&group));
-        host.loaded().await;
-        self.register().await?;
+        let config = &self.services.config;
+        let settings = Rc::new(SettingsTable(config.topic_defaults.clone()));
+        let controller = Controller::new(controller_options(config), settings);
+        self.controllers.add(id, controller, Rc::clone(&group)).loaded().await;
+        self.register(endpoints).await.map_err(ShardFailure::Group0)?;
         let followed = follow::follow(Rc::clone(&self.services.node), group).await;
         followed.map_err(ShardFailure::Group0)
     }
@@ -177,53 +173,92 @@ impl<R: Runtime> Shard<R> {
             Opened::Corrupt(corrupt) => return Err(corrupt.corruption().clone().into()),
         };
         let runtime = self.services.runtime.clone();
-        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), id.topic_id, log, 1))
+        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), log, 1))
     }
 
     /// Tells the controller who this node is: forms the cluster where there is none yet.
-    async fn register(&self) -> Result<(), ShardFailure> {
-        let Identity { cluster_id, disk_id } = self.blueprint.identity;
-        let input = Input::register(&self.services.config, cluster_id, disk_id);
-        let registered = self.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        registered.map(drop).map_err(|error| ShardFailure::Group0(error.to_string()))
+    async fn register(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), String> {
+        let (disk, config) = (self.services.runtime.disk(), &self.services.config);
+        let found = identity::read(disk).await?;
+        if let Some(found) = &found
+            && found.node_id != config.node_id
+        {
+            return Err(format!(
+                "the data directory belongs to node {}, and node.id is {}",
+                found.node_id, config.node_id
+            ));
+        }
+        let node = &self.services.node;
+        let cluster_id = found.map_or_else(|| node.random_uuid(), |found| found.cluster_id);
+        let cluster_id = match self.ask(Input::Form { cluster_id }).await? {
+            Reply::Formed { cluster_id } => cluster_id,
+            other => return Err(format!("the cluster did not form: {other:?}")),
+        };
+        let identity = match found {
+            Some(found) if found.cluster_id == cluster_id => found,
+            Some(found) => {
+                return Err(format!(
+                    "the data directory belongs to cluster {}, and group 0 is of cluster {cluster_id}",
+                    found.cluster_id
+                ));
+            }
+            None => {
+                let disk_id = node.random_uuid();
+                let made = Identity { cluster_id, node_id: config.node_id, disk_id };
+                identity::write(disk, &made).await?;
+                made
+            }
+        };
+        let registration = Registration {
+            node_id: identity.node_id,
+            rack: config.rack.as_deref().map(Str::from),
+            endpoints,
+            disks: vec![identity.disk_id],
+        };
+        match self.ask(Input::RegisterNode(registration)).await? {
+            Reply::Registered { .. } => Ok(()),
+            other => Err(format!("this node was not registered: {other:?}")),
+        }
+    }
+
+    async fn ask(&self, input: Input) -> Result<Reply, String> {
+        let asked = self.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
+        asked.map_err(|error| error.to_string())
     }
 
     /// Opens this shard's part of every listener. Nothing is accepted yet.
     pub async fn listen(&self) -> Result<Vec<Acceptor<R>>, ShardFailure> {
         let mut acceptors = Vec::new();
         for listener in &self.services.config.listeners {
+            let failed = |error| ShardFailure::Listen { address: listener.bind.to_string(), error };
+            let address = listener::address(&listener.bind).map_err(failed)?;
+            let socket = self.services.runtime.network().listen(address).await.map_err(failed)?;
             let name = Str::from(listener.bind.name.as_str());
-            for address in listener::addresses(&listener.bind) {
-                let address = address.map_err(|error| ShardFailure::Listen {
-                    address: listener.bind.to_string(),
-                    error,
-                })?;
-                let opened = self.services.runtime.network().listen(address).await;
-                let socket = opened.map_err(|error| ShardFailure::Listen {
-                    address: address.to_string(),
-                    error,
-                })?;
-                acceptors.push(Acceptor { socket, name: name.clone() });
-            }
+            acceptors.push(Acceptor { socket, name, advertised: listener.advertised.clone() });
         }
         Ok(acceptors)
     }
 
     /// Accepts connections, and looks after the logs, once this shard's partitions are open.
     pub async fn serve(self: &Rc<Self>, acceptors: Vec<Acceptor<R>>) {
-        self.services.node.ready().await;
+        self.services.node.ready.wait().await;
         let config = &self.services.config;
         let request_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
         let options = ConnectionOptions { request_bytes_max, in_flight_max: 64 };
-        let budget = Budget::new(self.blueprint.memory_bytes / 4);
         let runtime = &self.services.runtime;
-        let connections = listener::Connections::new(&self.services, budget, options);
+        let connections = Connections::new(Common {
+            services: Rc::clone(&self.services),
+            budget: Budget::new(self.blueprint.memory_bytes / 4),
+            log_limit: Rc::default(),
+            options,
+        });
         for acceptor in acceptors {
             let connections = Rc::clone(&connections);
             runtime.spawn(Queue::Foreground, connections.accept(acceptor));
         }
         runtime.spawn(Queue::Control, connections.close_idle());
         runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
+        self.services.node.serving.set();
     }
 
     /// Closes everything in order: connections are the caller's to have ended.

@@ -1,6 +1,8 @@
 //! `listeners`, `advertised.listeners` and what belongs to them, as Kafka has them: named, each
 //! with a protocol.
 
+use std::fmt;
+
 use super::check::InvalidValue;
 
 /// Where a listener is bound, or how it is reached.
@@ -13,6 +15,16 @@ pub struct Endpoint {
     pub host: Option<String>,
     /// Port; 0 takes a free one.
     pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.as_deref() {
+            None => write!(f, "0.0.0.0:{}", self.port),
+            Some(address) if address.contains(':') => write!(f, "[{address}]:{}", self.port),
+            Some(host) => write!(f, "{host}:{}", self.port),
+        }
+    }
 }
 
 /// A listener that clients connect to.

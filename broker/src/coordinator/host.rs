@@ -20,7 +20,7 @@ use super::timers::Timers;
 use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::{Queued, Replica};
-use crate::runtime::sync::Event;
+use crate::runtime::sync::{Event, Latch};
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// Bytes of the log that one step of loading reads.
@@ -64,9 +64,9 @@ pub struct Host<M: Machine, R: Runtime> {
     /// Counts loads: what was appended before a reload answers nobody after it.
     generation: Cell<u64>,
     timers_changed: Event,
+    is_loaded: Latch,
     rewriting: Cell<bool>,
     stopped: Cell<bool>,
-    after_commit: RefCell<Vec<Rc<dyn Fn()>>>,
 }
 
 impl<M: Machine, R: Runtime> Host<M, R> {
@@ -81,9 +81,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             tickets: Cell::new(0),
             generation: Cell::new(0),
             timers_changed: Event::new(),
+            is_loaded: Latch::default(),
             rewriting: Cell::new(false),
             stopped: Cell::new(false),
-            after_commit: RefCell::default(),
         });
         runtime.spawn(Queue::Control, Rc::clone(&host).load());
         runtime.spawn(Queue::Control, Rc::clone(&host).run_timers());
@@ -102,9 +102,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         &self.replica
     }
 
-    /// Calls `observer` whenever something has been committed, and once a load is complete.
-    pub fn observe(&self, observer: Rc<dyn Fn()>) {
-        self.after_commit.borrow_mut().push(observer);
+    /// Completes when the log has been replayed.
+    pub async fn loaded(&self) {
+        self.is_loaded.wait().await;
     }
 
     /// Reads the machine's state as it stands: everything appended, whether committed or not. `None` while loading.
@@ -185,7 +185,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         match committed {
             Ok(()) => {
                 replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
-                self.notify_observers();
                 self.rewrite_if_due();
             }
             Err(error) if generation == self.generation.get() => self.lose(&error, replies),
@@ -195,11 +194,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 }
             }
         }
-    }
-
-    fn notify_observers(&self) {
-        let observers = self.after_commit.borrow().clone();
-        observers.iter().for_each(|observer| observer());
     }
 
     /// The log did not take what the machine decided: its state is no longer the log's. Drops it and loads again.
@@ -216,6 +210,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     fn unload(&self, why: &HostError) {
         *self.loaded.borrow_mut() = None;
+        self.is_loaded.reset();
         self.generation.set(self.generation.get() + 1);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         for (_, sender) in waiting {
@@ -252,6 +247,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                     let loaded =
                         Loaded { state, session: M::Session::default(), timers: Timers::default() };
                     *self.loaded.borrow_mut() = Some(loaded);
+                    self.is_loaded.set();
                     self.lead();
                     return;
                 }
@@ -272,7 +268,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         if let Some(outcome) = outcome {
             self.apply(outcome, now);
         }
-        self.notify_observers();
     }
 
     async fn replay_log(&self) -> Result<M::State, String> {
@@ -291,7 +286,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             }
             if offset == before {
                 // What is queued is not readable before it is written.
-                self.replica.written().await;
+                self.replica.committed_beyond(offset).await;
             }
             self.runtime.yield_if_needed().await;
         }

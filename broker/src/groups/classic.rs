@@ -167,7 +167,6 @@ impl Group {
     fn next_generation(&mut self) {
         // Past the end it begins again: a negative generation means none.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
-        self.pending_syncs.clear();
     }
 
     fn become_empty(&mut self, work: &mut Work<'_>) {

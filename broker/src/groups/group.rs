@@ -317,9 +317,7 @@ impl Group {
             return;
         };
         work.cancel_timer(timer);
-        if let Some(instance_id) = &member.instance_id
-            && self.static_members.get(instance_id) == Some(member_id)
-        {
+        if let Some(instance_id) = &member.instance_id {
             self.static_members.remove(instance_id);
         }
         if self.is_leader(member_id) {

@@ -28,16 +28,17 @@ pub fn resolve<R: Runtime>(
 
 /// Starts `work` on the shard that owns the partition; the future is its result. Start all of a request before the first is
 /// awaited, and they run side by side.
-pub async fn start<R, A, F>(
+pub async fn start<R, A, F, W>(
     context: &Context<R>,
     topic: &str,
     index: i32,
-    work: impl FnOnce(Rc<Replica<R>>) -> F + Send + 'static,
-) -> impl Future<Output = Result<A, ErrorCode>> + use<R, A, F>
+    work: W,
+) -> impl Future<Output = Result<A, ErrorCode>> + use<R, A, F, W>
 where
     R: Runtime,
     A: Send + 'static,
     F: Future<Output = Result<A, PartitionError>> + 'static,
+    W: FnOnce(Rc<Replica<R>>) -> F + Send + 'static,
 {
     let started = match resolve(context, topic, index) {
         Ok(partition) => Ok(context.services.partitions.on_owner(partition, work).await),

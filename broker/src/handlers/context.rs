@@ -1,6 +1,7 @@
 //! What a handler is given.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::sync::Arc;
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::compression::Decompressor;
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::types::Str;
+use vltava_protocol::types::{Str, Uuid};
 
 use crate::cluster::controller::{Input, Reply};
+use crate::config::topic_values::TopicConfig;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::Topic;
 use crate::metrics::ShardMetrics;
 use crate::node::Node;
@@ -35,6 +37,9 @@ pub struct Client {
     pub listener: Str,
 }
 
+/// The rules of each topic, with the version of the topic that they follow from.
+pub type RulesByTopic = BTreeMap<Uuid, (Arc<Topic>, Rc<AppendRules>)>;
+
 /// What one shard offers to all its handlers.
 pub struct Services<R: Runtime> {
     /// The shard's executor.
@@ -53,6 +58,8 @@ pub struct Services<R: Runtime> {
     pub fetch_sessions: RefCell<FetchSessions>,
     /// Unfolds compressed batches for validation.
     pub decompressor: RefCell<Decompressor>,
+    /// What topics take, by topic id; see [`Services::append_rules`].
+    pub append_rules: RefCell<RulesByTopic>,
     /// Producer ids handed to this shard by group 0, to give away.
     pub producer_ids: RefCell<std::ops::Range<i64>>,
 }
@@ -79,9 +86,26 @@ impl<R: Runtime> Context<R> {
 }
 
 impl<R: Runtime> Services<R> {
-    /// What the partitions of a topic take.
-    pub fn append_rules(&self, topic: &Topic) -> AppendRules {
-        append_rules(&self.config.topic_defaults.resolve(topic.own_settings()))
+    /// What the partitions of a topic take. Worked out once for each version of a topic.
+    pub fn append_rules(&self, topic: &Arc<Topic>) -> Rc<AppendRules> {
+        let mut known = self.append_rules.borrow_mut();
+        if let Some((of, rules)) = known.get(&topic.id)
+            && Arc::ptr_eq(of, topic)
+        {
+            return Rc::clone(rules);
+        }
+        if known.len() > self.node.image().topic_count() {
+            // Topics that are gone.
+            known.clear();
+        }
+        let rules = Rc::new(append_rules(&self.topic_config(topic)));
+        known.insert(topic.id, (Arc::clone(topic), Rc::clone(&rules)));
+        rules
+    }
+
+    /// The settings in effect for a topic.
+    pub fn topic_config(&self, topic: &Topic) -> TopicConfig {
+        self.config.topic_defaults.resolve(topic.own_settings())
     }
 
     /// Counts a request that was answered.
@@ -96,12 +120,13 @@ impl<R: Runtime> Services<R> {
             if let Some(id) = self.producer_ids.borrow_mut().next() {
                 return Ok(id);
             }
-            let block = match self.node.ask_controller(Input::AllocateProducerIds).await? {
-                Reply::AllocateProducerIds(block) => block?,
+            let (first, count) = match self.node.ask_controller(Input::AllocateProducerIds).await? {
+                Reply::ProducerIds { first, count } => (first, count),
+                Reply::Refused { error, .. } => return Err(error),
                 _ => return Err(ErrorCode::UNKNOWN_SERVER_ERROR),
             };
             // Another request may have got a block meanwhile: then this one's ids are never used, as Kafka's may be.
-            *self.producer_ids.borrow_mut() = block;
+            *self.producer_ids.borrow_mut() = first..first + count;
         }
     }
 }

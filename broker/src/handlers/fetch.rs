@@ -22,6 +22,7 @@ use vltava_protocol::types::{Str, Uuid};
 
 use super::context::Context;
 use super::{Reply, errors};
+use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
 use crate::partition::fetch::{read_all, wait_for_more};
 use crate::partition::fetch_session::{Fetching, SessionError, Told, TopicRef, Wanted};
@@ -105,10 +106,11 @@ fn reference(by_id: bool, name: Str, id: Uuid) -> TopicRef {
 fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let allowed = usize::try_from(context.services.config.fetch_bytes_max).unwrap_or(usize::MAX);
     Limits {
         deadline: context.received.after(Duration::from_millis(wait_ms)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        bytes_max: bytes_max.min(context.services.options.fetch_bytes_max),
+        bytes_max: bytes_max.min(allowed),
         read_committed: request.isolation_level == 1,
     }
 }
@@ -164,7 +166,7 @@ async fn read<R: Runtime>(
     }
     let mut started = Vec::with_capacity(by_shard.len());
     for (shard, (positions, reads)) in by_shard {
-        let job = move |partitions: &Rc<_>| {
+        let job = move |partitions: &Rc<Partitions<R>>| {
             let results = read_all(Rc::clone(partitions), reads, bytes_max);
             async move { Ok(results.await) }
         };
@@ -239,7 +241,7 @@ async fn wait<R: Runtime>(
     let time = limits.deadline.since(context.services.runtime.now());
     let mut waits = Vec::with_capacity(by_shard.len());
     for (shard, seen) in by_shard {
-        let job = move |partitions: &Rc<_>| {
+        let job = move |partitions: &Rc<Partitions<R>>| {
             let waiting = wait_for_more(Rc::clone(partitions), seen, share, time);
             async move {
                 waiting.await;
@@ -249,7 +251,8 @@ async fn wait<R: Runtime>(
         waits.push(Box::pin(context.services.partitions.on_shard(shard, job).await));
     }
     if !waits.is_empty() {
-        select_all(waits).await;
+        // Whichever ended, and however: all are looked at again.
+        let _ = select_all(waits).await;
     }
 }
 

@@ -137,6 +137,11 @@ impl Topic {
         i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
     }
 
+    /// The numbers of its partitions.
+    pub fn partition_indexes(&self) -> impl Iterator<Item = i32> + use<> {
+        0..self.partition_count()
+    }
+
     /// Its partitions with their numbers.
     pub fn indexed_partitions(&self) -> impl Iterator<Item = (i32, &Partition)> {
         (0..).zip(self.partitions.iter().map(Arc::as_ref))

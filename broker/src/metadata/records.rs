@@ -234,8 +234,7 @@ impl Image {
             (None, None) => {}
             _ => {
                 return Err(inconsistent(format!(
-                    "topic {name} is there under another id or \
-                name"
+                    "topic {name} is there under another id or name"
                 )));
             }
         }

@@ -30,7 +30,7 @@ pub fn validate(name: &str) -> Result<(), String> {
         _ if name.chars().count() > TOPIC_NAME_CHARS_MAX => {
             format!(
                 "the length of '{name}' is longer than the max allowed length \
-                     {TOPIC_NAME_CHARS_MAX}"
+                 {TOPIC_NAME_CHARS_MAX}"
             )
         }
         _ if !name
@@ -38,8 +38,8 @@ pub fn validate(name: &str) -> Result<(), String> {
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
         {
             format!(
-                "'{name}' contains one or more characters other than ASCII alphanumerics, '.', \
-                     '_' and '-'"
+                "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' \
+                 and '-'"
             )
         }
         _ => return Ok(()),
@@ -82,7 +82,7 @@ mod tests {
             (
                 "a/b",
                 "Topic name is invalid: 'a/b' contains one or more characters other than ASCII \
-                     alphanumerics, '.', '_' and '-'",
+                 alphanumerics, '.', '_' and '-'",
             ),
         ] {
             assert_eq!(validate(name).unwrap_err(), reason);

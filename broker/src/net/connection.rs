@@ -16,6 +16,7 @@ use vltava_protocol::encode::{ExternalBytes, Part};
 use vltava_protocol::frame;
 
 use super::budget::{Admission, Budget, Charge, ConnectionId};
+use super::log_limit::LogLimit;
 use crate::handlers::context::{Client, Services};
 use crate::handlers::{self, Answer, Refusal};
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
@@ -107,16 +108,27 @@ fn wake(waker: &RefCell<Option<Waker>>) {
     }
 }
 
+/// What the connections of a shard share.
+pub struct Common<R: Runtime> {
+    /// The shard's services.
+    pub services: Rc<Services<R>>,
+    /// Memory for requests.
+    pub budget: Budget,
+    /// Lines about peers.
+    pub log_limit: Rc<LogLimit>,
+    /// Limits of each.
+    pub options: ConnectionOptions,
+}
+
 /// Starts the two tasks of a new connection. `ended` is called once when it is over.
 pub fn start<R: Runtime>(
-    services: &Rc<Services<R>>,
+    common: &Common<R>,
     socket: Socket<R>,
     client: Rc<Client>,
     id: ConnectionId,
-    budget: Budget,
-    options: ConnectionOptions,
     ended: impl FnOnce() + 'static,
 ) -> Rc<dyn Handle> {
+    let Common { services, budget, log_limit, options } = common;
     let runtime = services.runtime.clone();
     let shared = Rc::new(Shared {
         last_progress: Cell::new(runtime.now()),
@@ -136,8 +148,9 @@ pub fn start<R: Runtime>(
         shared: Rc::clone(&shared),
         services: Rc::clone(services),
         client,
-        budget,
-        options,
+        budget: budget.clone(),
+        log_limit: Rc::clone(log_limit),
+        options: *options,
         buffer: BytesMut::new(),
     };
     runtime.spawn(Queue::Foreground, reader.run(ended));
@@ -150,6 +163,7 @@ struct Reader<R: Runtime> {
     services: Rc<Services<R>>,
     client: Rc<Client>,
     budget: Budget,
+    log_limit: Rc<LogLimit>,
     options: ConnectionOptions,
     buffer: BytesMut,
     close: Rc<dyn Fn()>,
@@ -158,12 +172,24 @@ struct Reader<R: Runtime> {
 impl<R: Runtime> Reader<R> {
     async fn run(mut self, ended: impl FnOnce() + 'static) {
         let why = self.read_requests().await;
-        self.services.log_connection_end(&self.client, &why, !matches!(why, Ended::Peer | Ended::Io(_)));
+        self.note_end(&why);
         self.shared.close();
         self.budget.forget(self.shared.id);
         // Dropped here, not with the writer: what parked requests hold must not outlive the connection.
         self.shared.owed.borrow_mut().clear();
         ended();
+    }
+
+    /// A connection that a peer ended, or its network, is no news; one that we ended is.
+    fn note_end(&self, why: &Ended) {
+        if matches!(why, Ended::Peer | Ended::Io(_)) {
+            return;
+        }
+        self.services.metrics.count(|counters| counters.connections_refused += 1);
+        if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
+            let Client { peer, listener } = &*self.client;
+            tracing::warn!(%peer, %listener, left_out, "closed a connection: {why}");
+        }
     }
 
     async fn read_requests(&mut self) -> Ended {

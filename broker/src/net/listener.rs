@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use vltava_protocol::types::Str;
 
-use super::budget::{Budget, ConnectionId};
-use super::connection::{self, ConnectionOptions, Handle};
+use super::budget::ConnectionId;
+use super::connection::{self, Common, Handle};
 use crate::config::listeners::Endpoint;
-use crate::handlers::context::{Client, Services};
-use crate::runtime::{Connection, Listener, Network, Queue, Runtime};
+use crate::handlers::context::Client;
+use crate::metadata::image::NodeEndpoint;
+use crate::runtime::{Connection, Listener, Network, Runtime};
 
 /// How long to wait after an accept failed: descriptors are used up, and some may come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -28,39 +29,47 @@ pub struct Acceptor<R: Runtime> {
     pub socket: <R::Network as Network>::Listener,
     /// Its name: answers name endpoints of the listener that the request came to.
     pub name: Str,
+    /// How clients reach it, as far as settings say.
+    pub advertised: Option<Endpoint>,
 }
 
-/// The addresses that an endpoint means; all of this machine's where it names no host.
-pub fn addresses(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
-    match &endpoint.host {
-        None => Ok(vec![SocketAddr::from(([0, 0, 0, 0], endpoint.port))]),
-        Some(host) => {
-            let mut addresses: Vec<_> = (host.as_str(), endpoint.port).to_socket_addrs()?.collect();
-            addresses.sort_unstable();
-            addresses.dedup();
-            // A name like localhost may mean two families; one is enough, and IPv4 is what clients try.
-            addresses.sort_by_key(|address| !address.is_ipv4());
-            addresses.truncate(1);
-            Ok(addresses)
-        }
+impl<R: Runtime> Acceptor<R> {
+    /// How clients reach this listener; `None` where it is not advertised. `host` is this machine's name, for a listener on all interfaces.
+    pub fn endpoint(&self, host: &str) -> Option<NodeEndpoint> {
+        let advertised = self.advertised.as_ref()?;
+        let bound = self.socket.local_address();
+        let host = match &advertised.host {
+            Some(host) => host.clone(),
+            None if bound.ip().is_unspecified() => host.to_owned(),
+            None => bound.ip().to_string(),
+        };
+        let port = if advertised.port == 0 { bound.port() } else { advertised.port };
+        Some(NodeEndpoint { listener: self.name.clone(), host: host.into(), port })
     }
+}
+
+/// The address that an endpoint means: all of this machine's where it names no host. A name that means several, as localhost may, means the
+/// first in IPv4, which is what clients try.
+pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
+    let Some(host) = &endpoint.host else {
+        return Ok(SocketAddr::from(([0, 0, 0, 0], endpoint.port)));
+    };
+    let addresses = (host.as_str(), endpoint.port).to_socket_addrs()?;
+    let first = addresses.min_by_key(|address| !address.is_ipv4());
+    first.ok_or_else(|| io::Error::other(format!("{host} has no address")))
 }
 
 /// The connections of one shard.
 pub struct Connections<R: Runtime> {
-    services: Rc<Services<R>>,
-    budget: Budget,
-    options: ConnectionOptions,
+    common: Common<R>,
     next: Cell<u64>,
     open: RefCell<BTreeMap<ConnectionId, (IpAddr, Rc<dyn Handle>)>>,
 }
 
 impl<R: Runtime> Connections<R> {
     /// No connections yet.
-    pub fn new(services: &Rc<Services<R>>, budget: Budget, options: ConnectionOptions) -> Rc<Self> {
-        let services = Rc::clone(services);
-        let (next, open) = (Cell::new(0), RefCell::default());
-        Rc::new(Self { services, budget, options, next, open })
+    pub fn new(common: Common<R>) -> Rc<Self> {
+        Rc::new(Self { common, next: Cell::new(0), open: RefCell::default() })
     }
 
     /// Accepts for as long as the listener lives.
@@ -70,7 +79,7 @@ impl<R: Runtime> Connections<R> {
                 Ok(socket) => self.start(socket, &acceptor.name),
                 Err(error) => {
                     tracing::warn!(%error, listener = %acceptor.name, "cannot accept connections for a moment");
-                    let runtime = &self.services.runtime;
+                    let runtime = &self.common.services.runtime;
                     runtime.sleep_until(runtime.now().after(ACCEPT_PAUSE)).await;
                 }
             }
@@ -80,28 +89,28 @@ impl<R: Runtime> Connections<R> {
     fn start(self: &Rc<Self>, socket: Socket<R>, listener: &Str) {
         let peer = socket.peer_address();
         if let Some(limit) = self.limit_reached(peer.ip()) {
-            tracing::warn!(%peer, limit, "refused a connection");
+            if let Some(left_out) = self.common.log_limit.admit(self.common.services.runtime.now()) {
+                tracing::warn!(%peer, limit, left_out, "refused a connection");
+            }
             return socket.close();
         }
         let id = ConnectionId(self.next.replace(self.next.get() + 1));
         let client = Rc::new(Client { peer, listener: listener.clone() });
         let connections = Rc::clone(self);
-        let handle = connection::start(
-            &self.services,
-            socket,
-            client,
-            id,
-            self.budget.clone(),
-            self.options,
-            move || drop(connections.open.borrow_mut().remove(&id)),
-        );
+        let metrics = Rc::clone(&self.common.services.metrics);
+        metrics.connection_opened();
+        let ended = move || {
+            metrics.connection_closed();
+            connections.open.borrow_mut().remove(&id);
+        };
+        let handle = connection::start(&self.common, socket, client, id, ended);
         self.open.borrow_mut().insert(id, (peer.ip(), handle));
     }
 
     /// Which limit one more connection would pass. Limits of the node are shared evenly by its shards.
     fn limit_reached(&self, peer: IpAddr) -> Option<&'static str> {
-        let config = &self.services.config;
-        let shards = self.services.partitions.shard_count();
+        let config = &self.common.services.config;
+        let shards = self.common.services.partitions.shard_count();
         let share = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX).div_ceil(shards);
         let open = self.open.borrow();
         if open.len() >= share(config.connections_max) {
@@ -118,9 +127,9 @@ impl<R: Runtime> Connections<R> {
 
     /// Closes connections on which nothing has moved for `connections.max.idle.ms`.
     pub async fn close_idle(self: Rc<Self>) {
-        let Some(idle_ms_max) = self.services.config.connections_idle_ms_max else { return };
+        let Some(idle_ms_max) = self.common.services.config.connections_idle_ms_max else { return };
         let idle_max = Duration::from_millis(idle_ms_max);
-        let runtime = &self.services.runtime;
+        let runtime = &self.common.services.runtime;
         loop {
             runtime.sleep_until(runtime.now().after(IDLE_PERIOD)).await;
             let now = runtime.now();

@@ -72,7 +72,7 @@ async fn publish<R: Runtime>(node: &Rc<Node<R>>, image: Arc<Image>) {
         };
         started.push(node.parts.jobs.start(shard, job).await);
     }
-    node.apply(image).await;
+    Rc::clone(node).apply(image).await;
     for applied in started {
         // A shard that has ended applies nothing: the process stops.
         let _ = applied.await;

@@ -8,6 +8,7 @@
 //! - A change by the controller is answered when all shards of this node hold it, and have done what it asks of them.
 
 pub mod follow;
+pub mod identity;
 pub mod options;
 pub mod reconcile;
 pub mod upkeep;

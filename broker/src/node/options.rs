@@ -4,9 +4,12 @@ use vltava_protocol::batch::TimestampType;
 use vltava_protocol::compression::Codec;
 use vltava_storage::LogOptions;
 
-use crate::config::topic_values::{self, Compression, TopicConfig};
+use crate::cluster::controller::{Options as ControllerOptions, TopicSettings};
+use crate::config::describe;
+use crate::config::topic_values::{self, Compression, TopicConfig, TopicDefaults};
 use crate::config::values::BrokerConfig;
-use crate::groups::options::Options as GroupOptions;
+use crate::groups::Options as GroupOptions;
+use crate::metadata::image::Settings;
 use crate::partition::validate::AppendRules;
 
 /// What a topic's logs do.
@@ -61,6 +64,32 @@ pub fn group_options(broker: &BrokerConfig) -> GroupOptions {
         offsets_retention_ms: clamped(offsets.retention_ms),
         offsets_check_interval_ms: offsets.retention_check_interval_ms,
         ..GroupOptions::default()
+    }
+}
+
+/// What the controller gives topics where a request says nothing.
+pub fn controller_options(broker: &BrokerConfig) -> ControllerOptions {
+    ControllerOptions {
+        partitions_default: broker.partitions_default,
+        replication_factor_default: broker.replication_factor_default,
+    }
+}
+
+/// What the controller asks of topic settings, answered from the one table of settings.
+pub struct SettingsTable(pub TopicDefaults);
+
+impl TopicSettings for SettingsTable {
+    fn is_list(&self, name: &str) -> bool {
+        describe::is_topic_list(name).unwrap_or(false)
+    }
+
+    fn default_value(&self, name: &str) -> Option<String> {
+        self.0.value(name).map(str::to_owned)
+    }
+
+    fn validate(&self, own: &Settings) -> Result<(), String> {
+        let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.0.validate(own).map_err(|error| error.to_string())
     }
 }
 

@@ -10,7 +10,7 @@ use vltava_storage::{Log, Opened, StorageError};
 use super::options::{group_options, log_options};
 use super::view::{Node, OFFSETS_TOPIC};
 use crate::config::topic_values::TopicConfig;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::{Image, PartitionId, Topic};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
@@ -47,9 +47,7 @@ impl<R: Runtime> Node<R> {
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
             .await;
-        if !self.ready.replace(true) {
-            self.became_ready.notify();
-        }
+        self.ready.set();
     }
 
     /// The partitions of a topic that this shard owns and does not know yet.
@@ -82,7 +80,7 @@ impl<R: Runtime> Node<R> {
         let name = format!("{}-{index}", topic.name);
         match self.open_log(&topic, &name).await {
             Ok(log) => {
-                let replica = Replica::new(self.parts.runtime.clone(), name, topic.id, log, 1);
+                let replica = Replica::new(self.parts.runtime.clone(), name, log, 1);
                 if topic.name == OFFSETS_TOPIC {
                     let machine = GroupMachine::new(group_options(&self.parts.config));
                     self.parts.groups.add(id, machine, Rc::clone(&replica));

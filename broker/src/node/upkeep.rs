@@ -16,7 +16,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let mut retention_due = runtime.now().after(retention_period);
     loop {
         runtime.sleep_until(runtime.now().after(NOTE_PERIOD)).await;
-        if let Err(error) = node.parts.logs.upkeep(runtime.wall_clock_ms()).await {
+        if let Err(error) = node.parts.logs.write_notes().await {
             tracing::warn!(%error, "upkeep of the logs failed; it is tried again");
         }
         if runtime.now() >= retention_due {

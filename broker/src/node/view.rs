@@ -5,6 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
 use vltava_protocol::types::Uuid;
 use vltava_storage::LogEnvironment;
 
@@ -12,12 +15,12 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::{Image, PartitionId};
 use crate::partition::client::Partitions;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
-use crate::runtime::sync::Event;
+use crate::runtime::sync::{Event, Latch};
 
 /// The topic of group offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -47,9 +50,10 @@ pub struct Node<R: Runtime> {
     /// On shard 0: below which offset of group 0 all shards have applied everything.
     applied: Cell<i64>,
     applied_more: Event,
-    /// Whether this shard has applied a first image.
-    pub(super) ready: Cell<bool>,
-    pub(super) became_ready: Event,
+    /// This shard has applied a first image: its partitions are open.
+    pub ready: Latch,
+    /// This shard accepts connections.
+    pub serving: Latch,
 }
 
 impl<R: Runtime> Node<R> {
@@ -60,8 +64,8 @@ impl<R: Runtime> Node<R> {
             image: RefCell::default(),
             applied: Cell::new(0),
             applied_more: Event::new(),
-            ready: Cell::new(false),
-            became_ready: Event::new(),
+            ready: Latch::default(),
+            serving: Latch::default(),
         })
     }
 
@@ -74,12 +78,18 @@ impl<R: Runtime> Node<R> {
         *self.image.borrow_mut() = image;
     }
 
-    /// Completes when this shard has applied its first image: its partitions are open.
-    pub async fn ready(&self) {
-        while !self.ready.get() {
-            let listen = self.became_ready.listen();
-            if !self.ready.get() {
-                listen.await;
+    /// Completes when all shards accept connections.
+    pub async fn all_serving(self: &Rc<Self>) {
+        for shard in 0..self.parts.jobs.count() {
+            let wait = |node: &Rc<Self>| {
+                let node = Rc::clone(node);
+                async move { node.serving.wait().await }
+            };
+            if shard == self.parts.jobs.own() {
+                wait(self).await;
+            } else {
+                // A shard that has ended serves nobody: the process stops.
+                let _ = self.parts.jobs.start(shard, wait).await.await;
             }
         }
     }
@@ -128,16 +138,26 @@ impl<R: Runtime> Node<R> {
         self.applied_more.notify();
     }
 
-    /// Creates a topic with default settings where it does not exist.
+    /// Creates a topic with default settings where it does not exist: automatic creation, and internal topics.
     pub async fn ensure_topic(self: &Rc<Self>, name: &str) -> Result<(), ErrorCode> {
         if self.image().topic(name).is_some() {
             return Ok(());
         }
-        let input = Input::ensure_topic(name, self.random_uuid(), &self.parts.config);
-        match self.ask_controller(input).await? {
-            Reply::EnsureTopic(ErrorCode::NONE) => Ok(()),
-            Reply::EnsureTopic(error) => Err(error),
-            _ => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+        let request = CreateTopicsRequest {
+            topics: vec![creatable_topic(name, &self.parts.config, self.image().node_count())],
+            ..CreateTopicsRequest::default()
+        };
+        let input = Input::CreateTopics { request, random: self.random_uuid().0 };
+        let error = match self.ask_controller(input).await? {
+            Reply::CreateTopics(response) => {
+                response.topics.first().map_or(ErrorCode::NONE, |topic| topic.error_code)
+            }
+            Reply::Refused { error, .. } => error,
+            _ => ErrorCode::UNKNOWN_SERVER_ERROR,
+        };
+        match error {
+            ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
+            error => Err(error),
         }
     }
 
@@ -146,4 +166,30 @@ impl<R: Runtime> Node<R> {
         let high = u128::from(self.parts.runtime.random_u64());
         Uuid(high << 64 | u128::from(self.parts.runtime.random_u64()))
     }
+}
+
+/// What is asked of the controller for a topic that nobody described. The topic of offsets has settings of its own.
+fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> CreatableTopic {
+    let mut topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..CreatableTopic::default()
+    };
+    if name == OFFSETS_TOPIC {
+        let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
+        topic.num_partitions = config.offsets.topic_partitions;
+        topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);
+        let settings = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            ("segment.bytes", config.offsets.topic_segment_bytes.to_string()),
+        ];
+        let configs = settings.into_iter().map(|(name, value)| CreatableTopicConfig {
+            name: name.into(),
+            value: Some(value.into()),
+        });
+        topic.configs = configs.collect();
+    }
+    topic
 }

@@ -79,11 +79,11 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
 /// (its high watermark at the time), or the time is over.
 pub async fn wait_for_more<R: Runtime>(
     partitions: Rc<Partitions<R>>,
-    runtime: R,
     seen: Vec<(PartitionId, i64)>,
     missing_bytes: u64,
     time: Duration,
 ) {
+    let runtime = partitions.runtime();
     let deadline = runtime.now().after(time);
     let (watch, satisfied) = Watch::new(missing_bytes);
     let mut watching = Vec::with_capacity(seen.len());

@@ -2,34 +2,29 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use futures_channel::oneshot;
-use vltava_protocol::types::{Str, Uuid};
-use vltava_storage::{AppendClass, Log};
+use vltava_storage::{AppendClass, Log, LogOptions, ProducerFacts, StorageError};
 
 use super::error::PartitionError;
 use super::waiters::{CommitQueue, WatchId, Watches};
 use crate::raft::message::{Action, Input};
 use crate::raft::node::{Node, Role};
-use crate::runtime::{Monotonic, Queue, Runtime};
+use crate::runtime::{Queue, Runtime};
 
 /// One replica of one partition, on the shard that owns it.
 pub struct Replica<R: Runtime> {
     name: String,
-    topic_id: Uuid,
     runtime: R,
     pub(super) log: Log<R::Disk>,
     raft: RefCell<Node>,
-    commits: RefCell<CommitQueue<CommitWaiter>>,
+    commits: RefCell<CommitQueue<oneshot::Sender<Result<(), PartitionError>>>>,
     watches: RefCell<Watches<Rc<Watch>>>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
-    last_write: Cell<Monotonic>,
-}
-
-struct CommitWaiter {
-    committed: oneshot::Sender<Result<(), PartitionError>>,
+    /// Bytes of the log that watches have been told of.
+    bytes_counted: Cell<u64>,
 }
 
 /// A fetch that waits for committed bytes, in any of the partitions it watches on this shard.
@@ -80,33 +75,26 @@ impl<R: Runtime> Replica<R> {
     pub fn new(
         runtime: R,
         name: String,
-        topic_id: Uuid,
         log: Log<R::Disk>,
         min_insync_replicas: usize,
     ) -> Rc<Self> {
         let raft = Node::sole_voter(log.latest_epoch(), log.flushed_end(), min_insync_replicas);
-        let last_write = Cell::new(runtime.now());
+        let bytes_counted = Cell::new(log.bytes_flushed());
         Rc::new(Self {
             name,
-            topic_id,
             runtime,
             log,
             raft: RefCell::new(raft),
             commits: RefCell::default(),
             watches: RefCell::default(),
             writing: Cell::new(false),
-            last_write,
+            bytes_counted,
         })
     }
 
     /// `topic-partition`, for logs of the other kind.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The topic's id.
-    pub fn topic_id(&self) -> Uuid {
-        self.topic_id
     }
 
     /// The first offset that is not committed: nothing at or above it is served.
@@ -147,11 +135,8 @@ impl<R: Runtime> Replica<R> {
             return Err(PartitionError::Ended);
         }
         let now_ms = self.runtime.wall_clock_ms();
-        let appended = match self.log.append(batch, self.leader_epoch(), class, now_ms)? {
-            Appended::Queued { base_offset, last_offset } => (base_offset, last_offset),
-            Appended::Duplicate { base_offset, last_offset } => (base_offset, last_offset),
-        };
-        let (base_offset, last_offset) = appended;
+        let appended = self.log.append(batch, self.leader_epoch(), class, now_ms)?;
+        let (base_offset, last_offset) = (appended.base_offset, appended.last_offset);
         let (sender, committed) = oneshot::channel();
         if last_offset < self.high_watermark() {
             // A duplicate of what is committed. Nobody can have dropped the receiver yet.
@@ -182,7 +167,7 @@ impl<R: Runtime> Replica<R> {
     fn after_write(&self, written: Result<i64, StorageError>) {
         let input = match written {
             Ok(end_offset) => Input::Flushed { end_offset },
-            Err(error) if error.ends_the_log() => {
+            Err(error @ StorageError::Failed(_)) => {
                 tracing::error!(partition = self.name, %error, "the log has ended: nothing more is acknowledged before a restart");
                 Input::LogEnded
             }
@@ -228,6 +213,14 @@ impl<R: Runtime> Replica<R> {
         Some(receiver)
     }
 
+    /// Completes when something at or beyond `offset` is committed; also when the log has ended, and nothing will be.
+    pub async fn committed_beyond(&self, offset: i64) {
+        if let Some(committed) = self.committed_to(offset + 1) {
+            // Either answer is one.
+            let _ = committed.await;
+        }
+    }
+
     /// Counts what is committed from now on for a watch, while the returned guard lives.
     pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
         let id = self.watches.borrow_mut().add(Rc::clone(watch));
@@ -242,6 +235,67 @@ impl<R: Runtime> Replica<R> {
     /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends (KIP-101).
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
         self.log.end_of_epoch(epoch)
+    }
+
+    /// The same, as clients see it: nothing ends beyond the high watermark.
+    pub fn committed_end_of_epoch(&self, epoch: i32) -> (i32, i64) {
+        if epoch == self.leader_epoch() {
+            return (epoch, self.high_watermark());
+        }
+        let (found, end) = self.log.end_of_epoch(epoch);
+        (found, end.min(self.high_watermark()))
+    }
+
+    /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them. Only what is flushed can be read.
+    pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
+        Ok(self.log.read_bytes(offset, self.log.flushed_end(), bytes_max).await?)
+    }
+
+    /// Whether a segment is closed: whoever keeps the log short may write its live state again.
+    pub fn has_closed_segments(&self) -> bool {
+        self.log.segment_count() > 1
+    }
+
+    /// Moves the start of the log; durable when it returns. Gives the new start. An offset below the start changes nothing; one above
+    /// the high watermark is out of range.
+    pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
+        let (start, end) = (self.log_start(), self.high_watermark());
+        if to > end || to < 0 {
+            return Err(PartitionError::OutOfRange { start, end });
+        }
+        Ok(self.log.delete_records(to).await?)
+    }
+
+    /// Deletes the segments that age and size allow; how many there were.
+    pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
+        let now_ms = self.runtime.wall_clock_ms();
+        Ok(self.log.apply_retention(now_ms, self.high_watermark()).await?)
+    }
+
+    /// The producers that the log remembers.
+    pub fn producers(&self) -> Vec<ProducerFacts> {
+        self.log.producers()
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.log.size_bytes()
+    }
+
+    /// Takes other options from now on.
+    pub fn set_options(&self, options: LogOptions) {
+        self.log.set_options(options);
+    }
+
+    /// Writes what is queued and closes the log in order: it needs no recovery.
+    pub async fn close(&self) -> Result<(), PartitionError> {
+        Ok(self.log.close().await?)
+    }
+
+    /// Removes the log from the disk. Reads under way end as they would have.
+    pub async fn remove(&self) -> Result<(), PartitionError> {
+        self.refuse_queued(&PartitionError::Unknown);
+        Ok(self.log.remove().await?)
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod admin;
 mod expiry;
+mod golden;
 mod joining;
 mod leaving;
 mod offsets;
@@ -463,6 +464,13 @@ impl World {
             bytes += group.bytes();
             self.check_log_has(id, group);
             self.check_waits(id, group);
+            let is_member = |id: &Str| group.members.contains_key(id);
+            assert!(
+                group.leader.as_ref().is_none_or(is_member),
+                "a stranger leads"
+            );
+            assert!(group.static_members.values().all(is_member));
+            assert!(group.pending_syncs.iter().all(is_member));
             let joins = group.members.values().filter_map(|member| member.join);
             assert_eq!(joins.clone().count(), group.parked_joins());
             parked.extend(joins.map(|join| join.ticket));

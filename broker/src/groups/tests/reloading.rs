@@ -197,6 +197,24 @@ fn keys_of_the_first_version_are_read() {
 }
 
 #[test]
+fn a_group_that_ends_before_its_offsets_keeps_them() {
+    let mut world = World::new();
+    let members = world.stable(&[ask("a")]);
+    world.commit(&members[0], 1, 5);
+    world.leave(&[identity(&members[0])]);
+    assert!(apply(&mut world.state, group_key(), None));
+    assert_eq!(world.offsets("g"), [("t".to_owned(), 0, 5)]);
+    let end = OffsetCommitKey {
+        group: Str::from("g"),
+        topic: Str::from("t"),
+        partition: 0,
+    };
+    assert!(apply(&mut world.state, end.to_key_bytes().unwrap(), None));
+    assert!(apply(&mut world.state, group_key(), None));
+    assert_eq!((world.state.group_count(), world.state.bytes()), (0, 0));
+}
+
+#[test]
 fn groups_of_every_version_are_read() {
     for version in 0..=4 {
         let mut state = State::default();
