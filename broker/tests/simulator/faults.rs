@@ -69,6 +69,8 @@ pub struct Swarm {
     pub calm_max: Duration,
     /// Partitions of each topic.
     pub topics: Vec<i32>,
+    /// Settings of the node.
+    pub node_settings: Vec<(&'static str, String)>,
     /// Settings of the topics.
     pub topic_configs: Vec<(&'static str, String)>,
     /// Who takes part.
@@ -103,6 +105,7 @@ impl fmt::Display for Swarm {
             "  storm {:?}, shards {:?}, calm up to {:?}, troubles {:?}",
             self.storm, self.shards, self.calm_max, self.troubles
         )?;
+        writeln!(f, "  node {:?}", self.node_settings)?;
         writeln!(f, "  topics {:?} {:?}", self.topics, self.topic_configs)?;
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
@@ -186,6 +189,28 @@ fn draw_clients(random: &mut Random) -> Vec<Role> {
     clients
 }
 
+fn draw_node_settings(random: &mut Random) -> Vec<(&'static str, String)> {
+    let write_bytes_max = random.mostly_small(64 * 1024..=1024 * 1024);
+    vec![
+        ("write.max.bytes", write_bytes_max.to_string()),
+        ("offsets.topic.num.partitions", random.between(1..=3).to_string()),
+        ("group.initial.rebalance.delay.ms", random.between(0..=3000).to_string()),
+        ("disk.reserve.bytes", random.between(0..=100_000).to_string()),
+    ]
+}
+
+fn draw_topic_configs(random: &mut Random) -> Vec<(&'static str, String)> {
+    // The least that Kafka allows: many rolls.
+    let segment_bytes = match random.chance(MILLION / 2) {
+        true => 1024 * 1024,
+        false => 1024 * 1024 * 1024,
+    };
+    vec![
+        ("segment.bytes", segment_bytes.to_string()),
+        ("retention.ms", "-1".to_owned()),
+    ]
+}
+
 impl Swarm {
     /// What the seed says.
     pub fn new(seed: u64) -> Self {
@@ -206,7 +231,8 @@ impl Swarm {
             topics: (0..topics)
                 .map(|_| i32::try_from(random.mostly_small(1..=6)).unwrap_or(1))
                 .collect(),
-            topic_configs: Vec::new(),
+            node_settings: draw_node_settings(random),
+            topic_configs: draw_topic_configs(random),
             clients: draw_clients(random),
             groups: random.between(1..=2),
             in_flight_max: usize::try_from(random.between(1..=5)).unwrap_or(1),
