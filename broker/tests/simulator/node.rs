@@ -97,7 +97,7 @@ async fn run_shard(
     blueprint: Blueprint,
     stopping: oneshot::Receiver<()>,
 ) -> Result<(), ShardFailure> {
-    let shard = Shard::build(runtime, ports, blueprint);
+    let shard = Shard::build(runtime, ports, blueprint).await?;
     let acceptors = shard.listen().await?;
     let serving = serve(&shard, number, acceptors);
     let result = match select(pin!(serving), stopping).await {
