@@ -1,10 +1,10 @@
 //! Groups: who reads what, and how far it has read. A pure room.
 //!
-//! One [`machine::GroupMachine`] lives over each partition of `__consumer_offsets`, on the shard that
-//! owns the partition, in the view of its leader: `coordinator::host` runs it. Its [`state::State`]
-//! is what the records say (generations that were stable, or empty; committed offsets), in Kafka's
-//! own format; its [`session::Session`] is what no record holds: members that join, sessions, parked
-//! requests.
+//! One [`machine::GroupMachine`] lives over each partition of `__consumer_offsets`, on the shard
+//! that owns the partition, in the view of its leader: `coordinator::host` runs it. Its
+//! [`state::State`] is what the records say (generations that were stable, or empty; committed
+//! offsets), in Kafka's own format; its [`session::Session`] is what no record holds: members that
+//! join, sessions, parked requests.
 //!
 //! | file | subject |
 //! |---|---|
