@@ -6,6 +6,8 @@
     reason = "each test uses its part of this, and fails by panicking"
 )]
 
+pub mod wire;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
