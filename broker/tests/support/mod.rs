@@ -176,7 +176,7 @@ impl Broker {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if line.contains(READY) {
                     // Nobody waits any more when it says so a second time.
-                    drop(sender.send(()));
+                    let _sent = sender.send(());
                 }
                 keep(line);
             }
