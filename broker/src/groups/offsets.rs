@@ -147,7 +147,7 @@ fn commit_partitions(work: &mut Work<'_>, request: &OffsetCommitRequest) -> Offs
     }
     match work.records(commits) {
         Ok(()) => response,
-        Err(_) => commit_response(request, |_| ErrorCode::INVALID_COMMIT_OFFSET_SIZE),
+        Err(_) => commit_response(request, |_| ErrorCode::UNKNOWN_SERVER_ERROR),
     }
 }
 

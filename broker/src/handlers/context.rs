@@ -15,7 +15,7 @@ use crate::cluster::controller::{Input, Reply};
 use crate::config::topic_values::TopicConfig;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::Topic;
 use crate::metrics::ShardMetrics;
 use crate::node::Node;
@@ -81,7 +81,9 @@ pub struct Context<R: Runtime> {
 impl<R: Runtime> Context<R> {
     /// Whether this is one of Kafka's own tools, which may write to internal topics.
     pub fn is_admin_client(&self) -> bool {
-        self.client_id.as_ref().is_some_and(|id| *id == ADMIN_CLIENT_ID)
+        self.client_id
+            .as_ref()
+            .is_some_and(|id| *id == ADMIN_CLIENT_ID)
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod follow;
 pub mod identity;
+pub mod logs;
 pub mod options;
 pub mod reconcile;
 pub mod upkeep;

@@ -8,7 +8,7 @@ use crate::cluster::controller::{Options as ControllerOptions, TopicSettings};
 use crate::config::describe;
 use crate::config::topic_values::{self, Compression, TopicConfig, TopicDefaults};
 use crate::config::values::BrokerConfig;
-use crate::groups::options::Options as GroupOptions;
+use crate::groups::Options as GroupOptions;
 use crate::metadata::image::Settings;
 use crate::partition::validate::AppendRules;
 
@@ -88,7 +88,9 @@ impl TopicSettings for SettingsTable {
     }
 
     fn validate(&self, own: &Settings) -> Result<(), String> {
-        let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = own
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
         self.0.validate(own).map_err(|error| error.to_string())
     }
 }
