@@ -60,7 +60,9 @@ fn refuses(broker: &mut Broker, words: &[&str]) {
     assert_eq!(contents(&broker.data), before, "the directory was touched");
 }
 
+/// A broker that is not running; its directory is there where that is possible.
 fn stopped(data: &Path) -> Broker {
+    let _there_or_impossible = fs::create_dir(data);
     Broker::new(Options::default(), data)
 }
 
@@ -116,6 +118,14 @@ fn an_admin_port_in_use() {
     let _listener = TcpListener::bind(broker.admin).expect("a free port");
     let port = broker.admin.port().to_string();
     refuses(&mut broker, &[&port]);
+}
+
+#[test]
+fn a_directory_that_is_missing() {
+    let directory = support::directory();
+    let data = directory.path().join("nowhere");
+    refuses(&mut Broker::new(Options::default(), &data), &["nowhere"]);
+    assert!(!data.exists());
 }
 
 #[test]

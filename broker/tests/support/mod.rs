@@ -84,6 +84,7 @@ impl Broker {
         let directory = directory();
         let mut broker = Self::new(options, &directory.path().join("data"));
         broker._directory = Some(directory);
+        fs::create_dir(&broker.data).expect("a directory for the data");
         broker.run();
         broker
     }
