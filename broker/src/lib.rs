@@ -16,3 +16,4 @@ pub mod net;
 pub mod shard;
 pub mod screen;
 pub mod server;
+pub mod cli;

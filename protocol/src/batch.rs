@@ -429,7 +429,9 @@ impl<'a> Batch<'a> {
         header.max_timestamp.set(max_timestamp);
         let length = HEADER_BYTES - LENGTH_OVERHEAD_BYTES + payload.len();
         // A payload that does not fit is larger than any `max.message.bytes`, and so refused.
-        header.batch_length.set(i32::try_from(length).unwrap_or(i32::MAX));
+        header
+            .batch_length
+            .set(i32::try_from(length).unwrap_or(i32::MAX));
         header.crc.set(crc_of(&header, payload));
         let mut batch = Vec::with_capacity(HEADER_BYTES + payload.len());
         batch.extend_from_slice(header.as_bytes());

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use vltava_protocol::api::ApiKey;
-use vltava_protocol::encode::{Part, Records};
+use vltava_protocol::encode::Records;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
@@ -194,32 +194,18 @@ fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<Partitio
     Ok(PartitionId { topic_id: topic.id, index: wanted.partition })
 }
 
-/// Shards read side by side, so together they may find more than is to be sent: cuts it to `bytes_max`, in order. The first batch of all stays
-/// whole; one that would be cut before its own end is left out (as Kafka does). Returns what is left, in bytes.
+/// Shards read side by side, so together they may find more than is to be sent: leaves out, in order, what does not fit. What the first finds
+/// always fits. Returns what is left, in bytes.
 fn trim(round: &mut [Outcome], bytes_max: usize) -> usize {
     let mut total = 0;
     for found in round.iter_mut().filter_map(|outcome| outcome.result.as_mut().ok()) {
-        let left = bytes_max.saturating_sub(total);
-        if total > 0 && found.bytes > left {
-            cut(found, if left < found.first_batch_bytes { 0 } else { left });
+        if total > 0 && total + found.bytes > bytes_max {
+            found.parts.clear();
+            found.bytes = 0;
         }
         total += found.bytes;
     }
     total
-}
-
-fn cut(found: &mut Found, bytes: usize) {
-    let mut left = bytes;
-    found.parts.retain_mut(|part| {
-        let len = part.len().min(left);
-        left -= len;
-        match part {
-            Part::Memory(memory) => memory.truncate(len),
-            Part::External(range) => range.len = len,
-        }
-        len > 0
-    });
-    found.bytes = bytes;
 }
 
 /// Waits until one of the shards has seen its share of what is missing: then the sum is looked at again.

@@ -128,7 +128,12 @@ pub fn start<R: Runtime>(
     id: ConnectionId,
     ended: impl FnOnce() + 'static,
 ) -> Rc<dyn Handle> {
-    let Common { services, budget, log_limit, options } = common;
+    let Common {
+        services,
+        budget,
+        log_limit,
+        options,
+    } = common;
     let runtime = services.runtime.clone();
     let shared = Rc::new(Shared {
         last_progress: Cell::new(runtime.now()),
@@ -185,7 +190,9 @@ impl<R: Runtime> Reader<R> {
         if matches!(why, Ended::Peer | Ended::Io(_)) {
             return;
         }
-        self.services.metrics.count(|counters| counters.connections_refused += 1);
+        self.services
+            .metrics
+            .count(|counters| counters.connections_refused += 1);
         if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
             let Client { peer, listener } = &*self.client;
             tracing::warn!(%peer, %listener, left_out, "closed a connection: {why}");
@@ -198,7 +205,9 @@ impl<R: Runtime> Reader<R> {
                 Ok(frame) => frame,
                 Err(why) => return why,
             };
-            let charge = self.budget.complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
+            let charge = self
+                .budget
+                .complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
             let answer = match handlers::dispatch(&self.services, &self.client, frame).await {
                 Ok(answer) => answer,
                 Err(refusal) => return Ended::Refused(refusal),
@@ -206,7 +215,11 @@ impl<R: Runtime> Reader<R> {
             if self.shared.closed.get() {
                 return Ended::Peer;
             }
-            self.owe(Owed { answer, _charge: charge }).await;
+            self.owe(Owed {
+                answer,
+                _charge: charge,
+            })
+            .await;
         }
     }
 
@@ -279,7 +292,11 @@ impl<R: Runtime> Reader<R> {
         }
         let now = self.shared.runtime.now();
         self.shared.last_progress.set(now);
-        match self.budget.admit(self.shared.id, bytes, now, &self.close).await {
+        match self
+            .budget
+            .admit(self.shared.id, bytes, now, &self.close)
+            .await
+        {
             Admission::Granted => Ok(()),
             Admission::Refused => Err(Ended::OutOfMemory),
         }
@@ -312,7 +329,9 @@ fn poll_gather<R: Runtime>(
     let mut gathered = 0;
     while gathered < GATHER_BYTES_MAX {
         // Taken out while it is polled: a handler may reach this connection again.
-        let Some(mut front) = shared.owed.borrow_mut().pop_front() else { break };
+        let Some(mut front) = shared.owed.borrow_mut().pop_front() else {
+            break;
+        };
         match poll_answer(&mut front.answer, context) {
             Poll::Ready(Err(_)) => {
                 shared.close();
@@ -336,10 +355,7 @@ fn poll_gather<R: Runtime>(
     Poll::Ready(Some((parts, sent)))
 }
 
-fn poll_answer(
-    answer: &mut Answer,
-    context: &mut Context<'_>,
-) -> Poll<Result<Vec<Part>, Refusal>> {
+fn poll_answer(answer: &mut Answer, context: &mut Context<'_>) -> Poll<Result<Vec<Part>, Refusal>> {
     match answer {
         Answer::None => Poll::Ready(Ok(Vec::new())),
         Answer::Now(parts) => Poll::Ready(Ok(std::mem::take(parts))),

@@ -43,8 +43,16 @@ impl<R: Runtime> Acceptor<R> {
             None if bound.ip().is_unspecified() => host.to_owned(),
             None => bound.ip().to_string(),
         };
-        let port = if advertised.port == 0 { bound.port() } else { advertised.port };
-        Some(NodeEndpoint { listener: self.name.clone(), host: host.into(), port })
+        let port = if advertised.port == 0 {
+            bound.port()
+        } else {
+            advertised.port
+        };
+        Some(NodeEndpoint {
+            listener: self.name.clone(),
+            host: host.into(),
+            port,
+        })
     }
 }
 
@@ -69,7 +77,11 @@ pub struct Connections<R: Runtime> {
 impl<R: Runtime> Connections<R> {
     /// No connections yet.
     pub fn new(common: Common<R>) -> Rc<Self> {
-        Rc::new(Self { common, next: Cell::new(0), open: RefCell::default() })
+        Rc::new(Self {
+            common,
+            next: Cell::new(0),
+            open: RefCell::default(),
+        })
     }
 
     /// Accepts for as long as the listener lives.
@@ -89,13 +101,20 @@ impl<R: Runtime> Connections<R> {
     fn start(self: &Rc<Self>, socket: Socket<R>, listener: &Str) {
         let peer = socket.peer_address();
         if let Some(limit) = self.limit_reached(peer.ip()) {
-            if let Some(left_out) = self.common.log_limit.admit(self.common.services.runtime.now()) {
+            if let Some(left_out) = self
+                .common
+                .log_limit
+                .admit(self.common.services.runtime.now())
+            {
                 tracing::warn!(%peer, limit, left_out, "refused a connection");
             }
             return socket.close();
         }
         let id = ConnectionId(self.next.replace(self.next.get() + 1));
-        let client = Rc::new(Client { peer, listener: listener.clone() });
+        let client = Rc::new(Client {
+            peer,
+            listener: listener.clone(),
+        });
         let connections = Rc::clone(self);
         let metrics = Rc::clone(&self.common.services.metrics);
         metrics.connection_opened();
@@ -111,13 +130,20 @@ impl<R: Runtime> Connections<R> {
     fn limit_reached(&self, peer: IpAddr) -> Option<&'static str> {
         let config = &self.common.services.config;
         let shards = self.common.services.partitions.shard_count();
-        let share = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX).div_ceil(shards);
+        let share = |limit: u32| {
+            usize::try_from(limit)
+                .unwrap_or(usize::MAX)
+                .div_ceil(shards)
+        };
         let open = self.open.borrow();
         if open.len() >= share(config.connections_max) {
             return Some("max.connections");
         }
         if config.connections_per_ip_max < config.connections_max {
-            let same = open.values().filter(|(address, _)| *address == peer).count();
+            let same = open
+                .values()
+                .filter(|(address, _)| *address == peer)
+                .count();
             if same >= share(config.connections_per_ip_max) {
                 return Some("max.connections.per.ip");
             }
@@ -127,7 +153,9 @@ impl<R: Runtime> Connections<R> {
 
     /// Closes connections on which nothing has moved for `connections.max.idle.ms`.
     pub async fn close_idle(self: Rc<Self>) {
-        let Some(idle_ms_max) = self.common.services.config.connections_idle_ms_max else { return };
+        let Some(idle_ms_max) = self.common.services.config.connections_idle_ms_max else {
+            return;
+        };
         let idle_max = Duration::from_millis(idle_ms_max);
         let runtime = &self.common.services.runtime;
         loop {
@@ -146,7 +174,12 @@ impl<R: Runtime> Connections<R> {
 
     /// Closes all connections.
     pub fn close(&self) {
-        let open: Vec<_> = self.open.borrow().values().map(|(_, handle)| Rc::clone(handle)).collect();
+        let open: Vec<_> = self
+            .open
+            .borrow()
+            .values()
+            .map(|(_, handle)| Rc::clone(handle))
+            .collect();
         open.iter().for_each(|handle| handle.close());
     }
 }

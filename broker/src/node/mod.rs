@@ -10,6 +10,7 @@
 pub mod announce;
 pub mod follow;
 pub mod identity;
+pub mod logs;
 pub mod options;
 pub mod reconcile;
 pub mod upkeep;

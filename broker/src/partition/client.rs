@@ -39,7 +39,12 @@ pub struct Partitions<R: Runtime> {
 impl<R: Runtime> Partitions<R> {
     /// No partitions yet.
     pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
-        Rc::new(Self { runtime, jobs, table: RefCell::new(table), slots: RefCell::default() })
+        Rc::new(Self {
+            runtime,
+            jobs,
+            table: RefCell::new(table),
+            slots: RefCell::default(),
+        })
     }
 
     /// The shard's executor.
@@ -64,7 +69,9 @@ impl<R: Runtime> Partitions<R> {
 
     /// A partition of this shard takes requests.
     pub fn ready(&self, partition: PartitionId, replica: Rc<Replica<R>>) {
-        self.slots.borrow_mut().insert(partition, Slot::Ready(replica));
+        self.slots
+            .borrow_mut()
+            .insert(partition, Slot::Ready(replica));
     }
 
     /// A partition of this shard cannot be used.

@@ -2,7 +2,6 @@
 
 use vltava_storage::StorageError;
 
-
 /// Why a partition did not do what it was asked. Travels between shards.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartitionError {

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use vltava_storage::{AppendClass, Log, LogOptions, ProducerFacts, StorageError};
+use vltava_storage::producer_state::{ProducerEntry, SequenceCheck};
+use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, StorageError};
 
 use super::error::PartitionError;
 use super::waiters::{CommitQueue, WatchId, Watches};
@@ -23,7 +24,11 @@ pub struct Replica<R: Runtime> {
     watches: RefCell<Watches<Rc<Watch>>>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
-    /// Bytes of the log that watches have been told of.
+    /// Bytes appended since the replica was opened.
+    bytes_appended: Cell<u64>,
+    /// The same at the last [`Replica::tidy_up`].
+    bytes_tidied: Cell<u64>,
+    /// Those of them that watches have been told of.
     bytes_counted: Cell<u64>,
 }
 
@@ -38,7 +43,13 @@ impl Watch {
     pub fn new(missing_bytes: u64) -> (Rc<Self>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let missing_bytes = Cell::new(missing_bytes.max(1));
-        (Rc::new(Self { missing_bytes, satisfied: RefCell::new(Some(sender)) }), receiver)
+        (
+            Rc::new(Self {
+                missing_bytes,
+                satisfied: RefCell::new(Some(sender)),
+            }),
+            receiver,
+        )
     }
 
     /// Counts committed bytes; whether that is enough now.
@@ -79,7 +90,6 @@ impl<R: Runtime> Replica<R> {
         min_insync_replicas: usize,
     ) -> Rc<Self> {
         let raft = Node::sole_voter(log.latest_epoch(), log.flushed_end(), min_insync_replicas);
-        let bytes_counted = Cell::new(log.bytes_flushed());
         Rc::new(Self {
             name,
             runtime,
@@ -88,7 +98,9 @@ impl<R: Runtime> Replica<R> {
             commits: RefCell::default(),
             watches: RefCell::default(),
             writing: Cell::new(false),
-            bytes_counted,
+            bytes_appended: Cell::new(0),
+            bytes_tidied: Cell::new(0),
+            bytes_counted: Cell::new(0),
         })
     }
 
@@ -134,9 +146,18 @@ impl<R: Runtime> Replica<R> {
         if self.raft.borrow().role() == Role::Resigned {
             return Err(PartitionError::Ended);
         }
-        let now_ms = self.runtime.wall_clock_ms();
-        let appended = self.log.append(batch, self.leader_epoch(), class, now_ms)?;
-        let (base_offset, last_offset) = (appended.base_offset, appended.last_offset);
+        let batch = AppendBatch::new(batch).map_err(|e| PartitionError::Storage(e.to_string()))?;
+        let producer = batch.producer();
+        let checked = producer.map_or(SequenceCheck::Append, |p| self.log.check_producer(&p));
+        let (base_offset, last_offset) = match checked {
+            SequenceCheck::Append => self.enqueue(batch, class)?,
+            SequenceCheck::Duplicate {
+                base_offset,
+                last_offset,
+            } => (base_offset, last_offset),
+            SequenceCheck::OutOfOrder => return Err(PartitionError::OutOfOrderSequence),
+            SequenceCheck::InvalidEpoch => return Err(PartitionError::StaleProducerEpoch),
+        };
         let (sender, committed) = oneshot::channel();
         if last_offset < self.high_watermark() {
             // A duplicate of what is committed. Nobody can have dropped the receiver yet.
@@ -145,7 +166,23 @@ impl<R: Runtime> Replica<R> {
             self.commits.borrow_mut().push(last_offset + 1, sender);
         }
         self.write_queued();
-        Ok(Queued { base_offset, last_offset, committed })
+        Ok(Queued {
+            base_offset,
+            last_offset,
+            committed,
+        })
+    }
+
+    fn enqueue(
+        &self,
+        batch: AppendBatch,
+        class: AppendClass,
+    ) -> Result<(i64, i64), PartitionError> {
+        let bytes = batch.batch_bytes() as u64;
+        let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
+        let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
+        self.bytes_appended.set(self.bytes_appended.get() + bytes);
+        Ok((appended.base_offset, appended.last_offset))
     }
 
     /// Starts the task that writes what is queued, where it does not run. A task lives as long as something is queued: an idle partition has none.
@@ -184,11 +221,16 @@ impl<R: Runtime> Replica<R> {
     fn committed(&self, high_watermark: i64) {
         loop {
             // Taken out first: whoever is woken may append again.
-            let Some(waiter) = self.commits.borrow_mut().pop_committed(high_watermark) else { break };
+            let Some(waiter) = self.commits.borrow_mut().pop_committed(high_watermark) else {
+                break;
+            };
             let _ = waiter.send(Ok(()));
         }
-        let total = self.log.bytes_flushed();
-        let bytes = total - self.bytes_counted.replace(total);
+        let flushed = self
+            .bytes_appended
+            .get()
+            .saturating_sub(self.log.pending_bytes() as u64);
+        let bytes = flushed.saturating_sub(self.bytes_counted.replace(flushed));
         self.watches.borrow_mut().retain(|watch| watch.count(bytes));
     }
 
@@ -224,7 +266,10 @@ impl<R: Runtime> Replica<R> {
     /// Counts what is committed from now on for a watch, while the returned guard lives.
     pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
         let id = self.watches.borrow_mut().add(Rc::clone(watch));
-        Watching { replica: Rc::clone(self), id }
+        Watching {
+            replica: Rc::clone(self),
+            id,
+        }
     }
 
     /// The end of the log: the offset that the next record gets. What lies between the high watermark and this is on its way to the disk.
@@ -232,28 +277,30 @@ impl<R: Runtime> Replica<R> {
         self.log.end()
     }
 
-    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends (KIP-101).
+    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends, as clients see it: nothing ends beyond the high
+    /// watermark (KIP-101). `(-1, -1)` where the log knows no such epoch.
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
-        self.log.end_of_epoch(epoch)
-    }
-
-    /// The same, as clients see it: nothing ends beyond the high watermark.
-    pub fn committed_end_of_epoch(&self, epoch: i32) -> (i32, i64) {
+        let high_watermark = self.high_watermark();
         if epoch == self.leader_epoch() {
-            return (epoch, self.high_watermark());
+            return (epoch, high_watermark);
         }
-        let (found, end) = self.log.end_of_epoch(epoch);
-        (found, end.min(self.high_watermark()))
+        match self.log.end_of_epoch(epoch) {
+            Some(found) => (found.epoch, found.end_offset.min(high_watermark)),
+            None => (-1, -1),
+        }
     }
 
     /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them. Only what is flushed can be read.
     pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
-        Ok(self.log.read_bytes(offset, self.log.flushed_end(), bytes_max).await?)
+        Ok(self
+            .log
+            .read_in_memory(offset, self.log.flushed_end(), bytes_max)
+            .await?)
     }
 
     /// Whether a segment is closed: whoever keeps the log short may write its live state again.
     pub fn has_closed_segments(&self) -> bool {
-        self.log.segment_count() > 1
+        self.log.segments().len() > 1
     }
 
     /// Moves the start of the log; durable when it returns. Gives the new start. An offset below the start changes nothing; one above
@@ -266,14 +313,30 @@ impl<R: Runtime> Replica<R> {
         Ok(self.log.delete_records(to).await?)
     }
 
+    /// To be called about once a second: writes a checkpoint where one is due, gives back the buffer of a log that took nothing since the
+    /// last call.
+    pub async fn tidy_up(&self) -> Result<(), PartitionError> {
+        if self.log.is_checkpoint_due() {
+            self.log.checkpoint().await?;
+        }
+        let appended = self.bytes_appended.get();
+        if self.bytes_tidied.replace(appended) == appended {
+            self.log.release_idle();
+        }
+        Ok(())
+    }
+
     /// Deletes the segments that age and size allow; how many there were.
     pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
         let now_ms = self.runtime.wall_clock_ms();
-        Ok(self.log.apply_retention(now_ms, self.high_watermark()).await?)
+        Ok(self
+            .log
+            .apply_retention(now_ms, self.high_watermark())
+            .await?)
     }
 
     /// The producers that the log remembers.
-    pub fn producers(&self) -> Vec<ProducerFacts> {
+    pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         self.log.producers()
     }
 
@@ -295,7 +358,7 @@ impl<R: Runtime> Replica<R> {
     /// Removes the log from the disk. Reads under way end as they would have.
     pub async fn remove(&self) -> Result<(), PartitionError> {
         self.refuse_queued(&PartitionError::Unknown);
-        Ok(self.log.remove().await?)
+        Ok(self.log.clone().remove().await?)
     }
 }
 
