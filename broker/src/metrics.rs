@@ -27,7 +27,11 @@ pub struct ApiSnapshot {
 impl ApiSnapshot {
     fn new() -> Option<Self> {
         let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).ok()?;
-        Some(Self { requests: 0, errors: BTreeMap::new(), latency_us })
+        Some(Self {
+            requests: 0,
+            errors: BTreeMap::new(),
+            latency_us,
+        })
     }
 }
 
@@ -109,7 +113,9 @@ impl ShardMetrics {
         {
             apis.insert(api_key, api);
         }
-        let Some(api) = apis.get_mut(&api_key) else { return };
+        let Some(api) = apis.get_mut(&api_key) else {
+            return;
+        };
         api.requests += 1;
         if error_code != 0 {
             *api.errors.entry(error_code).or_default() += 1;
@@ -133,7 +139,8 @@ impl ShardMetrics {
 
     /// A connection was closed.
     pub fn connection_closed(&self) {
-        self.connections.set(self.connections.get().saturating_sub(1));
+        self.connections
+            .set(self.connections.get().saturating_sub(1));
     }
 
     /// Everything as it stands; `request_bytes` is what requests hold now.

@@ -12,8 +12,8 @@ use futures_util::future::{Either, select};
 use crate::config::values::BrokerConfig;
 use crate::net::listener::{self, Acceptor};
 use crate::runtime::{
-    self, DataDirectory, Listener, DataDirectoryError, MachineFacts, MachineRuntime, ShardError, ShardStart,
-    ShutdownSignals, StartError,
+    self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ShardError,
+    ShardStart, ShutdownSignals, StartError,
 };
 use crate::screen;
 use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
@@ -61,9 +61,18 @@ pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
     let chosen = choose(&config, &facts);
     check_listeners(&config)?;
     let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
-    screen::show(&config, &facts, chosen.shards, chosen.memory_bytes, &directory);
+    screen::show(
+        &config,
+        &facts,
+        chosen.shards,
+        chosen.memory_bytes,
+        &directory,
+    );
     let signals = ShutdownSignals::install().map_err(ServerError::Signals)?;
-    let options = runtime::Options { data_directory: directory, recorder: None };
+    let options = runtime::Options {
+        data_directory: directory,
+        recorder: None,
+    };
     let shards = u64::try_from(chosen.shards).unwrap_or(u64::MAX);
     let blueprint = Blueprint {
         config: Arc::new(config),
@@ -79,17 +88,28 @@ pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
 
 fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
     let cores = facts.cores.len().max(1);
-    let shards = config.shards.map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
+    let shards = config
+        .shards
+        .map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
     let least = SHARD_MEMORY_BYTES_MIN * u64::try_from(shards).unwrap_or(u64::MAX);
-    let memory_bytes = config.memory_bytes.unwrap_or(facts.memory_bytes / 2).max(least);
-    Chosen { shards, memory_bytes }
+    let memory_bytes = config
+        .memory_bytes
+        .unwrap_or(facts.memory_bytes / 2)
+        .max(least);
+    Chosen {
+        shards,
+        memory_bytes,
+    }
 }
 
 /// An address that is taken is met before anything on disk is touched.
 fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
     for listener in &config.listeners {
         let endpoint = &listener.bind;
-        let failed = |error| ServerError::Listen { address: endpoint.to_string(), error };
+        let failed = |error| ServerError::Listen {
+            address: endpoint.to_string(),
+            error,
+        };
         let address = listener::address(endpoint).map_err(failed)?;
         TcpListener::bind(address).map_err(failed)?;
     }
@@ -103,8 +123,13 @@ async fn run_shard(
     signals: ShutdownSignals,
     started: Instant,
 ) -> Result<(), ShardFailure> {
-    let ShardStart { runtime, shard: number, stop, .. } = start;
-    let shard = Shard::build(runtime.clone(), ports, blueprint);
+    let ShardStart {
+        runtime,
+        shard: number,
+        stop,
+        ..
+    } = start;
+    let shard = Shard::build(runtime.clone(), ports, blueprint).await?;
     let acceptors = shard.listen().await?;
     let serving = serve(&shard, number, acceptors, started);
     let stopping = async {
@@ -137,8 +162,14 @@ async fn serve(
     started: Instant,
 ) -> Result<(), ShardFailure> {
     let host = host_name();
-    let endpoints = acceptors.iter().filter_map(|acceptor| acceptor.endpoint(&host)).collect();
-    let addresses: Vec<_> = acceptors.iter().map(|acceptor| acceptor.socket.local_address()).collect();
+    let endpoints = acceptors
+        .iter()
+        .filter_map(|acceptor| acceptor.endpoint(&host))
+        .collect();
+    let addresses: Vec<_> = acceptors
+        .iter()
+        .map(|acceptor| acceptor.socket.local_address())
+        .collect();
     let accepting = async {
         shard.serve(acceptors).await;
         if number == 0 {
@@ -160,13 +191,20 @@ async fn serve(
 /// This machine's name, as other machines may know it.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+    if name.trim().is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
 }
 
 fn announce(addresses: &[SocketAddr], started: Instant) {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let elapsed_ms = started.elapsed().as_millis();
-    screen::line(&format!("vltava is ready on {} ({elapsed_ms} ms)", addresses.join(", ")));
+    screen::line(&format!(
+        "vltava is ready on {} ({elapsed_ms} ms)",
+        addresses.join(", ")
+    ));
     if let Err(error) = runtime::notify_service_manager("READY=1") {
         tracing::warn!(%error, "the service manager could not be told that the broker is ready");
     }

@@ -7,7 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use vltava_protocol::types::Str;
-use vltava_storage::{EnvironmentOptions, Log, LogEnvironment, LogOptions, Opened, StorageError};
+use vltava_storage::{
+    EnvironmentOptions, LogEnvironment, LogOptions, StorageError, StorageEvent, load_notes,
+    remove_leftovers,
+};
 
 use crate::cluster::controller::{Controller, Input, Reply};
 use crate::cluster::nodes::Registration;
@@ -16,12 +19,13 @@ use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
 use crate::handlers::context::Services;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
-use crate::metrics::ShardMetrics;
 use crate::metadata::shard_table::ShardTable;
+use crate::metrics::ShardMetrics;
 use crate::net::budget::Budget;
-use crate::net::connection::ConnectionOptions;
-use crate::net::listener::{self, Acceptor};
+use crate::net::connection::{Common, ConnectionOptions};
+use crate::net::listener::{self, Acceptor, Connections};
 use crate::node::identity::{self, Identity};
+use crate::node::logs::open_or_create;
 use crate::node::options::{SettingsTable, controller_options};
 use crate::node::view::{Node, Parts};
 use crate::node::{follow, upkeep};
@@ -34,6 +38,8 @@ use crate::runtime::{Network, Queue, Runtime};
 
 /// Messages that may wait between two shards, in each room.
 const MESH_CAPACITY: usize = 1024;
+/// Requests that a connection may have under way.
+const IN_FLIGHT_MAX: usize = 64;
 /// The log of group 0.
 const METADATA_LOG: &str = "__cluster_metadata-0";
 
@@ -85,6 +91,9 @@ pub enum ShardFailure {
         /// Why.
         error: std::io::Error,
     },
+    /// The data directory cannot be read.
+    #[error("the data directory cannot be read: {0}")]
+    DataDirectory(String),
     /// A log of the node's own cannot be used.
     #[error("the log of group 0 ({METADATA_LOG}) cannot be used: {0}")]
     Group0(String),
@@ -96,20 +105,23 @@ pub struct Shard<R: Runtime> {
     pub services: Rc<Services<R>>,
     logs: Rc<LogEnvironment<R::Disk>>,
     controllers: Rc<Hosts<Controller, R>>,
-    blueprint: Blueprint,
+    connections: Rc<Connections<R>>,
 }
 
 impl<R: Runtime> Shard<R> {
-    /// Builds the rooms and starts their loops. Nothing is read or written yet.
-    pub fn build(runtime: R, ports: Ports<R>, blueprint: Blueprint) -> Rc<Self> {
+    /// Builds the rooms and starts their loops. Nothing is written yet.
+    pub async fn build(
+        runtime: R,
+        ports: Ports<R>,
+        blueprint: Blueprint,
+    ) -> Result<Rc<Self>, ShardFailure> {
         let (own, count) = (ports.node.shard(), ports.node.shards());
         let config = Arc::clone(&blueprint.config);
-        let options = environment_options(&config, blueprint.memory_bytes);
-        let logs = LogEnvironment::new(runtime.disk().clone(), options);
+        let logs = log_environment(&runtime, own, &blueprint).await?;
         let shards = NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let table = Arc::new(ShardTable::new(shards, BTreeMap::new()));
         let jobs = Jobs::new(ports.partitions);
-        let partitions = Partitions::new(Rc::clone(&jobs), table);
+        let partitions = Partitions::new(runtime.clone(), Rc::clone(&jobs), table);
         serve(&runtime, jobs, &partitions);
         let jobs = Jobs::new(ports.groups);
         let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
@@ -141,20 +153,41 @@ impl<R: Runtime> Shard<R> {
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
         });
-        Rc::new(Self { services, logs, controllers, blueprint })
+        let connections = Connections::new(Common {
+            services: Rc::clone(&services),
+            budget: Budget::new(blueprint.memory_bytes / 4),
+            log_limit: Rc::default(),
+            options: connection_options(&blueprint.config),
+        });
+        Ok(Rc::new(Self {
+            services,
+            logs,
+            controllers,
+            connections,
+        }))
     }
 
     /// Opens group 0 and follows it: to be called on shard 0. Completes only with an error.
     /// `endpoints` is how clients reach this node.
     pub async fn lead(self: &Rc<Self>, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
-        let group = self.open_group0().await.map_err(|e| ShardFailure::Group0(e.to_string()))?;
+        let cleaned = remove_leftovers(self.services.runtime.disk()).await;
+        cleaned.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
+        let group = self
+            .open_group0()
+            .await
+            .map_err(|e| ShardFailure::Group0(e.to_string()))?;
         let id = PartitionId::CLUSTER_METADATA;
         self.services.partitions.ready(id, Rc::clone(&group));
         let config = &self.services.config;
         let settings = Rc::new(SettingsTable(config.topic_defaults.clone()));
         let controller = Controller::new(controller_options(config), settings);
-        self.controllers.add(id, controller, Rc::clone(&group)).loaded().await;
-        self.register(endpoints).await.map_err(ShardFailure::Group0)?;
+        self.controllers
+            .add(id, controller, Rc::clone(&group))
+            .loaded()
+            .await;
+        self.register(endpoints)
+            .await
+            .map_err(ShardFailure::Group0)?;
         let followed = follow::follow(Rc::clone(&self.services.node), group).await;
         followed.map_err(ShardFailure::Group0)
     }
@@ -167,13 +200,10 @@ impl<R: Runtime> Shard<R> {
             ..LogOptions::default()
         };
         let id = PartitionId::CLUSTER_METADATA;
-        let opened = Log::open_or_create(&self.logs, METADATA_LOG, id.topic_id, options).await?;
-        let log = match opened {
-            Opened::Ready(log) => log,
-            Opened::Corrupt(corrupt) => return Err(corrupt.corruption().clone().into()),
-        };
         let runtime = self.services.runtime.clone();
-        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), id.topic_id, log, 1))
+        let disk = runtime.disk();
+        let log = open_or_create(&self.logs, disk, METADATA_LOG, id.topic_id, options).await?;
+        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), log, 1))
     }
 
     /// Tells the controller who this node is: forms the cluster where there is none yet.
@@ -204,7 +234,11 @@ impl<R: Runtime> Shard<R> {
             }
             None => {
                 let disk_id = node.random_uuid();
-                let made = Identity { cluster_id, node_id: config.node_id, disk_id };
+                let made = Identity {
+                    cluster_id,
+                    node_id: config.node_id,
+                    disk_id,
+                };
                 identity::write(disk, &made).await?;
                 made
             }
@@ -222,7 +256,10 @@ impl<R: Runtime> Shard<R> {
     }
 
     async fn ask(&self, input: Input) -> Result<Reply, String> {
-        let asked = self.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
+        let asked = self
+            .controllers
+            .submit(PartitionId::CLUSTER_METADATA, input)
+            .await;
         asked.map_err(|error| error.to_string())
     }
 
@@ -230,11 +267,24 @@ impl<R: Runtime> Shard<R> {
     pub async fn listen(&self) -> Result<Vec<Acceptor<R>>, ShardFailure> {
         let mut acceptors = Vec::new();
         for listener in &self.services.config.listeners {
-            let failed = |error| ShardFailure::Listen { address: listener.bind.to_string(), error };
+            let failed = |error| ShardFailure::Listen {
+                address: listener.bind.to_string(),
+                error,
+            };
             let address = listener::address(&listener.bind).map_err(failed)?;
-            let socket = self.services.runtime.network().listen(address).await.map_err(failed)?;
+            let socket = self
+                .services
+                .runtime
+                .network()
+                .listen(address)
+                .await
+                .map_err(failed)?;
             let name = Str::from(listener.bind.name.as_str());
-            acceptors.push(Acceptor { socket, name, advertised: listener.advertised.clone() });
+            acceptors.push(Acceptor {
+                socket,
+                name,
+                advertised: listener.advertised.clone(),
+            });
         }
         Ok(acceptors)
     }
@@ -242,23 +292,23 @@ impl<R: Runtime> Shard<R> {
     /// Accepts connections, and looks after the logs, once this shard's partitions are open.
     pub async fn serve(self: &Rc<Self>, acceptors: Vec<Acceptor<R>>) {
         self.services.node.ready.wait().await;
-        let config = &self.services.config;
-        let request_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
-        let options = ConnectionOptions { request_bytes_max, in_flight_max: 64 };
-        let budget = Budget::new(self.blueprint.memory_bytes / 4);
         let runtime = &self.services.runtime;
-        let connections = listener::Connections::new(&self.services, budget, options);
+        let connections = &self.connections;
         for acceptor in acceptors {
-            let connections = Rc::clone(&connections);
+            let connections = Rc::clone(connections);
             runtime.spawn(Queue::Foreground, connections.accept(acceptor));
         }
-        runtime.spawn(Queue::Control, connections.close_idle());
-        runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
+        runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
+        runtime.spawn(
+            Queue::Background,
+            upkeep::run(Rc::clone(&self.services.node)),
+        );
         self.services.node.serving.set();
     }
 
-    /// Closes everything in order: connections are the caller's to have ended.
+    /// Closes everything in order: connections, coordinators, logs.
     pub async fn close(&self) {
+        self.connections.stop().await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {
@@ -270,14 +320,47 @@ impl<R: Runtime> Shard<R> {
 }
 
 fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
-    runtime.spawn(Queue::Foreground, jobs.serve(runtime.clone(), Rc::clone(room)));
+    runtime.spawn(
+        Queue::Foreground,
+        jobs.serve(runtime.clone(), Rc::clone(room)),
+    );
 }
 
-fn environment_options(config: &BrokerConfig, memory_bytes: usize) -> EnvironmentOptions {
-    EnvironmentOptions {
+fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
+    ConnectionOptions {
+        request_bytes_max: usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX),
+        in_flight_max: IN_FLIGHT_MAX,
+    }
+}
+
+/// What the logs of a shard share: the notes of all shards, since a log may have been another's before.
+async fn log_environment<R: Runtime>(
+    runtime: &R,
+    shard: usize,
+    blueprint: &Blueprint,
+) -> Result<Rc<LogEnvironment<R::Disk>>, ShardFailure> {
+    let disk = runtime.disk();
+    let loaded = load_notes(disk)
+        .await
+        .map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
+    for file in &loaded.damaged {
+        tracing::warn!(
+            file,
+            "damaged notes of what was flushed: recovery is less sharp"
+        );
+    }
+    let config = &blueprint.config;
+    let options = EnvironmentOptions {
         write_bytes_max: usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX),
-        cache_bytes_max: memory_bytes / 2,
+        cache_bytes_max: blueprint.memory_bytes / 2,
         reserve_bytes: config.disk_reserve_bytes,
         ..EnvironmentOptions::default()
-    }
+    };
+    let number = u32::try_from(shard).unwrap_or(u32::MAX);
+    let logs = LogEnvironment::new(disk.clone(), options, number, loaded.notes);
+    logs.on_event(|event| match event {
+        StorageEvent::LogEnded { .. } => tracing::error!("{event}"),
+        event => tracing::warn!("{event}"),
+    });
+    Ok(logs)
 }

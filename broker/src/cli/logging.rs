@@ -17,13 +17,18 @@ pub enum LogFormat {
 /// # Errors
 /// Where the filter cannot be read.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log-level {filter}: {error}"))?;
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| format!("--log-level {filter}: {error}"))?;
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     // Lines are written until the process ends.
     std::mem::forget(guard);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

@@ -102,11 +102,16 @@ impl Serve {
     }
 
     fn flags(&self) -> Vec<Given> {
-        let plaintext = |address: &Option<String>| address.as_ref().map(|at| format!("PLAINTEXT://{at}"));
+        let plaintext =
+            |address: &Option<String>| address.as_ref().map(|at| format!("PLAINTEXT://{at}"));
         let flags = [
             ("--data-dir", "log.dirs", self.data_dir.clone()),
             ("--listen", "listeners", plaintext(&self.listen)),
-            ("--advertise", "advertised.listeners", plaintext(&self.advertise)),
+            (
+                "--advertise",
+                "advertised.listeners",
+                plaintext(&self.advertise),
+            ),
             ("--admin", "admin.listener", self.admin.clone()),
             ("--shards", "shards", self.shards.clone()),
             ("--memory", "memory", self.memory.clone()),
@@ -114,7 +119,11 @@ impl Serve {
         ];
         let given = flags.into_iter().filter_map(|(flag, name, value)| {
             let (name, origin) = (name.to_owned(), Origin::Flag(flag));
-            value.map(|value| Given { name, value, origin })
+            value.map(|value| Given {
+                name,
+                value,
+                origin,
+            })
         });
         given.collect()
     }

@@ -109,7 +109,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     /// Reads the machine's state as it stands: everything appended, whether committed or not. `None` while loading.
     pub fn read<T>(&self, read: impl FnOnce(&M::State) -> T) -> Option<T> {
-        self.loaded.borrow().as_ref().map(|loaded| read(&loaded.state))
+        self.loaded
+            .borrow()
+            .as_ref()
+            .map(|loaded| read(&loaded.state))
     }
 
     /// Hands an input to the machine. The receiver gets the reply once all that it depends on is committed.
@@ -119,7 +122,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.waiting.borrow_mut().insert(ticket, sender);
         let now = self.now();
         let outcome = self.loaded.borrow_mut().as_mut().map(|loaded| {
-            self.machine.handle(&loaded.state, &mut loaded.session, ticket, input, now)
+            self.machine
+                .handle(&loaded.state, &mut loaded.session, ticket, input, now)
         });
         match outcome {
             Some(outcome) => self.apply(outcome, now),
@@ -143,7 +147,12 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     /// Makes an outcome true: timers now, records into the log and the state, replies after the commit.
     fn apply(self: &Rc<Self>, outcome: Outcome<M>, now: Now) {
-        let Outcome { records, replies, timers, notes } = outcome;
+        let Outcome {
+            records,
+            replies,
+            timers,
+            notes,
+        } = outcome;
         for note in notes {
             tracing::info!(partition = self.replica.name(), "{note}");
         }
@@ -166,7 +175,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             None => self.replica.committed_to(self.replica.end()),
         };
         let Some(committed) = committed else {
-            return replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
+            return replies
+                .into_iter()
+                .for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
         };
         let host = Rc::clone(self);
         let generation = self.generation.get();
@@ -184,7 +195,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     ) {
         match committed {
             Ok(()) => {
-                replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
+                replies
+                    .into_iter()
+                    .for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
                 self.rewrite_if_due();
             }
             Err(error) if generation == self.generation.get() => self.lose(&error, replies),
@@ -203,7 +216,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.unload(&HostError::Lost(error.clone()));
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Control, async move {
-            host.runtime.sleep_until(host.runtime.now().after(RELOAD_PAUSE)).await;
+            host.runtime
+                .sleep_until(host.runtime.now().after(RELOAD_PAUSE))
+                .await;
             host.load().await;
         });
     }
@@ -226,12 +241,18 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 .append(now.wall_ms, Some(&record.key), record.value.as_deref(), &[])
                 .map_err(|error| PartitionError::Storage(error.to_string()))?;
         }
-        let queued = self.replica.append(Bytes::from(builder.build()), AppendClass::Internal)?;
+        let queued = self
+            .replica
+            .append(Bytes::from(builder.build()), AppendClass::Internal)?;
         if let Some(loaded) = self.loaded.borrow_mut().as_mut() {
             for (offset, record) in (queued.base_offset..).zip(records) {
-                let replayed =
-                    self.machine.replay(&mut loaded.state, record, offset, now.wall_ms);
-                assert!(replayed.is_ok(), "a machine cannot replay what it just decided: {replayed:?}");
+                let replayed = self
+                    .machine
+                    .replay(&mut loaded.state, record, offset, now.wall_ms);
+                assert!(
+                    replayed.is_ok(),
+                    "a machine cannot replay what it just decided: {replayed:?}"
+                );
             }
         }
         Ok(queued)
@@ -244,17 +265,26 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             }
             match self.replay_log().await {
                 Ok(state) => {
-                    let loaded =
-                        Loaded { state, session: M::Session::default(), timers: Timers::default() };
+                    let loaded = Loaded {
+                        state,
+                        session: M::Session::default(),
+                        timers: Timers::default(),
+                    };
                     *self.loaded.borrow_mut() = Some(loaded);
                     self.is_loaded.set();
                     self.lead();
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(partition = self.replica.name(), error, "coordinator cannot load its log");
+                    tracing::error!(
+                        partition = self.replica.name(),
+                        error,
+                        "coordinator cannot load its log"
+                    );
                     let pause = RELOAD_PAUSE * 10;
-                    self.runtime.sleep_until(self.runtime.now().after(pause)).await;
+                    self.runtime
+                        .sleep_until(self.runtime.now().after(pause))
+                        .await;
                 }
             }
         }
@@ -262,9 +292,11 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     fn lead(self: &Rc<Self>) {
         let now = self.now();
-        let outcome = self.loaded.borrow_mut().as_mut().map(|loaded| {
-            self.machine.lead(&loaded.state, &mut loaded.session, now)
-        });
+        let outcome = self
+            .loaded
+            .borrow_mut()
+            .as_mut()
+            .map(|loaded| self.machine.lead(&loaded.state, &mut loaded.session, now));
         if let Some(outcome) = outcome {
             self.apply(outcome, now);
         }
@@ -275,7 +307,11 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let mut offset = self.replica.log_start();
         // Everything in the log, also what is not yet committed: this replica leads, so it will be.
         while offset < self.replica.end() {
-            let bytes = self.replica.read_bytes(offset, LOAD_BYTES).await.map_err(|error| error.to_string())?;
+            let bytes = self
+                .replica
+                .read_bytes(offset, LOAD_BYTES)
+                .await
+                .map_err(|error| error.to_string())?;
             let before = offset;
             for batch in batch::walk(&bytes) {
                 let batch = batch.map_err(|error| error.to_string())?;
@@ -286,7 +322,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             }
             if offset == before {
                 // What is queued is not readable before it is written.
-                self.replica.written().await;
+                self.replica.committed_beyond(offset).await;
             }
             self.runtime.yield_if_needed().await;
         }
@@ -302,7 +338,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 value: record.value.map(Bytes::copy_from_slice),
             };
             let offset = batch.base_offset() + i64::from(record.offset_delta);
-            let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
+            let timestamp = batch
+                .base_timestamp()
+                .saturating_add(record.timestamp_delta);
             self.machine
                 .replay(state, &pair, offset, timestamp)
                 .map_err(|error| format!("offset {offset}: {error}"))?;
@@ -336,7 +374,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         loop {
             let outcome = self.loaded.borrow_mut().as_mut().and_then(|loaded| {
                 let timer = loaded.timers.pop_due(now.monotonic_ms)?;
-                Some(self.machine.fire(&loaded.state, &mut loaded.session, timer, now))
+                Some(
+                    self.machine
+                        .fire(&loaded.state, &mut loaded.session, timer, now),
+                )
             });
             match outcome {
                 Some(outcome) => self.apply(outcome, now),
@@ -366,17 +407,27 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let generation = self.generation.get();
         let mut after: Option<Bytes> = None;
         loop {
-            let piece = self.read(|state| self.machine.snapshot(state, after.as_ref(), REWRITE_RECORDS));
+            let piece = self.read(|state| {
+                self.machine
+                    .snapshot(state, after.as_ref(), REWRITE_RECORDS)
+            });
             let Some(piece) = piece.filter(|_| generation == self.generation.get()) else {
                 return Ok(());
             };
             let Some(last) = piece.last() else { break };
             after = Some(last.key.clone());
             let queued = self.append(&piece, self.now())?;
-            queued.committed.await.unwrap_or(Err(PartitionError::Unknown))?;
+            queued
+                .committed
+                .await
+                .unwrap_or(Err(PartitionError::Unknown))?;
         }
         self.replica.delete_records(start).await?;
-        tracing::info!(partition = self.replica.name(), start, "coordinator rewrote its live state");
+        tracing::info!(
+            partition = self.replica.name(),
+            start,
+            "coordinator rewrote its live state"
+        );
         Ok(())
     }
 }

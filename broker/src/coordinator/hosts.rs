@@ -29,11 +29,21 @@ where
 {
     /// No hosts yet.
     pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, partitions: Rc<Partitions<R>>) -> Rc<Self> {
-        Rc::new(Self { runtime, jobs, partitions, hosts: RefCell::default() })
+        Rc::new(Self {
+            runtime,
+            jobs,
+            partitions,
+            hosts: RefCell::default(),
+        })
     }
 
     /// A partition of such machines is ready on this shard: its host begins to load.
-    pub fn add(&self, partition: PartitionId, machine: M, replica: Rc<Replica<R>>) -> Rc<Host<M, R>> {
+    pub fn add(
+        &self,
+        partition: PartitionId,
+        machine: M,
+        replica: Rc<Replica<R>>,
+    ) -> Rc<Host<M, R>> {
         let host = Host::start(machine, self.runtime.clone(), replica);
         self.hosts.borrow_mut().insert(partition, Rc::clone(&host));
         host
@@ -69,7 +79,11 @@ where
             return submit_here(self.local(partition), input).await;
         }
         let job = move |hosts: &Rc<Self>| submit_here(hosts.local(partition), input);
-        self.jobs.start(shard, job).await.await.unwrap_or(Err(HostError::NotHere))
+        self.jobs
+            .start(shard, job)
+            .await
+            .await
+            .unwrap_or(Err(HostError::NotHere))
     }
 }
 

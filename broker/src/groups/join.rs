@@ -148,22 +148,24 @@ fn join_new(group: &mut Group, work: &mut Work<'_>, parked: ParkedJoin, join: &J
 fn join_known(group: &mut Group, work: &mut Work<'_>, parked: ParkedJoin, join: &Join) {
     let request = &join.request;
     let member_id = &request.member_id;
-    let error = if !group.supports(&request.protocol_type, &request.protocols) {
-        Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)
-    } else if group.pending_joins.contains(member_id) {
-        if request.group_instance_id.is_none() {
-            return add(group, work, parked, join, member_id.detached());
-        }
-        // Ids are given out to dynamic members only.
-        Some(ErrorCode::UNKNOWN_SERVER_ERROR)
-    } else {
-        group
-            .validate_member(member_id, request.group_instance_id.as_ref())
-            .err()
-    };
-    match error {
-        Some(error) => reply_join_error(work, parked, member_id.clone(), error),
-        None => rejoin(group, work, parked, join),
+    let instance_id = request.group_instance_id.as_ref();
+    if !group.supports(&request.protocol_type, &request.protocols) {
+        let error = ErrorCode::INCONSISTENT_GROUP_PROTOCOL;
+        return reply_join_error(work, parked, member_id.clone(), error);
+    }
+    if group.pending_joins.contains(member_id) {
+        return match instance_id {
+            None => add(group, work, parked, join, member_id.detached()),
+            // Ids are given out to dynamic members only.
+            Some(_) => {
+                let error = ErrorCode::UNKNOWN_SERVER_ERROR;
+                reply_join_error(work, parked, Str::EMPTY, error);
+            }
+        };
+    }
+    match group.validate_member(member_id, instance_id) {
+        Ok(()) => rejoin(group, work, parked, join),
+        Err(error) => reply_join_error(work, parked, member_id.clone(), error),
     }
 }
 

@@ -19,25 +19,31 @@ pub fn resolve<R: Runtime>(
     index: i32,
 ) -> Result<PartitionId, ErrorCode> {
     let image = context.services.node.image();
-    let topic = image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let topic = image
+        .topic(topic)
+        .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     if !topic.has_partition(index) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId { topic_id: topic.id, index })
+    Ok(PartitionId {
+        topic_id: topic.id,
+        index,
+    })
 }
 
 /// Starts `work` on the shard that owns the partition; the future is its result. Start all of a request before the first is
 /// awaited, and they run side by side.
-pub async fn start<R, A, F>(
+pub async fn start<R, A, F, W>(
     context: &Context<R>,
     topic: &str,
     index: i32,
-    work: impl FnOnce(Rc<Replica<R>>) -> F + Send + 'static,
-) -> impl Future<Output = Result<A, ErrorCode>> + use<R, A, F>
+    work: W,
+) -> impl Future<Output = Result<A, ErrorCode>> + use<R, A, F, W>
 where
     R: Runtime,
     A: Send + 'static,
     F: Future<Output = Result<A, PartitionError>> + 'static,
+    W: FnOnce(Rc<Replica<R>>) -> F + Send + 'static,
 {
     let started = match resolve(context, topic, index) {
         Ok(partition) => Ok(context.services.partitions.on_owner(partition, work).await),

@@ -9,6 +9,8 @@ use vltava_protocol::messages::describe_producers::{
     TopicResponse,
 };
 
+use vltava_storage::producer_state::ProducerEntry;
+
 use super::context::Context;
 use super::{Reply, by_name};
 use crate::partition::replica::Replica;
@@ -52,14 +54,14 @@ pub async fn handle<R: Runtime>(
     })
 }
 
-fn state(producer: vltava_storage::ProducerFacts) -> ProducerState {
+fn state((producer_id, producer): (i64, ProducerEntry)) -> ProducerState {
     ProducerState {
-        producer_id: producer.producer_id,
+        producer_id,
         producer_epoch: producer.epoch.into(),
-        last_sequence: producer.last_sequence,
+        last_sequence: producer.last_sequence(),
         last_timestamp: producer.last_timestamp,
         coordinator_epoch: producer.coordinator_epoch,
-        current_txn_start_offset: producer.current_transaction_start.unwrap_or(-1),
+        current_txn_start_offset: producer.transaction_start.unwrap_or(-1),
         ..ProducerState::default()
     }
 }

@@ -29,7 +29,6 @@ pub fn of_append(error: &PartitionError) -> ErrorCode {
     match error {
         PartitionError::OutOfOrderSequence => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
         PartitionError::StaleProducerEpoch => ErrorCode::INVALID_PRODUCER_EPOCH,
-        PartitionError::Rejected(rejection) => of_rejection(rejection),
         other => of_partition(other),
     }
 }
@@ -45,8 +44,8 @@ pub fn of_partition(error: &PartitionError) -> ErrorCode {
         PartitionError::Full | PartitionError::Ended | PartitionError::Storage(_) => {
             ErrorCode::KAFKA_STORAGE_ERROR
         }
-        PartitionError::OutOfOrderSequence
-        | PartitionError::StaleProducerEpoch
-        | PartitionError::Rejected(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
+        PartitionError::OutOfOrderSequence | PartitionError::StaleProducerEpoch => {
+            ErrorCode::UNKNOWN_SERVER_ERROR
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use vltava_protocol::api::ApiKey;
-use vltava_protocol::encode::{Part, Records};
+use vltava_protocol::encode::Records;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
@@ -22,6 +22,7 @@ use vltava_protocol::types::{Str, Uuid};
 
 use super::context::Context;
 use super::{Reply, errors};
+use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
 use crate::partition::fetch::{read_all, wait_for_more};
 use crate::partition::fetch_session::{Fetching, SessionError, Told, TopicRef, Wanted};
@@ -105,10 +106,11 @@ fn reference(by_id: bool, name: Str, id: Uuid) -> TopicRef {
 fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let allowed = usize::try_from(context.services.config.fetch_bytes_max).unwrap_or(usize::MAX);
     Limits {
         deadline: context.received.after(Duration::from_millis(wait_ms)),
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        bytes_max: bytes_max.min(context.services.options.fetch_bytes_max),
+        bytes_max: bytes_max.min(allowed),
         read_committed: request.isolation_level == 1,
     }
 }
@@ -164,7 +166,7 @@ async fn read<R: Runtime>(
     }
     let mut started = Vec::with_capacity(by_shard.len());
     for (shard, (positions, reads)) in by_shard {
-        let job = move |partitions: &Rc<_>| {
+        let job = move |partitions: &Rc<Partitions<R>>| {
             let results = read_all(Rc::clone(partitions), reads, bytes_max);
             async move { Ok(results.await) }
         };
@@ -192,32 +194,18 @@ fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<Partitio
     Ok(PartitionId { topic_id: topic.id, index: wanted.partition })
 }
 
-/// Shards read side by side, so together they may find more than is to be sent: cuts it to `bytes_max`, in order. The first batch of all stays
-/// whole; one that would be cut before its own end is left out (as Kafka does). Returns what is left, in bytes.
+/// Shards read side by side, so together they may find more than is to be sent: leaves out, in order, what does not fit. What the first finds
+/// always fits. Returns what is left, in bytes.
 fn trim(round: &mut [Outcome], bytes_max: usize) -> usize {
     let mut total = 0;
     for found in round.iter_mut().filter_map(|outcome| outcome.result.as_mut().ok()) {
-        let left = bytes_max.saturating_sub(total);
-        if total > 0 && found.bytes > left {
-            cut(found, if left < found.first_batch_bytes { 0 } else { left });
+        if total > 0 && total + found.bytes > bytes_max {
+            found.parts.clear();
+            found.bytes = 0;
         }
         total += found.bytes;
     }
     total
-}
-
-fn cut(found: &mut Found, bytes: usize) {
-    let mut left = bytes;
-    found.parts.retain_mut(|part| {
-        let len = part.len().min(left);
-        left -= len;
-        match part {
-            Part::Memory(memory) => memory.truncate(len),
-            Part::External(range) => range.len = len,
-        }
-        len > 0
-    });
-    found.bytes = bytes;
 }
 
 /// Waits until one of the shards has seen its share of what is missing: then the sum is looked at again.
@@ -239,7 +227,7 @@ async fn wait<R: Runtime>(
     let time = limits.deadline.since(context.services.runtime.now());
     let mut waits = Vec::with_capacity(by_shard.len());
     for (shard, seen) in by_shard {
-        let job = move |partitions: &Rc<_>| {
+        let job = move |partitions: &Rc<Partitions<R>>| {
             let waiting = wait_for_more(Rc::clone(partitions), seen, share, time);
             async move {
                 waiting.await;
@@ -249,7 +237,8 @@ async fn wait<R: Runtime>(
         waits.push(Box::pin(context.services.partitions.on_shard(shard, job).await));
     }
     if !waits.is_empty() {
-        select_all(waits).await;
+        // Whichever ended, and however: all are looked at again.
+        let _ = select_all(waits).await;
     }
 }
 

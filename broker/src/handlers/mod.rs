@@ -14,8 +14,8 @@ use bytes::Bytes;
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::decode::{DecodeError, Reader};
 use vltava_protocol::encode::{EncodeError, Part, Writer};
-use vltava_protocol::frame::{RequestHeader, ResponseHeader};
 use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::frame::{RequestHeader, ResponseHeader};
 use vltava_protocol::message::Message;
 
 use self::context::{Client, Context, Services};
@@ -25,6 +25,7 @@ mod by_name;
 pub mod context;
 mod errors;
 mod group;
+mod topology;
 
 /// What a handler answers.
 pub enum Reply<A> {
@@ -110,7 +111,6 @@ apis! {
     produce,
     fetch,
     list_offsets,
-    metadata,
     offset_commit,
     offset_fetch,
     find_coordinator,
@@ -121,21 +121,13 @@ apis! {
     describe_groups,
     list_groups,
     api_versions,
-    create_topics,
-    delete_topics,
     delete_records,
     init_producer_id,
     offset_for_leader_epoch,
-    describe_configs,
-    alter_configs,
     describe_log_dirs,
-    create_partitions,
     delete_groups,
-    incremental_alter_configs,
     offset_delete,
-    describe_cluster,
     describe_producers,
-    describe_topic_partitions,
 }
 
 /// The table's row of an API that is served.
@@ -197,7 +189,9 @@ fn answer<A: Message + 'static, R: Runtime>(
                     tracing::error!(%error, api = %header.api_key, "an answer cannot be written");
                     Refusal::Unwritable(error)
                 });
-                let error = encoded.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
+                let error = encoded
+                    .as_ref()
+                    .map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
                 services.answered(header.api_key, received, error);
                 encoded.map(|(parts, _)| parts)
             })))
@@ -211,7 +205,9 @@ fn encode<A: Message>(
     header: &RequestHeader,
 ) -> Result<(Vec<Part>, ErrorCode), EncodeError> {
     let mut writer = Writer::frame();
-    let response_header = ResponseHeader { correlation_id: header.correlation_id };
+    let response_header = ResponseHeader {
+        correlation_id: header.correlation_id,
+    };
     response_header.encode(&mut writer, header.api_key, header.api_version)?;
     response.encode(&mut writer, header.api_version)?;
     let error = writer.first_error();

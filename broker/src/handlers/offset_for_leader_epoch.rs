@@ -28,7 +28,7 @@ pub async fn handle<R: Runtime>(
                 let (current, epoch) = (asked.current_leader_epoch, asked.leader_epoch);
                 let work = move |replica: std::rc::Rc<crate::partition::replica::Replica<R>>| async move {
                     replica.check_epoch(current)?;
-                    Ok(replica.committed_end_of_epoch(epoch))
+                    Ok(replica.end_of_epoch(epoch))
                 };
                 let end = by_name::start(&context, &topic.topic, asked.partition, work).await;
                 started.push((asked.partition, end));

@@ -22,6 +22,7 @@ use super::context::Context;
 use super::errors;
 use crate::metadata::image::Topic;
 use crate::partition::append::append_all;
+use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
 use crate::partition::request::{AppendResult, AppendTo, Appended, PartitionId};
 use crate::partition::validate::{self, AppendRules};
@@ -52,7 +53,7 @@ pub async fn handle<R: Runtime>(
     }
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
-        let job = move |partitions: &Rc<_>| {
+        let job = move |partitions: &Rc<Partitions<R>>| {
             let results = append_all(partitions, batches);
             async move { Ok(results.await) }
         };

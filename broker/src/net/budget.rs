@@ -65,18 +65,32 @@ impl State {
     }
 
     fn give_up_stalest(&mut self, asking: ConnectionId) -> Attempt {
-        let stalest = self.incomplete.iter().min_by_key(|(_, entry)| entry.progress);
-        let Some(stalest) = stalest.map(|(id, _)| *id) else { return Attempt::Refused };
-        let Some(entry) = self.remove(stalest) else { return Attempt::Refused };
+        let stalest = self
+            .incomplete
+            .iter()
+            .min_by_key(|(_, entry)| entry.progress);
+        let Some(stalest) = stalest.map(|(id, _)| *id) else {
+            return Attempt::Refused;
+        };
+        let Some(entry) = self.remove(stalest) else {
+            return Attempt::Refused;
+        };
         self.used -= entry.bytes;
-        if stalest == asking { Attempt::Refused } else { Attempt::Closed(entry.close) }
+        if stalest == asking {
+            Attempt::Refused
+        } else {
+            Attempt::Closed(entry.close)
+        }
     }
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, state: Rc::default() }
+        Self {
+            limit,
+            state: Rc::default(),
+        }
     }
 
     /// Charges `bytes` that just arrived to `connection`'s incomplete request; waits where complete requests hold the budget, closes
@@ -121,11 +135,14 @@ impl Budget {
         }
         state.used += bytes;
         state.used_by_incomplete += bytes;
-        let entry = state.incomplete.entry(connection).or_insert_with(|| Incomplete {
-            bytes: 0,
-            progress: now,
-            close: Rc::clone(close),
-        });
+        let entry = state
+            .incomplete
+            .entry(connection)
+            .or_insert_with(|| Incomplete {
+                bytes: 0,
+                progress: now,
+                close: Rc::clone(close),
+            });
         entry.bytes += bytes;
         entry.progress = now;
         Attempt::Granted
@@ -144,12 +161,19 @@ impl Budget {
             }
         }
         state.used_by_incomplete -= moved;
-        Charge { bytes: moved, budget: self.clone() }
+        Charge {
+            bytes: moved,
+            budget: self.clone(),
+        }
     }
 
     /// The connection is gone, with its incomplete request.
     pub fn forget(&self, connection: ConnectionId) {
-        let bytes = self.state.borrow_mut().remove(connection).map_or(0, |entry| entry.bytes);
+        let bytes = self
+            .state
+            .borrow_mut()
+            .remove(connection)
+            .map_or(0, |entry| entry.bytes);
         self.release(bytes);
     }
 
@@ -194,8 +218,16 @@ mod tests {
         Rc::new(move || flag.set(true))
     }
 
-    fn admit(budget: &Budget, id: u64, bytes: usize, now: u64, close: &Rc<dyn Fn()>) -> Option<Admission> {
-        budget.admit(ConnectionId(id), bytes, Monotonic(now), close).now_or_never()
+    fn admit(
+        budget: &Budget,
+        id: u64,
+        bytes: usize,
+        now: u64,
+        close: &Rc<dyn Fn()>,
+    ) -> Option<Admission> {
+        budget
+            .admit(ConnectionId(id), bytes, Monotonic(now), close)
+            .now_or_never()
     }
 
     #[test]
@@ -203,8 +235,14 @@ mod tests {
         let budget = Budget::new(100);
         let (slow, quick) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let (close_slow, close_quick) = (closer(&slow), closer(&quick));
-        assert_eq!(admit(&budget, 1, 60, 1, &close_slow), Some(Admission::Granted));
-        assert_eq!(admit(&budget, 2, 60, 2, &close_quick), Some(Admission::Granted));
+        assert_eq!(
+            admit(&budget, 1, 60, 1, &close_slow),
+            Some(Admission::Granted)
+        );
+        assert_eq!(
+            admit(&budget, 2, 60, 2, &close_quick),
+            Some(Admission::Granted)
+        );
         assert!(slow.get() && !quick.get());
         assert_eq!(budget.used(), 60);
         budget.forget(ConnectionId(2));
@@ -229,8 +267,16 @@ mod tests {
         let close: Rc<dyn Fn()> = Rc::new(|| ());
         assert_eq!(admit(&budget, 1, 100, 1, &close), Some(Admission::Granted));
         let charge = budget.complete(ConnectionId(1), 100);
-        assert_eq!(admit(&budget, 2, 10, 2, &close), None, "waits for the answer of the first");
+        assert_eq!(
+            admit(&budget, 2, 10, 2, &close),
+            None,
+            "waits for the answer of the first"
+        );
         drop(charge);
-        assert_eq!(admit(&budget, 2, 500, 3, &close), Some(Admission::Granted), "alone: let through");
+        assert_eq!(
+            admit(&budget, 2, 500, 3, &close),
+            Some(Admission::Granted),
+            "alone: let through"
+        );
     }
 }

@@ -16,6 +16,7 @@ use vltava_protocol::encode::{ExternalBytes, Part};
 use vltava_protocol::frame;
 
 use super::budget::{Admission, Budget, Charge, ConnectionId};
+use super::log_limit::LogLimit;
 use crate::handlers::context::{Client, Services};
 use crate::handlers::{self, Answer, Refusal};
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
@@ -107,16 +108,32 @@ fn wake(waker: &RefCell<Option<Waker>>) {
     }
 }
 
+/// What the connections of a shard share.
+pub struct Common<R: Runtime> {
+    /// The shard's services.
+    pub services: Rc<Services<R>>,
+    /// Memory for requests.
+    pub budget: Budget,
+    /// Lines about peers.
+    pub log_limit: Rc<LogLimit>,
+    /// Limits of each.
+    pub options: ConnectionOptions,
+}
+
 /// Starts the two tasks of a new connection. `ended` is called once when it is over.
 pub fn start<R: Runtime>(
-    services: &Rc<Services<R>>,
+    common: &Common<R>,
     socket: Socket<R>,
     client: Rc<Client>,
     id: ConnectionId,
-    budget: Budget,
-    options: ConnectionOptions,
     ended: impl FnOnce() + 'static,
 ) -> Rc<dyn Handle> {
+    let Common {
+        services,
+        budget,
+        log_limit,
+        options,
+    } = common;
     let runtime = services.runtime.clone();
     let shared = Rc::new(Shared {
         last_progress: Cell::new(runtime.now()),
@@ -136,8 +153,9 @@ pub fn start<R: Runtime>(
         shared: Rc::clone(&shared),
         services: Rc::clone(services),
         client,
-        budget,
-        options,
+        budget: budget.clone(),
+        log_limit: Rc::clone(log_limit),
+        options: *options,
         buffer: BytesMut::new(),
     };
     runtime.spawn(Queue::Foreground, reader.run(ended));
@@ -150,6 +168,7 @@ struct Reader<R: Runtime> {
     services: Rc<Services<R>>,
     client: Rc<Client>,
     budget: Budget,
+    log_limit: Rc<LogLimit>,
     options: ConnectionOptions,
     buffer: BytesMut,
     close: Rc<dyn Fn()>,
@@ -158,12 +177,26 @@ struct Reader<R: Runtime> {
 impl<R: Runtime> Reader<R> {
     async fn run(mut self, ended: impl FnOnce() + 'static) {
         let why = self.read_requests().await;
-        self.services.log_connection_end(&self.client, &why, !matches!(why, Ended::Peer | Ended::Io(_)));
+        self.note_end(&why);
         self.shared.close();
         self.budget.forget(self.shared.id);
         // Dropped here, not with the writer: what parked requests hold must not outlive the connection.
         self.shared.owed.borrow_mut().clear();
         ended();
+    }
+
+    /// A connection that a peer ended, or its network, is no news; one that we ended is.
+    fn note_end(&self, why: &Ended) {
+        if matches!(why, Ended::Peer | Ended::Io(_)) {
+            return;
+        }
+        self.services
+            .metrics
+            .count(|counters| counters.connections_refused += 1);
+        if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
+            let Client { peer, listener } = &*self.client;
+            tracing::warn!(%peer, %listener, left_out, "closed a connection: {why}");
+        }
     }
 
     async fn read_requests(&mut self) -> Ended {
@@ -172,7 +205,9 @@ impl<R: Runtime> Reader<R> {
                 Ok(frame) => frame,
                 Err(why) => return why,
             };
-            let charge = self.budget.complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
+            let charge = self
+                .budget
+                .complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
             let answer = match handlers::dispatch(&self.services, &self.client, frame).await {
                 Ok(answer) => answer,
                 Err(refusal) => return Ended::Refused(refusal),
@@ -180,7 +215,11 @@ impl<R: Runtime> Reader<R> {
             if self.shared.closed.get() {
                 return Ended::Peer;
             }
-            self.owe(Owed { answer, _charge: charge }).await;
+            self.owe(Owed {
+                answer,
+                _charge: charge,
+            })
+            .await;
         }
     }
 
@@ -253,7 +292,11 @@ impl<R: Runtime> Reader<R> {
         }
         let now = self.shared.runtime.now();
         self.shared.last_progress.set(now);
-        match self.budget.admit(self.shared.id, bytes, now, &self.close).await {
+        match self
+            .budget
+            .admit(self.shared.id, bytes, now, &self.close)
+            .await
+        {
             Admission::Granted => Ok(()),
             Admission::Refused => Err(Ended::OutOfMemory),
         }
@@ -286,7 +329,9 @@ fn poll_gather<R: Runtime>(
     let mut gathered = 0;
     while gathered < GATHER_BYTES_MAX {
         // Taken out while it is polled: a handler may reach this connection again.
-        let Some(mut front) = shared.owed.borrow_mut().pop_front() else { break };
+        let Some(mut front) = shared.owed.borrow_mut().pop_front() else {
+            break;
+        };
         match poll_answer(&mut front.answer, context) {
             Poll::Ready(Err(_)) => {
                 shared.close();
@@ -310,10 +355,7 @@ fn poll_gather<R: Runtime>(
     Poll::Ready(Some((parts, sent)))
 }
 
-fn poll_answer(
-    answer: &mut Answer,
-    context: &mut Context<'_>,
-) -> Poll<Result<Vec<Part>, Refusal>> {
+fn poll_answer(answer: &mut Answer, context: &mut Context<'_>) -> Poll<Result<Vec<Part>, Refusal>> {
     match answer {
         Answer::None => Poll::Ready(Ok(Vec::new())),
         Answer::Now(parts) => Poll::Ready(Ok(std::mem::take(parts))),

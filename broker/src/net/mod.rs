@@ -10,3 +10,4 @@
 pub mod budget;
 pub mod connection;
 pub mod listener;
+pub mod log_limit;

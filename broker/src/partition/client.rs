@@ -6,15 +6,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::error::PartitionError;
 use super::replica::Replica;
 use super::request::PartitionId;
 use crate::metadata::shard_table::ShardTable;
 use crate::runtime::Runtime;
-use crate::runtime::jobs::Jobs;
+use crate::runtime::jobs::{Jobs, Pending};
 
 /// A partition as its owning shard knows it.
 enum Slot<R: Runtime> {
@@ -28,6 +30,7 @@ enum Slot<R: Runtime> {
 
 /// The partitions of this node, as one shard sees them.
 pub struct Partitions<R: Runtime> {
+    runtime: R,
     jobs: Rc<Jobs<Self>>,
     table: RefCell<Arc<ShardTable>>,
     slots: RefCell<BTreeMap<PartitionId, Slot<R>>>,
@@ -35,8 +38,18 @@ pub struct Partitions<R: Runtime> {
 
 impl<R: Runtime> Partitions<R> {
     /// No partitions yet.
-    pub fn new(jobs: Rc<Jobs<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
-        Rc::new(Self { jobs, table: RefCell::new(table), slots: RefCell::default() })
+    pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
+        Rc::new(Self {
+            runtime,
+            jobs,
+            table: RefCell::new(table),
+            slots: RefCell::default(),
+        })
+    }
+
+    /// The shard's executor.
+    pub fn runtime(&self) -> &R {
+        &self.runtime
     }
 
     /// How many shards there are.
@@ -56,7 +69,9 @@ impl<R: Runtime> Partitions<R> {
 
     /// A partition of this shard takes requests.
     pub fn ready(&self, partition: PartitionId, replica: Rc<Replica<R>>) {
-        self.slots.borrow_mut().insert(partition, Slot::Ready(replica));
+        self.slots
+            .borrow_mut()
+            .insert(partition, Slot::Ready(replica));
     }
 
     /// A partition of this shard cannot be used.
@@ -97,13 +112,13 @@ impl<R: Runtime> Partitions<R> {
         ready.collect()
     }
 
-    /// Runs `work` on the shard that owns the partition. `work` starts when this returns, or stands in the mesh behind all that was sent before;
-    /// the future is its result.
+    /// Runs `work` on the shard that owns the partition. When this returns, `work` has started, or stands in the mesh behind all that was
+    /// sent before.
     pub async fn on_owner<A, F>(
         self: &Rc<Self>,
         partition: PartitionId,
         work: impl FnOnce(Rc<Replica<R>>) -> F + Send + 'static,
-    ) -> impl Future<Output = Result<A, PartitionError>> + use<R, A, F>
+    ) -> Working<A>
     where
         A: Send + 'static,
         F: Future<Output = Result<A, PartitionError>> + 'static,
@@ -116,31 +131,41 @@ impl<R: Runtime> Partitions<R> {
         .await
     }
 
-    /// Runs `work` on a shard, likewise. A shard that is gone answers [`PartitionError::Unknown`].
+    /// Runs `work` on a shard, likewise.
     pub async fn on_shard<A, F>(
         self: &Rc<Self>,
         shard: usize,
         work: impl FnOnce(&Rc<Self>) -> F + Send + 'static,
-    ) -> impl Future<Output = Result<A, PartitionError>> + use<R, A, F>
+    ) -> Working<A>
     where
         A: Send + 'static,
         F: Future<Output = Result<A, PartitionError>> + 'static,
     {
-        let started = if shard == self.jobs.own() {
-            Started::Here(Box::pin(work(self)))
+        if shard == self.jobs.own() {
+            Working::Here(Box::pin(work(self)))
         } else {
-            Started::There(self.jobs.start(shard, work).await)
-        };
-        async move {
-            match started {
-                Started::Here(work) => work.await,
-                Started::There(pending) => pending.await.unwrap_or(Err(PartitionError::Unknown)),
-            }
+            Working::There(self.jobs.start(shard, work).await)
         }
     }
 }
 
-enum Started<F: ?Sized, P> {
-    Here(std::pin::Pin<Box<F>>),
-    There(P),
+/// Work that has started, here or on another shard; completes with its result. A shard that is gone answers [`PartitionError::Unknown`].
+pub enum Working<A> {
+    /// On this shard.
+    Here(Pin<Box<dyn Future<Output = Result<A, PartitionError>>>>),
+    /// On another.
+    There(Pending<Result<A, PartitionError>>),
+}
+
+impl<A: Send + 'static> Future for Working<A> {
+    type Output = Result<A, PartitionError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Here(work) => work.as_mut().poll(context),
+            Self::There(pending) => Pin::new(pending)
+                .poll(context)
+                .map(|result| result.unwrap_or(Err(PartitionError::Unknown))),
+        }
+    }
 }

@@ -2,8 +2,6 @@
 
 use vltava_storage::StorageError;
 
-use super::validate::Rejection;
-
 /// Why a partition did not do what it was asked. Travels between shards.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartitionError {
@@ -27,9 +25,6 @@ pub enum PartitionError {
         /// The first offset that is not committed.
         end: i64,
     },
-    /// What the producer sent breaks the format's or the topic's rules.
-    #[error("{0}")]
-    Rejected(Rejection),
     /// An idempotent producer's batch is not the next one.
     #[error("the batch is out of order")]
     OutOfOrderSequence,
@@ -50,7 +45,7 @@ pub enum PartitionError {
 impl From<StorageError> for PartitionError {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Full { .. } => Self::Full,
+            StorageError::Full(_) => Self::Full,
             StorageError::OutOfRange { start, end, .. } => Self::OutOfRange { start, end },
             other => Self::Storage(other.to_string()),
         }

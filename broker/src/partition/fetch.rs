@@ -20,7 +20,8 @@ pub async fn read_all<R: Runtime>(
     let mut results = Vec::with_capacity(reads.len());
     let mut left = bytes_max;
     for read in reads {
-        let result = read_one(&partitions, &read, left).await;
+        let at_least_one = left == bytes_max;
+        let result = read_one(&partitions, &read, left, at_least_one).await;
         left = left.saturating_sub(result.as_ref().map_or(0, |found| found.bytes));
         results.push(result);
     }
@@ -31,6 +32,7 @@ async fn read_one<R: Runtime>(
     partitions: &Rc<Partitions<R>>,
     read: &ReadFrom,
     bytes_left: usize,
+    at_least_one: bool,
 ) -> ReadResult {
     let replica = partitions.local(read.partition)?;
     replica.check_epoch(read.current_leader_epoch)?;
@@ -44,10 +46,13 @@ async fn read_one<R: Runtime>(
     if read.offset == end || bytes_left == 0 {
         return Ok(nothing(&replica, None));
     }
-    let read = replica.log.read(read.offset, end, read.bytes_max.min(bytes_left), true).await?;
+    let bytes_max = read.bytes_max.min(bytes_left);
+    let read = replica
+        .log
+        .read(read.offset, end, bytes_max, at_least_one)
+        .await?;
     Ok(Found {
         bytes: read.bytes,
-        first_batch_bytes: read.first_batch_bytes,
         parts: read.parts,
         high_watermark: end,
         log_start: start,
@@ -61,14 +66,14 @@ fn diverging<R: Runtime>(replica: &Replica<R>, read: &ReadFrom) -> Option<(i32, 
         return None;
     }
     let (epoch, end) = replica.end_of_epoch(read.last_fetched_epoch);
-    (epoch < read.last_fetched_epoch || end < read.offset).then_some((epoch, end))
+    let parts = epoch < read.last_fetched_epoch || end < read.offset;
+    (epoch >= 0 && parts).then_some((epoch, end))
 }
 
 fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> Found {
     Found {
         parts: Vec::new(),
         bytes: 0,
-        first_batch_bytes: 0,
         high_watermark: replica.high_watermark(),
         log_start: replica.log_start(),
         diverging,
@@ -79,17 +84,19 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
 /// (its high watermark at the time), or the time is over.
 pub async fn wait_for_more<R: Runtime>(
     partitions: Rc<Partitions<R>>,
-    runtime: R,
     seen: Vec<(PartitionId, i64)>,
     missing_bytes: u64,
     time: Duration,
 ) {
+    let runtime = partitions.runtime();
     let deadline = runtime.now().after(time);
     let (watch, satisfied) = Watch::new(missing_bytes);
     let mut watching = Vec::with_capacity(seen.len());
     for (partition, high_watermark) in seen {
         // A partition that is gone, or has moved on since, is news.
-        let Ok(replica) = partitions.local(partition) else { return };
+        let Ok(replica) = partitions.local(partition) else {
+            return;
+        };
         if replica.high_watermark() != high_watermark {
             return;
         }

@@ -43,7 +43,11 @@ pub struct Position {
 }
 
 impl Position {
-    const NONE: Self = Self { offset: -1, timestamp: -1, leader_epoch: -1 };
+    const NONE: Self = Self {
+        offset: -1,
+        timestamp: -1,
+        leader_epoch: -1,
+    };
 }
 
 impl<R: Runtime> Replica<R> {
@@ -55,20 +59,29 @@ impl<R: Runtime> Replica<R> {
     ) -> Result<Position, PartitionError> {
         self.check_epoch(current_leader_epoch)?;
         let (start, end) = (self.log_start(), self.high_watermark());
-        let at = |offset, leader_epoch| Position { offset, timestamp: -1, leader_epoch };
+        let at = |offset, leader_epoch| Position {
+            offset,
+            timestamp: -1,
+            leader_epoch,
+        };
         let found = match lookup {
             Lookup::Latest => return Ok(at(end, self.leader_epoch())),
             Lookup::Earliest => {
-                return Ok(at(start, self.log.epoch_of(start).unwrap_or(self.leader_epoch())));
+                return Ok(at(
+                    start,
+                    self.log.epoch_at(start).unwrap_or(self.leader_epoch()),
+                ));
             }
             Lookup::Tiered => return Ok(Position::NONE),
-            Lookup::MaxTimestamp => self.log.max_timestamp(end).await?,
-            Lookup::Timestamp(timestamp) => self.log.offset_for_timestamp(timestamp, end).await?,
+            Lookup::MaxTimestamp => self.log.largest_timestamp().await?,
+            Lookup::Timestamp(timestamp) => self.log.offset_for_timestamp(timestamp).await?,
         };
+        // With one voter, all that is flushed is committed.
+        let found = found.filter(|found| found.offset < end);
         Ok(found.map_or(Position::NONE, |found| Position {
             offset: found.offset,
             timestamp: found.timestamp,
-            leader_epoch: self.log.epoch_of(found.offset).unwrap_or(-1),
+            leader_epoch: found.leader_epoch,
         }))
     }
 }
@@ -84,7 +97,16 @@ mod tests {
         let (tiered, time) = (Lookup::Tiered, Lookup::Timestamp);
         assert_eq!(
             lookups,
-            [latest, earliest, Lookup::MaxTimestamp, earliest, tiered, tiered, time(-7), time(0)]
+            [
+                latest,
+                earliest,
+                Lookup::MaxTimestamp,
+                earliest,
+                tiered,
+                tiered,
+                time(-7),
+                time(0)
+            ]
         );
     }
 }

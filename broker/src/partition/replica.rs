@@ -2,34 +2,34 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use futures_channel::oneshot;
-use vltava_protocol::types::{Str, Uuid};
-use vltava_storage::{AppendClass, Log};
+use vltava_storage::producer_state::{ProducerEntry, SequenceCheck};
+use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, StorageError};
 
 use super::error::PartitionError;
 use super::waiters::{CommitQueue, WatchId, Watches};
 use crate::raft::message::{Action, Input};
 use crate::raft::node::{Node, Role};
-use crate::runtime::{Monotonic, Queue, Runtime};
+use crate::runtime::{Queue, Runtime};
 
 /// One replica of one partition, on the shard that owns it.
 pub struct Replica<R: Runtime> {
     name: String,
-    topic_id: Uuid,
     runtime: R,
     pub(super) log: Log<R::Disk>,
     raft: RefCell<Node>,
-    commits: RefCell<CommitQueue<CommitWaiter>>,
+    commits: RefCell<CommitQueue<oneshot::Sender<Result<(), PartitionError>>>>,
     watches: RefCell<Watches<Rc<Watch>>>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
-    last_write: Cell<Monotonic>,
-}
-
-struct CommitWaiter {
-    committed: oneshot::Sender<Result<(), PartitionError>>,
+    /// Bytes appended since the replica was opened.
+    bytes_appended: Cell<u64>,
+    /// The same at the last [`Replica::tidy_up`].
+    bytes_tidied: Cell<u64>,
+    /// Those of them that watches have been told of.
+    bytes_counted: Cell<u64>,
 }
 
 /// A fetch that waits for committed bytes, in any of the partitions it watches on this shard.
@@ -43,7 +43,13 @@ impl Watch {
     pub fn new(missing_bytes: u64) -> (Rc<Self>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let missing_bytes = Cell::new(missing_bytes.max(1));
-        (Rc::new(Self { missing_bytes, satisfied: RefCell::new(Some(sender)) }), receiver)
+        (
+            Rc::new(Self {
+                missing_bytes,
+                satisfied: RefCell::new(Some(sender)),
+            }),
+            receiver,
+        )
     }
 
     /// Counts committed bytes; whether that is enough now.
@@ -80,33 +86,27 @@ impl<R: Runtime> Replica<R> {
     pub fn new(
         runtime: R,
         name: String,
-        topic_id: Uuid,
         log: Log<R::Disk>,
         min_insync_replicas: usize,
     ) -> Rc<Self> {
         let raft = Node::sole_voter(log.latest_epoch(), log.flushed_end(), min_insync_replicas);
-        let last_write = Cell::new(runtime.now());
         Rc::new(Self {
             name,
-            topic_id,
             runtime,
             log,
             raft: RefCell::new(raft),
             commits: RefCell::default(),
             watches: RefCell::default(),
             writing: Cell::new(false),
-            last_write,
+            bytes_appended: Cell::new(0),
+            bytes_tidied: Cell::new(0),
+            bytes_counted: Cell::new(0),
         })
     }
 
     /// `topic-partition`, for logs of the other kind.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The topic's id.
-    pub fn topic_id(&self) -> Uuid {
-        self.topic_id
     }
 
     /// The first offset that is not committed: nothing at or above it is served.
@@ -146,12 +146,18 @@ impl<R: Runtime> Replica<R> {
         if self.raft.borrow().role() == Role::Resigned {
             return Err(PartitionError::Ended);
         }
-        let now_ms = self.runtime.wall_clock_ms();
-        let appended = match self.log.append(batch, self.leader_epoch(), class, now_ms)? {
-            Appended::Queued { base_offset, last_offset } => (base_offset, last_offset),
-            Appended::Duplicate { base_offset, last_offset } => (base_offset, last_offset),
+        let batch = AppendBatch::new(batch).map_err(|e| PartitionError::Storage(e.to_string()))?;
+        let producer = batch.producer();
+        let checked = producer.map_or(SequenceCheck::Append, |p| self.log.check_producer(&p));
+        let (base_offset, last_offset) = match checked {
+            SequenceCheck::Append => self.enqueue(batch, class)?,
+            SequenceCheck::Duplicate {
+                base_offset,
+                last_offset,
+            } => (base_offset, last_offset),
+            SequenceCheck::OutOfOrder => return Err(PartitionError::OutOfOrderSequence),
+            SequenceCheck::InvalidEpoch => return Err(PartitionError::StaleProducerEpoch),
         };
-        let (base_offset, last_offset) = appended;
         let (sender, committed) = oneshot::channel();
         if last_offset < self.high_watermark() {
             // A duplicate of what is committed. Nobody can have dropped the receiver yet.
@@ -160,7 +166,23 @@ impl<R: Runtime> Replica<R> {
             self.commits.borrow_mut().push(last_offset + 1, sender);
         }
         self.write_queued();
-        Ok(Queued { base_offset, last_offset, committed })
+        Ok(Queued {
+            base_offset,
+            last_offset,
+            committed,
+        })
+    }
+
+    fn enqueue(
+        &self,
+        batch: AppendBatch,
+        class: AppendClass,
+    ) -> Result<(i64, i64), PartitionError> {
+        let bytes = batch.batch_bytes() as u64;
+        let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
+        let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
+        self.bytes_appended.set(self.bytes_appended.get() + bytes);
+        Ok((appended.base_offset, appended.last_offset))
     }
 
     /// Starts the task that writes what is queued, where it does not run. A task lives as long as something is queued: an idle partition has none.
@@ -182,7 +204,7 @@ impl<R: Runtime> Replica<R> {
     fn after_write(&self, written: Result<i64, StorageError>) {
         let input = match written {
             Ok(end_offset) => Input::Flushed { end_offset },
-            Err(error) if error.ends_the_log() => {
+            Err(error @ StorageError::Failed(_)) => {
                 tracing::error!(partition = self.name, %error, "the log has ended: nothing more is acknowledged before a restart");
                 Input::LogEnded
             }
@@ -199,11 +221,16 @@ impl<R: Runtime> Replica<R> {
     fn committed(&self, high_watermark: i64) {
         loop {
             // Taken out first: whoever is woken may append again.
-            let Some(waiter) = self.commits.borrow_mut().pop_committed(high_watermark) else { break };
+            let Some(waiter) = self.commits.borrow_mut().pop_committed(high_watermark) else {
+                break;
+            };
             let _ = waiter.send(Ok(()));
         }
-        let total = self.log.bytes_flushed();
-        let bytes = total - self.bytes_counted.replace(total);
+        let flushed = self
+            .bytes_appended
+            .get()
+            .saturating_sub(self.log.pending_bytes() as u64);
+        let bytes = flushed.saturating_sub(self.bytes_counted.replace(flushed));
         self.watches.borrow_mut().retain(|watch| watch.count(bytes));
     }
 
@@ -228,10 +255,21 @@ impl<R: Runtime> Replica<R> {
         Some(receiver)
     }
 
+    /// Completes when something at or beyond `offset` is committed; also when the log has ended, and nothing will be.
+    pub async fn committed_beyond(&self, offset: i64) {
+        if let Some(committed) = self.committed_to(offset + 1) {
+            // Either answer is one.
+            let _ = committed.await;
+        }
+    }
+
     /// Counts what is committed from now on for a watch, while the returned guard lives.
     pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
         let id = self.watches.borrow_mut().add(Rc::clone(watch));
-        Watching { replica: Rc::clone(self), id }
+        Watching {
+            replica: Rc::clone(self),
+            id,
+        }
     }
 
     /// The end of the log: the offset that the next record gets. What lies between the high watermark and this is on its way to the disk.
@@ -239,9 +277,88 @@ impl<R: Runtime> Replica<R> {
         self.log.end()
     }
 
-    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends (KIP-101).
+    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends, as clients see it: nothing ends beyond the high
+    /// watermark (KIP-101). `(-1, -1)` where the log knows no such epoch.
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
-        self.log.end_of_epoch(epoch)
+        let high_watermark = self.high_watermark();
+        if epoch == self.leader_epoch() {
+            return (epoch, high_watermark);
+        }
+        match self.log.end_of_epoch(epoch) {
+            Some(found) => (found.epoch, found.end_offset.min(high_watermark)),
+            None => (-1, -1),
+        }
+    }
+
+    /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them. Only what is flushed can be read.
+    pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
+        Ok(self
+            .log
+            .read_in_memory(offset, self.log.flushed_end(), bytes_max)
+            .await?)
+    }
+
+    /// Whether a segment is closed: whoever keeps the log short may write its live state again.
+    pub fn has_closed_segments(&self) -> bool {
+        self.log.segments().len() > 1
+    }
+
+    /// Moves the start of the log; durable when it returns. Gives the new start. An offset below the start changes nothing; one above
+    /// the high watermark is out of range.
+    pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
+        let (start, end) = (self.log_start(), self.high_watermark());
+        if to > end || to < 0 {
+            return Err(PartitionError::OutOfRange { start, end });
+        }
+        Ok(self.log.delete_records(to).await?)
+    }
+
+    /// To be called about once a second: writes a checkpoint where one is due, gives back the buffer of a log that took nothing since the
+    /// last call.
+    pub async fn tidy_up(&self) -> Result<(), PartitionError> {
+        if self.log.is_checkpoint_due() {
+            self.log.checkpoint().await?;
+        }
+        let appended = self.bytes_appended.get();
+        if self.bytes_tidied.replace(appended) == appended {
+            self.log.release_idle();
+        }
+        Ok(())
+    }
+
+    /// Deletes the segments that age and size allow; how many there were.
+    pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
+        let now_ms = self.runtime.wall_clock_ms();
+        Ok(self
+            .log
+            .apply_retention(now_ms, self.high_watermark())
+            .await?)
+    }
+
+    /// The producers that the log remembers.
+    pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
+        self.log.producers()
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.log.size_bytes()
+    }
+
+    /// Takes other options from now on.
+    pub fn set_options(&self, options: LogOptions) {
+        self.log.set_options(options);
+    }
+
+    /// Writes what is queued and closes the log in order: it needs no recovery.
+    pub async fn close(&self) -> Result<(), PartitionError> {
+        Ok(self.log.close().await?)
+    }
+
+    /// Removes the log from the disk. Reads under way end as they would have.
+    pub async fn remove(&self) -> Result<(), PartitionError> {
+        self.refuse_queued(&PartitionError::Unknown);
+        Ok(self.log.clone().remove().await?)
     }
 }
 

@@ -45,12 +45,10 @@ pub struct ReadFrom {
 /// What a read found.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Batches, from the one that holds the offset on; the last may be cut off.
+    /// Batches, from the one that holds the offset on; all whole.
     pub parts: Vec<Part>,
     /// Their length in bytes.
     pub bytes: usize,
-    /// The length of the first of them.
-    pub first_batch_bytes: usize,
     /// The first offset that is not committed.
     pub high_watermark: i64,
     /// The first offset of the log.

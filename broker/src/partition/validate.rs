@@ -127,7 +127,9 @@ pub fn validate(
         return Err(Rejection::BaseOffset(batch.base_offset()));
     }
     batch.check_producer_rules().map_err(Rejection::Header)?;
-    let codec = batch.codec().map_err(|codec| Rejection::Header(ProducerRuleError::Codec(codec)))?;
+    let codec = batch
+        .codec()
+        .map_err(|codec| Rejection::Header(ProducerRuleError::Codec(codec)))?;
     if codec == Codec::Zstd && produce_version < 7 {
         return Err(Rejection::CodecTooNew);
     }
@@ -169,7 +171,9 @@ fn check_timestamps(
     rules: &AppendRules,
     now_ms: i64,
 ) -> Result<(), Rejection> {
-    let Some(lowest) = facts.min_timestamp else { return Ok(()) };
+    let Some(lowest) = facts.min_timestamp else {
+        return Ok(());
+    };
     let earliest = now_ms.saturating_sub(rules.timestamp_before_max_ms);
     let latest = now_ms.saturating_add(rules.timestamp_after_max_ms);
     if earliest <= lowest && facts.max_timestamp <= latest {
@@ -178,10 +182,19 @@ fn check_timestamps(
     // Which record it was is looked up only now that there is one.
     let timestamps = record::records(payload, batch.record_count())
         .flatten()
-        .map(|record| batch.base_timestamp().saturating_add(record.timestamp_delta));
+        .map(|record| {
+            batch
+                .base_timestamp()
+                .saturating_add(record.timestamp_delta)
+        });
     for (index, timestamp) in (0..).zip(timestamps) {
         if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
-            return Err(Rejection::Timestamp { index, timestamp, earliest, latest });
+            return Err(Rejection::Timestamp {
+                index,
+                timestamp,
+                earliest,
+                latest,
+            });
         }
     }
     Ok(())

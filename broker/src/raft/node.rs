@@ -25,7 +25,11 @@ pub struct Node {
 impl Node {
     /// The node of a group whose only voter is this replica. It leads at once, at an epoch above all that its log holds (`last_epoch`: that
     /// of the last batch, if any), and everything that is flushed is committed.
-    pub fn sole_voter(last_epoch: Option<i32>, flushed_end: i64, min_insync_replicas: usize) -> Self {
+    pub fn sole_voter(
+        last_epoch: Option<i32>,
+        flushed_end: i64,
+        min_insync_replicas: usize,
+    ) -> Self {
         let epoch = last_epoch.map_or(0, |epoch| epoch.saturating_add(1));
         assert!(epoch >= 0, "an epoch in the log is below -1");
         Self {
@@ -72,7 +76,10 @@ impl Node {
         if committed <= self.high_watermark {
             return None;
         }
-        assert!(committed <= self.flushed_end, "committed beyond what is flushed here");
+        assert!(
+            committed <= self.flushed_end,
+            "committed beyond what is flushed here"
+        );
         self.high_watermark = committed;
         Some(Action::HighWatermark { offset: committed })
     }
@@ -85,7 +92,10 @@ mod tests {
     #[test]
     fn a_sole_voter_leads_above_its_log_and_commits_what_is_flushed() {
         let mut node = Node::sole_voter(Some(4), 10, 1);
-        assert_eq!((node.role(), node.epoch(), node.high_watermark()), (Role::Leader, 5, 10));
+        assert_eq!(
+            (node.role(), node.epoch(), node.high_watermark()),
+            (Role::Leader, 5, 10)
+        );
         assert_eq!(node.step(Input::Flushed { end_offset: 10 }), None);
         let advanced = node.step(Input::Flushed { end_offset: 12 });
         assert_eq!(advanced, Some(Action::HighWatermark { offset: 12 }));

@@ -11,6 +11,7 @@
 
 mod admin;
 mod expiry;
+mod golden;
 mod joining;
 mod leaving;
 mod offsets;
