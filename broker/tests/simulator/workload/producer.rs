@@ -155,10 +155,11 @@ impl Producer<'_> {
 
     async fn step(&mut self) -> Result<(), CallError> {
         let room = self.in_flight.len() < self.workload.swarm.in_flight_max;
-        if room && !self.rewinding {
-            if let Some(number) = self.next_batch() {
-                return self.send(number).await;
-            }
+        if room
+            && !self.rewinding
+            && let Some(number) = self.next_batch()
+        {
+            return self.send(number).await;
         }
         if self.in_flight.is_empty() {
             if std::mem::take(&mut self.rewinding) {
@@ -263,7 +264,10 @@ impl Producer<'_> {
                 self.life.unacknowledged.remove(&number);
             }
             Verdict::Forgotten => {
-                self.workload.simulation.executor().note("a producer begins anew");
+                self.workload
+                    .simulation
+                    .executor()
+                    .note("a producer begins anew");
                 self.begin().await;
             }
         }
@@ -277,9 +281,15 @@ impl Producer<'_> {
             violation(format!("{name}: {} topics for one", body.responses.len()))
         };
         let [partition] = &topic.partition_responses[..] else {
-            violation(format!("{name}: {} partitions", topic.partition_responses.len()))
+            violation(format!(
+                "{name}: {} partitions",
+                topic.partition_responses.len()
+            ))
         };
-        promise!(partition.index == index, "{name}: another partition answers");
+        promise!(
+            partition.index == index,
+            "{name}: another partition answers"
+        );
         partition.clone()
     }
 
