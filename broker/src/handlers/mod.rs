@@ -25,6 +25,7 @@ mod by_name;
 pub mod context;
 mod errors;
 mod group;
+mod topology;
 
 /// What a handler answers.
 pub enum Reply<A> {
