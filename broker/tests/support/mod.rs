@@ -84,6 +84,7 @@ impl Broker {
         let directory = directory();
         let mut broker = Self::new(options, &directory.path().join("data"));
         broker._directory = Some(directory);
+        fs::create_dir(&broker.data).expect("a directory for the data");
         broker.run();
         broker
     }
@@ -176,7 +177,7 @@ impl Broker {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if line.contains(READY) {
                     // Nobody waits any more when it says so a second time.
-                    drop(sender.send(()));
+                    let _sent = sender.send(());
                 }
                 keep(line);
             }
