@@ -271,7 +271,8 @@ impl Writer {
         self.i16(code.0);
     }
 
-    /// The first error code written, or NONE: what a count of failed requests wants to know of an answer.
+    /// The first error code written, or NONE: what a count of failed requests wants to know of an
+    /// answer.
     pub fn first_error(&self) -> ErrorCode {
         self.first_error
     }

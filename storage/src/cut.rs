@@ -134,7 +134,7 @@ impl<D: Disk> LogInner<D> {
         file.set_len(position)
             .await
             .map_err(StorageError::from_write)?;
-        file.sync().await.map_err(StorageError::from_write)
+        file.sync().await.map_err(StorageError::from_sync)
     }
 
     /// Puts what recovery finds in place of the state.
@@ -326,7 +326,7 @@ impl<D: Disk> LogInner<D> {
         }
         if !going.is_empty() {
             let synced = self.environment.disk.sync_dir(&self.directory).await;
-            synced.map_err(StorageError::from_write)?;
+            synced.map_err(StorageError::from_sync)?;
         }
         Ok(())
     }
@@ -423,7 +423,7 @@ pub(crate) async fn remove_directory<D: Disk>(
     let deleted = layout::deleted_directory(directory, note.topic_id);
     let renamed = disk.rename(directory, &deleted).await;
     renamed.map_err(StorageError::from_write)?;
-    disk.sync_dir("").await.map_err(StorageError::from_write)?;
+    disk.sync_dir("").await.map_err(StorageError::from_sync)?;
     remove_tree(disk, &deleted).await
 }
 

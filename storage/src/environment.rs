@@ -123,6 +123,11 @@ impl<D: Disk> LogEnvironment<D> {
         })
     }
 
+    /// The data directory.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// Hears events from now on.
     pub fn on_event(&self, reporter: impl Fn(&StorageEvent) + 'static) {
         *self.reporter.borrow_mut() = Some(Rc::new(reporter));

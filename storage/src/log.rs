@@ -16,7 +16,7 @@ use crate::cut::{facts, remove_directory, remove_tree};
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::header::AppendBatches;
-use crate::io::Disk;
+use crate::io::{Disk, IoError, IoResult};
 use crate::layout::{self, DirectoryKind};
 use crate::leader_epochs::{EpochEnd, LeaderEpochs};
 use crate::log_checkpoint::LogCheckpoint;
@@ -580,7 +580,7 @@ async fn make_directory<D: Disk>(
     disk: &D,
     directory: &str,
     checkpoint: &LogCheckpoint,
-) -> crate::io::IoResult<()> {
+) -> IoResult<()> {
     let new = layout::new_directory(directory, checkpoint.topic_id);
     disk.create_dir(&new).await?;
     let metadata = layout::partition_metadata(checkpoint.topic_id);
@@ -590,9 +590,14 @@ async fn make_directory<D: Disk>(
     write_new(disk, &path, &[], Tail::Padded).await?;
     let path = format!("{new}/{}", layout::CHECKPOINT);
     write_new(disk, &path, &checkpoint.encode(), Tail::Padded).await?;
-    disk.sync_dir(&new).await?;
+    disk.sync_dir(&new).await.map_err(IoError::of_sync)?;
     disk.rename(&new, directory).await?;
-    disk.sync_dir("").await
+    if let Err(error) = disk.sync_dir("").await {
+        // Whether the name survives is not known: nobody shall find it, and write there.
+        disk.rename(directory, &new).await?;
+        return Err(error.of_sync());
+    }
+    Ok(())
 }
 
 /// The directories of all partitions, sorted.

@@ -425,7 +425,7 @@ impl<D: Disk> Recovery<'_, D> {
                 end: end.next_offset,
             });
         }
-        file.sync().await.map_err(StorageError::from_write)
+        file.sync().await.map_err(StorageError::from_sync)
     }
 
     /// Removes segments with their indexes, newest first; durable once this returns.
@@ -441,7 +441,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         if any {
             let synced = disk.sync_dir(&self.directory).await;
-            synced.map_err(StorageError::from_write)?;
+            synced.map_err(StorageError::from_sync)?;
         }
         Ok(())
     }

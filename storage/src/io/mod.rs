@@ -65,6 +65,16 @@ pub struct IoError {
     pub message: String,
 }
 
+impl IoError {
+    /// The error of a sync: whatever it says, nothing is known to be durable any more.
+    pub(crate) fn of_sync(self) -> Self {
+        Self {
+            kind: IoErrorKind::Failed,
+            ..self
+        }
+    }
+}
+
 /// Result of an I/O call.
 pub type IoResult<T> = Result<T, IoError>;
 

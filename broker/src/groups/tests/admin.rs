@@ -4,7 +4,7 @@ use vltava_protocol::messages::describe_groups::DescribedGroup;
 use vltava_protocol::types::Uuid;
 
 use super::*;
-use crate::groups::ListGroups;
+use crate::groups::describe::ListGroups;
 
 const NOBODY: Str = Str::EMPTY;
 

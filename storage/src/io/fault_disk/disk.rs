@@ -162,6 +162,12 @@ impl FaultDisk {
         self.lock().faults.clear();
     }
 
+    /// Whether the machine has stopped.
+    pub fn is_down(&self) -> bool {
+        let state = self.lock();
+        state.is_down || state.boot != self.boot
+    }
+
     /// Changing operations so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
