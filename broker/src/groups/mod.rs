@@ -1,9 +1,9 @@
 //! Groups: who reads what, and how far it has read. A pure room.
 //!
-//! One [`machine::GroupMachine`] lives over each partition of `__consumer_offsets`, on the shard
+//! One [`GroupMachine`] lives over each partition of `__consumer_offsets`, on the shard
 //! that owns the partition, in the view of its leader: `coordinator::host` runs it. Its
-//! [`state::State`] is what the records say (generations that were stable, or empty; committed
-//! offsets), in Kafka's own format; its [`session::Session`] is what no record holds: members that
+//! [`State`] is what the records say (generations that were stable, or empty; committed
+//! offsets), in Kafka's own format; its [`Session`] is what no record holds: members that
 //! join, sessions, parked requests.
 //!
 //! | file | subject |
@@ -45,11 +45,18 @@ mod member;
 mod offsets;
 pub mod options;
 mod records;
-pub mod session;
+mod session;
 mod snapshot;
-pub mod state;
+mod state;
 mod subscription;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod work;
+
+pub use describe::{GroupListing, ListGroups};
+pub use join::Join;
+pub use machine::{Client, GroupMachine, Input, Reply, Timer};
+pub use options::Options;
+pub use session::Session;
+pub use state::{CommittedOffset, State};

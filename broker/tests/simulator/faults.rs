@@ -193,9 +193,18 @@ fn draw_node_settings(random: &mut Random) -> Vec<(&'static str, String)> {
     let write_bytes_max = random.mostly_small(64 * 1024..=1024 * 1024);
     vec![
         ("write.max.bytes", write_bytes_max.to_string()),
-        ("offsets.topic.num.partitions", random.between(1..=3).to_string()),
-        ("group.initial.rebalance.delay.ms", random.between(0..=3000).to_string()),
-        ("disk.reserve.bytes", random.between(0..=100_000).to_string()),
+        (
+            "offsets.topic.num.partitions",
+            random.between(1..=3).to_string(),
+        ),
+        (
+            "group.initial.rebalance.delay.ms",
+            random.between(0..=3000).to_string(),
+        ),
+        (
+            "disk.reserve.bytes",
+            random.between(0..=100_000).to_string(),
+        ),
     ]
 }
 
@@ -341,7 +350,12 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
         }
         Trouble::FullDisk => {
             let disk = cluster.disk();
-            let used: usize = disk.files().iter().filter_map(|path| disk.content(path)).map(|c| c.len()).sum();
+            let used: usize = disk
+                .files()
+                .iter()
+                .filter_map(|path| disk.content(path))
+                .map(|c| c.len())
+                .sum();
             disk.set_capacity(used as u64 + random.mostly_small(0..=1_000_000));
             sleep_ms(random, 100..=20_000).await;
             disk.set_capacity(DISK_BYTES);

@@ -75,9 +75,12 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     if let Some(name) = &arguments.scenario {
         for scenario in scenarios::all().filter(|scenario| name == "all" || scenario.name == name) {
-            tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
-                (scenario.run)(scenario.seed, sink(&arguments))
-            });
+            tally.run(
+                &format!("scenario {}", scenario.name),
+                scenario.seed,
+                false,
+                |_| (scenario.run)(scenario.seed, sink(&arguments)),
+            );
         }
         return tally.close();
     }
@@ -99,9 +102,12 @@ fn sink(arguments: &Arguments) -> Option<TraceSink> {
 fn run_budget(arguments: &Arguments, tally: &mut Tally) {
     let began = now();
     for scenario in scenarios::all() {
-        tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
-            (scenario.run)(scenario.seed, None)
-        });
+        tally.run(
+            &format!("scenario {}", scenario.name),
+            scenario.seed,
+            false,
+            |_| (scenario.run)(scenario.seed, None),
+        );
     }
     for seed in kept_seeds() {
         tally.run("kept seed", seed, false, |_| run_seed(seed, None));
@@ -117,7 +123,10 @@ fn run_budget(arguments: &Arguments, tally: &mut Tally) {
         u64::MAX => format!("{} seconds", arguments.seconds.unwrap_or(0)),
         seeds => format!("{seeds} seeds"),
     };
-    say(&format!("new seeds from {first}, {limit}, commit {}", commit()));
+    say(&format!(
+        "new seeds from {first}, {limit}, commit {}",
+        commit()
+    ));
     for number in 0..seeds_max {
         let is_over = seconds.is_some_and(|seconds| began.elapsed() >= seconds);
         if is_over || (tally.failed() && !arguments.keep_going) {
@@ -175,7 +184,11 @@ impl Tally {
             took.as_millis()
         ));
         if let Some(failure) = failure {
-            say(&format!("  {failure:?}\n  commit {}\n{}", commit(), Swarm::new(seed)));
+            say(&format!(
+                "  {failure:?}\n  commit {}\n{}",
+                commit(),
+                Swarm::new(seed)
+            ));
             say(&format!(
                 "  repeat: cargo test -p vltava --features simulator --test simulator -- \
                  --seed {seed} --trace"

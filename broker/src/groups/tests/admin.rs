@@ -4,7 +4,7 @@ use vltava_protocol::messages::describe_groups::DescribedGroup;
 use vltava_protocol::types::Uuid;
 
 use super::*;
-use crate::groups::describe::ListGroups;
+use crate::groups::ListGroups;
 
 const NOBODY: Str = Str::EMPTY;
 

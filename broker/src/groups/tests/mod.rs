@@ -45,11 +45,7 @@ use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket, TimerChange};
 
 use super::deletion::Deletion;
 use super::group::{Group, Phase};
-use super::join::Join;
-use super::machine::{Client, GroupMachine, Input, Reply, Timer};
-use super::options::Options;
-use super::session::Session;
-use super::state::State;
+use super::{Client, GroupMachine, Input, Join, Options, Reply, Session, State, Timer};
 
 /// What a join asks for; the rest is as [`ask`] has it.
 #[derive(Clone, Debug)]

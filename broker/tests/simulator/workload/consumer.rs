@@ -52,12 +52,14 @@ pub async fn fetch(
         .map(|&index| (index, offsets.high_watermark(&key(topic, index))))
         .collect();
     drop(offsets);
-    let partitions = positions.iter().map(|(&partition, &fetch_offset)| FetchPartition {
-        partition,
-        fetch_offset,
-        partition_max_bytes: bytes_max,
-        ..FetchPartition::default()
-    });
+    let partitions = positions
+        .iter()
+        .map(|(&partition, &fetch_offset)| FetchPartition {
+            partition,
+            fetch_offset,
+            partition_max_bytes: bytes_max,
+            ..FetchPartition::default()
+        });
     let partitions: Vec<FetchPartition> = partitions.collect();
     let make = |version| FetchRequest {
         max_wait_ms,
@@ -84,14 +86,26 @@ pub async fn fetch(
         client.name,
         error.name()
     );
-    let data = answer.responses.iter().flat_map(|topic: &FetchableTopicResponse| &topic.partitions);
+    let data = answer
+        .responses
+        .iter()
+        .flat_map(|topic: &FetchableTopicResponse| &topic.partitions);
     let taken = data.filter_map(|data| {
         let position = positions.get(&data.partition_index);
         let Some(&position) = position else {
-            violation(format!("{}: a partition that was not asked for", client.name))
+            violation(format!(
+                "{}: a partition that was not asked for",
+                client.name
+            ))
         };
         let partition = key(topic, data.partition_index);
-        take_partition(workload, &partition, position, floors[&data.partition_index], data)
+        take_partition(
+            workload,
+            &partition,
+            position,
+            floors[&data.partition_index],
+            data,
+        )
     });
     Ok(taken.collect())
 }
@@ -118,7 +132,10 @@ fn take_partition(
     }
     let checkers = &workload.checkers;
     let told = data.high_watermark;
-    checkers.offsets.borrow_mut().check_high_watermark(partition, floor, told);
+    checkers
+        .offsets
+        .borrow_mut()
+        .check_high_watermark(partition, floor, told);
     let records = data.records.as_ref().and_then(|records| records.to_bytes());
     let bytes = records.unwrap_or_default();
     let (records, next) = records::take_in(checkers, partition, position, told, &bytes);
@@ -216,8 +233,10 @@ pub async fn read_through(workload: &Workload, client: &mut Client) -> ReadThrou
     for topic in workload.topics.iter() {
         let ends = loop {
             let ends = list_end(workload, client, topic).await.unwrap_or_default();
-            let known: BTreeMap<i32, i64> =
-                ends.iter().filter_map(|(&index, &end)| Some((index, end?))).collect();
+            let known: BTreeMap<i32, i64> = ends
+                .iter()
+                .filter_map(|(&index, &end)| Some((index, end?)))
+                .collect();
             if known.len() == topic.partitions.unsigned_abs() as usize {
                 break known;
             }
@@ -239,7 +258,10 @@ pub async fn read_through(workload: &Workload, client: &mut Client) -> ReadThrou
             }
             for fetched in fetched {
                 positions.insert(fetched.partition.1, fetched.next);
-                whole.entry(fetched.partition).or_default().extend(fetched.records);
+                whole
+                    .entry(fetched.partition)
+                    .or_default()
+                    .extend(fetched.records);
             }
         }
     }

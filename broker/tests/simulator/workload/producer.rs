@@ -263,7 +263,10 @@ impl Producer<'_> {
                 self.life.unacknowledged.remove(&number);
             }
             Verdict::Forgotten => {
-                self.workload.simulation.executor().note("a producer begins anew");
+                self.workload
+                    .simulation
+                    .executor()
+                    .note("a producer begins anew");
                 self.begin().await;
             }
         }
@@ -277,9 +280,15 @@ impl Producer<'_> {
             violation(format!("{name}: {} topics for one", body.responses.len()))
         };
         let [partition] = &topic.partition_responses[..] else {
-            violation(format!("{name}: {} partitions", topic.partition_responses.len()))
+            violation(format!(
+                "{name}: {} partitions",
+                topic.partition_responses.len()
+            ))
         };
-        promise!(partition.index == index, "{name}: another partition answers");
+        promise!(
+            partition.index == index,
+            "{name}: another partition answers"
+        );
         partition.clone()
     }
 

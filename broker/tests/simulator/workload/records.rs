@@ -30,7 +30,11 @@ fn value(id: RecordId, len: usize) -> Vec<u8> {
 
 /// What follows the id in a value, in pieces.
 fn filler(id: RecordId) -> impl Iterator<Item = [u8; 8]> {
-    (0u64..).map(move |piece| (id.0 ^ piece).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+    (0u64..).map(move |piece| {
+        (id.0 ^ piece)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .to_be_bytes()
+    })
 }
 
 /// A batch of records with these ids; each value has up to `bytes_max` bytes beside its id.
@@ -119,12 +123,18 @@ fn unpack(partition: &Partition, batch: &Batch<'_>) -> Vec<(i64, RecordId)> {
         let offset = at + i64::from(record.offset_delta);
         let value = record.value.unwrap_or_default();
         let Some((id, rest)) = value.split_first_chunk::<8>() else {
-            violation(format!("{partition:?}@{offset}: a record of {} bytes", value.len()))
+            violation(format!(
+                "{partition:?}@{offset}: a record of {} bytes",
+                value.len()
+            ))
         };
         let id = RecordId(u64::from_be_bytes(*id));
         let mut pieces = rest.chunks(8).zip(filler(id));
         let whole = pieces.all(|(found, written)| *found == written[..found.len()]);
-        promise!(whole, "{partition:?}@{offset}: {id:?} is not what was written");
+        promise!(
+            whole,
+            "{partition:?}@{offset}: {id:?} is not what was written"
+        );
         ids.push((offset, id));
     }
     ids
