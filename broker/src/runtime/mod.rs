@@ -6,18 +6,22 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
+mod blocking;
 pub mod calls;
 mod file;
 mod machine;
 pub mod mesh;
 mod recorder;
+mod remote;
 mod request;
 mod ring;
 mod socket;
 pub mod sync;
 mod system;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::future::Future;
 use std::io;
