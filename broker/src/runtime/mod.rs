@@ -7,14 +7,16 @@
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
 mod blocking;
-pub mod calls;
 mod file;
+pub mod jobs;
 mod machine;
 pub mod mesh;
 mod recorder;
 mod remote;
 mod request;
 mod ring;
+#[cfg(feature = "simulator")]
+pub mod sim;
 mod socket;
 pub mod sync;
 mod system;

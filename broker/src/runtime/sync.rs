@@ -51,6 +51,42 @@ impl Event {
     }
 }
 
+/// Something that happens once. A clone is the same latch.
+#[derive(Clone, Debug, Default)]
+pub struct Latch {
+    is_set: Rc<Cell<bool>>,
+    event: Event,
+}
+
+impl Latch {
+    /// It has happened.
+    pub fn set(&self) {
+        if !self.is_set.replace(true) {
+            self.event.notify();
+        }
+    }
+
+    /// It has not happened, after all: what was true ended.
+    pub fn reset(&self) {
+        self.is_set.set(false);
+    }
+
+    /// Whether it has happened.
+    pub fn is_set(&self) -> bool {
+        self.is_set.get()
+    }
+
+    /// Completes when it has happened.
+    pub async fn wait(&self) {
+        while !self.is_set() {
+            let happened = self.event.listen();
+            if !self.is_set() {
+                happened.await;
+            }
+        }
+    }
+}
+
 /// Waits for an [`Event`].
 #[derive(Debug)]
 #[must_use = "a listener waits only when it is awaited"]

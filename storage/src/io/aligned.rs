@@ -160,6 +160,7 @@ impl AsRef<[u8]> for Filled {
 }
 
 /// Whole blocks of a buffer on their way to a disk; keeps the memory alive until the disk is done with it.
+#[derive(Clone)]
 pub struct AlignedBlocks {
     memory: Arc<Memory>,
     range: Range<usize>,

@@ -5,6 +5,8 @@
 //! after a crash. Paths are relative to the disk's root (the data directory) and use `/`.
 
 mod aligned;
+#[cfg(any(test, feature = "simulator"))]
+pub mod fault_disk;
 
 use std::any::Any;
 use std::sync::Arc;

@@ -1,0 +1,4 @@
+//! The commands of `vltava`.
+
+pub mod logging;
+pub mod serve;

@@ -1,0 +1,389 @@
+//! Group commit: what was appended goes to disk in one write for all that waits; and the roll from one segment to the next.
+//!
+//! Order of a write: roll if the next batch begins a segment; allocate space (here a full disk is met, before any byte); copy into the
+//! buffer; write with data sync; only then is anything acknowledged. Order of a roll: the closing file is cut to its length and synced; its
+//! indexes and the snapshot of producers are written; the new file's name is synced; the checkpoint that knows both is written.
+
+use std::rc::Rc;
+
+use crate::append_queue::{RollPoint, TailBuffer, Write, block_start};
+use crate::checkpoint::{Tail, replace};
+use crate::error::{Corruption, StorageError, StorageResult};
+use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
+use crate::layout;
+use crate::segment::Segment;
+use crate::state::{Capture, LogInner, Place};
+
+/// The first space a log takes.
+const ALLOCATE_BYTES_MIN: u64 = 16 << 10;
+/// The most it takes at once.
+const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
+/// A checkpoint is not written for less log than this.
+const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
+/// Snapshots of producers kept on disk.
+const SNAPSHOTS_KEPT: usize = 2;
+
+impl<D: Disk> LogInner<D> {
+    /// Writes the next batches that wait, as many as one write takes. The new flushed end.
+    pub(crate) async fn write_pending(&self) -> StorageResult<i64> {
+        let _writer = self.writer.lock().await;
+        let write = match self.prepare_write().await {
+            Ok(Some(write)) => write,
+            Ok(None) => return Ok(self.state.borrow().flushed_end()),
+            Err(error) => {
+                let error = self.fail(error);
+                self.take_back(Vec::new());
+                return Err(error);
+            }
+        };
+        match self.perform(&write).await {
+            Ok(()) => Ok(self.finish(write)),
+            Err(error) => Err(self.write_failed(write, error).await),
+        }
+    }
+
+    async fn prepare_write(&self) -> StorageResult<Option<Write>> {
+        self.state.borrow().check_open()?;
+        let roll = self.state.borrow_mut().queue.next_roll();
+        if let Some(roll) = roll {
+            self.roll(*roll).await?;
+        }
+        let write_bytes_max = self.environment.options.write_bytes_max;
+        let (end, has_room, is_empty) = {
+            let state = self.state.borrow();
+            let (_, run) = state.queue.next_bytes(write_bytes_max);
+            let end = state.active.flushed.get().position + run as u64;
+            (end, state.queue.has_room(), state.queue.is_empty())
+        };
+        if is_empty {
+            return Ok(None);
+        }
+        self.make_space(end).await?;
+        if !has_room {
+            self.make_room().await?;
+        }
+        Ok(self.state.borrow_mut().queue.gather(write_bytes_max))
+    }
+
+    /// Allocates up to `end` of the active file, and ahead of it. A full disk changes nothing.
+    async fn make_space(&self, end: u64) -> StorageResult<()> {
+        let (active, allocated, segment_bytes) = {
+            let state = self.state.borrow();
+            let active = Rc::clone(&state.active);
+            (active, state.allocated, state.options.segment_bytes)
+        };
+        let block = BLOCK_BYTES as u64;
+        let needed = end.next_multiple_of(block);
+        if needed <= allocated {
+            return Ok(());
+        }
+        let ahead = (2 * allocated).min(allocated + ALLOCATE_BYTES_MAX);
+        let ahead = ahead.max(ALLOCATE_BYTES_MIN).min(segment_bytes);
+        let wanted = ahead.max(needed).next_multiple_of(block);
+        let file = active.file(&self.environment.disk).await?;
+        let mut target = wanted;
+        let mut result = file.allocate(allocated, target - allocated).await;
+        let is_full = |error: &crate::io::IoError| error.kind == IoErrorKind::Full;
+        if result.as_ref().is_err_and(is_full) && needed < wanted {
+            target = needed;
+            result = file.allocate(allocated, target - allocated).await;
+        }
+        result.map_err(StorageError::from_write)?;
+        self.environment.take_space(target - allocated);
+        self.state.borrow_mut().allocated = target;
+        Ok(())
+    }
+
+    /// A new buffer, beginning with what the last block on disk holds.
+    async fn make_room(&self) -> StorageResult<()> {
+        let cursor = self.state.borrow().active.flushed.get();
+        let from = block_start(cursor.position);
+        let prefix_len = usize::try_from(cursor.position - from).unwrap_or(0);
+        let held = {
+            let state = self.state.borrow();
+            state.queue.buffer.as_ref().map(TailBuffer::last_block)
+        };
+        let prefix = match held {
+            Some(held) => held,
+            None if prefix_len == 0 => bytes::Bytes::new(),
+            None => self.read_last_block(from, prefix_len).await?,
+        };
+        self.retire_buffer(true);
+        let options = &self.environment.options;
+        let mut state = self.state.borrow_mut();
+        let (_, run) = state.queue.next_bytes(options.write_bytes_max);
+        let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
+        let capacity = state.queue.buffer_bytes(prefix.len(), run, min, max);
+        let buffer = TailBuffer::new(cursor.position, &prefix, capacity);
+        let capacity = buffer.capacity();
+        state.queue.buffer = Some(buffer);
+        drop(state);
+        self.environment.cache.begin_buffer(capacity);
+        Ok(())
+    }
+
+    /// What the last block holds, from disk. It is written again with what follows, so it must be what was written.
+    async fn read_last_block(&self, from: u64, len: usize) -> StorageResult<bytes::Bytes> {
+        let (active, expected) = {
+            let state = self.state.borrow();
+            (Rc::clone(&state.active), state.last_block_crc)
+        };
+        let file = active.file(&self.environment.disk).await?;
+        let bytes = file.read_at(from, len).await;
+        let bytes = bytes.map_err(StorageError::from_read)?;
+        if bytes.len() == len && expected.is_none_or(|crc| crc == crc32c::crc32c(&bytes)) {
+            return Ok(bytes);
+        }
+        Err(StorageError::Corrupt(Corruption {
+            path: active.log_path(),
+            position: from,
+            offset: active.flushed.get().next_offset,
+            what: "its last block is not what was written".to_owned(),
+        }))
+    }
+
+    async fn perform(&self, write: &Write) -> StorageResult<()> {
+        let active = Rc::clone(&self.state.borrow().active);
+        let file = active.file(&self.environment.disk).await?;
+        for (blocks, position) in &write.pieces {
+            let written = file
+                .write_at(blocks.clone(), *position, Durability::Flushed)
+                .await;
+            written.map_err(StorageError::from_write)?;
+        }
+        Ok(())
+    }
+
+    /// All of the write is on disk.
+    fn finish(&self, write: Write) -> i64 {
+        let mut state = self.state.borrow_mut();
+        state.queue.finish();
+        let active = Rc::clone(&state.active);
+        for queued in &write.batches {
+            active.flushed.set(queued.after);
+            let entries = queued.entries;
+            entries
+                .offset
+                .into_iter()
+                .for_each(|entry| active.offsets.push(entry));
+            entries
+                .time
+                .into_iter()
+                .for_each(|entry| active.times.push(entry));
+        }
+        let cursor = active.flushed.get();
+        state.remember_place(Place {
+            segment: cursor.base_offset,
+            position: cursor.position,
+            after: cursor.next_offset - 1,
+            until: cursor.next_offset,
+        });
+        let generation = state.generation;
+        drop(state);
+        let environment = &self.environment;
+        environment.note_flushed(&self.note, generation, cursor.next_offset);
+        cursor.next_offset
+    }
+
+    /// The write failed. Without space a part of it may be in the file all the same: that is cut away, durably, before anything
+    /// else is written there.
+    async fn write_failed(&self, write: Write, error: StorageError) -> StorageError {
+        let error = self.fail(error);
+        self.take_back(write.batches);
+        self.retire_buffer(true);
+        if matches!(error, StorageError::Full(_)) {
+            let active = Rc::clone(&self.state.borrow().active);
+            if let Err(cut) = self.cut_active(&active).await {
+                return self.fail(cut);
+            }
+        }
+        error
+    }
+
+    /// Makes the active file end with its last flushed batch, durably.
+    pub(crate) async fn cut_active(&self, active: &Rc<Segment<D>>) -> StorageResult<()> {
+        let file = active.file(&self.environment.disk).await?;
+        let position = active.flushed.get().position;
+        let failed = |error| StorageError::Failed(error);
+        file.set_len(position).await.map_err(failed)?;
+        file.sync().await.map_err(failed)?;
+        self.state.borrow_mut().allocated = position;
+        Ok(())
+    }
+
+    /// Closes the active segment and begins the next. The caller holds `writer`. May be repeated where it failed for want of space.
+    pub(crate) async fn roll(&self, point: RollPoint) -> StorageResult<()> {
+        let _files = self.files.lock().await;
+        let disk = &self.environment.disk;
+        let closing = Rc::clone(&self.state.borrow().active);
+        self.cut_active(&closing).await?;
+        closing.seal_time_index();
+        closing.save_indexes(disk, true).await?;
+        let offset = point.cursor.base_offset;
+        self.write_snapshot(offset, point.snapshot.as_deref())
+            .await?;
+        let next = Segment::new(Rc::clone(&self.directory), point.cursor, false, (0, 0));
+        let path = next.log_path();
+        let created = match disk.open(&path, OpenMode::Create).await {
+            Err(error) if error.kind == IoErrorKind::AlreadyExists => {
+                // Left by a roll that found no space.
+                let removed = disk.remove_file(&path).await;
+                removed.map_err(StorageError::from_write)?;
+                disk.open(&path, OpenMode::Create).await
+            }
+            created => created,
+        };
+        next.set_file(created.map_err(StorageError::from_write)?);
+        let synced = disk.sync_dir(&self.directory).await;
+        synced.map_err(StorageError::from_write)?;
+        let epochs = {
+            let state = self.state.borrow();
+            let mut epochs = state.epochs.clone();
+            epochs.truncate(offset);
+            epochs
+        };
+        self.write_epochs(&epochs).await?;
+        let capture = Capture {
+            cursor: point.cursor,
+            snapshot: None,
+            epochs,
+        };
+        let snapshot = point.snapshot.map(|_| offset);
+        self.write_checkpoint(&capture, snapshot).await?;
+        self.retire_buffer(true);
+        closing.is_closed.set(true);
+        self.environment.opened(&closing);
+        let next = Rc::new(next);
+        let mut state = self.state.borrow_mut();
+        state.segments.insert(offset, Rc::clone(&next));
+        state.active = next;
+        state.allocated = 0;
+        state.last_block_crc = None;
+        state.capture = None;
+        Ok(())
+    }
+
+    /// Whether enough was written since the last checkpoint for another: an eighth of the active segment.
+    pub(crate) fn is_checkpoint_due(&self) -> bool {
+        let state = self.state.borrow();
+        let flushed = state.active.flushed.get();
+        let proved = state.proved;
+        if state.ended.is_some() || flushed.base_offset != proved.base_offset {
+            return false;
+        }
+        let enough = CHECKPOINT_BYTES_MIN
+            .max(flushed.position / 8)
+            .max(16 * state.snapshot_bytes as u64);
+        flushed.position - proved.position >= enough
+    }
+
+    /// Writes a checkpoint of the log's present end. False where that end is not flushed yet: call again.
+    pub(crate) async fn checkpoint(&self) -> StorageResult<bool> {
+        let _files = self.files.lock().await;
+        self.state.borrow().check_open()?;
+        let capture = {
+            let mut state = self.state.borrow_mut();
+            let capture = match state.capture.take() {
+                Some(capture) => capture,
+                None => state.capture(),
+            };
+            let is_active = capture.cursor.base_offset == state.active.base_offset;
+            if !is_active || capture.cursor.next_offset > state.flushed_end() {
+                state.capture = is_active.then_some(capture);
+                return Ok(false);
+            }
+            capture
+        };
+        let written = self.save(capture).await;
+        written.map(|()| true).map_err(|error| self.fail(error))
+    }
+
+    /// Writes indexes, snapshot, epochs and checkpoint. The caller holds `files`.
+    pub(crate) async fn save(&self, capture: Capture) -> StorageResult<()> {
+        let active = Rc::clone(&self.state.borrow().active);
+        let disk = &self.environment.disk;
+        active.save_indexes(disk, false).await?;
+        let synced = disk.sync_dir(&self.directory).await;
+        synced.map_err(StorageError::from_write)?;
+        let offset = capture.cursor.next_offset;
+        self.write_snapshot(offset, capture.snapshot.as_deref())
+            .await?;
+        self.write_epochs(&capture.epochs).await?;
+        let snapshot = capture.snapshot.as_ref().map(|_| offset);
+        self.write_checkpoint(&capture, snapshot).await
+    }
+
+    /// Writes the snapshot at `offset`, and removes all but the newest two.
+    pub(crate) async fn write_snapshot(
+        &self,
+        offset: i64,
+        snapshot: Option<&[u8]>,
+    ) -> StorageResult<()> {
+        self.state.borrow_mut().snapshot_bytes = snapshot.map_or(0, <[u8]>::len);
+        let disk = &self.environment.disk;
+        if let Some(snapshot) = snapshot {
+            let name = layout::snapshot_file(offset);
+            let written = replace(disk, &self.directory, &name, snapshot, Tail::Exact).await;
+            written.map_err(StorageError::from_write)?;
+            let mut state = self.state.borrow_mut();
+            state.snapshots.retain(|known| *known != offset);
+            state.snapshots.push(offset);
+            state.snapshots.sort_unstable();
+        }
+        let surplus = {
+            let mut state = self.state.borrow_mut();
+            let surplus = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+            state.snapshots.drain(..surplus).collect::<Vec<i64>>()
+        };
+        for offset in surplus {
+            let name = layout::snapshot_file(offset);
+            let path = format!("{}/{name}", self.directory);
+            match disk.remove_file(&path).await {
+                Err(error) if error.kind != IoErrorKind::NotFound => {
+                    return Err(StorageError::from_write(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Kafka's file of epochs, where it does not say this already.
+    pub(crate) async fn write_epochs(
+        &self,
+        epochs: &crate::leader_epochs::LeaderEpochs,
+    ) -> StorageResult<()> {
+        if self.state.borrow().epochs_written.as_ref() == Some(epochs) {
+            return Ok(());
+        }
+        let (disk, name) = (&self.environment.disk, layout::LEADER_EPOCHS);
+        let text = epochs.to_text();
+        let written = replace(disk, &self.directory, name, text.as_bytes(), Tail::Exact).await;
+        written.map_err(StorageError::from_write)?;
+        self.state.borrow_mut().epochs_written = Some(epochs.clone());
+        Ok(())
+    }
+
+    /// Replaces the checkpoint: proved up to the capture.
+    pub(crate) async fn write_checkpoint(
+        &self,
+        capture: &Capture,
+        snapshot: Option<i64>,
+    ) -> StorageResult<()> {
+        let checkpoint = self.state.borrow().to_checkpoint(
+            self.topic_id,
+            self.environment.options.write_bytes_max,
+            capture.cursor,
+            capture.epochs.clone(),
+            snapshot,
+        );
+        let written = checkpoint
+            .write(&self.environment.disk, &self.directory)
+            .await;
+        written.map_err(StorageError::from_write)?;
+        let mut state = self.state.borrow_mut();
+        state.proved = capture.cursor;
+        state.snapshot = snapshot;
+        Ok(())
+    }
+}

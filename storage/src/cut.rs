@@ -1,0 +1,441 @@
+//! What makes a log shorter: truncation, a new log start, retention, deletion; and the orderly close.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::append_queue::RollPoint;
+use crate::error::{StorageError, StorageResult};
+use crate::io::{Disk, File};
+use crate::layout;
+use crate::log_checkpoint::LogCheckpoint;
+use crate::notes::Note;
+use crate::producer_state::ProducerStates;
+use crate::reader::HeaderWalk;
+use crate::recovery::{Damage, Recovery, remove_segment_files};
+use crate::retention::{SegmentFacts, segments_to_delete};
+use crate::segment::{NO_TIMESTAMP, Segment, SegmentCursor};
+use crate::state::{Capture, LogInner};
+
+impl<D: Disk> LogInner<D> {
+    fn recovery<'a>(&'a self, options: &'a crate::options::LogOptions) -> Recovery<'a, D> {
+        Recovery {
+            environment: &self.environment,
+            directory: Rc::clone(&self.directory),
+            options,
+            flushed_note: None,
+            reach: self.environment.options.write_bytes_max as u64,
+            damage: Damage::Refuse,
+        }
+    }
+
+    /// Cuts the log so that it ends with the last batch that ends at or below `to`. What is queued is taken back in any case.
+    pub(crate) async fn truncate(&self, to: i64) -> StorageResult<()> {
+        let _writer = self.writer.lock().await;
+        self.state.borrow().check_open()?;
+        self.take_back(Vec::new());
+        self.retire_buffer(true);
+        let (log_start, end) = {
+            let state = self.state.borrow();
+            (state.log_start, state.flushed_end())
+        };
+        if to < log_start {
+            return Err(StorageError::OutOfRange {
+                offset: to,
+                start: log_start,
+                end,
+            });
+        }
+        if to >= end {
+            return Ok(());
+        }
+        let segment = self.state.borrow().segment_of(to);
+        let Some(segment) = segment else {
+            return Ok(());
+        };
+        let mut walk = HeaderWalk::new(self, &segment);
+        let found = self.locate(&segment, to, &mut walk).await?;
+        let position = found.map_or(segment.flushed.get().position, |found| found.position);
+        let _files = self.files.lock().await;
+        let cut = self.truncate_files(&segment, position).await;
+        cut.map_err(|error| match error {
+            // Half cut: what the files hold is known to recovery only.
+            StorageError::Unreadable(io) => self.fail(StorageError::Failed(io)),
+            other => self.fail(other),
+        })
+    }
+
+    async fn truncate_files(&self, segment: &Rc<Segment<D>>, position: u64) -> StorageResult<()> {
+        let (options, mut proved, generation) = {
+            let state = self.state.borrow();
+            (state.options.clone(), state.proved, state.generation + 1)
+        };
+        let is_below = proved.base_offset > segment.base_offset
+            || (proved.base_offset == segment.base_offset && proved.position > position);
+        let cursors: Vec<SegmentCursor> = {
+            let state = self.state.borrow();
+            state.segments.values().map(|s| s.flushed.get()).collect()
+        };
+        let mut snapshot = self.state.borrow().snapshot;
+        if is_below {
+            // The checkpoint must not claim more than will be left: from the segment's start on, everything is walked again.
+            proved = SegmentCursor::new(segment.base_offset, segment.flushed.get().created_ms);
+            let empty = ProducerStates::default();
+            let recovery = self.recovery(&options);
+            let offset = proved.base_offset;
+            let states = recovery
+                .replay_producers(empty, i64::MIN, offset, &cursors)
+                .await?;
+            let bytes = (!states.is_empty()).then(|| states.to_snapshot());
+            snapshot = bytes.as_ref().map(|_| offset);
+            self.state
+                .borrow_mut()
+                .snapshots
+                .retain(|known| *known < offset);
+            self.write_snapshot(offset, bytes.as_deref()).await?;
+        }
+        let epochs = {
+            let mut state = self.state.borrow_mut();
+            state.generation = generation;
+            let mut epochs = state.epochs.clone();
+            epochs.truncate(proved.next_offset);
+            epochs
+        };
+        let capture = Capture {
+            cursor: proved,
+            snapshot: None,
+            epochs,
+        };
+        self.write_checkpoint(&capture, snapshot).await?;
+        self.cut_files(segment, position, &cursors).await?;
+        let checkpoint = LogCheckpoint::read(&self.environment.disk, &self.directory).await?;
+        self.reload(checkpoint, &options).await
+    }
+
+    /// Removes the segments behind `segment`, newest first, and makes that one end at `position`. Durable once this returns.
+    async fn cut_files(
+        &self,
+        segment: &Rc<Segment<D>>,
+        position: u64,
+        cursors: &[SegmentCursor],
+    ) -> StorageResult<()> {
+        let disk = &self.environment.disk;
+        let later = cursors.iter().map(|cursor| cursor.base_offset);
+        let later: Vec<i64> = later.filter(|base| *base > segment.base_offset).collect();
+        let options = self.state.borrow().options.clone();
+        self.recovery(&options)
+            .remove_segments(later.iter())
+            .await?;
+        self.environment
+            .cache
+            .forget_from(self.number, segment.base_offset, position);
+        segment.close_files();
+        segment.is_closed.set(false);
+        let file = segment.file(disk).await?;
+        file.set_len(position)
+            .await
+            .map_err(StorageError::from_write)?;
+        file.sync().await.map_err(StorageError::from_write)
+    }
+
+    /// Puts what recovery finds in place of the state.
+    async fn reload(
+        &self,
+        checkpoint: LogCheckpoint,
+        options: &crate::options::LogOptions,
+    ) -> StorageResult<()> {
+        let generation = checkpoint.generation;
+        let proved = checkpoint.proved().copied();
+        let snapshot = checkpoint.snapshot;
+        let recovered = self.recovery(options).run(checkpoint).await?;
+        let flushed_end = {
+            let mut state = self.state.borrow_mut();
+            let producers = (state.producers.len(), recovered.producers.len());
+            self.environment.count_producers(producers.0, producers.1);
+            let cursor = recovered.active.flushed.get();
+            state.queue.drain(cursor);
+            state.segments = recovered.segments;
+            state.active = recovered.active;
+            state.allocated = recovered.allocated;
+            state.epochs = recovered.epochs;
+            state.producers = recovered.producers;
+            state.proved = proved.unwrap_or(cursor);
+            state.snapshot = snapshot;
+            state.snapshots = recovered.snapshots;
+            state.last_block_crc = None;
+            state.capture = None;
+            state.forget_places();
+            cursor.next_offset
+        };
+        let environment = &self.environment;
+        environment.note_flushed(&self.note, generation, flushed_end);
+        let stale = self.stale_snapshots(flushed_end).await?;
+        for path in stale {
+            let removed = environment.disk.remove_file(&path).await;
+            removed.map_err(StorageError::from_write)?;
+        }
+        Ok(())
+    }
+
+    /// Snapshots behind the end: of a log that is no more.
+    async fn stale_snapshots(&self, end: i64) -> StorageResult<Vec<String>> {
+        let entries = self.environment.disk.list(&self.directory).await;
+        let entries = entries.map_err(StorageError::from_read)?;
+        let stale = entries.iter().filter(|entry| {
+            let offset = layout::offset_of(&entry.name, "snapshot");
+            offset.is_some_and(|offset| offset > end)
+        });
+        let directory = &self.directory;
+        Ok(stale
+            .map(|entry| format!("{directory}/{}", entry.name))
+            .collect())
+    }
+
+    /// Moves the log's start up to `new_start`, durably; segments wholly below it go. The log's start after it.
+    pub(crate) async fn delete_records(&self, new_start: i64) -> StorageResult<i64> {
+        let _writer = self.writer.lock().await;
+        let (log_start, end) = {
+            let state = self.state.borrow();
+            state.check_open()?;
+            (state.log_start, state.flushed_end())
+        };
+        if new_start > end {
+            return Err(StorageError::OutOfRange {
+                offset: new_start,
+                start: log_start,
+                end,
+            });
+        }
+        if new_start <= log_start {
+            return Ok(log_start);
+        }
+        let _files = self.files.lock().await;
+        let done = self.move_start(new_start).await;
+        done.map_err(|error| self.fail(error))?;
+        Ok(new_start)
+    }
+
+    /// Deletes the oldest segments, as far as the options say. How many.
+    pub(crate) async fn apply_retention(
+        &self,
+        now_ms: i64,
+        committed_end: i64,
+    ) -> StorageResult<usize> {
+        let _writer = self.writer.lock().await;
+        self.state.borrow().check_open()?;
+        self.expire_producers(now_ms);
+        let (going, segments, log_start) = {
+            let state = self.state.borrow();
+            let facts: Vec<SegmentFacts> = state.segments.values().map(|s| facts(s)).collect();
+            let (start, options) = (state.log_start, &state.options);
+            let going = segments_to_delete(&facts, start, committed_end, options, now_ms);
+            (going, facts, start)
+        };
+        if going == 0 {
+            return Ok(0);
+        }
+        let new_start = segments[going - 1].next_offset;
+        if going == segments.len() {
+            if !self.state.borrow().queue.is_empty() {
+                // Something new is on its way: the log is not as old as it looks.
+                return Ok(0);
+            }
+            let point = {
+                let state = self.state.borrow();
+                RollPoint {
+                    cursor: SegmentCursor::new(new_start, now_ms),
+                    snapshot: state.capture().snapshot,
+                }
+            };
+            self.state.borrow_mut().queue.cursor = point.cursor;
+            let rolled = self.roll(point).await;
+            if let Err(error) = rolled {
+                let error = self.fail(error);
+                self.take_back(Vec::new());
+                return Err(error);
+            }
+        }
+        let _files = self.files.lock().await;
+        let done = self.move_start(new_start.max(log_start)).await;
+        done.map_err(|error| self.fail(error))?;
+        Ok(going)
+    }
+
+    fn expire_producers(&self, now_ms: i64) {
+        let mut state = self.state.borrow_mut();
+        // What is queued could not be taken back over an expiry.
+        if !state.queue.is_empty() {
+            return;
+        }
+        let before = state.producers.len();
+        let expiration_ms = state.options.producer_expiration_ms;
+        state.producers.expire(now_ms, expiration_ms);
+        let after = state.producers.len();
+        drop(state);
+        self.environment.count_producers(before, after);
+    }
+
+    /// The log starts at `new_start`: first the checkpoint says so, durably, then the files below it go. The caller holds both locks.
+    async fn move_start(&self, new_start: i64) -> StorageResult<()> {
+        let (going, old) = {
+            let mut state = self.state.borrow_mut();
+            let old = (
+                state.log_start,
+                state.segments.clone(),
+                state.epochs.clone(),
+            );
+            state.log_start = new_start;
+            state.epochs.cut_front(new_start);
+            let active = state.active.base_offset;
+            let goes = |s: &Segment<D>| {
+                s.base_offset != active && s.flushed.get().next_offset <= new_start
+            };
+            let going: Vec<i64> = state
+                .segments
+                .values()
+                .filter(|s| goes(s))
+                .map(|s| s.base_offset)
+                .collect();
+            state.segments.retain(|base, _| !going.contains(base));
+            (going, old)
+        };
+        let capture = {
+            let state = self.state.borrow();
+            let mut epochs = state.epochs.clone();
+            epochs.truncate(state.proved.next_offset.max(new_start));
+            Capture {
+                cursor: state.proved,
+                snapshot: None,
+                epochs,
+            }
+        };
+        let snapshot = self.state.borrow().snapshot;
+        let mut written = self.write_checkpoint(&capture, snapshot).await;
+        if written.is_ok() {
+            written = self.write_epochs(&capture.epochs).await;
+        }
+        if let Err(error) = written {
+            let mut state = self.state.borrow_mut();
+            (state.log_start, state.segments, state.epochs) = old;
+            return Err(error);
+        }
+        if let Some(first) = self.first_base() {
+            self.environment.cache.forget_below(self.number, first);
+        }
+        for base in &going {
+            remove_segment_files(&self.environment.disk, &self.directory, *base).await?;
+        }
+        if !going.is_empty() {
+            let synced = self.environment.disk.sync_dir(&self.directory).await;
+            synced.map_err(StorageError::from_write)?;
+        }
+        Ok(())
+    }
+
+    fn first_base(&self) -> Option<i64> {
+        let state = self.state.borrow();
+        state.segments.keys().next().copied()
+    }
+
+    /// Writes what waits, and leaves the files as Kafka's tools expect them: cut to their length, with whole indexes.
+    pub(crate) async fn close(&self) -> StorageResult<()> {
+        while !self.state.borrow().queue.is_empty() {
+            self.write_pending().await?;
+        }
+        let _writer = self.writer.lock().await;
+        let _files = self.files.lock().await;
+        if matches!(self.state.borrow().ended, Some(StorageError::Closed)) {
+            return Ok(());
+        }
+        self.state.borrow().check_open()?;
+        let active = Rc::clone(&self.state.borrow().active);
+        let is_as_proved = {
+            let state = self.state.borrow();
+            let flushed = active.flushed.get();
+            state.allocated == flushed.position && state.proved == flushed
+        };
+        if !is_as_proved {
+            let closed = self.close_files(&active).await;
+            closed.map_err(|error| self.fail(error))?;
+        }
+        self.retire_buffer(true);
+        self.state.borrow_mut().ended = Some(StorageError::Closed);
+        active.close_files();
+        Ok(())
+    }
+
+    async fn close_files(&self, active: &Rc<Segment<D>>) -> StorageResult<()> {
+        if self.state.borrow().allocated != active.flushed.get().position {
+            self.cut_active(active).await?;
+        }
+        let capture = {
+            let mut state = self.state.borrow_mut();
+            // Nothing is queued: the end is where it is flushed.
+            state.queue.cursor = active.flushed.get();
+            state.capture()
+        };
+        active.save_indexes(&self.environment.disk, true).await?;
+        self.save(capture).await
+    }
+
+    /// Deletes the log: once this returns, it is gone for good. Readers that hold a file go on.
+    pub(crate) async fn remove(&self) -> StorageResult<()> {
+        let _writer = self.writer.lock().await;
+        let _files = self.files.lock().await;
+        self.take_back(Vec::new());
+        self.retire_buffer(false);
+        self.state.borrow_mut().ended = Some(StorageError::Closed);
+        self.environment.forget_note(&self.note).await;
+        self.environment.cache.forget_from(self.number, i64::MIN, 0);
+        let segments: BTreeMap<i64, Rc<Segment<D>>> = self.state.borrow().segments.clone();
+        segments.values().for_each(|segment| segment.close_files());
+        remove_directory(
+            &self.environment.disk,
+            &self.directory,
+            self.note.note.get(),
+        )
+        .await
+    }
+}
+
+/// What retention, and a caller, sees of a segment.
+pub(crate) fn facts<D: Disk>(segment: &Segment<D>) -> SegmentFacts {
+    let cursor = segment.flushed.get();
+    let newest_ms = match (cursor.max_timestamp, cursor.created_ms) {
+        // Nobody knows how old it is: it stays.
+        (NO_TIMESTAMP, 0) => i64::MAX,
+        (NO_TIMESTAMP, created_ms) => created_ms,
+        (max_timestamp, _) => max_timestamp,
+    };
+    SegmentFacts {
+        base_offset: cursor.base_offset,
+        next_offset: cursor.next_offset,
+        bytes: cursor.position,
+        newest_ms,
+    }
+}
+
+/// Renames a partition's directory, durably, then removes it with what is in it.
+pub(crate) async fn remove_directory<D: Disk>(
+    disk: &D,
+    directory: &str,
+    note: Note,
+) -> StorageResult<()> {
+    let deleted = layout::deleted_directory(directory, note.topic_id);
+    let renamed = disk.rename(directory, &deleted).await;
+    renamed.map_err(StorageError::from_write)?;
+    disk.sync_dir("").await.map_err(StorageError::from_write)?;
+    remove_tree(disk, &deleted).await
+}
+
+/// Removes a directory of files.
+pub(crate) async fn remove_tree<D: Disk>(disk: &D, directory: &str) -> StorageResult<()> {
+    let entries = disk.list(directory).await;
+    for entry in entries.map_err(StorageError::from_read)? {
+        let removed = disk
+            .remove_file(&format!("{directory}/{}", entry.name))
+            .await;
+        removed.map_err(StorageError::from_write)?;
+    }
+    let removed = disk.remove_dir(directory).await;
+    removed.map_err(StorageError::from_write)
+}

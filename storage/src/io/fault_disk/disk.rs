@@ -1,0 +1,645 @@
+//! The traits `Disk` and `File` over images and names, and the faults.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::image::{Chance, Image, SECTOR_BYTES};
+use super::tree::{NodeId, Tree};
+use crate::io::{
+    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
+    IoResult, OpenMode, Space,
+};
+
+/// Something that goes wrong at one operation. Changing operations are counted from 0 ([`FaultDisk::operations`]), reads (open,
+/// list, read, length) apart from them ([`FaultDisk::reads`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The machine stops in the middle of this changing operation: it and all later calls fail. Call [`FaultDisk::restart`].
+    Crash {
+        /// Which.
+        at: u64,
+    },
+    /// This changing operation fails.
+    Fail {
+        /// Which.
+        at: u64,
+        /// How.
+        kind: IoErrorKind,
+    },
+    /// This read fails with [`IoErrorKind::Failed`].
+    FailRead {
+        /// Which.
+        at: u64,
+    },
+    /// This operation, if it is a write, reports success and does nothing.
+    LoseWrite {
+        /// Which.
+        at: u64,
+    },
+    /// This operation, if it is a write, reports success and lands elsewhere in the same file.
+    MisdirectWrite {
+        /// Which.
+        at: u64,
+        /// Where: so many blocks from where it should.
+        blocks: i64,
+    },
+}
+
+/// What is asked of the disk, for a latency hook or a log of calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// "write", "sync" ...
+    pub name: &'static str,
+    /// Relative to the root.
+    pub path: String,
+    /// Bytes to write or read; 0 where that means nothing.
+    pub bytes: usize,
+}
+
+/// Called before an operation takes effect; the operation waits for what it returns. A write that waits can be torn by a crash.
+pub type Latency = Rc<dyn Fn(&Operation) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+struct State {
+    tree: Tree,
+    chance: Chance,
+    faults: Vec<Fault>,
+    operations: u64,
+    reads: u64,
+    capacity: u64,
+    /// Counts restarts: a handle from before one is dead.
+    boot: u64,
+    is_down: bool,
+    open: BTreeMap<NodeId, Arc<()>>,
+}
+
+/// A disk in memory. A clone is the same disk.
+#[derive(Clone)]
+pub struct FaultDisk {
+    state: Arc<Mutex<State>>,
+    boot: u64,
+    latency: Rc<RefCell<Option<Latency>>>,
+}
+
+/// What may be done now.
+enum Verdict {
+    Proceed,
+    Fail(IoErrorKind),
+    Crash,
+    Lose,
+    Misdirect(i64),
+}
+
+impl State {
+    /// Counts a changing operation, and says what becomes of it.
+    fn begin(&mut self) -> Verdict {
+        let number = self.operations;
+        self.operations += 1;
+        for fault in &self.faults {
+            match *fault {
+                Fault::Crash { at } if at == number => return Verdict::Crash,
+                Fault::Fail { at, kind } if at == number => return Verdict::Fail(kind),
+                Fault::LoseWrite { at } if at == number => return Verdict::Lose,
+                Fault::MisdirectWrite { at, blocks } if at == number => {
+                    return Verdict::Misdirect(blocks);
+                }
+                _ => {}
+            }
+        }
+        Verdict::Proceed
+    }
+
+    fn begin_read(&mut self) -> bool {
+        let number = self.reads;
+        self.reads += 1;
+        !self.faults.contains(&Fault::FailRead { at: number })
+    }
+
+    fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.tree.used_bytes())
+    }
+}
+
+impl FaultDisk {
+    /// An empty disk of 1 TiB whose chances come from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                tree: Tree::new(),
+                chance: Chance::new(seed),
+                faults: Vec::new(),
+                operations: 0,
+                reads: 0,
+                capacity: 1 << 40,
+                boot: 0,
+                is_down: false,
+                open: BTreeMap::new(),
+            })),
+            boot: 0,
+            latency: Rc::new(RefCell::new(None)),
+        }
+    }
+
+    /// Sets how many bytes all files may take.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock().capacity = bytes;
+    }
+
+    /// Plans a fault.
+    pub fn inject(&self, fault: Fault) {
+        self.lock().faults.push(fault);
+    }
+
+    /// Forgets all planned faults.
+    pub fn heal(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// Changing operations so far.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Reading operations so far.
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
+    }
+
+    /// Waits, before each operation, for what this returns.
+    pub fn set_latency(&self, latency: Option<Latency>) {
+        *self.latency.borrow_mut() = latency;
+    }
+
+    /// The machine stops now: every call on this disk, and on files opened through it, fails.
+    pub fn stop(&self) {
+        self.lock().is_down = true;
+    }
+
+    /// The disk after a crash and a restart: what was flushed, and of the rest what chance lets through. Handles from before are dead.
+    pub fn restart(&self) -> Self {
+        let mut state = self.lock();
+        let State { tree, chance, .. } = &mut *state;
+        tree.crash(chance);
+        tree.forget_unnamed(|_| false);
+        state.open.clear();
+        state.faults.clear();
+        state.is_down = false;
+        state.boot += 1;
+        let boot = state.boot;
+        drop(state);
+        Self {
+            state: Arc::clone(&self.state),
+            boot,
+            latency: Rc::clone(&self.latency),
+        }
+    }
+
+    /// The paths of all files, sorted.
+    pub fn files(&self) -> Vec<String> {
+        let state = self.lock();
+        let mut files = Vec::new();
+        let mut waiting = vec![String::new()];
+        while let Some(directory) = waiting.pop() {
+            let Some(children) = state
+                .tree
+                .find(&directory)
+                .and_then(|d| state.tree.children(d))
+            else {
+                files.push(directory);
+                continue;
+            };
+            waiting.extend(children.keys().map(|name| join(&directory, name)));
+        }
+        files.sort();
+        files
+    }
+
+    /// What the process sees in a file; `None` where there is no such file.
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.lock();
+        let image = state.tree.find(path).and_then(|n| state.tree.image(n))?;
+        Some(image.current().to_vec())
+    }
+
+    /// Damages a file, in the process's view and on the platter: bit rot, a zeroed page, a cut. False where there is no such file.
+    pub fn damage(&self, path: &str, damage: impl Fn(&mut Vec<u8>)) -> bool {
+        let mut state = self.lock();
+        let node = state.tree.find(path);
+        let Some(image) = node.and_then(|n| state.tree.image_mut(n)) else {
+            return false;
+        };
+        image.damage(damage);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait(&self, name: &'static str, path: &str, bytes: usize) {
+        let latency = self.latency.borrow().clone();
+        if let Some(latency) = latency {
+            let path = path.to_owned();
+            latency(&Operation { name, path, bytes }).await;
+        }
+    }
+
+    /// Counts a read, waits, and gives the state.
+    async fn read<'a>(
+        &'a self,
+        name: &'static str,
+        path: &str,
+        bytes: usize,
+    ) -> IoResult<MutexGuard<'a, State>> {
+        self.wait(name, path, bytes).await;
+        let mut state = self.lock();
+        if state.is_down || state.boot != self.boot {
+            return Err(error(IoErrorKind::Failed, name, path));
+        }
+        if state.begin_read() {
+            Ok(state)
+        } else {
+            Err(error(IoErrorKind::Failed, name, path))
+        }
+    }
+
+    /// Counts a change, waits, and gives the state with what becomes of the change. Where the machine is down: an error.
+    async fn change<'a>(
+        &'a self,
+        name: &'static str,
+        path: &str,
+    ) -> IoResult<(MutexGuard<'a, State>, Verdict)> {
+        self.wait(name, path, 0).await;
+        let mut state = self.lock();
+        if state.is_down || state.boot != self.boot {
+            return Err(error(IoErrorKind::Failed, name, path));
+        }
+        let verdict = state.begin();
+        Ok((state, verdict))
+    }
+
+    /// One change of names, for all of create, rename and remove: `make` looks, and says which edits follow.
+    async fn rename_or_remove(
+        &self,
+        name: &'static str,
+        path: &str,
+        make: impl Fn(&Tree) -> Result<Vec<(NodeId, String, Option<NodeId>)>, IoErrorKind>,
+    ) -> IoResult<()> {
+        let (mut state, verdict) = self.change(name, path).await?;
+        if let Verdict::Fail(kind) = verdict {
+            return Err(error(kind, name, path));
+        }
+        let edits = make(&state.tree).map_err(|kind| error(kind, name, path))?;
+        state.tree.change(edits);
+        let State { tree, open, .. } = &mut *state;
+        open.retain(|_, handle| Arc::strong_count(handle) > 1);
+        tree.forget_unnamed(|node| open.contains_key(&node));
+        crash_if(&mut state, &verdict, name, path)
+    }
+}
+
+fn crash_if(state: &mut State, verdict: &Verdict, name: &'static str, path: &str) -> IoResult<()> {
+    if matches!(verdict, Verdict::Crash) {
+        state.is_down = true;
+        return Err(error(IoErrorKind::Failed, name, path));
+    }
+    Ok(())
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{directory}/{name}")
+    }
+}
+
+fn error(kind: IoErrorKind, operation: &'static str, path: &str) -> IoError {
+    IoError {
+        kind,
+        operation,
+        path: path.to_owned(),
+        message: format!("{kind:?}, says the faulty disk"),
+    }
+}
+
+impl Disk for FaultDisk {
+    type File = FaultFile;
+
+    async fn open(&self, path: &str, mode: OpenMode) -> IoResult<FaultFile> {
+        let node = if mode == OpenMode::Create {
+            let (mut state, verdict) = self.change("create", path).await?;
+            if let Verdict::Fail(kind) = verdict {
+                return Err(error(kind, "create", path));
+            }
+            let not_found = || error(IoErrorKind::NotFound, "create", path);
+            let (parent, name) = state.tree.parent(path).ok_or_else(not_found)?;
+            if state.tree.find(path).is_some() {
+                return Err(error(IoErrorKind::AlreadyExists, "create", path));
+            }
+            let node = state.tree.create(parent, name, false);
+            crash_if(&mut state, &verdict, "create", path)?;
+            node
+        } else {
+            let state = self.read("open", path, 0).await?;
+            let node = state.tree.find(path);
+            node.filter(|n| state.tree.image(*n).is_some())
+                .ok_or_else(|| error(IoErrorKind::NotFound, "open", path))?
+        };
+        let handle = Arc::clone(self.lock().open.entry(node).or_default());
+        Ok(FaultFile {
+            disk: self.clone(),
+            node,
+            path: Rc::from(path),
+            handle,
+        })
+    }
+
+    async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
+        let state = self.read("list", directory, 0).await?;
+        let children = state
+            .tree
+            .find(directory)
+            .and_then(|d| state.tree.children(d));
+        let children = children.ok_or_else(|| error(IoErrorKind::NotFound, "list", directory))?;
+        let entries = children.iter().map(|(name, node)| DirectoryEntry {
+            name: name.clone(),
+            is_directory: state.tree.image(*node).is_none(),
+        });
+        Ok(entries.collect())
+    }
+
+    async fn create_dir(&self, directory: &str) -> IoResult<()> {
+        let (mut state, verdict) = self.change("create_dir", directory).await?;
+        if let Verdict::Fail(kind) = verdict {
+            return Err(error(kind, "create_dir", directory));
+        }
+        if state.tree.find(directory).is_none() {
+            let not_found = || error(IoErrorKind::NotFound, "create_dir", directory);
+            let (parent, name) = state.tree.parent(directory).ok_or_else(not_found)?;
+            state.tree.create(parent, name, true);
+        }
+        crash_if(&mut state, &verdict, "create_dir", directory)
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> IoResult<()> {
+        self.rename_or_remove("rename", from, |tree| {
+            let node = tree.find(from).ok_or(IoErrorKind::NotFound)?;
+            let (from_parent, from_name) = tree.parent(from).ok_or(IoErrorKind::NotFound)?;
+            let (to_parent, to_name) = tree.parent(to).ok_or(IoErrorKind::NotFound)?;
+            let taken = tree.find(to).and_then(|n| tree.children(n));
+            if taken.is_some_and(|children| !children.is_empty()) {
+                return Err(IoErrorKind::AlreadyExists);
+            }
+            Ok(vec![
+                (from_parent, from_name.to_owned(), None),
+                (to_parent, to_name.to_owned(), Some(node)),
+            ])
+        })
+        .await
+    }
+
+    async fn remove_file(&self, path: &str) -> IoResult<()> {
+        self.rename_or_remove("remove_file", path, |tree| {
+            let node = tree.find(path).ok_or(IoErrorKind::NotFound)?;
+            tree.image(node).ok_or(IoErrorKind::Failed)?;
+            let (parent, name) = tree.parent(path).ok_or(IoErrorKind::NotFound)?;
+            Ok(vec![(parent, name.to_owned(), None)])
+        })
+        .await
+    }
+
+    async fn remove_dir(&self, directory: &str) -> IoResult<()> {
+        self.rename_or_remove("remove_dir", directory, |tree| {
+            let node = tree.find(directory).ok_or(IoErrorKind::NotFound)?;
+            if tree.children(node).is_none_or(|c| !c.is_empty()) {
+                return Err(IoErrorKind::Failed);
+            }
+            let (parent, name) = tree.parent(directory).ok_or(IoErrorKind::NotFound)?;
+            Ok(vec![(parent, name.to_owned(), None)])
+        })
+        .await
+    }
+
+    async fn sync_dir(&self, directory: &str) -> IoResult<()> {
+        let (mut state, verdict) = self.change("sync_dir", directory).await?;
+        let not_found = || error(IoErrorKind::NotFound, "sync_dir", directory);
+        let node = state.tree.find(directory).ok_or_else(not_found)?;
+        match verdict {
+            Verdict::Fail(kind) => {
+                let State { tree, chance, .. } = &mut *state;
+                tree.fail_sync_dir(node, chance);
+                return Err(error(kind, "sync_dir", directory));
+            }
+            Verdict::Crash => {}
+            _ => state.tree.sync_dir(node),
+        }
+        crash_if(&mut state, &verdict, "sync_dir", directory)
+    }
+
+    async fn space(&self) -> IoResult<Space> {
+        let state = self.read("space", "", 0).await?;
+        Ok(Space {
+            free: state.free(),
+            total: state.capacity,
+        })
+    }
+}
+
+/// An open file of a [`FaultDisk`].
+#[derive(Clone)]
+pub struct FaultFile {
+    disk: FaultDisk,
+    node: NodeId,
+    path: Rc<str>,
+    handle: Arc<()>,
+}
+
+impl FaultFile {
+    fn error(&self, kind: IoErrorKind, operation: &'static str) -> IoError {
+        error(kind, operation, &self.path)
+    }
+
+    /// A change of this file that takes effect at once, or fails without one.
+    async fn change_at_once(
+        &self,
+        name: &'static str,
+        change: impl Fn(&mut Image),
+        len_after: Option<u64>,
+    ) -> IoResult<()> {
+        let (mut state, verdict) = self.disk.change(name, &self.path).await?;
+        if let Verdict::Fail(kind) = verdict {
+            return Err(self.error(kind, name));
+        }
+        let free = state.free();
+        let len = state.tree.image(self.node).map_or(0, |i| i.current().len());
+        if len_after.is_some_and(|after| after.saturating_sub(len as u64) > free) {
+            return Err(self.error(IoErrorKind::Full, name));
+        }
+        match state.tree.image_mut(self.node) {
+            Some(image) => change(image),
+            None => return Err(self.error(IoErrorKind::Failed, name)),
+        }
+        crash_if(&mut state, &verdict, name, &self.path)
+    }
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+impl File for FaultFile {
+    async fn write_at(
+        &self,
+        blocks: AlignedBlocks,
+        position: u64,
+        durability: Durability,
+    ) -> IoResult<()> {
+        assert_eq!(position % BLOCK_BYTES as u64, 0, "write at {position}");
+        let bytes = blocks.to_vec();
+        let len = bytes.len();
+        let (number, verdict) = {
+            let mut state = self.disk.lock();
+            if state.is_down || state.boot != self.disk.boot {
+                return Err(self.error(IoErrorKind::Failed, "write"));
+            }
+            let verdict = state.begin();
+            let mut position = to_usize(position);
+            match verdict {
+                Verdict::Lose => return Ok(()),
+                Verdict::Misdirect(by) => {
+                    let by = to_usize(by.unsigned_abs()) * BLOCK_BYTES;
+                    position = match verdict {
+                        Verdict::Misdirect(0..) => position + by,
+                        _ => position.saturating_sub(by),
+                    };
+                }
+                _ => {}
+            }
+            let image = state.tree.image_mut(self.node);
+            let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "write"))?;
+            (image.begin_write(position, bytes), verdict)
+        };
+        self.disk.wait("write", &self.path, len).await;
+        let mut state = self.disk.lock();
+        if state.is_down || state.boot != self.disk.boot {
+            return Err(self.error(IoErrorKind::Failed, "write"));
+        }
+        crash_if(&mut state, &verdict, "write", &self.path)?;
+        let kind = match verdict {
+            Verdict::Fail(kind) => Some(kind),
+            _ => (position + len as u64)
+                .checked_sub(
+                    state
+                        .tree
+                        .image(self.node)
+                        .map_or(0, |i| i.current().len() as u64),
+                )
+                .filter(|growth| *growth > state.free())
+                .map(|_| IoErrorKind::Full),
+        };
+        let State { tree, chance, .. } = &mut *state;
+        let image = tree.image_mut(self.node);
+        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "write"))?;
+        let Some(kind) = kind else {
+            image.finish_write(number, durability == Durability::Flushed);
+            return Ok(());
+        };
+        let sectors = (len / SECTOR_BYTES) as u64;
+        image.fail_write(
+            number,
+            to_usize(chance.below(sectors + 1)) * SECTOR_BYTES,
+            chance,
+        );
+        Err(self.error(kind, "write"))
+    }
+
+    async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
+        let state = self.disk.read("read", &self.path, len).await?;
+        let image = state.tree.image(self.node);
+        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "read"))?;
+        let content = image.current();
+        let start = to_usize(position).min(content.len());
+        let end = start.saturating_add(len).min(content.len());
+        Ok(Bytes::copy_from_slice(&content[start..end]))
+    }
+
+    async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
+        let end = position + len;
+        self.change_at_once("allocate", |image| image.grow(to_usize(end)), Some(end))
+            .await
+    }
+
+    async fn set_len(&self, len: u64) -> IoResult<()> {
+        self.change_at_once("set_len", |image| image.set_len(to_usize(len)), None)
+            .await
+    }
+
+    async fn sync(&self) -> IoResult<()> {
+        let (mut state, verdict) = self.disk.change("sync", &self.path).await?;
+        let State { tree, chance, .. } = &mut *state;
+        let image = tree.image_mut(self.node);
+        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "sync"))?;
+        match verdict {
+            Verdict::Fail(kind) => {
+                image.fail_sync(chance);
+                return Err(self.error(kind, "sync"));
+            }
+            Verdict::Crash => {}
+            _ => image.sync(),
+        }
+        crash_if(&mut state, &verdict, "sync", &self.path)
+    }
+
+    async fn len(&self) -> IoResult<u64> {
+        let state = self.disk.read("len", &self.path, 0).await?;
+        let image = state.tree.image(self.node);
+        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "len"))?;
+        Ok(image.current().len() as u64)
+    }
+
+    fn source(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::new(FaultSource {
+            state: Arc::clone(&self.disk.state),
+            boot: self.disk.boot,
+            node: self.node,
+            _handle: Arc::clone(&self.handle),
+        })
+    }
+}
+
+/// A file as the source of an answer: what the simulated network reads from.
+pub struct FaultSource {
+    state: Arc<Mutex<State>>,
+    boot: u64,
+    node: NodeId,
+    _handle: Arc<()>,
+}
+
+impl FaultSource {
+    /// The bytes of a range; `None` where the file is shorter, or the machine was restarted.
+    pub fn read(&self, position: u64, len: usize) -> Option<Bytes> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.is_down || state.boot != self.boot {
+            return None;
+        }
+        let content = state.tree.image(self.node)?.current();
+        let start = to_usize(position);
+        content
+            .get(start..start.checked_add(len)?)
+            .map(Bytes::copy_from_slice)
+    }
+}
+
+impl fmt::Debug for FaultSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultSource({})", self.node)
+    }
+}

@@ -1,0 +1,305 @@
+//! One file: as the process sees it, and as the platter may hold it after a crash.
+
+/// What a drive writes as one piece.
+pub(super) const SECTOR_BYTES: usize = 512;
+
+/// A small generator (splitmix64): all that chance decides here comes from one seed.
+#[derive(Clone, Debug)]
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.next() & 1 == 0
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+}
+
+/// A change that is not known to be on the platter, or that must stay behind one that is not.
+#[derive(Clone, Debug)]
+enum Change {
+    Write { position: usize, bytes: Vec<u8> },
+    Length(usize),
+    Grow(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    change: Change,
+    /// Flushed: survives, in its place in the order.
+    certain: bool,
+    /// A write that has begun and has not ended: no sync that returns meanwhile speaks of it.
+    in_flight: bool,
+    number: u64,
+}
+
+/// One file.
+#[derive(Debug, Default)]
+pub(super) struct Image {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+    next_number: u64,
+}
+
+impl Image {
+    /// What the process reads.
+    pub(super) fn current(&self) -> &[u8] {
+        &self.current
+    }
+
+    /// Damage from outside: the same in both views.
+    pub(super) fn damage(&mut self, damage: impl Fn(&mut Vec<u8>)) {
+        damage(&mut self.current);
+        damage(&mut self.durable);
+        for pending in &mut self.pending {
+            if let Change::Write { position, bytes } = &mut pending.change {
+                let mut whole = vec![0; *position];
+                whole.extend_from_slice(bytes);
+                damage(&mut whole);
+                whole.resize(*position + bytes.len(), 0);
+                *bytes = whole.split_off(*position);
+            }
+        }
+    }
+
+    /// A write has begun: from here to [`Image::finish_write`] a crash may leave any of its sectors.
+    pub(super) fn begin_write(&mut self, position: usize, bytes: Vec<u8>) -> u64 {
+        let number = self.push(Change::Write { position, bytes }, false);
+        if let Some(begun) = self.pending.last_mut() {
+            begun.in_flight = true;
+        }
+        number
+    }
+
+    /// The write is done: it can be read, and where `flushed` it survives.
+    pub(super) fn finish_write(&mut self, number: u64, flushed: bool) {
+        let Some(at) = self.pending.iter().position(|p| p.number == number) else {
+            return;
+        };
+        let change = self.pending[at].change.clone();
+        apply(&mut self.current, &change);
+        self.pending[at].in_flight = false;
+        if !flushed {
+            return;
+        }
+        // Growth only adds zeros behind: a flushed write need not wait behind it.
+        let ordered = self.pending[..at]
+            .iter()
+            .any(|p| !matches!(p.change, Change::Grow(_)));
+        if ordered {
+            self.pending[at].certain = true;
+        } else {
+            apply(&mut self.durable, &change);
+            self.pending.remove(at);
+        }
+    }
+
+    /// The write failed: some of its first `limit` bytes may be there, for the process and on the platter.
+    pub(super) fn fail_write(&mut self, number: u64, limit: usize, chance: &mut Chance) {
+        let Some(at) = self.pending.iter().position(|p| p.number == number) else {
+            return;
+        };
+        let Change::Write { position, bytes } = self.pending.remove(at).change else {
+            return;
+        };
+        for (sector, piece) in bytes[..limit.min(bytes.len())]
+            .chunks(SECTOR_BYTES)
+            .enumerate()
+        {
+            if chance.coin() {
+                let change = Change::Write {
+                    position: position + sector * SECTOR_BYTES,
+                    bytes: piece.to_vec(),
+                };
+                apply(&mut self.current, &change);
+                self.push(change, false);
+            }
+        }
+    }
+
+    pub(super) fn set_len(&mut self, len: usize) {
+        apply(&mut self.current, &Change::Length(len));
+        self.push(Change::Length(len), false);
+    }
+
+    pub(super) fn grow(&mut self, len: usize) {
+        if len > self.current.len() {
+            apply(&mut self.current, &Change::Grow(len));
+            self.push(Change::Grow(len), false);
+        }
+    }
+
+    /// Everything that has ended is on the platter.
+    pub(super) fn sync(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.in_flight {
+                self.pending.push(pending);
+            } else {
+                apply(&mut self.durable, &pending.change);
+            }
+        }
+    }
+
+    /// A sync failed: the process still reads everything, and some of it will never be on the platter, whatever later syncs say.
+    pub(super) fn fail_sync(&mut self, chance: &mut Chance) {
+        self.pending
+            .retain(|p| p.certain || p.in_flight || chance.coin());
+    }
+
+    /// What the platter holds after a crash: certain changes, and of the others what chance lets through.
+    pub(super) fn crash(&mut self, chance: &mut Chance) {
+        for pending in std::mem::take(&mut self.pending) {
+            match (pending.certain, chance.below(3)) {
+                (true, _) | (false, 0) => apply(&mut self.durable, &pending.change),
+                (false, 1) => {}
+                (false, _) => tear(&mut self.durable, &pending.change, chance),
+            }
+        }
+        self.current = self.durable.clone();
+    }
+
+    fn push(&mut self, change: Change, certain: bool) -> u64 {
+        self.next_number += 1;
+        self.pending.push(Pending {
+            change,
+            certain,
+            in_flight: false,
+            number: self.next_number,
+        });
+        self.next_number
+    }
+}
+
+fn apply(content: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write { position, bytes } => {
+            let end = position + bytes.len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[*position..end].copy_from_slice(bytes);
+        }
+        Change::Length(len) => content.resize(*len, 0),
+        Change::Grow(len) => {
+            if *len > content.len() {
+                content.resize(*len, 0);
+            }
+        }
+    }
+}
+
+fn tear(content: &mut Vec<u8>, change: &Change, chance: &mut Chance) {
+    let Change::Write { position, bytes } = change else {
+        if chance.coin() {
+            apply(content, change);
+        }
+        return;
+    };
+    for (sector, piece) in bytes.chunks(SECTOR_BYTES).enumerate() {
+        if chance.coin() {
+            let position = position + sector * SECTOR_BYTES;
+            let bytes = piece.to_vec();
+            apply(content, &Change::Write { position, bytes });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(image: &mut Image, position: usize, byte: u8, len: usize, flushed: bool) {
+        let number = image.begin_write(position, vec![byte; len]);
+        image.finish_write(number, flushed);
+    }
+
+    #[test]
+    fn a_flushed_write_survives_and_an_unflushed_one_may_tear() {
+        let (mut whole, mut none, mut torn) = (0, 0, 0);
+        for seed in 0..100 {
+            let mut image = Image::default();
+            write(&mut image, 0, 1, 1024, true);
+            write(&mut image, 1024, 2, 2048, false);
+            image.crash(&mut Chance::new(seed));
+            assert_eq!(&image.current()[..1024], &[1; 1024]);
+            let arrived = image.current()[1024..].iter().filter(|b| **b == 2).count();
+            assert_eq!(arrived % SECTOR_BYTES, 0);
+            match arrived {
+                2048 => whole += 1,
+                0 => none += 1,
+                _ => torn += 1,
+            }
+        }
+        assert!(
+            whole > 10 && none > 10 && torn > 10,
+            "{whole} {none} {torn}"
+        );
+    }
+
+    #[test]
+    fn what_a_cut_took_away_may_come_back_until_it_is_flushed() {
+        let mut came_back = 0;
+        for seed in 0..100 {
+            let mut image = Image::default();
+            write(&mut image, 0, 1, 4096, true);
+            image.set_len(512);
+            write(&mut image, 512, 2, 512, true);
+            image.crash(&mut Chance::new(seed));
+            assert_eq!(&image.current()[512..1024], &[2; 512], "flushed");
+            came_back += usize::from(image.current().len() == 4096);
+        }
+        assert!(came_back > 10 && came_back < 90, "{came_back}");
+        let mut image = Image::default();
+        write(&mut image, 0, 1, 4096, true);
+        image.set_len(512);
+        image.sync();
+        image.crash(&mut Chance::new(0));
+        assert_eq!(image.current().len(), 512);
+    }
+
+    #[test]
+    fn a_sync_says_nothing_of_a_write_that_is_under_way() {
+        let mut survived = 0;
+        for seed in 0..100 {
+            let mut image = Image::default();
+            let number = image.begin_write(0, vec![1; 512]);
+            image.sync();
+            image.fail_sync(&mut Chance::new(seed));
+            assert!(image.current().is_empty());
+            image.finish_write(number, false);
+            assert_eq!(image.current(), &[1; 512]);
+            image.crash(&mut Chance::new(seed));
+            survived += usize::from(!image.current().is_empty());
+        }
+        assert!(survived > 10 && survived < 90, "{survived}");
+    }
+
+    #[test]
+    fn a_failed_sync_loses_for_ever() {
+        let mut lost = 0;
+        for seed in 0..100 {
+            let mut image = Image::default();
+            write(&mut image, 0, 1, 512, false);
+            image.fail_sync(&mut Chance::new(seed));
+            image.sync();
+            image.crash(&mut Chance::new(seed));
+            lost += usize::from(image.current().is_empty());
+        }
+        assert!(lost > 10, "{lost}");
+    }
+}

@@ -1,0 +1,648 @@
+//! The facade: one partition's log.
+//!
+//! A [`Log`] belongs to one shard; all its calls may overlap. `append` gives batches their offsets and returns at once; they are
+//! acknowledged by the flushed end that [`Log::write_pending`] returns, and can be read from then on.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_util::lock::Mutex;
+use vltava_protocol::types::Uuid;
+
+use crate::append_queue::{Queued, RollPoint};
+use crate::checkpoint::{Tail, read_file, write_new};
+use crate::cut::{facts, remove_directory, remove_tree};
+use crate::environment::{LogEnvironment, NoteSlot};
+use crate::error::{Corruption, StorageError, StorageResult};
+use crate::header::AppendBatches;
+use crate::io::Disk;
+use crate::layout::{self, DirectoryKind};
+use crate::leader_epochs::{EpochEnd, LeaderEpochs};
+use crate::log_checkpoint::LogCheckpoint;
+use crate::lookup::TimestampOffset;
+use crate::notes::Note;
+use crate::options::{AppendClass, LogOptions};
+use crate::producer_state::{ProducerBatch, ProducerEntry, SequenceCheck};
+use crate::reader::ReadResult;
+use crate::recovery::{Damage, Recovery};
+use crate::retention::SegmentFacts;
+use crate::segment::{SEGMENT_BYTES_LIMIT, SegmentCursor};
+use crate::state::{LogInner, LogState, Recovered};
+
+/// Where appended batches stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset of the last record. Acknowledged once the flushed end is above it.
+    pub last_offset: i64,
+}
+
+/// One partition's log. A clone is the same log.
+pub struct Log<D: Disk> {
+    inner: Rc<LogInner<D>>,
+}
+
+impl<D: Disk> Clone for Log<D> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Rc::clone(&self.inner),
+        }
+    }
+}
+
+/// What opening a log came to.
+pub enum Opened<D: Disk> {
+    /// It serves.
+    Ready(Log<D>),
+    /// It is damaged, and was left as it is.
+    Corrupt(CorruptLog<D>),
+}
+
+impl<D: Disk> Log<D> {
+    /// Makes the log of a new partition: its directory appears whole, or not at all.
+    ///
+    /// # Errors
+    /// [`StorageError::AlreadyExists`]; [`StorageError::Full`]; or what the disk says.
+    pub async fn create(
+        environment: &Rc<LogEnvironment<D>>,
+        directory: &str,
+        topic_id: Uuid,
+        options: LogOptions,
+    ) -> StorageResult<Self> {
+        let disk = &environment.disk;
+        let at_root = disk.list("").await.map_err(StorageError::from_read)?;
+        if at_root.iter().any(|entry| entry.name == directory) {
+            return Err(StorageError::AlreadyExists(directory.to_owned()));
+        }
+        let checkpoint = LogCheckpoint {
+            topic_id,
+            generation: 0,
+            log_start: 0,
+            write_bytes_max: environment.options.write_bytes_max as u64,
+            snapshot: None,
+            epochs: LeaderEpochs::default(),
+            segments: vec![SegmentCursor::new(0, 0)],
+        };
+        let made = make_directory(disk, directory, &checkpoint).await;
+        made.map_err(StorageError::from_write)?;
+        match Self::open(environment, directory, options).await? {
+            Opened::Ready(log) => Ok(log),
+            Opened::Corrupt(corrupt) => Err(StorageError::Corrupt(corrupt.corruption)),
+        }
+    }
+
+    /// Opens a partition's log, and recovers it where the last stop was no orderly one.
+    ///
+    /// # Errors
+    /// [`StorageError::Format`] for files of another version; or what the disk says. Damage is no error: [`Opened::Corrupt`].
+    pub async fn open(
+        environment: &Rc<LogEnvironment<D>>,
+        directory: &str,
+        options: LogOptions,
+    ) -> StorageResult<Opened<D>> {
+        let found = match LogCheckpoint::read(&environment.disk, directory).await {
+            Ok(checkpoint) => {
+                Self::recover(environment, directory, &options, checkpoint, Damage::Refuse).await
+            }
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(log) => Ok(Opened::Ready(log)),
+            Err(StorageError::Corrupt(corruption)) => Ok(Opened::Corrupt(CorruptLog {
+                environment: Rc::clone(environment),
+                directory: directory.to_owned(),
+                options,
+                corruption,
+            })),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn recover(
+        environment: &Rc<LogEnvironment<D>>,
+        directory: &str,
+        options: &LogOptions,
+        checkpoint: LogCheckpoint,
+        damage: Damage,
+    ) -> StorageResult<Self> {
+        let note = environment.note_of(directory).await;
+        let note = note.filter(|note| note.topic_id == checkpoint.topic_id);
+        let (topic_id, generation) = (checkpoint.topic_id, checkpoint.generation);
+        if damage == Damage::Refuse && note.is_some_and(|note| note.generation > generation) {
+            return Err(StorageError::Corrupt(Corruption {
+                path: format!("{directory}/{}", layout::CHECKPOINT),
+                position: 0,
+                offset: -1,
+                what: "it is older than the last truncation".to_owned(),
+            }));
+        }
+        let note = note.filter(|note| note.generation == generation);
+        let reach = checkpoint.write_bytes_max;
+        let directory: Rc<str> = Rc::from(directory);
+        let recovery = Recovery {
+            environment,
+            directory: Rc::clone(&directory),
+            options,
+            flushed_note: note.map(|note| note.flushed_end),
+            reach,
+            damage,
+        };
+        let segments_proved = checkpoint.segments.len();
+        let recovered = recovery.run(checkpoint).await?;
+        let is_stale = damage == Damage::Accept
+            || recovered.segments.len() != segments_proved
+            || (environment.options.write_bytes_max as u64) > reach;
+        let log = Self::with_state(environment, directory, topic_id, recovered, options.clone());
+        if is_stale {
+            log.inner.checkpoint().await?;
+        }
+        Ok(log)
+    }
+
+    fn with_state(
+        environment: &Rc<LogEnvironment<D>>,
+        directory: Rc<str>,
+        topic_id: Uuid,
+        recovered: Recovered<D>,
+        options: LogOptions,
+    ) -> Self {
+        let note = Note {
+            topic_id,
+            generation: recovered.checkpoint.generation,
+            flushed_end: recovered.active.flushed.get().next_offset,
+        };
+        environment.count_producers(0, recovered.producers.len());
+        let inner = LogInner {
+            environment: Rc::clone(environment),
+            number: environment.log_number(),
+            directory: Rc::clone(&directory),
+            topic_id,
+            writer: Mutex::new(()),
+            files: Mutex::new(()),
+            note: NoteSlot::new(directory, note),
+            state: RefCell::new(LogState::new(recovered, options)),
+        };
+        Self {
+            inner: Rc::new(inner),
+        }
+    }
+
+    /// Gives batches their offsets and puts them in the queue, all or none. They are kept by reference until they are written.
+    ///
+    /// Nothing is acknowledged by this: wait until the flushed end is above `last_offset`. Should a later write fail, [`Log::end`] goes
+    /// back to the flushed end, and every batch above it is gone.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] for a client below the reserve; [`StorageError::BatchTooLarge`]; [`StorageError::Failed`] or
+    /// [`StorageError::Closed`] when the log has ended. Nothing has changed then.
+    pub fn append(
+        &self,
+        batches: AppendBatches,
+        leader_epoch: i32,
+        class: AppendClass,
+        now_ms: i64,
+    ) -> StorageResult<Appended> {
+        let mut state = self.inner.state.borrow_mut();
+        let state = &mut *state;
+        state.check_open()?;
+        let environment = &self.inner.environment;
+        if !environment.may_append(class) {
+            return Err(StorageError::Full(
+                "less than the reserve is free".to_owned(),
+            ));
+        }
+        let too_large = batches
+            .iter()
+            .find(|b| b.batch_bytes() as u64 > SEGMENT_BYTES_LIMIT);
+        if let Some(batch) = too_large {
+            return Err(StorageError::BatchTooLarge {
+                bytes: batch.batch_bytes(),
+                limit: SEGMENT_BYTES_LIMIT,
+            });
+        }
+        let base_offset = state.end();
+        for mut batch in batches {
+            batch.stamp(state.end(), leader_epoch);
+            let header = *batch.facts();
+            let mut after = state.queue.cursor;
+            let last_offset = header.last_offset();
+            let (bytes, newest) = (header.bytes, header.max_timestamp);
+            let rolls = after.should_roll(bytes, last_offset, newest, &state.options, now_ms);
+            let roll = rolls.then(|| {
+                after = SegmentCursor::new(header.base_offset, now_ms);
+                let snapshot = state.capture().snapshot;
+                Box::new(RollPoint {
+                    cursor: after,
+                    snapshot,
+                })
+            });
+            if after.is_empty() {
+                after.created_ms = now_ms;
+            }
+            let entries = after.advance(&header, state.options.index_interval_bytes);
+            let undo = header.producer().map(|producer| {
+                let before = state.producers.len();
+                let ids_max = environment.producer_ids_max(before);
+                let undo = state.producers.note(&producer, header.base_offset, ids_max);
+                environment.count_producers(before, state.producers.len());
+                undo
+            });
+            state.epochs.assign(leader_epoch, header.base_offset);
+            state.queue.push(Queued {
+                batch,
+                after,
+                entries,
+                roll,
+                undo,
+            });
+        }
+        Ok(Appended {
+            base_offset,
+            last_offset: state.end() - 1,
+        })
+    }
+
+    /// What is to be done with a client's batch, by what its producer wrote before, queued batches included.
+    pub fn check_producer(&self, batch: &ProducerBatch) -> SequenceCheck {
+        self.inner.state.borrow().producers.check(batch)
+    }
+
+    /// Whether anything waits to be written.
+    pub fn has_pending(&self) -> bool {
+        !self.inner.state.borrow().queue.is_empty()
+    }
+
+    /// Bytes that wait to be written.
+    pub fn pending_bytes(&self) -> usize {
+        self.inner.state.borrow().queue.waiting_bytes()
+    }
+
+    /// Writes the next batches that wait, durably, as one group; the new flushed end. To be called while [`Log::has_pending`].
+    ///
+    /// # Errors
+    /// [`StorageError::Full`]: everything that waited is gone, as if it had never been appended; later appends work again. Any other error:
+    /// the same, and after [`StorageError::Failed`] nothing is appended until the log is opened anew (what was gone may be there then).
+    pub async fn write_pending(&self) -> StorageResult<i64> {
+        self.inner.write_pending().await
+    }
+
+    /// The log's first offset.
+    pub fn log_start(&self) -> i64 {
+        self.inner.state.borrow().log_start
+    }
+
+    /// Everything below is on stable storage.
+    pub fn flushed_end(&self) -> i64 {
+        self.inner.state.borrow().flushed_end()
+    }
+
+    /// The offset the next batch will have, queued batches included.
+    pub fn end(&self) -> i64 {
+        self.inner.state.borrow().end()
+    }
+
+    /// The topic's id.
+    pub fn topic_id(&self) -> Uuid {
+        self.inner.topic_id
+    }
+
+    /// Its directory below the data directory.
+    pub fn directory(&self) -> &str {
+        &self.inner.directory
+    }
+
+    /// Why nothing can be appended any more; `None` while it can.
+    pub fn ended(&self) -> Option<StorageError> {
+        self.inner.state.borrow().ended.clone()
+    }
+
+    /// Batches from the one that holds `from`, none at or above `limit`, at most `bytes_max` bytes; where `at_least_one`, the first batch
+    /// whatever its size. Whole batches of one segment. Nothing to read yet is an empty result.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfRange`] below the log's start or above the flushed end; [`StorageError::Unreadable`];
+    /// [`StorageError::Corrupt`] where the log is found to be damaged.
+    pub async fn read(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> StorageResult<ReadResult> {
+        let generation = self.inner.state.borrow().generation;
+        let result = self.inner.read(from, limit, bytes_max, at_least_one).await;
+        let was_cut = self.inner.state.borrow().generation != generation;
+        match result {
+            // It was truncated meanwhile: what was not found may simply be gone.
+            Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if was_cut => {
+                self.inner.read(from, limit, bytes_max, at_least_one).await
+            }
+            result => result,
+        }
+    }
+
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    pub async fn read_in_memory(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Bytes> {
+        self.inner.read_in_memory(from, limit, bytes_max).await
+    }
+
+    /// The first record whose timestamp is at least `timestamp` (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> StorageResult<Option<TimestampOffset>> {
+        self.inner.offset_for_timestamp(timestamp).await
+    }
+
+    /// The first record that has the largest timestamp of all.
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    pub async fn largest_timestamp(&self) -> StorageResult<Option<TimestampOffset>> {
+        self.inner.largest_timestamp().await
+    }
+
+    /// The end of an epoch (KIP-101): see [`LeaderEpochs::end_of`]. Queued batches count.
+    pub fn end_of_epoch(&self, epoch: i32) -> Option<EpochEnd> {
+        let state = self.inner.state.borrow();
+        state.epochs.end_of(epoch, state.end())
+    }
+
+    /// The newest epoch that has a batch, queued batches included.
+    pub fn latest_epoch(&self) -> Option<i32> {
+        self.inner.state.borrow().epochs.latest()
+    }
+
+    /// The epoch of the batch at this offset.
+    pub fn epoch_at(&self, offset: i64) -> Option<i32> {
+        self.inner.state.borrow().epochs.epoch_at(offset)
+    }
+
+    /// Cuts the log so that it ends at or just below `to`, durably. What was queued is gone in any case.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfRange`] below the log's start; or what the disk says.
+    pub async fn truncate(&self, to: i64) -> StorageResult<()> {
+        self.inner.truncate(to).await
+    }
+
+    /// Moves the log's start up to `new_start`, durably; a lower one changes nothing. The log's start.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfRange`] above the flushed end; or what the disk says.
+    pub async fn delete_records(&self, new_start: i64) -> StorageResult<i64> {
+        self.inner.delete_records(new_start).await
+    }
+
+    /// Deletes the oldest segments as far as the options say, none that holds an offset at or above `committed_end`, and forgets producers that
+    /// have expired. How many segments.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn apply_retention(&self, now_ms: i64, committed_end: i64) -> StorageResult<usize> {
+        self.inner.apply_retention(now_ms, committed_end).await
+    }
+
+    /// Whether [`Log::checkpoint`] would be worth its cost. Ask once a second.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.inner.is_checkpoint_due()
+    }
+
+    /// Writes down what a restart would have to work out again: indexes, producers, epochs. Writes go on meanwhile. False where it could
+    /// not be done yet; call again later.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn checkpoint(&self) -> StorageResult<bool> {
+        self.inner.checkpoint().await
+    }
+
+    /// Gives back buffer and file handle, unless something is being written. For logs that were idle for a while.
+    pub fn release_idle(&self) {
+        let Some(_writer) = self.inner.writer.try_lock() else {
+            return;
+        };
+        if self.has_pending() {
+            return;
+        }
+        self.inner.retire_buffer(false);
+        let mut state = self.inner.state.borrow_mut();
+        state.queue.shrink();
+        state.active.close_files();
+    }
+
+    /// All producers, by id, queued batches included.
+    pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
+        let state = self.inner.state.borrow();
+        state
+            .producers
+            .iter()
+            .map(|(id, entry)| (id, *entry))
+            .collect()
+    }
+
+    /// First offset of the oldest open transaction.
+    pub fn first_open_transaction(&self) -> Option<i64> {
+        self.inner.state.borrow().producers.first_open_transaction()
+    }
+
+    /// Other options from now on.
+    pub fn set_options(&self, options: LogOptions) {
+        self.inner.state.borrow_mut().options = options;
+    }
+
+    /// Bytes of all batches that are flushed.
+    pub fn size_bytes(&self) -> u64 {
+        self.inner.state.borrow().size_bytes()
+    }
+
+    /// All segments, oldest first; the last one is active.
+    pub fn segments(&self) -> Vec<SegmentFacts> {
+        let state = self.inner.state.borrow();
+        state
+            .segments
+            .values()
+            .map(|segment| facts(segment))
+            .collect()
+    }
+
+    /// Writes what waits and closes the log in good order: the next open walks nothing, and Kafka's tools read all files. Appends fail from
+    /// then on.
+    ///
+    /// # Errors
+    /// What the disk says; the log is then closed as a crash would close it.
+    pub async fn close(&self) -> StorageResult<()> {
+        self.inner.close().await
+    }
+
+    /// Deletes the log. Once this returns it does not come back; readers that hold one of its files go on.
+    ///
+    /// # Errors
+    /// What the disk says. What is left is removed by [`remove_leftovers`].
+    pub async fn remove(self) -> StorageResult<()> {
+        self.inner.remove().await
+    }
+}
+
+/// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever holds this.
+pub struct CorruptLog<D: Disk> {
+    environment: Rc<LogEnvironment<D>>,
+    directory: String,
+    options: LogOptions,
+    corruption: Corruption,
+}
+
+impl<D: Disk> CorruptLog<D> {
+    /// What is damaged, and where.
+    pub fn corruption(&self) -> &Corruption {
+        &self.corruption
+    }
+
+    /// Its directory below the data directory.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// Gives up everything from the first batch on that cannot be proved, for good, and serves the rest. Only on an operator's word.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where not even the topic's id is known; or what the disk says.
+    pub async fn accept_loss(self) -> StorageResult<Log<D>> {
+        let disk = &self.environment.disk;
+        let note = self.environment.note_of(&self.directory).await;
+        let mut checkpoint = match LogCheckpoint::read(disk, &self.directory).await {
+            Err(StorageError::Corrupt(_)) => self.checkpoint_from_files().await?,
+            read => read?,
+        };
+        let noted = note.map_or(0, |note| note.generation);
+        checkpoint.generation = checkpoint.generation.max(noted) + 1;
+        let (environment, options) = (&self.environment, &self.options);
+        let directory = self.directory.as_str();
+        Log::recover(environment, directory, options, checkpoint, Damage::Accept).await
+    }
+
+    /// Deletes it, where nobody wants it any more.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn remove(self) -> StorageResult<()> {
+        let note = Note {
+            topic_id: Uuid(0),
+            generation: 0,
+            flushed_end: 0,
+        };
+        remove_directory(&self.environment.disk, &self.directory, note).await
+    }
+
+    /// A checkpoint that claims nothing, from the files that are there: everything is to be walked.
+    async fn checkpoint_from_files(&self) -> StorageResult<LogCheckpoint> {
+        let disk = &self.environment.disk;
+        let path = format!("{}/{}", self.directory, layout::PARTITION_METADATA);
+        let text = read_file(disk, &path)
+            .await
+            .map_err(StorageError::from_read)?;
+        let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+        let topic_id = layout::parse_partition_metadata(&text)
+            .ok_or_else(|| StorageError::Corrupt(self.corruption.clone()))?;
+        let entries = disk.list(&self.directory).await;
+        let entries = entries.map_err(StorageError::from_read)?;
+        let mut bases = entries
+            .iter()
+            .filter_map(|e| layout::offset_of(&e.name, "log"));
+        let first = bases.next().unwrap_or(0);
+        Ok(LogCheckpoint {
+            topic_id,
+            generation: 0,
+            log_start: first,
+            write_bytes_max: self.environment.options.write_bytes_max as u64,
+            snapshot: None,
+            epochs: LeaderEpochs::default(),
+            segments: vec![SegmentCursor::new(first, 0)],
+        })
+    }
+}
+
+/// Makes a partition's directory aside, whole and durable, then gives it its name.
+async fn make_directory<D: Disk>(
+    disk: &D,
+    directory: &str,
+    checkpoint: &LogCheckpoint,
+) -> crate::io::IoResult<()> {
+    let new = layout::new_directory(directory, checkpoint.topic_id);
+    disk.create_dir(&new).await?;
+    let metadata = layout::partition_metadata(checkpoint.topic_id);
+    let path = format!("{new}/{}", layout::PARTITION_METADATA);
+    write_new(disk, &path, metadata.as_bytes(), Tail::Exact).await?;
+    let path = format!("{new}/{}", layout::log_file(0));
+    write_new(disk, &path, &[], Tail::Padded).await?;
+    let path = format!("{new}/{}", layout::CHECKPOINT);
+    write_new(disk, &path, &checkpoint.encode(), Tail::Padded).await?;
+    disk.sync_dir(&new).await?;
+    disk.rename(&new, directory).await?;
+    disk.sync_dir("").await
+}
+
+/// The directories of all partitions, sorted.
+///
+/// # Errors
+/// Where the data directory cannot be listed.
+pub async fn partition_directories<D: Disk>(disk: &D) -> StorageResult<Vec<String>> {
+    let entries = disk.list("").await.map_err(StorageError::from_read)?;
+    let is_partition =
+        |name: &str| matches!(layout::directory_kind(name), DirectoryKind::Partition(_));
+    let found = entries
+        .into_iter()
+        .filter(|e| e.is_directory && is_partition(&e.name));
+    Ok(found.map(|entry| entry.name).collect())
+}
+
+/// Removes what a stop left half created or half deleted. To be called once at start, before any log is opened.
+///
+/// # Errors
+/// What the disk says.
+pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
+    let entries = disk.list("").await.map_err(StorageError::from_read)?;
+    for entry in entries {
+        let is_leftover = layout::directory_kind(&entry.name) == DirectoryKind::Leftover;
+        if entry.is_directory && is_leftover {
+            remove_tree(disk, &entry.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The topic's id of a partition's directory, without opening its log; `None` where there is no such directory.
+///
+/// # Errors
+/// [`StorageError::Corrupt`] where the file with it is damaged; [`StorageError::Unreadable`].
+pub async fn topic_id_of<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
+    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
+    let text = read_file(disk, &path)
+        .await
+        .map_err(StorageError::from_read)?;
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let parsed = layout::parse_partition_metadata(&String::from_utf8_lossy(&text));
+    parsed.map(Some).ok_or_else(|| {
+        StorageError::Corrupt(Corruption {
+            path,
+            position: 0,
+            offset: -1,
+            what: "no topic id of version 0".to_owned(),
+        })
+    })
+}

@@ -1,0 +1,287 @@
+//! The flushed ends of a shard's logs, noted at least once a second while they move.
+//!
+//! A note says: this log was flushed up to here. Recovery needs it to tell a torn tail, which may be cut, from damage, which may
+//! not. Notes are lower bounds, so losing the newest costs nothing but sharpness. Each shard appends to a file of its own; at start the files
+//! of all shards are read, whoever wrote them.
+//!
+//! The file: frames (see `checkpoint`), each at the start of a block, behind each other; a frame holds the notes that changed.
+//! When it has grown, a new file with all notes takes its place.
+
+use std::collections::BTreeMap;
+
+use vltava_protocol::types::Uuid;
+
+use crate::checkpoint::{
+    FieldReader, FieldWriter, FrameKind, Tail, frame, read_file, replace, unframe,
+};
+use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoResult, OpenMode};
+use crate::layout::FLUSHED_NOTES;
+
+const NOTES: FrameKind = FrameKind {
+    magic: *b"VLTN",
+    version: 1,
+};
+/// A file is written anew when it is larger than this and than twice what it would be.
+const FILE_BYTES_MIN: u64 = 256 << 10;
+
+/// One log's flushed end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Which log of this name: a topic may be deleted and made again.
+    pub topic_id: Uuid,
+    /// Counts truncations: a note from before one says nothing.
+    pub generation: u32,
+    /// Everything below was flushed.
+    pub flushed_end: i64,
+}
+
+impl Note {
+    /// Whether this says more than `other`.
+    fn beats(&self, other: &Self) -> bool {
+        self.topic_id != other.topic_id
+            || (self.generation, self.flushed_end) > (other.generation, other.flushed_end)
+    }
+}
+
+/// Notes by directory.
+pub type Notes = BTreeMap<String, Note>;
+
+/// What was found at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedNotes {
+    /// The best note of each directory.
+    pub notes: Notes,
+    /// Files in which something in front of the end was damaged: to be reported. Recovery of what was written just before the stop is less
+    /// sharp without it.
+    pub damaged: Vec<String>,
+}
+
+/// Reads the files of all shards. Notes of directories that are gone are left out.
+///
+/// # Errors
+/// Where the data directory or a file cannot be read.
+pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
+    let entries = disk.list("").await?;
+    let mut loaded = LoadedNotes::default();
+    for entry in &entries {
+        let is_temporary = entry.name.ends_with(crate::layout::TEMPORARY);
+        if !entry.name.starts_with(FLUSHED_NOTES) || is_temporary {
+            continue;
+        }
+        let bytes = read_file(disk, &entry.name).await?.unwrap_or_default();
+        if !read_frames(&bytes, &mut loaded.notes) {
+            loaded.damaged.push(entry.name.clone());
+        }
+    }
+    loaded.notes.retain(|directory, _| {
+        let found = entries.binary_search_by(|entry| entry.name.as_str().cmp(directory));
+        found.is_ok()
+    });
+    Ok(loaded)
+}
+
+/// Adds the notes of all frames; false where one is damaged that is not the last: a stop tears no other.
+fn read_frames(bytes: &[u8], notes: &mut Notes) -> bool {
+    let mut at = 0;
+    let mut damaged = false;
+    let mut sound = true;
+    while at < bytes.len() {
+        let blocks = match unframe(NOTES, &bytes[at..]) {
+            Ok(payload) => {
+                // A whole frame behind a damaged one: that was no torn end.
+                sound &= !damaged;
+                read_notes(payload, notes);
+                (crate::checkpoint::FRAME_HEADER_BYTES + payload.len()).div_ceil(BLOCK_BYTES)
+            }
+            Err(_) => {
+                damaged |= bytes[at..].iter().take(BLOCK_BYTES).any(|byte| *byte != 0);
+                1
+            }
+        };
+        at += blocks * BLOCK_BYTES;
+    }
+    sound
+}
+
+fn read_notes(payload: &[u8], notes: &mut Notes) {
+    let list = FieldReader(payload).list(|fields| {
+        let len = usize::try_from(fields.u32()?).ok()?;
+        let directory = String::from_utf8(fields.take(len)?.to_vec()).ok()?;
+        let note = Note {
+            topic_id: Uuid(fields.u128()?),
+            generation: fields.u32()?,
+            flushed_end: fields.i64()?,
+        };
+        Some((directory, note))
+    });
+    for (directory, note) in list.unwrap_or_default() {
+        let known = notes.get(&directory);
+        if known.is_none_or(|known| note.beats(known)) {
+            notes.insert(directory, note);
+        }
+    }
+}
+
+fn to_frame<'a>(notes: impl ExactSizeIterator<Item = (&'a String, &'a Note)>) -> Vec<u8> {
+    let mut fields = FieldWriter::default();
+    fields.count(notes.len());
+    for (directory, note) in notes {
+        fields.count(directory.len());
+        fields.bytes(directory.as_bytes());
+        fields.u128(note.topic_id.0);
+        fields.u32(note.generation);
+        fields.i64(note.flushed_end);
+    }
+    frame(NOTES, &fields.0)
+}
+
+/// The file of one shard.
+pub(crate) struct NoteFile<D: Disk> {
+    name: String,
+    /// All notes: those found at start, of every shard, and newer ones of this.
+    notes: Notes,
+    file: Option<D::File>,
+    end: u64,
+}
+
+impl<D: Disk> NoteFile<D> {
+    pub(crate) fn new(shard: u32, notes: Notes) -> Self {
+        Self {
+            name: format!("{FLUSHED_NOTES}{shard}"),
+            notes,
+            file: None,
+            end: 0,
+        }
+    }
+
+    pub(crate) fn get(&self, directory: &str) -> Option<Note> {
+        self.notes.get(directory).copied()
+    }
+
+    pub(crate) fn forget(&mut self, directory: &str) {
+        self.notes.remove(directory);
+    }
+
+    /// Notes ends, durably.
+    pub(crate) async fn write(&mut self, disk: &D, changed: Notes) -> IoResult<()> {
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let appended = to_frame(changed.iter());
+        self.notes.extend(changed);
+        let whole_bytes = self
+            .notes
+            .iter()
+            .map(|(name, _)| name.len() as u64 + 32)
+            .sum::<u64>();
+        let is_large = self.end > FILE_BYTES_MIN.max(2 * whole_bytes);
+        match self.file.clone().filter(|_| !is_large) {
+            Some(file) => {
+                let mut buffer = AlignedBuffer::new(appended.len());
+                buffer.append(&appended);
+                let blocks = buffer.blocks(0..appended.len());
+                let len = blocks.len() as u64;
+                file.write_at(blocks, self.end, Durability::Flushed).await?;
+                self.end += len;
+            }
+            None => {
+                let whole = to_frame(self.notes.iter());
+                replace(disk, "", &self.name, &whole, Tail::Padded).await?;
+                self.file = Some(disk.open(&self.name, OpenMode::Write).await?);
+                self.end = whole.len().next_multiple_of(BLOCK_BYTES) as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::io::fault_disk::{Fault, FaultDisk};
+    use crate::testing::run;
+
+    fn note(generation: u32, flushed_end: i64) -> Note {
+        Note {
+            topic_id: Uuid(9),
+            generation,
+            flushed_end,
+        }
+    }
+
+    fn one(directory: &str, note: Note) -> Notes {
+        Notes::from([(directory.to_owned(), note)])
+    }
+
+    async fn disk_with(directories: &[&str]) -> FaultDisk {
+        let disk = FaultDisk::new(5);
+        for directory in directories {
+            disk.create_dir(directory).await.unwrap();
+        }
+        disk.sync_dir("").await.unwrap();
+        disk
+    }
+
+    #[test]
+    fn the_best_note_of_all_shards_counts() {
+        run(async {
+            let disk = disk_with(&["a-0", "b-0"]).await;
+            let mut first = NoteFile::new(0, Notes::new());
+            let mut second = NoteFile::new(1, Notes::new());
+            first.write(&disk, one("a-0", note(0, 10))).await.unwrap();
+            first.write(&disk, one("a-0", note(0, 20))).await.unwrap();
+            first
+                .write(&disk, one("gone-0", note(0, 20)))
+                .await
+                .unwrap();
+            second.write(&disk, one("a-0", note(0, 15))).await.unwrap();
+            second.write(&disk, one("b-0", note(2, 1))).await.unwrap();
+            second.write(&disk, one("b-0", note(1, 9))).await.unwrap();
+            let loaded = load_notes(&disk.restart()).await.unwrap();
+            assert_eq!(loaded.damaged, Vec::<String>::new());
+            let expected = [("a-0", note(0, 20)), ("b-0", note(2, 1))];
+            let expected = expected.map(|(name, note)| (name.to_owned(), note));
+            assert_eq!(loaded.notes, Notes::from(expected));
+        });
+    }
+
+    #[test]
+    fn a_crash_at_any_write_keeps_what_was_noted_before() {
+        run(async {
+            for at in 0..60 {
+                let disk = disk_with(&["a-0"]).await;
+                disk.inject(Fault::Crash { at });
+                let mut file = NoteFile::new(0, Notes::new());
+                let mut noted = None;
+                for end in 0..40 {
+                    match file.write(&disk, one("a-0", note(0, end))).await {
+                        Ok(()) => noted = Some(end),
+                        Err(_) => break,
+                    }
+                }
+                let loaded = load_notes(&disk.restart()).await.unwrap();
+                let found = loaded.notes.get("a-0").map(|note| note.flushed_end);
+                assert!(found >= noted, "{at}: {found:?} {noted:?}");
+                assert!(loaded.damaged.is_empty());
+            }
+        });
+    }
+
+    #[test]
+    fn damage_is_reported_and_the_file_stays_small() {
+        run(async {
+            let disk = disk_with(&["a-0"]).await;
+            let mut file = NoteFile::new(0, Notes::new());
+            for end in 0..200 {
+                file.write(&disk, one("a-0", note(0, end))).await.unwrap();
+                assert!(file.end <= FILE_BYTES_MIN + 2 * BLOCK_BYTES as u64);
+            }
+            disk.damage("vltava-flushed-0", |content| content[BLOCK_BYTES + 30] ^= 1);
+            let loaded = load_notes(&disk).await.unwrap();
+            assert_eq!(loaded.damaged, vec!["vltava-flushed-0".to_owned()]);
+            assert_eq!(loaded.notes["a-0"].flushed_end, 199);
+        });
+    }
+}

@@ -1,0 +1,534 @@
+//! From offsets to bytes: the tail from memory, older ranges as ranges of files.
+//!
+//! A range of a file is given out only below the last whole block on disk, which is not written again; what stands in that last block
+//! comes from memory, or is read into memory. Answers end at whole batches. A sequential reader does not search the index
+//! twice: where a read ended is remembered.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use vltava_protocol::batch::HEADER_BYTES;
+use vltava_protocol::encode::{ExternalBytes, Part};
+
+use crate::append_queue::block_start;
+use crate::environment::StorageEvent;
+use crate::error::{Corruption, StorageError, StorageResult};
+use crate::header::BatchHeader;
+use crate::index::{OffsetEntry, TimeEntry};
+use crate::io::{Disk, File};
+use crate::segment::{Segment, SegmentCursor};
+use crate::state::{LogInner, Place};
+
+/// Read at once while walking over headers in a file.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// What a read gives.
+#[derive(Clone, Debug, Default)]
+pub struct ReadResult {
+    /// Whole batches, in order. The first may begin below the offset asked for.
+    pub parts: Vec<Part>,
+    /// Length of all parts.
+    pub bytes: usize,
+    /// Base offset of the first batch; `None` where nothing is there to read yet.
+    pub first_offset: Option<i64>,
+    /// The offset behind the last batch, where it is known without reading it.
+    pub next_offset: Option<i64>,
+}
+
+/// A batch's place in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) position: u64,
+    pub(crate) base_offset: i64,
+}
+
+/// A run of whole batches of one segment.
+struct Run<D: Disk> {
+    segment: Rc<Segment<D>>,
+    first: Found,
+    /// Where the run ends in the segment.
+    end: u64,
+    /// The offset behind it, where it is known.
+    next_offset: Option<i64>,
+}
+
+/// Walks over the headers of a segment, in memory where they are, else in chunks of its file.
+pub(crate) struct HeaderWalk<'a, D: Disk> {
+    log: &'a LogInner<D>,
+    segment: &'a Rc<Segment<D>>,
+    /// Batches end here.
+    end: u64,
+    chunk: Bytes,
+    chunk_at: u64,
+}
+
+impl<'a, D: Disk> HeaderWalk<'a, D> {
+    pub(crate) fn new(log: &'a LogInner<D>, segment: &'a Rc<Segment<D>>) -> Self {
+        Self {
+            log,
+            segment,
+            end: segment.flushed.get().position,
+            chunk: Bytes::new(),
+            chunk_at: 0,
+        }
+    }
+
+    /// The header at a position where a batch begins.
+    pub(crate) async fn header(&mut self, position: u64) -> StorageResult<BatchHeader> {
+        let bytes = self.bytes(position, HEADER_BYTES).await?;
+        let header = BatchHeader::parse(&bytes);
+        let fits = |header: &BatchHeader| {
+            header.bytes <= self.end - position && header.base_offset >= self.segment.base_offset
+        };
+        match header {
+            Ok(header) if fits(&header) => Ok(header),
+            Ok(_) => Err(self.corrupt(position, "a batch that ends behind the log")),
+            Err(what) => Err(self.corrupt(position, what)),
+        }
+    }
+
+    /// Exactly `len` bytes.
+    pub(crate) async fn bytes(&mut self, position: u64, len: usize) -> StorageResult<Bytes> {
+        if let Ok(bytes) = self.log.in_memory(self.segment, position, len)
+            && bytes.len() == len
+        {
+            return Ok(bytes);
+        }
+        let in_chunk = |chunk: &Bytes, chunk_at: u64| {
+            let skip = usize::try_from(position.checked_sub(chunk_at)?).ok()?;
+            let end = skip.checked_add(len)?;
+            (end <= chunk.len()).then(|| chunk.slice(skip..end))
+        };
+        if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
+            return Ok(bytes);
+        }
+        let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
+        let file = self.log.reader_file(self.segment).await?;
+        let chunk = file.read_at(position, len.max(CHUNK_BYTES).min(left)).await;
+        self.chunk = chunk.map_err(StorageError::from_read)?;
+        self.chunk_at = position;
+        let bytes = in_chunk(&self.chunk, self.chunk_at);
+        bytes.ok_or_else(|| self.corrupt(position, "the file ends inside a batch"))
+    }
+
+    /// Whether the batch that an index entry names stands where it says.
+    async fn leads_to(&mut self, entry: &OffsetEntry) -> bool {
+        let position = u64::from(entry.position);
+        if position >= self.end {
+            return false;
+        }
+        let named = self.segment.base_offset + i64::from(entry.relative_offset);
+        let header = self.header(position).await;
+        header.is_ok_and(|header| header.last_offset() == named)
+    }
+
+    pub(crate) fn corrupt(&self, position: u64, what: &str) -> StorageError {
+        StorageError::Corrupt(Corruption {
+            path: self.segment.log_path(),
+            position,
+            offset: self.segment.base_offset,
+            what: what.to_owned(),
+        })
+    }
+}
+
+impl<D: Disk> LogInner<D> {
+    /// Batches from the one that holds `from` up to `limit`, of one segment, at most `bytes_max` bytes, or, where `at_least_one`, the
+    /// first batch whatever its size. Empty where nothing is there yet.
+    pub(crate) async fn read(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> StorageResult<ReadResult> {
+        let run = self.run(from, limit, bytes_max, at_least_one).await?;
+        let Some(Run {
+            segment,
+            first,
+            end,
+            next_offset,
+        }) = run
+        else {
+            return Ok(ReadResult::default());
+        };
+        let parts = self.parts(&segment, first.position, end).await?;
+        Ok(ReadResult {
+            bytes: parts.iter().map(Part::len).sum(),
+            parts,
+            first_offset: Some(first.base_offset),
+            next_offset,
+        })
+    }
+
+    /// The same batches as bytes in memory, for who reads them itself.
+    pub(crate) async fn read_in_memory(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Bytes> {
+        let Some(run) = self.run(from, limit, bytes_max, true).await? else {
+            return Ok(Bytes::new());
+        };
+        let len = usize::try_from(run.end - run.first.position).unwrap_or(usize::MAX);
+        HeaderWalk::new(self, &run.segment)
+            .bytes(run.first.position, len)
+            .await
+    }
+
+    async fn run(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> StorageResult<Option<Run<D>>> {
+        let (start, flushed_end) = {
+            let state = self.state.borrow();
+            (state.log_start, state.flushed_end())
+        };
+        if from < start || from > flushed_end {
+            return Err(StorageError::OutOfRange {
+                offset: from,
+                start,
+                end: flushed_end,
+            });
+        }
+        let limit = limit.min(flushed_end);
+        let mut segment = self.state.borrow().segment_of(from);
+        while let Some(current) = segment.filter(|_| from < limit) {
+            let range = self
+                .range(&current, from, limit, bytes_max, at_least_one)
+                .await?;
+            if let Some((first, end, next_offset)) = range {
+                return Ok(Some(Run {
+                    segment: current,
+                    first,
+                    end,
+                    next_offset,
+                }));
+            }
+            if current.flushed.get().next_offset > from {
+                break;
+            }
+            // A gap at the end of the segment: the next one goes on.
+            let behind = current.base_offset + 1;
+            let state = self.state.borrow();
+            let next = state.segments.range(behind..).next();
+            segment = next.map(|(_, segment)| Rc::clone(segment));
+        }
+        Ok(None)
+    }
+
+    /// Which bytes of a segment answer a read: the first batch, where they end, and the offset behind, where it is known.
+    async fn range(
+        &self,
+        segment: &Rc<Segment<D>>,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> StorageResult<Option<(Found, u64, Option<i64>)>> {
+        let cursor = segment.flushed.get();
+        let mut walk = HeaderWalk::new(self, segment);
+        let Some(first) = self.locate(segment, from, &mut walk).await? else {
+            return Ok(None);
+        };
+        let (end, next_offset) = if limit >= cursor.next_offset {
+            (cursor.position, cursor.next_offset)
+        } else {
+            let behind = self.locate(segment, limit, &mut walk).await?;
+            behind.map_or((cursor.position, cursor.next_offset), |found| {
+                (found.position, found.base_offset)
+            })
+        };
+        let wanted = first.position + bytes_max as u64;
+        if end <= first.position {
+            return Ok(None);
+        }
+        if end <= wanted {
+            return Ok(Some((first, end, Some(next_offset))));
+        }
+        let header = walk.header(first.position).await?;
+        let first_end = first.position + header.bytes;
+        if first_end > wanted {
+            let next = Some(header.next_offset());
+            return Ok(at_least_one.then_some((first, first_end, next)));
+        }
+        // End where the index knows that a batch begins, and remember that place for the next read.
+        let holds = |e: &OffsetEntry| u64::from(e.position) <= wanted;
+        let entry = self.offset_entry(segment, holds, &mut walk).await?;
+        let Some(entry) = entry.filter(|e| u64::from(e.position) > first_end) else {
+            return Ok(Some((first, first_end, Some(header.next_offset()))));
+        };
+        let place = Place {
+            segment: segment.base_offset,
+            position: u64::from(entry.position),
+            after: header.last_offset(),
+            until: segment.base_offset + i64::from(entry.relative_offset),
+        };
+        self.state.borrow_mut().remember_place(place);
+        Ok(Some((first, place.position, None)))
+    }
+
+    /// The first batch of the segment that ends at or behind `offset`; `None` where all end before.
+    pub(crate) async fn locate(
+        &self,
+        segment: &Rc<Segment<D>>,
+        offset: i64,
+        walk: &mut HeaderWalk<'_, D>,
+    ) -> StorageResult<Option<Found>> {
+        let cursor = segment.flushed.get();
+        if offset >= cursor.next_offset {
+            return Ok(None);
+        }
+        if offset <= cursor.base_offset {
+            return Ok(Some(Found {
+                position: 0,
+                base_offset: cursor.base_offset,
+            }));
+        }
+        let place = self.state.borrow().place_of(segment.base_offset, offset);
+        if let Some(place) = place.filter(|place| place.position < cursor.position) {
+            let header = walk.header(place.position).await?;
+            if header.base_offset == offset {
+                return Ok(Some(Found {
+                    position: place.position,
+                    base_offset: offset,
+                }));
+            }
+        }
+        let relative = cursor.relative(offset);
+        let holds = |e: &OffsetEntry| e.relative_offset <= relative;
+        let entry = self.offset_entry(segment, holds, walk).await?;
+        self.walk_from(
+            &cursor,
+            entry.map_or(0, |e| u64::from(e.position)),
+            offset,
+            walk,
+        )
+        .await
+    }
+
+    async fn walk_from(
+        &self,
+        cursor: &SegmentCursor,
+        mut position: u64,
+        offset: i64,
+        walk: &mut HeaderWalk<'_, D>,
+    ) -> StorageResult<Option<Found>> {
+        while position < cursor.position {
+            let header = walk.header(position).await?;
+            if header.last_offset() >= offset {
+                return Ok(Some(Found {
+                    position,
+                    base_offset: header.base_offset,
+                }));
+            }
+            position += header.bytes;
+        }
+        Ok(None)
+    }
+
+    /// The last entry of the offset index for which `holds`, checked against the batch it names. A damaged index is rebuilt.
+    async fn offset_entry(
+        &self,
+        segment: &Rc<Segment<D>>,
+        holds: impl Fn(&OffsetEntry) -> bool,
+        walk: &mut HeaderWalk<'_, D>,
+    ) -> StorageResult<Option<OffsetEntry>> {
+        let disk = &self.environment.disk;
+        let path = segment.offset_index_path();
+        let found = segment.offsets.floor(disk, &path, &holds).await;
+        match found {
+            Ok(None) if segment.offsets.count() == 0 => return Ok(None),
+            Ok(Some(entry)) if holds(&entry) && walk.leads_to(&entry).await => {
+                return Ok(Some(entry));
+            }
+            Ok(None) if self.first_entry_is_behind(segment, &holds, walk).await => return Ok(None),
+            _ => {}
+        }
+        if !self.rebuild_indexes(segment).await? {
+            return Ok(None);
+        }
+        let found = segment.offsets.floor(disk, &path, &holds).await;
+        found.map_err(StorageError::from_read)
+    }
+
+    /// "No entry" is believed where the first entry is sound and does not hold.
+    async fn first_entry_is_behind(
+        &self,
+        segment: &Rc<Segment<D>>,
+        holds: &impl Fn(&OffsetEntry) -> bool,
+        walk: &mut HeaderWalk<'_, D>,
+    ) -> bool {
+        let disk = &self.environment.disk;
+        let path = segment.offset_index_path();
+        match segment.offsets.first(disk, &path).await {
+            Ok(Some(first)) => !holds(&first) && walk.leads_to(&first).await,
+            _ => false,
+        }
+    }
+
+    /// The last entry of the time index below or at `timestamp`; `None` where none is, or where the index cannot be believed.
+    pub(crate) async fn time_entry(
+        &self,
+        segment: &Rc<Segment<D>>,
+        timestamp: i64,
+    ) -> StorageResult<Option<TimeEntry>> {
+        let disk = &self.environment.disk;
+        let path = segment.time_index_path();
+        let found = segment
+            .times
+            .floor(disk, &path, |e| e.timestamp < timestamp)
+            .await;
+        let Ok(Some(entry)) = found else {
+            return Ok(None);
+        };
+        let mut walk = HeaderWalk::new(self, segment);
+        let offset = segment.base_offset + i64::from(entry.relative_offset);
+        let named = self.locate(segment, offset, &mut walk).await?;
+        let Some(named) = named else {
+            return Ok(None);
+        };
+        let header = walk.header(named.position).await?;
+        let is_sound = header.last_offset() == offset && header.max_timestamp == entry.timestamp;
+        Ok((is_sound && entry.timestamp < timestamp).then_some(entry))
+    }
+
+    /// Makes a segment's indexes anew from its headers, and saves them. False where the segment changed meanwhile: the next look-up tries
+    /// again.
+    async fn rebuild_indexes(&self, segment: &Rc<Segment<D>>) -> StorageResult<bool> {
+        let interval = self.state.borrow().options.index_interval_bytes;
+        let end = segment.flushed.get();
+        let mut walk = HeaderWalk::new(self, segment);
+        let mut cursor = SegmentCursor::new(segment.base_offset, end.created_ms);
+        let (mut offsets, mut times) = (Vec::new(), Vec::new());
+        while cursor.position < end.position {
+            let header = walk.header(cursor.position).await?;
+            if header.base_offset < cursor.next_offset {
+                return Err(walk.corrupt(cursor.position, "an offset that goes back"));
+            }
+            let entries = cursor.advance(&header, interval);
+            offsets.extend(entries.offset);
+            times.extend(entries.time);
+        }
+        let path = segment.log_path();
+        self.environment
+            .report(&StorageEvent::IndexRebuilt { path });
+        let _files = self.files.lock().await;
+        if segment.flushed.get() != end {
+            return Ok(false);
+        }
+        if segment.is_closed.get() {
+            times.extend(cursor.time_entry());
+        }
+        segment.offsets.replace(offsets);
+        segment.times.replace(times);
+        segment.flushed.set(SegmentCursor {
+            bytes_since_index: cursor.bytes_since_index,
+            offset_entries: cursor.offset_entries,
+            time_entries: cursor.time_entries,
+            last_time_entry: cursor.last_time_entry,
+            ..end
+        });
+        if segment.is_closed.get() {
+            let saved = segment.save_indexes(&self.environment.disk, true).await;
+            saved.map_err(|error| self.fail(error))?;
+        }
+        Ok(true)
+    }
+
+    /// The bytes at `position` of a segment, as many as lie together in memory; or where the next in memory begin.
+    fn in_memory(
+        &self,
+        segment: &Segment<D>,
+        position: u64,
+        len: usize,
+    ) -> Result<Bytes, Option<u64>> {
+        let cached = self
+            .environment
+            .cache
+            .find(self.number, segment.base_offset, position, len);
+        let cached_next = match cached {
+            Ok(bytes) => return Ok(bytes),
+            Err(next) => next,
+        };
+        let state = self.state.borrow();
+        let is_active = state.active.base_offset == segment.base_offset;
+        let Some(buffer) = state.queue.buffer.as_ref().filter(|_| is_active) else {
+            return Err(cached_next);
+        };
+        if let Some(bytes) = buffer.find(position, len) {
+            return Ok(bytes);
+        }
+        let start = Some(buffer.start()).filter(|start| *start > position);
+        Err(match (cached_next, start) {
+            (Some(cached), Some(start)) => Some(cached.min(start)),
+            (next, None) | (None, next) => next,
+        })
+    }
+
+    /// Bytes `[from, end)` of a segment as parts of an answer.
+    async fn parts(
+        &self,
+        segment: &Rc<Segment<D>>,
+        from: u64,
+        end: u64,
+    ) -> StorageResult<Vec<Part>> {
+        let mut parts = Vec::new();
+        let mut position = from;
+        while position < end {
+            let left = usize::try_from(end - position).unwrap_or(usize::MAX);
+            let next = match self.in_memory(segment, position, left) {
+                Ok(bytes) => {
+                    position += bytes.len() as u64;
+                    parts.push(Part::Memory(bytes));
+                    continue;
+                }
+                Err(next) => next.map_or(end, |next| next.min(end)),
+            };
+            let file = self.reader_file(segment).await?;
+            // Of the active file, the last block is written again: only what is below is given out as a range.
+            let flushed = segment.flushed.get().position;
+            let stable = if segment.is_closed.get() {
+                flushed
+            } else {
+                block_start(flushed)
+            };
+            let file_end = next.min(stable);
+            if position < file_end {
+                parts.push(Part::External(ExternalBytes {
+                    source: file.source(),
+                    position,
+                    len: usize::try_from(file_end - position).unwrap_or(usize::MAX),
+                }));
+                position = file_end;
+                continue;
+            }
+            let len = usize::try_from(next - position).unwrap_or(usize::MAX);
+            let bytes = file.read_at(position, len).await;
+            let bytes = bytes.map_err(StorageError::from_read)?;
+            if bytes.len() != len {
+                let walk = HeaderWalk::new(self, segment);
+                return Err(walk.corrupt(position, "the file ends before the log does"));
+            }
+            position = next;
+            parts.push(Part::Memory(bytes));
+        }
+        Ok(parts)
+    }
+
+    /// A segment's file, for a reader: where that opens it, it counts as open for readers.
+    pub(crate) async fn reader_file(&self, segment: &Rc<Segment<D>>) -> StorageResult<D::File> {
+        if let Some(file) = segment.open_file() {
+            return Ok(file);
+        }
+        let file = segment.file(&self.environment.disk).await?;
+        if segment.is_closed.get() {
+            self.environment.opened(segment);
+        }
+        Ok(file)
+    }
+}
