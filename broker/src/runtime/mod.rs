@@ -6,11 +6,13 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
+mod blocking;
 mod file;
 pub mod jobs;
 mod machine;
 pub mod mesh;
 mod recorder;
+mod remote;
 mod request;
 mod ring;
 #[cfg(feature = "simulator")]
@@ -18,8 +20,10 @@ pub mod sim;
 mod socket;
 pub mod sync;
 mod system;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::future::Future;
 use std::io;
