@@ -2,8 +2,8 @@
 //!
 //! The rates themselves are random ("swarm"): a run without any crash, or with nothing but crashes,
 //! finds what an average one does not. The *atlas* is what may fail together so that the promises
-//! still hold; with one node it is small: its disk may lose what was not flushed, fail a write, fill
-//! up and be slow, but it may not lie or rot, since there is no other copy.
+//! still hold; with one node it is small: its disk may lose what was not flushed, fail a write,
+//! fill up and be slow, but it may not lie or rot, since there is no other copy.
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -71,6 +71,9 @@ fn say(line: &str) {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.trace {
+        print_log();
+    }
     watch_for_hangs();
     let mut tally = Tally::default();
     if let Some(name) = &arguments.scenario {
@@ -96,6 +99,16 @@ fn main() -> ExitCode {
 fn sink(arguments: &Arguments) -> Option<TraceSink> {
     let sink: TraceSink = Box::new(say);
     arguments.trace.then_some(sink)
+}
+
+/// Prints what the broker logs between the lines of the trace.
+fn print_log() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(stdout)
+        .init();
 }
 
 /// The scenarios, the kept seeds, then new ones for as long as the budget lasts.
@@ -215,18 +228,12 @@ impl Tally {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the budget is real time; nothing of a run depends on it"
-)]
+/// The budget is real time; nothing of a run depends on it.
 fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "new seeds must differ from run to run"
-)]
+/// New seeds differ from one start to the next.
 fn seed_from_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(1, |since| since.as_secs())

@@ -46,12 +46,12 @@ pub async fn fetch(
     let bytes_max = i32::try_from(random.mostly_small(1..=1 << 20)).unwrap_or(1);
     let max_wait_ms = i32::try_from(random.mostly_small(0..=2000)).unwrap_or(0);
     let min_bytes = i32::try_from(random.mostly_small(0..=4096)).unwrap_or(0);
-    let offsets = workload.checkers.offsets.borrow();
-    let floors: BTreeMap<i32, i64> = positions
-        .keys()
-        .map(|&index| (index, offsets.high_watermark(&key(topic, index))))
-        .collect();
-    drop(offsets);
+    let floors: BTreeMap<i32, i64> = {
+        let offsets = workload.checkers.offsets.borrow();
+        let floors = positions.keys();
+        let floors = floors.map(|&index| (index, offsets.high_watermark(&key(topic, index))));
+        floors.collect()
+    };
     let partitions = positions
         .iter()
         .map(|(&partition, &fetch_offset)| FetchPartition {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use vltava::runtime::sim::MILLION;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::message::{from_versioned_bytes, to_versioned_bytes};
@@ -284,7 +283,7 @@ impl Member<'_> {
             };
             SyncGroupRequestAssignment {
                 member_id: member.clone(),
-                assignment: to_versioned_bytes(&assignment, 0).unwrap_or(Bytes::new()),
+                assignment: to_versioned_bytes(&assignment, 0).unwrap_or_default(),
             }
         });
         assignments.collect()

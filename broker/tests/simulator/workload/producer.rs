@@ -155,10 +155,11 @@ impl Producer<'_> {
 
     async fn step(&mut self) -> Result<(), CallError> {
         let room = self.in_flight.len() < self.workload.swarm.in_flight_max;
-        if room && !self.rewinding {
-            if let Some(number) = self.next_batch() {
-                return self.send(number).await;
-            }
+        if room
+            && !self.rewinding
+            && let Some(number) = self.next_batch()
+        {
+            return self.send(number).await;
         }
         if self.in_flight.is_empty() {
             if std::mem::take(&mut self.rewinding) {
