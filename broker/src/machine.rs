@@ -52,12 +52,14 @@ pub enum TimerChange<K> {
 /// What one input came to.
 #[derive(Debug)]
 pub struct Outcome<M: Machine + ?Sized> {
-    /// Appended as one batch, in this order, all or none; replayed once they stand in the log.
+    /// Appended as one batch, in this order, all or none; replayed once they stand in the log, and before the next call.
     pub records: Vec<KeyValue>,
     /// Sent once `records`, and all that was appended before, is committed.
     pub replies: Vec<(Ticket, M::Reply)>,
     /// Applied at once.
     pub timers: Vec<TimerChange<M::Timer>>,
+    /// What happened, for whoever reads the broker's log. Changes of state only: nothing for each request.
+    pub notes: Vec<String>,
 }
 
 impl<M: Machine + ?Sized> Default for Outcome<M> {
@@ -66,6 +68,7 @@ impl<M: Machine + ?Sized> Default for Outcome<M> {
             records: Vec::new(),
             replies: Vec::new(),
             timers: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }

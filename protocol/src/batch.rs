@@ -411,6 +411,34 @@ impl<'a> Batch<'a> {
         zerocopy::transmute!(header)
     }
 
+    /// The same batch with its records in another codec's form: for a topic whose `compression.type` is not the producer's.
+    pub fn with_payload(
+        &self,
+        codec: Codec,
+        timestamp_type: TimestampType,
+        max_timestamp: i64,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let mut header = *self.header;
+        let kept = header.attributes.get() & !attribute::CODEC & !attribute::LOG_APPEND_TIME;
+        let time = match timestamp_type {
+            TimestampType::CreateTime => 0,
+            TimestampType::LogAppendTime => attribute::LOG_APPEND_TIME,
+        };
+        header.attributes.set(kept | i16::from(codec.id()) | time);
+        header.max_timestamp.set(max_timestamp);
+        let length = HEADER_BYTES - LENGTH_OVERHEAD_BYTES + payload.len();
+        // A payload that does not fit is larger than any `max.message.bytes`, and so refused.
+        header
+            .batch_length
+            .set(i32::try_from(length).unwrap_or(i32::MAX));
+        header.crc.set(crc_of(&header, payload));
+        let mut batch = Vec::with_capacity(HEADER_BYTES + payload.len());
+        batch.extend_from_slice(header.as_bytes());
+        batch.extend_from_slice(payload);
+        batch
+    }
+
     fn has(&self, bit: i16) -> bool {
         self.attributes() & bit != 0
     }

@@ -76,22 +76,30 @@ pub enum DecodeError {
     UnknownRecordType(i16),
 }
 
-/// Reads a buffer from its front to its end.
+/// Reads a buffer from its front to its end. After an error it is of no use.
 #[derive(Clone, Debug)]
 pub struct Reader {
     bytes: Bytes,
     position: usize,
+    /// Where reading ends for now: what lies beyond is owed to the later elements of the arrays
+    /// around. So a lie about a count cannot be repeated at each level of nesting.
+    end: usize,
 }
 
 impl Reader {
     /// Starts at the front of `bytes`.
     pub fn new(bytes: Bytes) -> Self {
-        Self { bytes, position: 0 }
+        let end = bytes.len();
+        Self {
+            bytes,
+            position: 0,
+            end,
+        }
     }
 
-    /// Bytes that have not been read.
+    /// Bytes that have not been read; within an array, those that its later elements can spare.
     pub fn remaining(&self) -> usize {
-        self.bytes.len() - self.position
+        self.end - self.position
     }
 
     /// Bytes that have been read.
@@ -107,8 +115,8 @@ impl Reader {
 
     /// Takes all that remains.
     pub fn take_rest(&mut self) -> Bytes {
-        let rest = self.bytes.slice(self.position..);
-        self.position = self.bytes.len();
+        let rest = self.bytes.slice(self.position..self.end);
+        self.position = self.end;
         rest
     }
 
@@ -308,8 +316,10 @@ impl Reader {
         let Some(count) = self.array_length(flexible, element_bytes_min)? else {
             return Ok(None);
         };
+        let end = self.end;
         let mut elements = Vec::with_capacity(count);
-        for _ in 0..count {
+        for later in (0..count).rev() {
+            self.end = end - later * element_bytes_min;
             elements.push(element(self)?);
         }
         Ok(Some(elements))
@@ -352,6 +362,11 @@ impl Reader {
         Ok(self.i8()? >= 0)
     }
 
+    /// The marker before a nullable structure that is a tagged field: another one than elsewhere.
+    pub fn is_tagged_present(&mut self) -> Result<bool, DecodeError> {
+        Ok(self.unsigned_varint()? > 0)
+    }
+
     /// How many tagged fields follow.
     pub fn tagged_field_count(&mut self) -> Result<u32, DecodeError> {
         let count = self.unsigned_varint()?;
@@ -386,3 +401,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::error_code::ErrorCode;
 use crate::types::{Str, Uuid};
 
 /// Byte fields and record data up to this length are copied; longer ones go in by reference.
 const COPY_BYTES_MAX: usize = 256;
+/// Room for a frame at first: most answers fit.
+const FRAME_BYTES_RESERVED: usize = 256;
 /// Bytes of a frame's length prefix.
 const FRAME_PREFIX_BYTES: usize = 4;
 
@@ -177,6 +180,7 @@ pub struct Writer {
     inserts: Vec<(usize, Part)>,
     inserted_len: usize,
     is_frame: bool,
+    first_error: ErrorCode,
 }
 
 impl Writer {
@@ -188,6 +192,7 @@ impl Writer {
     /// Begins a frame: room for the length, which [`Self::finish_frame`] fills in.
     pub fn frame() -> Self {
         let mut writer = Self {
+            copied: BytesMut::with_capacity(FRAME_BYTES_RESERVED),
             is_frame: true,
             ..Self::default()
         };
@@ -259,6 +264,20 @@ impl Writer {
     /// `int16`.
     pub fn i16(&mut self, value: i16) {
         self.copied.put_i16(value);
+    }
+
+    /// An error code; the first that is one is kept for [`Self::first_error`].
+    pub fn error_code(&mut self, code: ErrorCode) {
+        if self.first_error == ErrorCode::NONE {
+            self.first_error = code;
+        }
+        self.i16(code.0);
+    }
+
+    /// The first error code written, or NONE: what a count of failed requests wants to know of an
+    /// answer.
+    pub fn first_error(&self) -> ErrorCode {
+        self.first_error
     }
 
     /// `int32`.
@@ -409,6 +428,11 @@ impl Writer {
         self.i8(if is_present { 1 } else { -1 });
     }
 
+    /// The marker before a nullable structure that is a tagged field: another one than elsewhere.
+    pub fn tagged_presence(&mut self, is_present: bool) {
+        self.unsigned_varint(is_present.into());
+    }
+
     /// Begins a tagged field; its body follows, then [`Self::end_tagged_field`].
     pub fn begin_tagged_field(&mut self, tag: u32) -> TaggedFieldMark {
         self.unsigned_varint(tag);
@@ -470,3 +494,6 @@ fn varint_bytes(value: u32) -> ([u8; 5], usize) {
 fn low_bits(value: u64) -> u8 {
     value.to_le_bytes()[0] & 0x7f
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,6 @@ fn has_tagged_response_header(api: &Api, version: i16) -> bool {
 fn known_api(api_key: ApiKey) -> Result<&'static Api, EncodeError> {
     api_key.api().ok_or(EncodeError::UnknownApi(api_key.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
@@ -349,6 +350,19 @@ impl<D: Disk> Log<D> {
             }
             result => result,
         }
+    }
+
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    pub async fn read_in_memory(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Bytes> {
+        self.inner.read_in_memory(from, limit, bytes_max).await
     }
 
     /// The first record whose timestamp is at least `timestamp` (milliseconds since 1970).

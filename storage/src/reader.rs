@@ -43,6 +43,16 @@ pub(crate) struct Found {
     pub(crate) base_offset: i64,
 }
 
+/// A run of whole batches of one segment.
+struct Run<D: Disk> {
+    segment: Rc<Segment<D>>,
+    first: Found,
+    /// Where the run ends in the segment.
+    end: u64,
+    /// The offset behind it, where it is known.
+    next_offset: Option<i64>,
+}
+
 /// Walks over the headers of a segment, in memory where they are, else in chunks of its file.
 pub(crate) struct HeaderWalk<'a, D: Disk> {
     log: &'a LogInner<D>,
@@ -134,6 +144,48 @@ impl<D: Disk> LogInner<D> {
         bytes_max: usize,
         at_least_one: bool,
     ) -> StorageResult<ReadResult> {
+        let run = self.run(from, limit, bytes_max, at_least_one).await?;
+        let Some(Run {
+            segment,
+            first,
+            end,
+            next_offset,
+        }) = run
+        else {
+            return Ok(ReadResult::default());
+        };
+        let parts = self.parts(&segment, first.position, end).await?;
+        Ok(ReadResult {
+            bytes: parts.iter().map(Part::len).sum(),
+            parts,
+            first_offset: Some(first.base_offset),
+            next_offset,
+        })
+    }
+
+    /// The same batches as bytes in memory, for who reads them itself.
+    pub(crate) async fn read_in_memory(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Bytes> {
+        let Some(run) = self.run(from, limit, bytes_max, true).await? else {
+            return Ok(Bytes::new());
+        };
+        let len = usize::try_from(run.end - run.first.position).unwrap_or(usize::MAX);
+        HeaderWalk::new(self, &run.segment)
+            .bytes(run.first.position, len)
+            .await
+    }
+
+    async fn run(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> StorageResult<Option<Run<D>>> {
         let (start, flushed_end) = {
             let state = self.state.borrow();
             (state.log_start, state.flushed_end())
@@ -151,14 +203,13 @@ impl<D: Disk> LogInner<D> {
             let range = self
                 .range(&current, from, limit, bytes_max, at_least_one)
                 .await?;
-            if let Some((found, end, next_offset)) = range {
-                let parts = self.parts(&current, found.position, end).await?;
-                return Ok(ReadResult {
-                    bytes: parts.iter().map(Part::len).sum(),
-                    parts,
-                    first_offset: Some(found.base_offset),
+            if let Some((first, end, next_offset)) = range {
+                return Ok(Some(Run {
+                    segment: current,
+                    first,
+                    end,
                     next_offset,
-                });
+                }));
             }
             if current.flushed.get().next_offset > from {
                 break;
@@ -169,7 +220,7 @@ impl<D: Disk> LogInner<D> {
             let next = state.segments.range(behind..).next();
             segment = next.map(|(_, segment)| Rc::clone(segment));
         }
-        Ok(ReadResult::default())
+        Ok(None)
     }
 
     /// Which bytes of a segment answer a read: the first batch, where they end, and the offset

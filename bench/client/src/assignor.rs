@@ -1,7 +1,8 @@
 //! What members of a classic group tell each other: subscriptions, assignments, and the range rule.
 //!
 //! The bytes are those of Kafka's `ConsumerProtocol`: a version, i16, and a body in the classic
-//! encoding. Later versions only add fields at the end, so that any version can be read as an earlier one.
+//! encoding. Later versions only add fields at the end, so that any version can be read as an
+//! earlier one.
 
 use std::collections::BTreeMap;
 
@@ -35,19 +36,25 @@ pub fn encode_subscription(topics: &[Str]) -> Result<Bytes, EncodeError> {
 
 /// Reads which topics a member wants.
 pub fn decode_subscription(bytes: &Bytes) -> Result<Vec<Str>, DecodeError> {
-    from_versioned_bytes(bytes).map(|subscription: ConsumerProtocolSubscription| subscription.topics)
+    from_versioned_bytes(bytes)
+        .map(|subscription: ConsumerProtocolSubscription| subscription.topics)
 }
 
 /// What a member is given to read.
 pub fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes, EncodeError> {
     let mut by_topic: BTreeMap<&Str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
-        by_topic.entry(&partition.topic).or_default().push(partition.partition);
+        by_topic
+            .entry(&partition.topic)
+            .or_default()
+            .push(partition.partition);
     }
-    let assigned_partitions = by_topic.into_iter().map(|(topic, partitions)| AssignedTopic {
-        topic: topic.clone(),
-        partitions,
-    });
+    let assigned_partitions = by_topic
+        .into_iter()
+        .map(|(topic, partitions)| AssignedTopic {
+            topic: topic.clone(),
+            partitions,
+        });
     let assignment = ConsumerProtocolAssignment {
         assigned_partitions: assigned_partitions.collect(),
         user_data: None,
@@ -55,26 +62,33 @@ pub fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes, EncodeE
     to_versioned_bytes(&assignment, VERSION)
 }
 
-/// Reads what a member is given to read. No bytes at all are no partitions: what a coordinator gives to a
-/// member that its leader did not know of.
+/// Reads what a member is given to read. No bytes at all are no partitions: what a coordinator
+/// gives to a member that its leader did not know of.
 pub fn decode_assignment(bytes: &Bytes) -> Result<Vec<TopicPartition>, DecodeError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
     let assignment: ConsumerProtocolAssignment = from_versioned_bytes(bytes)?;
-    let pairs = assignment.assigned_partitions.into_iter().flat_map(|assigned| {
-        assigned.partitions.into_iter().map(move |partition| TopicPartition {
-            topic: assigned.topic.clone(),
-            partition,
-        })
-    });
+    let pairs = assignment
+        .assigned_partitions
+        .into_iter()
+        .flat_map(|assigned| {
+            assigned
+                .partitions
+                .into_iter()
+                .map(move |partition| TopicPartition {
+                    topic: assigned.topic.clone(),
+                    partition,
+                })
+        });
     Ok(pairs.collect())
 }
 
-/// Kafka's range rule: for each topic, its subscribers in order (instance id first, else member id) get one run of
-/// partitions each, the first ones one more where it does not come out even.
+/// Kafka's range rule: for each topic, its subscribers in order (instance id first, else member id)
+/// get one run of partitions each, the first ones one more where it does not come out even.
 ///
-/// `members` are (what orders them, what they subscribe to); the answer has one assignment for each.
+/// `members` are (what orders them, what they subscribe to); the answer has one assignment for
+/// each.
 pub fn assign_range(
     members: &[(Str, Vec<Str>)],
     partition_count: impl Fn(&Str) -> Option<usize>,
@@ -98,10 +112,13 @@ pub fn assign_range(
         let mut partitions = (0_i32..).take(count);
         for (place, member) in of_topic.into_iter().enumerate() {
             let share = each + usize::from(place < more);
-            let run = partitions.by_ref().take(share).map(|partition| TopicPartition {
-                topic: topic.clone(),
-                partition,
-            });
+            let run = partitions
+                .by_ref()
+                .take(share)
+                .map(|partition| TopicPartition {
+                    topic: topic.clone(),
+                    partition,
+                });
             assignments[member].extend(run);
         }
     }
@@ -119,7 +136,10 @@ mod tests {
     }
 
     fn pairs(assignment: &[TopicPartition]) -> Vec<(&str, i32)> {
-        assignment.iter().map(|pair| (pair.topic.as_str(), pair.partition)).collect()
+        assignment
+            .iter()
+            .map(|pair| (pair.topic.as_str(), pair.partition))
+            .collect()
     }
 
     #[test]
@@ -127,7 +147,10 @@ mod tests {
         let topics = names(&["t0", "t1"]);
         let members = [(Str::from("c0"), topics.clone()), (Str::from("c1"), topics)];
         let assigned = assign_range(&members, |_| Some(3));
-        assert_eq!(pairs(&assigned[0]), [("t0", 0), ("t0", 1), ("t1", 0), ("t1", 1)]);
+        assert_eq!(
+            pairs(&assigned[0]),
+            [("t0", 0), ("t0", 1), ("t1", 0), ("t1", 1)]
+        );
         assert_eq!(pairs(&assigned[1]), [("t0", 2), ("t1", 2)]);
     }
 
@@ -151,7 +174,10 @@ mod tests {
         assert_eq!(decode_subscription(&bytes).unwrap(), topics);
         let members = [(Str::EMPTY, topics)];
         let assigned = assign_range(&members, |_| Some(5)).remove(0);
-        assert_eq!(decode_assignment(&encode_assignment(&assigned).unwrap()).unwrap(), assigned);
+        assert_eq!(
+            decode_assignment(&encode_assignment(&assigned).unwrap()).unwrap(),
+            assigned
+        );
         assert_eq!(decode_assignment(&Bytes::new()).unwrap(), []);
     }
 
@@ -159,7 +185,10 @@ mod tests {
     fn javas_version_is_read() {
         // Version 3 as Java writes it: topics, user data, owned partitions, generation, rack.
         let bytes = b"\0\x03\0\0\0\x01\0\x01t\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff\xff\xff";
-        assert_eq!(decode_subscription(&Bytes::from_static(bytes)).unwrap(), names(&["t"]));
+        assert_eq!(
+            decode_subscription(&Bytes::from_static(bytes)).unwrap(),
+            names(&["t"])
+        );
         for length in 2..9 {
             assert!(decode_subscription(&Bytes::from_static(&bytes[..length])).is_err());
         }

@@ -77,7 +77,8 @@ impl Connection {
         }
     }
 
-    /// The first request: which versions the broker serves. After UNSUPPORTED_VERSION, to be sent again.
+    /// The first request: which versions the broker serves. After UNSUPPORTED_VERSION, to be sent
+    /// again.
     pub fn handshake(&mut self) -> Result<Vec<Part>, ClientError> {
         let highest = ApiVersionsRequest::VERSION_MAX;
         let version = match self.versions.get(&ApiKey::API_VERSIONS) {
@@ -92,18 +93,28 @@ impl Connection {
         self.encode(&request, version, true)
     }
 
-    /// Takes in the answer to [`Self::handshake`]. `false`: the broker does not know the version that was
-    /// asked in, but has said which it does: do it again.
+    /// Takes in the answer to [`Self::handshake`]. `false`: the broker does not know the version
+    /// that was asked in, but has said which it does: do it again.
     pub fn shake(&mut self, answer: Answer) -> Result<bool, ClientError> {
         let mut unsupported = answer.reader.clone();
-        let refused = unsupported.i16().is_ok_and(|code| ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION);
+        let refused = unsupported
+            .i16()
+            .is_ok_and(|code| ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION);
         let first_time = self.versions.is_empty();
-        // A broker that does not know the version answers in the first, where the error stands first, too.
+        // A broker that does not know the version answers in the first, where the error stands
+        // first, too.
         let version = if refused { 0 } else { answer.version };
         let response = Answer { version, ..answer }.decode::<ApiVersionsRequest>()?;
-        let ApiVersionsResponse { error_code, api_keys, .. } = response;
+        let ApiVersionsResponse {
+            error_code,
+            api_keys,
+            ..
+        } = response;
         let served = api_keys.into_iter().map(|served| {
-            (ApiKey(served.api_key), (served.min_version, served.max_version))
+            (
+                ApiKey(served.api_key),
+                (served.min_version, served.max_version),
+            )
         });
         self.versions = served.collect();
         if refused && first_time && self.versions.contains_key(&ApiKey::API_VERSIONS) {
@@ -130,7 +141,11 @@ impl Connection {
     }
 
     /// The bytes of a request that will be answered, in a version at or below [`Self::version`].
-    pub fn request<R: Request>(&mut self, request: &R, version: i16) -> Result<Vec<Part>, ClientError> {
+    pub fn request<R: Request>(
+        &mut self,
+        request: &R,
+        version: i16,
+    ) -> Result<Vec<Part>, ClientError> {
         self.encode(request, version, true)
     }
 
@@ -165,7 +180,12 @@ impl Connection {
         }
         self.received.advance(LENGTH_BYTES);
         let mut reader = Reader::new(self.received.split_to(length).freeze());
-        let Some(InFlight { correlation_id, api, version }) = self.in_flight.pop_front() else {
+        let Some(InFlight {
+            correlation_id,
+            api,
+            version,
+        }) = self.in_flight.pop_front()
+        else {
             return Err(ClientError::Correlation);
         };
         let header = ResponseHeader::decode(&mut reader, api, version)
@@ -173,7 +193,11 @@ impl Connection {
         if header.correlation_id != correlation_id {
             return Err(ClientError::Correlation);
         }
-        Ok(Some(Answer { api, version, reader }))
+        Ok(Some(Answer {
+            api,
+            version,
+            reader,
+        }))
     }
 
     fn encode<R: Request>(

@@ -87,7 +87,11 @@ pub enum ClientError {
 
 impl ClientError {
     /// The broker's error for `what`, unless it is none.
-    pub fn check(code: ErrorCode, message: Option<&Str>, what: impl Into<String>) -> Result<(), Self> {
+    pub fn check(
+        code: ErrorCode,
+        message: Option<&Str>,
+        what: impl Into<String>,
+    ) -> Result<(), Self> {
         if code.is_none() {
             return Ok(());
         }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::metadata::{
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseTopic,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+    MetadataResponseTopic,
 };
 use vltava_protocol::types::{Str, Uuid};
 
@@ -100,7 +101,12 @@ impl Metadata {
         self.cluster_id = response.cluster_id;
         self.controller_id = response.controller_id;
         let brokers = response.brokers.into_iter().map(|broker| {
-            let MetadataResponseBroker { node_id, host, port, rack } = broker;
+            let MetadataResponseBroker {
+                node_id,
+                host,
+                port,
+                rack,
+            } = broker;
             (node_id, Broker { host, port, rack })
         });
         self.brokers = brokers.collect();
@@ -113,7 +119,11 @@ impl Metadata {
 
     /// Who leads a partition, and in which epoch.
     pub fn leader(&self, partition: &TopicPartition) -> Option<(NodeId, i32)> {
-        let found = self.topics.get(&partition.topic)?.partitions.get(&partition.partition)?;
+        let found = self
+            .topics
+            .get(&partition.topic)?
+            .partitions
+            .get(&partition.partition)?;
         Some((found.leader?, found.leader_epoch))
     }
 
@@ -131,8 +141,6 @@ impl Metadata {
         topics.find_map(|(name, topic)| (topic.id == id).then(|| name.clone()))
     }
 }
-
-use vltava_protocol::messages::metadata::MetadataResponseBroker;
 
 impl From<MetadataResponseTopic> for Topic {
     fn from(topic: MetadataResponseTopic) -> Self {

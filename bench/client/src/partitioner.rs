@@ -3,8 +3,8 @@
 /// Chooses partitions for the records of one topic.
 ///
 /// A record with a key goes where the murmur2 hash of its key says. One without goes where the last
-/// one without went, until [`Self::move_on`] is called, which the producer does whenever it closes a
-/// batch: full batches and, over time, even use (KIP-480).
+/// one without went, until [`Self::move_on`] is called, which the producer does whenever it closes
+/// a batch: full batches and, over time, even use (KIP-480).
 #[derive(Clone, Debug)]
 pub struct Partitioner {
     sticky: u32,
@@ -67,7 +67,10 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");

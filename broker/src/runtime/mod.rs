@@ -6,6 +6,25 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
+mod blocking;
+mod file;
+pub mod jobs;
+mod machine;
+pub mod mesh;
+mod recorder;
+mod remote;
+mod request;
+mod ring;
+#[cfg(feature = "simulator")]
+pub mod sim;
+mod socket;
+pub mod sync;
+mod system;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod timers;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +33,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use vltava_protocol::encode::ExternalBytes;
 use vltava_storage::io::Disk;
+
+pub use self::file::{DataDirectory, DataDirectoryError, MachineDisk, MachineFile};
+pub use self::machine::{
+    MachineRuntime, Options, ShardError, ShardStart, Shards, StartError, Stop, check_limits,
+    run_shards,
+};
+pub use self::recorder::{Operation, Recorder};
+pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};
+pub use self::system::{MachineFacts, ShutdownSignals, notify_service_manager, probe};
 
 /// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

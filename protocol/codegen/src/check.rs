@@ -129,10 +129,6 @@ fn check_field(message: &Message, field: &Field) -> Result<(), LineError> {
     if field.default == Default::Null && field.nullable.is_none() {
         return wrong("null is the default of a field that cannot be null");
     }
-    let is_struct = matches!(field.ty, Type::Struct(_));
-    if is_struct && field.nullable.is_some() && field.default != Default::Null {
-        return wrong("a nullable structure is null by default");
-    }
     Ok(())
 }
 

@@ -476,7 +476,9 @@ fn parse_default(text: &str, ty: &Type, line: usize) -> Result<Default, LineErro
     let default = match (text, ty) {
         ("null", _) => Default::Null,
         ("true", Type::Bool) => Default::True,
-        ("\"\"", Type::String | Type::Bytes) | ("[]", Type::Array(_)) => Default::Zero,
+        ("\"\"", Type::String | Type::Bytes) | ("[]", Type::Array(_)) | ("{}", Type::Struct(_)) => {
+            Default::Zero
+        }
         _ => {
             let range = match ty {
                 Type::Int8 => (i8::MIN.into(), i8::MAX.into()),

@@ -7,12 +7,130 @@ use crate::model::{Api, File, Item};
 use crate::names::snake_case;
 
 /// What a generated module begins with.
-const PRELUDE: &str = "use bytes::Bytes;\n\
-    use crate::decode::{DecodeError, Reader};\n\
-    use crate::encode::{EncodeError, Records, Writer};\n\
-    use crate::error_code::ErrorCode;\n\
-    use crate::message::Message;\n\
-    use crate::types::{Str, Uuid};\n";
+const PRELUDE: &str = "\
+use bytes::Bytes;
+use crate::decode::{DecodeError, Reader};
+use crate::encode::{EncodeError, Records, Writer};
+use crate::error_code::ErrorCode;
+use crate::message::Message;
+use crate::types::{Str, Uuid};
+
+";
+
+const REQUEST: &str = "\
+impl crate::message::Request for $NAMERequest {
+    const API: crate::api::ApiKey = crate::api::ApiKey($KEY);
+    type Response = $NAMEResponse;
+}
+";
+
+const KEYED: &str = "\
+impl $NAMEKey {
+    /// The number in front of the key.
+    pub const RECORD_TYPE: i16 = $TYPE;
+
+    /// A record's key: the number, then the fields.
+    pub fn to_key_bytes(&self) -> Result<Bytes, EncodeError> {
+        crate::message::to_prefixed_bytes(&[Self::RECORD_TYPE], self, 0)
+    }
+}
+
+impl $NAMEValue {
+    /// A record's value: the version, then the fields.
+    pub fn to_value_bytes(&self, version: i16) -> Result<Bytes, EncodeError> {
+        crate::message::to_versioned_bytes(self, version)
+    }
+
+    /// Reads a record's value, in the version that stands in front.
+    pub fn from_value_bytes(bytes: &Bytes) -> Result<Self, DecodeError> {
+        crate::message::from_versioned_bytes(bytes)
+    }
+}
+
+";
+
+const KEY_ENUM: &str = "\
+/// A key of any type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Key {
+$VARIANTS}
+
+impl Key {
+    /// Reads a record's key.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes.clone());
+        Ok(match reader.i16()? {
+$DECODE            other => return Err(DecodeError::UnknownRecordType(other)),
+        })
+    }
+
+    /// A record's key, as it stands in the log.
+    pub fn to_bytes(&self) -> Result<Bytes, EncodeError> {
+        match self {
+$ENCODE        }
+    }
+}
+
+";
+
+const RECORD: &str = "\
+impl $NAME {
+    /// The number in front of the record.
+    pub const RECORD_TYPE: i16 = $TYPE;
+
+    /// The record: its number, the version, the fields.
+    pub fn to_bytes(&self, version: i16) -> Result<Bytes, EncodeError> {
+        crate::message::to_prefixed_bytes(&[Self::RECORD_TYPE, version], self, version)
+    }
+}
+
+";
+
+const RECORD_ENUM: &str = "\
+/// A record of any type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+$VARIANTS}
+
+impl Record {
+    /// Reads a record: its number, the version, the fields.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes.clone());
+        let record_type = reader.i16()?;
+        let version = reader.i16()?;
+        Ok(match record_type {
+$DECODE            other => return Err(DecodeError::UnknownRecordType(other)),
+        })
+    }
+
+    /// The record in its highest version, as it stands in the log.
+    pub fn to_bytes(&self) -> Result<Bytes, EncodeError> {
+        match self {
+$ENCODE        }
+    }
+}
+
+";
+
+const API: &str = "    Api {
+        key: ApiKey($KEY),
+        name: \"$NAME\",
+        min_version: $MIN,
+        max_version: $MAX,
+        unstable_max_version: $UNSTABLE,
+        flexible_from: $FLEXIBLE,
+        summary: $SUMMARY,
+    },
+";
+
+const REGISTRY: &str = "\
+/// Calls `$visit! { (messages::produce ProduceRequest) ... }` with every generated message: for
+/// tests, tools and fuzzers that must not forget one.
+#[macro_export]
+macro_rules! for_each_message {
+    ($visit:ident) => {
+        $visit! {
+";
 
 /// A module: its name, and the files of which it consists.
 pub struct Module {
@@ -41,15 +159,10 @@ pub fn emit_messages(modules: &[Module]) -> String {
     for module in modules {
         open_module(&mut out, module);
         if let Some(api) = module.api() {
-            let _ = writeln!(
-                out,
-                "impl crate::message::Request for {name}Request {{\n    \
-                 const API: crate::api::ApiKey = crate::api::ApiKey({key});\n    \
-                 type Response = {name}Response;\n}}\n}}\n",
-                name = api.name,
-                key = api.key
-            );
+            let key = api.key.to_string();
+            out.push_str(&fill(REQUEST, &[("$NAME", &api.name), ("$KEY", &key)]));
         }
+        out.push_str("}\n\n");
     }
     out
 }
@@ -80,120 +193,67 @@ fn open_module(out: &mut String, module: &Module) {
 
 /// The enum of keys, and the framing of keys and values.
 fn emit_keyed(out: &mut String, module: &Module) {
-    let keyed: Vec<(&str, i16)> = module
-        .items()
-        .filter_map(|item| match item {
-            Item::Keyed {
-                name, record_type, ..
-            } => Some((name.as_str(), *record_type)),
-            _ => None,
-        })
-        .collect();
-    if keyed.is_empty() {
-        return;
-    }
-    for (name, record_type) in &keyed {
+    let (mut variants, mut decode, mut encode) = (String::new(), String::new(), String::new());
+    for item in module.items() {
+        let Item::Keyed {
+            name, record_type, ..
+        } = item
+        else {
+            continue;
+        };
+        let number = record_type.to_string();
+        out.push_str(&fill(KEYED, &[("$NAME", name), ("$TYPE", &number)]));
+        let _ = writeln!(variants, "    {name}({name}Key),");
+        let read = format!("{name}Key::decode(&mut reader, 0)?");
+        let _ = writeln!(decode, "            {number} => Self::{name}({read}),");
         let _ = writeln!(
-            out,
-            "impl {name}Key {{\n    /// The number in front of the key.\n    \
-             pub const RECORD_TYPE: i16 = {record_type};\n\n    \
-             /// A record's key: the number, then the fields.\n    \
-             pub fn to_key_bytes(&self) -> Result<Bytes, EncodeError> {{\n        \
-             crate::message::to_prefixed_bytes(&[Self::RECORD_TYPE], self, 0)\n    }}\n}}\n\n\
-             impl {name}Value {{\n    /// A record's value: the version, then the fields.\n    \
-             pub fn to_value_bytes(&self, version: i16) -> Result<Bytes, EncodeError> {{\n        \
-             crate::message::to_prefixed_bytes(&[version], self, version)\n    }}\n\n    \
-             /// Reads a record's value, in the version that stands in front.\n    \
-             pub fn from_value_bytes(bytes: &Bytes) -> Result<Self, DecodeError> {{\n        \
-             crate::message::from_versioned_bytes(bytes)\n    }}\n}}\n"
+            encode,
+            "            Self::{name}(key) => key.to_key_bytes(),"
         );
     }
-    out.push_str("/// A key of any type.\n#[derive(Clone, Debug, PartialEq)]\npub enum Key {\n");
-    for (name, _) in &keyed {
-        let _ = writeln!(out, "    {name}({name}Key),");
+    if !variants.is_empty() {
+        let parts = [
+            ("$VARIANTS", &variants),
+            ("$DECODE", &decode),
+            ("$ENCODE", &encode),
+        ];
+        out.push_str(&fill(
+            KEY_ENUM,
+            &parts.map(|(from, to)| (from, to.as_str())),
+        ));
     }
-    out.push_str(
-        "}\n\nimpl Key {\n    /// Reads a record's key.\n    \
-         pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {\n        \
-         let mut reader = Reader::new(bytes.clone());\n        \
-         let reader = &mut reader;\n        \
-         Ok(match reader.i16()? {\n",
-    );
-    for (name, record_type) in &keyed {
-        let _ = writeln!(
-            out,
-            "            {record_type} => Self::{name}({name}Key::decode(reader, 0)?),"
-        );
-    }
-    out.push_str(
-        "            other => return Err(DecodeError::UnknownRecordType(other)),\n        })\n    }\n\n    \
-         /// A record's key, as it stands in the log.\n    \
-         pub fn to_bytes(&self) -> Result<Bytes, EncodeError> {\n        match self {\n",
-    );
-    for (name, _) in &keyed {
-        let _ = writeln!(out, "            Self::{name}(key) => key.to_key_bytes(),");
-    }
-    out.push_str("        }\n    }\n}\n\n");
 }
 
 /// The enum of records without key.
 fn emit_unkeyed(out: &mut String, module: &Module) {
-    let records: Vec<(&str, i16)> = module
-        .items()
-        .filter_map(|item| match item {
-            Item::Record {
-                record_type,
-                message,
-            } => Some((message.root.name.as_str(), *record_type)),
-            _ => None,
-        })
-        .collect();
-    if records.is_empty() {
-        return;
+    let (mut variants, mut decode, mut encode) = (String::new(), String::new(), String::new());
+    for item in module.items() {
+        let Item::Record {
+            record_type,
+            message,
+        } = item
+        else {
+            continue;
+        };
+        let (name, number) = (&message.root.name, record_type.to_string());
+        out.push_str(&fill(RECORD, &[("$NAME", name), ("$TYPE", &number)]));
+        let _ = writeln!(variants, "    {name}({name}),");
+        let read = format!("{name}::decode(&mut reader, version)?");
+        let _ = writeln!(decode, "            {number} => Self::{name}({read}),");
+        let write = format!("record.to_bytes({name}::VERSION_MAX)");
+        let _ = writeln!(encode, "            Self::{name}(record) => {write},");
     }
-    for (name, record_type) in &records {
-        let _ = writeln!(
-            out,
-            "impl {name} {{\n    /// The number in front of the record.\n    \
-             pub const RECORD_TYPE: i16 = {record_type};\n\n    \
-             /// The record: its number, the version, the fields.\n    \
-             pub fn to_bytes(&self, version: i16) -> Result<Bytes, EncodeError> {{\n        \
-             crate::message::to_prefixed_bytes(&[Self::RECORD_TYPE, version], self, version)\n    }}\n}}\n"
-        );
+    if !variants.is_empty() {
+        let parts = [
+            ("$VARIANTS", &variants),
+            ("$DECODE", &decode),
+            ("$ENCODE", &encode),
+        ];
+        out.push_str(&fill(
+            RECORD_ENUM,
+            &parts.map(|(from, to)| (from, to.as_str())),
+        ));
     }
-    out.push_str(
-        "/// A record of any type.\n#[derive(Clone, Debug, PartialEq)]\npub enum Record {\n",
-    );
-    for (name, _) in &records {
-        let _ = writeln!(out, "    {name}({name}),");
-    }
-    out.push_str(
-        "}\n\nimpl Record {\n    /// Reads a record: its number, the version, the fields.\n    \
-         pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {\n        \
-         let mut reader = Reader::new(bytes.clone());\n        \
-         let reader = &mut reader;\n        \
-         let record_type = reader.i16()?;\n        \
-         let version = reader.i16()?;\n        \
-         Ok(match record_type {\n",
-    );
-    for (name, record_type) in &records {
-        let _ = writeln!(
-            out,
-            "            {record_type} => Self::{name}({name}::decode(reader, version)?),"
-        );
-    }
-    out.push_str(
-        "            other => return Err(DecodeError::UnknownRecordType(other)),\n        })\n    }\n\n    \
-         /// The record in its highest version, as it stands in the log.\n    \
-         pub fn to_bytes(&self) -> Result<Bytes, EncodeError> {\n        match self {\n",
-    );
-    for (name, _) in &records {
-        let _ = writeln!(
-            out,
-            "            Self::{name}(record) => record.to_bytes({name}::VERSION_MAX),"
-        );
-    }
-    out.push_str("        }\n    }\n}\n\n");
 }
 
 /// The table of APIs and the constants of their keys.
@@ -202,31 +262,28 @@ pub fn emit_api_table(modules: &[Module]) -> String {
     apis.sort_by_key(|api| api.key);
     let mut out = String::from("impl ApiKey {\n");
     for api in &apis {
-        let summary = summary(api);
         let constant = snake_case(&api.name).to_uppercase();
-        let _ = writeln!(
-            out,
-            "    /// {summary}\n    pub const {constant}: Self = Self({});",
-            api.key
-        );
+        let _ = writeln!(out, "    /// {}", summary(api));
+        let _ = writeln!(out, "    pub const {constant}: Self = Self({});", api.key);
     }
     out.push_str("}\n\n/// All APIs, in the order of their keys.\npub const APIS: &[Api] = &[\n");
     for api in &apis {
         let versions = api.request.versions;
         let stable_max = api.unstable_from.map_or(versions.last, |from| from - 1);
-        let _ = writeln!(
-            out,
-            "    Api {{\n        key: ApiKey({}),\n        name: {:?},\n        \
-             min_version: {},\n        max_version: {stable_max},\n        \
-             unstable_max_version: {},\n        flexible_from: {:?},\n        \
-             summary: {:?},\n    }},",
-            api.key,
-            api.name,
-            versions.first,
-            versions.last,
-            api.request.flexible_from,
-            summary(api)
-        );
+        let parts = [
+            ("$KEY", api.key.to_string()),
+            ("$NAME", api.name.clone()),
+            ("$MIN", versions.first.to_string()),
+            ("$MAX", stable_max.to_string()),
+            ("$UNSTABLE", versions.last.to_string()),
+            ("$FLEXIBLE", format!("{:?}", api.request.flexible_from)),
+            ("$SUMMARY", format!("{:?}", summary(api))),
+        ];
+        let parts: Vec<(&str, &str)> = parts
+            .iter()
+            .map(|(from, to)| (*from, to.as_str()))
+            .collect();
+        out.push_str(&fill(API, &parts));
     }
     out.push_str("];\n");
     out
@@ -238,21 +295,22 @@ fn summary(api: &Api) -> &str {
 
 /// A macro that hands `module Message` of every message, requests and records alike, to another.
 pub fn emit_registry(messages: &[Module], records: &[Module]) -> String {
-    let mut out = String::from(
-        "/// Calls `$visit! { (messages::produce ProduceRequest) ... }` with every generated message: for tests, tools\n\
-         /// and fuzzers that must not forget one.\n\
-         #[macro_export]\nmacro_rules! for_each_message {\n    ($visit:ident) => {\n        $visit! {\n",
-    );
+    let mut out = REGISTRY.to_owned();
     for (parent, modules) in [("messages", messages), ("records", records)] {
         for module in modules {
-            for file in &module.files {
-                for message in file.messages() {
-                    let (name, root) = (&module.name, &message.root.name);
-                    let _ = writeln!(out, "            ({parent}::{name} {root})");
-                }
+            for message in module.files.iter().flat_map(File::messages) {
+                let (name, root) = (&module.name, &message.root.name);
+                let _ = writeln!(out, "            ({parent}::{name} {root})");
             }
         }
     }
     out.push_str("        }\n    };\n}\n");
     out
+}
+
+/// The template with its placeholders replaced.
+fn fill(template: &str, parts: &[(&str, &str)]) -> String {
+    parts.iter().fold(template.to_owned(), |text, (from, to)| {
+        text.replace(from, to)
+    })
 }

@@ -1,0 +1,268 @@
+//! What the controller is asked, what it answers, and how a decision becomes records.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::alter_configs::{AlterConfigsRequest, AlterConfigsResponse};
+use vltava_protocol::messages::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse,
+};
+use vltava_protocol::messages::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
+use vltava_protocol::messages::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
+use vltava_protocol::messages::incremental_alter_configs::{
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
+use vltava_protocol::types::{Str, Uuid};
+
+use super::nodes::Registration;
+use super::state::State;
+use super::{alter_settings, create_partitions, create_topics, delete_topics, nodes};
+use crate::machine::{KeyValue, Machine, Now, Outcome, ReplayError, Ticket};
+use crate::metadata::image::Settings;
+use crate::metadata::records::Record;
+
+/// Most partitions that one request may create, as in Kafka.
+pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
+
+/// Most partitions of a cluster: what all shards of a small node can still hold in their images.
+pub const PARTITIONS_MAX: usize = 200_000;
+
+/// Most bytes of records that one request may lead to: they are one batch.
+const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the controller must know of topic settings. The settings themselves are not its business.
+pub trait TopicSettings {
+    /// Whether a setting is a list, so that APPEND and SUBTRACT make sense; false for an unknown
+    /// name.
+    fn is_list(&self, name: &str) -> bool;
+
+    /// What a topic has where it says nothing.
+    fn default_value(&self, name: &str) -> Option<String>;
+
+    /// Checks all own settings of a topic. The error is told to the client (INVALID_CONFIG).
+    fn validate(&self, own: &Settings) -> Result<(), String>;
+}
+
+/// What a cluster has where requests say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Partitions of a topic.
+    pub partitions_default: i32,
+    /// Replicas of a partition.
+    pub replication_factor_default: i16,
+}
+
+/// The machine of group 0.
+pub struct Controller {
+    pub(super) options: Options,
+    pub(super) topic_settings: Rc<dyn TopicSettings>,
+}
+
+/// What the controller is asked.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Form the cluster: the first thing there is. Answered with [`Reply::Formed`], also where it
+    /// has formed before.
+    Form {
+        /// The cluster's id, where it has none yet.
+        cluster_id: Uuid,
+    },
+    /// A node has started.
+    RegisterNode(Registration),
+    /// Create topics. Settings in the answer are for the handler to fill in.
+    CreateTopics {
+        /// What the client asks.
+        request: CreateTopicsRequest,
+        /// Random bits, from which the ids of the topics are made.
+        random: u128,
+    },
+    /// Delete topics.
+    DeleteTopics(DeleteTopicsRequest),
+    /// Add partitions to topics.
+    CreatePartitions(CreatePartitionsRequest),
+    /// Replace all settings of resources.
+    AlterConfigs {
+        /// What the client asks.
+        request: AlterConfigsRequest,
+        /// The node that it asked.
+        node_id: i32,
+    },
+    /// Change some settings of resources.
+    IncrementalAlterConfigs {
+        /// What the client asks.
+        request: IncrementalAlterConfigsRequest,
+        /// The node that it asked.
+        node_id: i32,
+    },
+    /// A block of producer ids for a node.
+    AllocateProducerIds,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The cluster has formed, under this id.
+    Formed {
+        /// Its id.
+        cluster_id: Uuid,
+    },
+    /// The node is registered.
+    Registered {
+        /// How often it has been, with this time.
+        epoch: i64,
+    },
+    /// Of CreateTopics.
+    CreateTopics(CreateTopicsResponse),
+    /// Of DeleteTopics.
+    DeleteTopics(DeleteTopicsResponse),
+    /// Of CreatePartitions.
+    CreatePartitions(CreatePartitionsResponse),
+    /// Of AlterConfigs.
+    AlterConfigs(AlterConfigsResponse),
+    /// Of IncrementalAlterConfigs.
+    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    /// A block that nobody else gets.
+    ProducerIds {
+        /// Its first id.
+        first: i64,
+        /// How many there are.
+        count: i64,
+    },
+    /// The request as a whole is refused.
+    Refused {
+        /// Kafka's code.
+        error: ErrorCode,
+        /// What a person reads.
+        message: Str,
+    },
+}
+
+/// What a request comes to: records to be appended, and the answer.
+pub(super) type Decision = (Vec<Record>, Reply);
+
+/// There are no timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoTimer {}
+
+impl Controller {
+    /// A controller with these defaults.
+    pub fn new(options: Options, topic_settings: Rc<dyn TopicSettings>) -> Self {
+        Self {
+            options,
+            topic_settings,
+        }
+    }
+
+    fn decide(&self, state: &State, input: Input) -> Decision {
+        let image = state.image();
+        match input {
+            Input::Form { cluster_id } => nodes::form(image, cluster_id),
+            _ if image.cluster().is_none() => refused(
+                ErrorCode::COORDINATOR_NOT_AVAILABLE,
+                "the cluster has not formed yet",
+            ),
+            Input::RegisterNode(registration) => nodes::register(image, registration),
+            Input::AllocateProducerIds => nodes::allocate_producer_ids(image),
+            Input::CreateTopics { request, random } => {
+                create_topics::decide(self, state, request, random)
+            }
+            Input::DeleteTopics(request) => delete_topics::decide(image, request),
+            Input::CreatePartitions(request) => create_partitions::decide(image, request),
+            Input::AlterConfigs { request, node_id } => {
+                alter_settings::replace(self, image, request, node_id)
+            }
+            Input::IncrementalAlterConfigs { request, node_id } => {
+                alter_settings::change(self, image, request, node_id)
+            }
+        }
+    }
+}
+
+/// The whole request is refused.
+pub(super) fn refused(error: ErrorCode, message: &str) -> Decision {
+    (
+        Vec::new(),
+        Reply::Refused {
+            error,
+            message: Str::from(message),
+        },
+    )
+}
+
+/// As they stand in the log; `None` where they are too many for one batch, or cannot be written.
+fn encoded(records: &[Record]) -> Option<Vec<KeyValue>> {
+    let mut bytes = 0;
+    let mut encoded = Vec::with_capacity(records.len());
+    for record in records {
+        let (key, value) = record.encode().ok()?;
+        bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        if bytes > RECORD_BYTES_MAX {
+            return None;
+        }
+        encoded.push(KeyValue { key, value });
+    }
+    Some(encoded)
+}
+
+impl Machine for Controller {
+    type State = State;
+    type Session = ();
+    type Input = Input;
+    type Reply = Reply;
+    type Timer = NoTimer;
+
+    fn handle(
+        &self,
+        state: &State,
+        (): &mut (),
+        ticket: Ticket,
+        input: Input,
+        _now: Now,
+    ) -> Outcome<Self> {
+        let (records, reply) = self.decide(state, input);
+        let (records, reply) = match encoded(&records) {
+            Some(records) => (records, reply),
+            None => {
+                let message = Str::from_static("The request would change too much at once.");
+                (
+                    Vec::new(),
+                    Reply::Refused {
+                        error: ErrorCode::POLICY_VIOLATION,
+                        message,
+                    },
+                )
+            }
+        };
+        Outcome {
+            records,
+            replies: vec![(ticket, reply)],
+            ..Outcome::default()
+        }
+    }
+
+    fn fire(&self, _state: &State, (): &mut (), timer: NoTimer, _now: Now) -> Outcome<Self> {
+        match timer {}
+    }
+
+    fn lead(&self, _state: &State, (): &mut (), _now: Now) -> Outcome<Self> {
+        Outcome::default()
+    }
+
+    fn replay(
+        &self,
+        state: &mut State,
+        record: &KeyValue,
+        _offset: i64,
+        _timestamp_ms: i64,
+    ) -> Result<(), ReplayError> {
+        state.replay(record)
+    }
+
+    fn snapshot(&self, state: &State, after: Option<&Bytes>, records_max: usize) -> Vec<KeyValue> {
+        state.snapshot(after, records_max)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! DeleteTopics: by name or by id.
+
+use std::collections::BTreeSet;
+
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::delete_topics::{
+    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+};
+use vltava_protocol::types::{Str, Uuid};
+
+use super::controller::{Decision, Reply};
+use super::refusal::Refusal;
+use crate::metadata::image::{Image, Topic};
+use crate::metadata::records::Record;
+
+/// What a client names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Name(Str),
+    Id(Uuid),
+}
+
+/// Decides a request: each topic for itself, in the order in which they are named.
+pub(super) fn decide(image: &Image, request: DeleteTopicsRequest) -> Decision {
+    let by_name = |name| DeleteTopicState {
+        name: Some(name),
+        topic_id: Uuid::ZERO,
+    };
+    let asked: Vec<DeleteTopicState> = request
+        .topics
+        .into_iter()
+        .chain(request.topic_names.into_iter().map(by_name))
+        .collect();
+    let (mut seen, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
+    for named in asked.iter().filter_map(|asked| named(asked).ok()) {
+        if !seen.insert(named.clone()) {
+            duplicates.insert(named);
+        }
+    }
+    let mut answered = BTreeSet::new();
+    let (mut records, mut deleted) = (Vec::new(), BTreeSet::new());
+    let mut responses = Vec::with_capacity(asked.len());
+    for asked in asked {
+        let found = named(&asked).and_then(|named| {
+            if duplicates.contains(&named) {
+                Err(duplicate(&named))
+            } else {
+                find(image, &named)
+            }
+        });
+        let is_answered = found.is_err() && !answered.insert((asked.name.clone(), asked.topic_id));
+        let found = found.and_then(|topic| match deleted.insert(topic.id) {
+            true => Ok(topic),
+            false => Err(Refusal::invalid_request(
+                "The provided topic name maps to an ID that was already supplied.",
+            )),
+        });
+        if let Ok(topic) = &found {
+            records.push(Record::Topic(topic.id, None));
+        }
+        // A name that stands twice is answered once.
+        if !is_answered {
+            responses.push(result(asked, found));
+        }
+    }
+    (
+        records,
+        Reply::DeleteTopics(DeleteTopicsResponse {
+            responses,
+            ..DeleteTopicsResponse::default()
+        }),
+    )
+}
+
+fn named(asked: &DeleteTopicState) -> Result<Named, Refusal> {
+    match &asked.name {
+        Some(_) if !asked.topic_id.is_zero() => Err(Refusal::invalid_request(
+            "You may not specify both topic name and topic id.",
+        )),
+        Some(name) => Ok(Named::Name(name.clone())),
+        None if asked.topic_id.is_zero() => Err(Refusal::invalid_request(
+            "Neither topic name nor id were specified.",
+        )),
+        None => Ok(Named::Id(asked.topic_id)),
+    }
+}
+
+fn duplicate(named: &Named) -> Refusal {
+    Refusal::invalid_request(match named {
+        Named::Name(_) => "Duplicate topic name.",
+        Named::Id(_) => "Duplicate topic id.",
+    })
+}
+
+fn find<'a>(image: &'a Image, named: &Named) -> Result<&'a Topic, Refusal> {
+    let (topic, unknown) = match named {
+        Named::Name(name) => (image.topic(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        Named::Id(id) => (image.topic_by_id(*id), ErrorCode::UNKNOWN_TOPIC_ID),
+    };
+    topic
+        .map(AsRef::as_ref)
+        .ok_or_else(|| Refusal::plain(unknown))
+}
+
+fn result(asked: DeleteTopicState, found: Result<&Topic, Refusal>) -> DeletableTopicResult {
+    match found {
+        Ok(topic) => DeletableTopicResult {
+            name: Some(topic.name.clone()),
+            topic_id: topic.id,
+            ..DeletableTopicResult::default()
+        },
+        Err(Refusal { error, message }) => DeletableTopicResult {
+            name: asked.name,
+            topic_id: asked.topic_id,
+            error_code: error,
+            error_message: Some(message),
+        },
+    }
+}

@@ -1,0 +1,23 @@
+//! The controller: the machine of group 0, which decides what the cluster is made of. Pure: no I/O,
+//! no clock, no async, no randomness (ids are made from random bits that come with the input).
+//!
+//! Lives over `__cluster_metadata-0`, in the view of the whole cluster, on shard 0 of the node that
+//! leads it. What it decides becomes records ([`crate::metadata::records`]); its state ([`state`])
+//! is the image that they make. A request gets one answer and one batch of records: either all that
+//! it decided is in the log or nothing.
+//!
+//! - [`controller`]: what it is asked and what it answers.
+//! - [`create_topics`], [`delete_topics`], [`create_partitions`], [`alter_settings`]: one request
+//!   each, with Kafka's error codes and words.
+//! - [`nodes`]: forming the cluster, registering nodes, blocks of producer ids.
+//! - [`placement`]: which nodes keep a new partition.
+
+pub mod alter_settings;
+pub mod controller;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod nodes;
+pub mod placement;
+mod refusal;
+pub mod state;

@@ -1,0 +1,433 @@
+//! Runs one machine over one partition.
+//!
+//! Order is everything here: `submit` hands an input to the machine, appends what it decided and replays it, without an await
+//! in between; so the machine's state is always the log's content up to its end, queued appends included.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+use vltava_protocol::batch;
+use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_protocol::record;
+use vltava_storage::AppendClass;
+
+use super::timers::Timers;
+use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket};
+use crate::partition::error::PartitionError;
+use crate::partition::replica::{Queued, Replica};
+use crate::runtime::sync::{Event, Latch};
+use crate::runtime::{Monotonic, Queue, Runtime};
+
+/// Bytes of the log that one step of loading reads.
+const LOAD_BYTES: usize = 1024 * 1024;
+/// Records of the live state that are rewritten in one batch.
+const REWRITE_RECORDS: usize = 256;
+/// How long to wait before a failed load is tried again.
+const RELOAD_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why an input got no reply from the machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// The log is being replayed.
+    #[error("the coordinator's log is being loaded")]
+    Loading,
+    /// This node has no such coordinator.
+    #[error("the coordinator is not here")]
+    NotHere,
+    /// What the machine decided could not be made durable; whether it will be is not known.
+    #[error("the coordinator's log cannot be written: {0}")]
+    Lost(PartitionError),
+}
+
+type Answer<M> = Result<<M as Machine>::Reply, HostError>;
+
+struct Loaded<M: Machine> {
+    state: M::State,
+    session: M::Session,
+    timers: Timers<M::Timer>,
+}
+
+/// A machine over its partition. Lives on the shard that owns the partition.
+pub struct Host<M: Machine, R: Runtime> {
+    machine: M,
+    runtime: R,
+    replica: Rc<Replica<R>>,
+    /// `None` while the log is being replayed.
+    loaded: RefCell<Option<Loaded<M>>>,
+    waiting: RefCell<BTreeMap<Ticket, oneshot::Sender<Answer<M>>>>,
+    tickets: Cell<u64>,
+    /// Counts loads: what was appended before a reload answers nobody after it.
+    generation: Cell<u64>,
+    timers_changed: Event,
+    is_loaded: Latch,
+    rewriting: Cell<bool>,
+    stopped: Cell<bool>,
+}
+
+impl<M: Machine, R: Runtime> Host<M, R> {
+    /// Starts a host over a replica that leads: it loads in the background, and answers [`HostError::Loading`] until then.
+    pub fn start(machine: M, runtime: R, replica: Rc<Replica<R>>) -> Rc<Self> {
+        let host = Rc::new(Self {
+            machine,
+            runtime: runtime.clone(),
+            replica,
+            loaded: RefCell::default(),
+            waiting: RefCell::default(),
+            tickets: Cell::new(0),
+            generation: Cell::new(0),
+            timers_changed: Event::new(),
+            is_loaded: Latch::default(),
+            rewriting: Cell::new(false),
+            stopped: Cell::new(false),
+        });
+        runtime.spawn(Queue::Control, Rc::clone(&host).load());
+        runtime.spawn(Queue::Control, Rc::clone(&host).run_timers());
+        host
+    }
+
+    /// Ends the host: the partition is deleted, or the shard stops. Whoever waits is told that the answer is lost.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.unload(&HostError::NotHere);
+        self.timers_changed.notify();
+    }
+
+    /// The replica that this machine lives over.
+    pub fn replica(&self) -> &Rc<Replica<R>> {
+        &self.replica
+    }
+
+    /// Completes when the log has been replayed.
+    pub async fn loaded(&self) {
+        self.is_loaded.wait().await;
+    }
+
+    /// Reads the machine's state as it stands: everything appended, whether committed or not. `None` while loading.
+    pub fn read<T>(&self, read: impl FnOnce(&M::State) -> T) -> Option<T> {
+        self.loaded
+            .borrow()
+            .as_ref()
+            .map(|loaded| read(&loaded.state))
+    }
+
+    /// Hands an input to the machine. The receiver gets the reply once all that it depends on is committed.
+    pub fn submit(self: &Rc<Self>, input: M::Input) -> oneshot::Receiver<Answer<M>> {
+        let (sender, receiver) = oneshot::channel();
+        let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
+        self.waiting.borrow_mut().insert(ticket, sender);
+        let now = self.now();
+        let outcome = self.loaded.borrow_mut().as_mut().map(|loaded| {
+            self.machine
+                .handle(&loaded.state, &mut loaded.session, ticket, input, now)
+        });
+        match outcome {
+            Some(outcome) => self.apply(outcome, now),
+            None => self.reply(ticket, Err(HostError::Loading)),
+        }
+        receiver
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            monotonic_ms: self.runtime.now().0 / 1_000_000,
+            wall_ms: self.runtime.wall_clock_ms(),
+        }
+    }
+
+    fn reply(&self, ticket: Ticket, answer: Answer<M>) {
+        let sender = self.waiting.borrow_mut().remove(&ticket);
+        // Whoever asked may be gone.
+        let _ = sender.map(|sender| sender.send(answer));
+    }
+
+    /// Makes an outcome true: timers now, records into the log and the state, replies after the commit.
+    fn apply(self: &Rc<Self>, outcome: Outcome<M>, now: Now) {
+        let Outcome {
+            records,
+            replies,
+            timers,
+            notes,
+        } = outcome;
+        for note in notes {
+            tracing::info!(partition = self.replica.name(), "{note}");
+        }
+        let queued = if records.is_empty() {
+            None
+        } else {
+            match self.append(&records, now) {
+                Ok(queued) => Some(queued),
+                Err(error) => return self.lose(&error, replies),
+            }
+        };
+        if let Some(loaded) = self.loaded.borrow_mut().as_mut() {
+            for change in timers {
+                loaded.timers.apply(change);
+            }
+        }
+        self.timers_changed.notify();
+        let committed = match queued {
+            Some(queued) => Some(queued.committed),
+            None => self.replica.committed_to(self.replica.end()),
+        };
+        let Some(committed) = committed else {
+            return replies
+                .into_iter()
+                .for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
+        };
+        let host = Rc::clone(self);
+        let generation = self.generation.get();
+        self.runtime.spawn(Queue::Control, async move {
+            let committed = committed.await.unwrap_or(Err(PartitionError::Unknown));
+            host.finish(generation, committed, replies);
+        });
+    }
+
+    fn finish(
+        self: &Rc<Self>,
+        generation: u64,
+        committed: Result<(), PartitionError>,
+        replies: Vec<(Ticket, M::Reply)>,
+    ) {
+        match committed {
+            Ok(()) => {
+                replies
+                    .into_iter()
+                    .for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
+                self.rewrite_if_due();
+            }
+            Err(error) if generation == self.generation.get() => self.lose(&error, replies),
+            Err(error) => {
+                for (ticket, _) in replies {
+                    self.reply(ticket, Err(HostError::Lost(error.clone())));
+                }
+            }
+        }
+    }
+
+    /// The log did not take what the machine decided: its state is no longer the log's. Drops it and loads again.
+    fn lose(self: &Rc<Self>, error: &PartitionError, replies: Vec<(Ticket, M::Reply)>) {
+        tracing::error!(partition = self.replica.name(), %error, "coordinator lost its log; loading again");
+        drop(replies);
+        self.unload(&HostError::Lost(error.clone()));
+        let host = Rc::clone(self);
+        self.runtime.spawn(Queue::Control, async move {
+            host.runtime
+                .sleep_until(host.runtime.now().after(RELOAD_PAUSE))
+                .await;
+            host.load().await;
+        });
+    }
+
+    fn unload(&self, why: &HostError) {
+        *self.loaded.borrow_mut() = None;
+        self.is_loaded.reset();
+        self.generation.set(self.generation.get() + 1);
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for (_, sender) in waiting {
+            let _ = sender.send(Err(why.clone()));
+        }
+    }
+
+    /// Appends records as one batch and replays them.
+    fn append(&self, records: &[KeyValue], now: Now) -> Result<Queued, PartitionError> {
+        let mut builder = BatchBuilder::new();
+        for record in records {
+            builder
+                .append(now.wall_ms, Some(&record.key), record.value.as_deref(), &[])
+                .map_err(|error| PartitionError::Storage(error.to_string()))?;
+        }
+        let queued = self
+            .replica
+            .append(Bytes::from(builder.build()), AppendClass::Internal)?;
+        if let Some(loaded) = self.loaded.borrow_mut().as_mut() {
+            for (offset, record) in (queued.base_offset..).zip(records) {
+                let replayed = self
+                    .machine
+                    .replay(&mut loaded.state, record, offset, now.wall_ms);
+                assert!(
+                    replayed.is_ok(),
+                    "a machine cannot replay what it just decided: {replayed:?}"
+                );
+            }
+        }
+        Ok(queued)
+    }
+
+    async fn load(self: Rc<Self>) {
+        loop {
+            if self.stopped.get() {
+                return;
+            }
+            match self.replay_log().await {
+                Ok(state) => {
+                    let loaded = Loaded {
+                        state,
+                        session: M::Session::default(),
+                        timers: Timers::default(),
+                    };
+                    *self.loaded.borrow_mut() = Some(loaded);
+                    self.is_loaded.set();
+                    self.lead();
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(
+                        partition = self.replica.name(),
+                        error,
+                        "coordinator cannot load its log"
+                    );
+                    let pause = RELOAD_PAUSE * 10;
+                    self.runtime
+                        .sleep_until(self.runtime.now().after(pause))
+                        .await;
+                }
+            }
+        }
+    }
+
+    fn lead(self: &Rc<Self>) {
+        let now = self.now();
+        let outcome = self
+            .loaded
+            .borrow_mut()
+            .as_mut()
+            .map(|loaded| self.machine.lead(&loaded.state, &mut loaded.session, now));
+        if let Some(outcome) = outcome {
+            self.apply(outcome, now);
+        }
+    }
+
+    async fn replay_log(&self) -> Result<M::State, String> {
+        let mut state = M::State::default();
+        let mut offset = self.replica.log_start();
+        // Everything in the log, also what is not yet committed: this replica leads, so it will be.
+        while offset < self.replica.end() {
+            let bytes = self
+                .replica
+                .read_bytes(offset, LOAD_BYTES)
+                .await
+                .map_err(|error| error.to_string())?;
+            let before = offset;
+            for batch in batch::walk(&bytes) {
+                let batch = batch.map_err(|error| error.to_string())?;
+                if batch.next_offset() > offset && !batch.is_control() {
+                    self.replay_batch(&mut state, &batch)?;
+                }
+                offset = offset.max(batch.next_offset());
+            }
+            if offset == before {
+                // What is queued is not readable before it is written.
+                self.replica.committed_beyond(offset).await;
+            }
+            self.runtime.yield_if_needed().await;
+        }
+        Ok(state)
+    }
+
+    fn replay_batch(&self, state: &mut M::State, batch: &batch::Batch<'_>) -> Result<(), String> {
+        for record in record::records(batch.payload(), batch.record_count()) {
+            let record = record.map_err(|error| error.to_string())?;
+            let Some(key) = record.key else { continue };
+            let pair = KeyValue {
+                key: Bytes::copy_from_slice(key),
+                value: record.value.map(Bytes::copy_from_slice),
+            };
+            let offset = batch.base_offset() + i64::from(record.offset_delta);
+            let timestamp = batch
+                .base_timestamp()
+                .saturating_add(record.timestamp_delta);
+            self.machine
+                .replay(state, &pair, offset, timestamp)
+                .map_err(|error| format!("offset {offset}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    async fn run_timers(self: Rc<Self>) {
+        while !self.stopped.get() {
+            let changed = self.timers_changed.listen();
+            let deadline = self
+                .loaded
+                .borrow()
+                .as_ref()
+                .and_then(|loaded| loaded.timers.next_deadline_ms());
+            match deadline {
+                None => changed.await,
+                Some(at_ms) => {
+                    let due = Monotonic(at_ms.saturating_mul(1_000_000));
+                    let sleep = std::pin::pin!(self.runtime.sleep_until(due));
+                    if let Either::Right(_) = select(std::pin::pin!(changed), sleep).await {
+                        self.fire_due();
+                    }
+                }
+            }
+        }
+    }
+
+    fn fire_due(self: &Rc<Self>) {
+        let now = self.now();
+        loop {
+            let outcome = self.loaded.borrow_mut().as_mut().and_then(|loaded| {
+                let timer = loaded.timers.pop_due(now.monotonic_ms)?;
+                Some(
+                    self.machine
+                        .fire(&loaded.state, &mut loaded.session, timer, now),
+                )
+            });
+            match outcome {
+                Some(outcome) => self.apply(outcome, now),
+                None => return,
+            }
+        }
+    }
+
+    /// Once a segment of the log is closed, the live state is written again behind it and what lies before is deleted: the log stays
+    /// within about two segments, whatever its history.
+    fn rewrite_if_due(self: &Rc<Self>) {
+        if self.rewriting.get() || !self.replica.has_closed_segments() {
+            return;
+        }
+        self.rewriting.set(true);
+        let host = Rc::clone(self);
+        self.runtime.spawn(Queue::Background, async move {
+            if let Err(error) = host.rewrite().await {
+                tracing::warn!(partition = host.replica.name(), %error, "coordinator could not shorten its log");
+            }
+            host.rewriting.set(false);
+        });
+    }
+
+    async fn rewrite(self: &Rc<Self>) -> Result<(), PartitionError> {
+        let start = self.replica.end();
+        let generation = self.generation.get();
+        let mut after: Option<Bytes> = None;
+        loop {
+            let piece = self.read(|state| {
+                self.machine
+                    .snapshot(state, after.as_ref(), REWRITE_RECORDS)
+            });
+            let Some(piece) = piece.filter(|_| generation == self.generation.get()) else {
+                return Ok(());
+            };
+            let Some(last) = piece.last() else { break };
+            after = Some(last.key.clone());
+            let queued = self.append(&piece, self.now())?;
+            queued
+                .committed
+                .await
+                .unwrap_or(Err(PartitionError::Unknown))?;
+        }
+        self.replica.delete_records(start).await?;
+        tracing::info!(
+            partition = self.replica.name(),
+            start,
+            "coordinator rewrote its live state"
+        );
+        Ok(())
+    }
+}

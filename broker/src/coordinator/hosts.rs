@@ -1,0 +1,102 @@
+//! The hosts of one kind of machine on this node, and every shard's way to them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::host::{Host, HostError};
+use crate::machine::Machine;
+use crate::partition::client::Partitions;
+use crate::partition::replica::Replica;
+use crate::partition::request::PartitionId;
+use crate::runtime::Runtime;
+use crate::runtime::jobs::Jobs;
+
+/// The hosts of one shard, and the way to those of the others.
+pub struct Hosts<M: Machine, R: Runtime> {
+    runtime: R,
+    jobs: Rc<Jobs<Self>>,
+    partitions: Rc<Partitions<R>>,
+    hosts: RefCell<BTreeMap<PartitionId, Rc<Host<M, R>>>>,
+}
+
+impl<M, R> Hosts<M, R>
+where
+    M: Machine,
+    M::Input: Send,
+    M::Reply: Send,
+    R: Runtime,
+{
+    /// No hosts yet.
+    pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, partitions: Rc<Partitions<R>>) -> Rc<Self> {
+        Rc::new(Self {
+            runtime,
+            jobs,
+            partitions,
+            hosts: RefCell::default(),
+        })
+    }
+
+    /// A partition of such machines is ready on this shard: its host begins to load.
+    pub fn add(
+        &self,
+        partition: PartitionId,
+        machine: M,
+        replica: Rc<Replica<R>>,
+    ) -> Rc<Host<M, R>> {
+        let host = Host::start(machine, self.runtime.clone(), replica);
+        self.hosts.borrow_mut().insert(partition, Rc::clone(&host));
+        host
+    }
+
+    /// A partition of such machines leaves this shard.
+    pub fn remove(&self, partition: PartitionId) {
+        let host = self.hosts.borrow_mut().remove(&partition);
+        if let Some(host) = host {
+            host.stop();
+        }
+    }
+
+    /// Stops all hosts of this shard.
+    pub fn stop(&self) {
+        let hosts = std::mem::take(&mut *self.hosts.borrow_mut());
+        hosts.values().for_each(|host| host.stop());
+    }
+
+    /// The host of a partition, where it is on this shard.
+    pub fn local(&self, partition: PartitionId) -> Option<Rc<Host<M, R>>> {
+        self.hosts.borrow().get(&partition).cloned()
+    }
+
+    /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its reply.
+    pub async fn submit(
+        &self,
+        partition: PartitionId,
+        input: M::Input,
+    ) -> Result<M::Reply, HostError> {
+        let shard = self.partitions.shard_of(partition);
+        if shard == self.jobs.own() {
+            return submit_here(self.local(partition), input).await;
+        }
+        let job = move |hosts: &Rc<Self>| submit_here(hosts.local(partition), input);
+        self.jobs
+            .start(shard, job)
+            .await
+            .await
+            .unwrap_or(Err(HostError::NotHere))
+    }
+}
+
+/// The input is handed over before the first await: inputs sent over the mesh keep their order.
+fn submit_here<M: Machine, R: Runtime>(
+    host: Option<Rc<Host<M, R>>>,
+    input: M::Input,
+) -> impl Future<Output = Result<M::Reply, HostError>> + use<M, R> {
+    let submitted = host.map(|host| host.submit(input));
+    async move {
+        match submitted {
+            Some(reply) => reply.await.unwrap_or(Err(HostError::NotHere)),
+            None => Err(HostError::NotHere),
+        }
+    }
+}

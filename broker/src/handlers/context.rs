@@ -1,0 +1,134 @@
+//! What a handler is given.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use vltava_protocol::api::ApiKey;
+use vltava_protocol::compression::Decompressor;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::types::{Str, Uuid};
+
+use crate::cluster::controller::{Input, Reply};
+use crate::config::topic_values::TopicConfig;
+use crate::config::values::BrokerConfig;
+use crate::coordinator::hosts::Hosts;
+use crate::groups::machine::GroupMachine;
+use crate::metadata::image::Topic;
+use crate::metrics::ShardMetrics;
+use crate::node::Node;
+use crate::node::options::append_rules;
+use crate::partition::client::Partitions;
+use crate::partition::fetch_session::FetchSessions;
+use crate::partition::validate::AppendRules;
+use crate::runtime::{Monotonic, Runtime};
+
+/// The client id of Kafka's own tools when they write to internal topics.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// Who sent a request: one connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// The name of the listener it came to: answers name endpoints of that listener.
+    pub listener: Str,
+}
+
+/// The rules of each topic, with the version of the topic that they follow from.
+pub type RulesByTopic = BTreeMap<Uuid, (Arc<Topic>, Rc<AppendRules>)>;
+
+/// What one shard offers to all its handlers.
+pub struct Services<R: Runtime> {
+    /// The shard's executor.
+    pub runtime: R,
+    /// Settings, fixed at start.
+    pub config: Arc<BrokerConfig>,
+    /// The image of the cluster, and the way to its controller.
+    pub node: Rc<Node<R>>,
+    /// What this shard counts.
+    pub metrics: Rc<ShardMetrics>,
+    /// All partitions of this node.
+    pub partitions: Rc<Partitions<R>>,
+    /// All group coordinators of this node.
+    pub groups: Rc<Hosts<GroupMachine, R>>,
+    /// Fetch sessions of this shard.
+    pub fetch_sessions: RefCell<FetchSessions>,
+    /// Unfolds compressed batches for validation.
+    pub decompressor: RefCell<Decompressor>,
+    /// What topics take, by topic id; see [`Services::append_rules`].
+    pub append_rules: RefCell<RulesByTopic>,
+    /// Producer ids handed to this shard by group 0, to give away.
+    pub producer_ids: RefCell<std::ops::Range<i64>>,
+}
+
+/// One request, and everything its handler may use.
+pub struct Context<R: Runtime> {
+    /// The shard's services.
+    pub services: Rc<Services<R>>,
+    /// The connection.
+    pub client: Rc<Client>,
+    /// What the client calls itself.
+    pub client_id: Option<Str>,
+    /// The version of the request, and so of its answer.
+    pub api_version: i16,
+    /// When it was complete.
+    pub received: Monotonic,
+}
+
+impl<R: Runtime> Context<R> {
+    /// Whether this is one of Kafka's own tools, which may write to internal topics.
+    pub fn is_admin_client(&self) -> bool {
+        self.client_id
+            .as_ref()
+            .is_some_and(|id| *id == ADMIN_CLIENT_ID)
+    }
+}
+
+impl<R: Runtime> Services<R> {
+    /// What the partitions of a topic take. Worked out once for each version of a topic.
+    pub fn append_rules(&self, topic: &Arc<Topic>) -> Rc<AppendRules> {
+        let mut known = self.append_rules.borrow_mut();
+        if let Some((of, rules)) = known.get(&topic.id)
+            && Arc::ptr_eq(of, topic)
+        {
+            return Rc::clone(rules);
+        }
+        if known.len() > self.node.image().topic_count() {
+            // Topics that are gone.
+            known.clear();
+        }
+        let rules = Rc::new(append_rules(&self.topic_config(topic)));
+        known.insert(topic.id, (Arc::clone(topic), Rc::clone(&rules)));
+        rules
+    }
+
+    /// The settings in effect for a topic.
+    pub fn topic_config(&self, topic: &Topic) -> TopicConfig {
+        self.config.topic_defaults.resolve(topic.own_settings())
+    }
+
+    /// Counts a request that was answered.
+    pub fn answered(&self, api_key: ApiKey, received: Monotonic, error_code: ErrorCode) {
+        let latency = self.runtime.now().since(received);
+        self.metrics.answered(api_key.0, latency, error_code.0);
+    }
+
+    /// A producer id that nobody has had: out of this shard's block, or of a new one from group 0.
+    pub async fn next_producer_id(&self) -> Result<i64, ErrorCode> {
+        loop {
+            if let Some(id) = self.producer_ids.borrow_mut().next() {
+                return Ok(id);
+            }
+            let (first, count) = match self.node.ask_controller(Input::AllocateProducerIds).await? {
+                Reply::ProducerIds { first, count } => (first, count),
+                Reply::Refused { error, .. } => return Err(error),
+                _ => return Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+            };
+            // Another request may have got a block meanwhile: then this one's ids are never used, as Kafka's may be.
+            *self.producer_ids.borrow_mut() = first..first + count;
+        }
+    }
+}

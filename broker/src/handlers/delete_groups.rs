@@ -1,0 +1,37 @@
+//! DeleteGroups (key 42): forgets groups without members (KIP-229).
+//!
+//! Versions: 2 flexible, 3 error messages (KIP-1043).
+
+use vltava_protocol::api::ApiKey;
+use vltava_protocol::messages::delete_groups::{
+    DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse,
+};
+
+use super::context::Context;
+use super::{Reply, group};
+use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::runtime::Runtime;
+
+/// The API of this file.
+pub const API: ApiKey = ApiKey::DELETE_GROUPS;
+
+/// Asks each group's coordinator.
+pub async fn handle<R: Runtime>(
+    context: Context<R>,
+    request: DeleteGroupsRequest,
+) -> Reply<DeleteGroupsResponse> {
+    Reply::later(async move {
+        let mut results = Vec::with_capacity(request.groups_names.len());
+        for group_id in request.groups_names {
+            let input = Input::DeleteGroup { group_id: group_id.clone() };
+            results.push(match group::ask(&context, &group_id, input).await {
+                Ok(GroupReply::DeleteGroup(result)) => result,
+                other => {
+                    let error_code = group::error_of(other);
+                    DeletableGroupResult { group_id, error_code, ..DeletableGroupResult::default() }
+                }
+            });
+        }
+        DeleteGroupsResponse { results, ..DeleteGroupsResponse::default() }
+    })
+}

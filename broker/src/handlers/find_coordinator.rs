@@ -1,0 +1,97 @@
+//! FindCoordinator (key 10): which node coordinates a group.
+//!
+//! Versions: 1 transactional ids (KIP-98), 3 flexible, 4 several keys (KIP-699), 5 and 6 share groups (KIP-932).
+//!
+//! Ours: there are no transactions and no share groups yet. A transactional id gets TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which
+//! every client takes as final, with a message that says so.
+
+use vltava_protocol::api::ApiKey;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::find_coordinator::{
+    Coordinator, FindCoordinatorRequest, FindCoordinatorResponse,
+};
+use vltava_protocol::types::Str;
+
+use super::context::Context;
+use super::{Reply, group};
+use crate::runtime::Runtime;
+
+/// The API of this file.
+pub const API: ApiKey = ApiKey::FIND_COORDINATOR;
+
+/// The first version that asks for several keys.
+const KEYS_FROM: i16 = 4;
+/// A group's id.
+const GROUP: i8 = 0;
+/// A transactional id.
+const TRANSACTION: i8 = 1;
+
+/// Creates the topic of offsets where nobody has used a group yet, and names this node.
+pub async fn handle<R: Runtime>(
+    context: Context<R>,
+    request: FindCoordinatorRequest,
+) -> Reply<FindCoordinatorResponse> {
+    Reply::later(async move {
+        let one = context.api_version < KEYS_FROM;
+        let keys = if one { vec![request.key] } else { request.coordinator_keys };
+        let found = find(&context, request.key_type).await;
+        let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
+        if !one {
+            let coordinators = coordinators.collect();
+            return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
+        }
+        let found = coordinators.next().unwrap_or_default();
+        FindCoordinatorResponse {
+            error_code: found.error_code,
+            error_message: found.error_message,
+            node_id: found.node_id,
+            host: found.host,
+            port: found.port,
+            ..FindCoordinatorResponse::default()
+        }
+    })
+}
+
+async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
+    match key_type {
+        GROUP => match context.services.node.ensure_topic(group::OFFSETS_TOPIC).await {
+            Ok(()) => here(context),
+            Err(error) => failed(error, ErrorCode::message(error)),
+        },
+        TRANSACTION => failed(
+            ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            "transactions are not implemented yet; use the idempotent producer without transactional.id",
+        ),
+        _ => failed(ErrorCode::INVALID_REQUEST, "there is no coordinator of this type here"),
+    }
+}
+
+fn here<R: Runtime>(context: &Context<R>) -> Coordinator {
+    let image = context.services.node.image();
+    let endpoint = image
+        .nodes()
+        .find(|node| node.id == context.services.config.node_id)
+        .and_then(|node| node.endpoint(&context.client.listener));
+    match endpoint {
+        Some(endpoint) => Coordinator {
+            node_id: context.services.config.node_id,
+            host: endpoint.host.clone(),
+            port: endpoint.port.into(),
+            ..Coordinator::default()
+        },
+        None => {
+            let error = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+            failed(error, ErrorCode::message(error))
+        }
+    }
+}
+
+fn failed(error_code: ErrorCode, message: &'static str) -> Coordinator {
+    Coordinator {
+        node_id: -1,
+        port: -1,
+        error_code,
+        error_message: Some(Str::from_static(message)),
+        ..Coordinator::default()
+    }
+}

@@ -1,0 +1,29 @@
+//! Heartbeat (key 12): a member of a classic group is alive.
+//!
+//! Versions: 3 static members (KIP-345), 4 flexible.
+
+use vltava_protocol::api::ApiKey;
+use vltava_protocol::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+
+use super::context::Context;
+use super::{Reply, group};
+use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::runtime::Runtime;
+
+/// The API of this file.
+pub const API: ApiKey = ApiKey::HEARTBEAT;
+
+/// Tells the group's coordinator.
+pub async fn handle<R: Runtime>(
+    context: Context<R>,
+    request: HeartbeatRequest,
+) -> Reply<HeartbeatResponse> {
+    Reply::later(async move {
+        let group_id = request.group_id.clone();
+        let input = Input::Heartbeat(request);
+        match group::ask(&context, &group_id, input).await {
+            Ok(GroupReply::Heartbeat(response)) => response,
+            other => HeartbeatResponse { error_code: group::error_of(other), ..HeartbeatResponse::default() },
+        }
+    })
+}

@@ -1,0 +1,136 @@
+//! OffsetFetch (key 9): how far groups have read.
+//!
+//! Versions: 2 all topics, 5 leader epochs (KIP-320), 6 flexible, 7 stable offsets (KIP-447), 8 several groups (KIP-709), 9 the protocol of KIP-848, 10 topic ids.
+//!
+//! There are no transactions yet, so all offsets are stable.
+
+use vltava_protocol::api::ApiKey;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use vltava_protocol::types::Uuid;
+
+use super::context::Context;
+use super::{Reply, group};
+use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::runtime::Runtime;
+
+/// The API of this file.
+pub const API: ApiKey = ApiKey::OFFSET_FETCH;
+
+/// The first version that asks for several groups.
+const GROUPS_FROM: i16 = 8;
+/// The first version that names topics by id.
+const TOPIC_IDS_FROM: i16 = 10;
+
+/// Asks each group's coordinator.
+pub async fn handle<R: Runtime>(
+    context: Context<R>,
+    request: OffsetFetchRequest,
+) -> Reply<OffsetFetchResponse> {
+    Reply::later(async move {
+        if context.api_version >= GROUPS_FROM {
+            let mut groups = Vec::with_capacity(request.groups.len());
+            for asked in request.groups {
+                groups.push(fetch(&context, asked).await);
+            }
+            return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
+        }
+        let topics = request.topics.map(|topics| {
+            let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
+                name: topic.name,
+                partition_indexes: topic.partition_indexes,
+                ..OffsetFetchRequestTopics::default()
+            });
+            topics.collect()
+        });
+        let asked = OffsetFetchRequestGroup {
+            group_id: request.group_id,
+            topics,
+            ..OffsetFetchRequestGroup::default()
+        };
+        of_one_group(fetch(&context, asked).await, context.api_version)
+    })
+}
+
+async fn fetch<R: Runtime>(
+    context: &Context<R>,
+    mut asked: OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
+    let by_id = context.api_version >= TOPIC_IDS_FROM;
+    let mut unknown = Vec::new();
+    if by_id && let Some(topics) = asked.topics.as_mut() {
+        let image = context.services.node.image();
+        topics.retain_mut(|topic| match image.topic_by_id(topic.topic_id) {
+            Some(found) => {
+                topic.name = found.name.clone();
+                true
+            }
+            None => {
+                unknown.push(unknown_topic(topic.topic_id, &topic.partition_indexes));
+                false
+            }
+        });
+    }
+    let group_id = asked.group_id.clone();
+    let mut group = match group::ask(context, &group_id, Input::OffsetFetch(asked)).await {
+        Ok(GroupReply::OffsetFetch(group)) => group,
+        other => {
+            return OffsetFetchResponseGroup {
+                group_id,
+                error_code: group::error_of(other),
+                ..OffsetFetchResponseGroup::default()
+            };
+        }
+    };
+    if by_id {
+        let image = context.services.node.image();
+        // A topic that is gone since has no id to name it by.
+        group.topics.retain_mut(|topic| {
+            topic.topic_id = image.topic(&topic.name).map_or(Uuid::ZERO, |found| found.id);
+            !topic.topic_id.is_zero()
+        });
+        group.topics.extend(unknown);
+    }
+    group
+}
+
+fn unknown_topic(topic_id: Uuid, indexes: &[i32]) -> OffsetFetchResponseTopics {
+    let partitions = indexes.iter().map(|index| OffsetFetchResponsePartitions {
+        partition_index: *index,
+        committed_offset: -1,
+        error_code: ErrorCode::UNKNOWN_TOPIC_ID,
+        ..OffsetFetchResponsePartitions::default()
+    });
+    OffsetFetchResponseTopics {
+        topic_id,
+        partitions: partitions.collect(),
+        ..OffsetFetchResponseTopics::default()
+    }
+}
+
+/// The answer in the form of versions that ask for one group. Before version 2 there is no error but those of partitions.
+fn of_one_group(group: OffsetFetchResponseGroup, api_version: i16) -> OffsetFetchResponse {
+    let topics = group.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic
+            .partitions
+            .into_iter()
+            .map(|partition| OffsetFetchResponsePartition {
+                partition_index: partition.partition_index,
+                committed_offset: partition.committed_offset,
+                committed_leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.metadata,
+                error_code: partition.error_code,
+            })
+            .collect(),
+    });
+    OffsetFetchResponse {
+        topics: topics.collect(),
+        error_code: if api_version >= 2 { group.error_code } else { ErrorCode::NONE },
+        ..OffsetFetchResponse::default()
+    }
+}

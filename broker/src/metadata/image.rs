@@ -1,0 +1,249 @@
+//! The cluster as of one record of group 0: immutable, shared between shards, cheap to clone.
+//!
+//! Invariants: each topic has its own name and its own id; a topic's partitions are numbered from 0
+//! without a gap; settings of topics belong to topics that exist. [`super::records`] keeps them,
+//! and refuses a record that would break one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vltava_protocol::types::{Str, Uuid};
+
+use super::sorted_map::SortedMap;
+use super::topic_name;
+
+/// Settings of one resource's own, by name.
+pub type Settings = Arc<BTreeMap<Str, Str>>;
+
+/// A partition's name everywhere in a node: topics may be deleted and made again under the same
+/// name, ids are never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId {
+    /// The topic's id.
+    pub topic_id: Uuid,
+    /// The partition's number, from 0.
+    pub index: i32,
+}
+
+impl PartitionId {
+    /// Group 0: the only partition of `__cluster_metadata`, under Kafka's id for it.
+    pub const CLUSTER_METADATA: Self = Self {
+        topic_id: Uuid(1),
+        index: 0,
+    };
+}
+
+/// What the first record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Made when the cluster formed.
+    pub id: Uuid,
+    /// Which records and rules its nodes must know.
+    pub format_version: i16,
+    /// Features that are switched on, with their levels.
+    pub features: Arc<BTreeMap<Str, i16>>,
+}
+
+/// How a node is reached through one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEndpoint {
+    /// The listener's name, in upper case.
+    pub listener: Str,
+    /// Host name or address.
+    pub host: Str,
+    /// Port.
+    pub port: u16,
+}
+
+/// A registered node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its number.
+    pub id: i32,
+    /// Counts its registrations.
+    pub epoch: i64,
+    /// Where it stands.
+    pub rack: Option<Str>,
+    /// How it is reached.
+    pub endpoints: Vec<NodeEndpoint>,
+    /// The ids of its disks.
+    pub disks: Vec<Uuid>,
+}
+
+impl Node {
+    /// How it is reached through a listener.
+    pub fn endpoint(&self, listener: &str) -> Option<&NodeEndpoint> {
+        self.endpoints
+            .iter()
+            .find(|endpoint| endpoint.listener == listener)
+    }
+}
+
+/// Where one replica of a partition is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The node.
+    pub node_id: i32,
+    /// Its disk; zero where the node chooses.
+    pub disk_id: Uuid,
+}
+
+/// A partition: where it is kept. Who leads it stands in [`super::leaders`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// In order of preference; never empty.
+    pub replicas: Vec<Replica>,
+}
+
+impl Partition {
+    /// The nodes that keep it.
+    pub fn node_ids(&self) -> Vec<i32> {
+        self.replicas
+            .iter()
+            .map(|replica| replica.node_id)
+            .collect()
+    }
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: Str,
+    /// Its id.
+    pub id: Uuid,
+    /// Its partitions, by number.
+    pub partitions: Vec<Arc<Partition>>,
+    /// Its own settings.
+    pub settings: Settings,
+}
+
+impl Topic {
+    /// A partition by its number.
+    pub fn partition(&self, index: i32) -> Option<&Partition> {
+        self.partitions
+            .get(usize::try_from(index).ok()?)
+            .map(Arc::as_ref)
+    }
+
+    /// Whether it has a partition of this number.
+    pub fn has_partition(&self, index: i32) -> bool {
+        self.partition(index).is_some()
+    }
+
+    /// How many partitions it has.
+    pub fn partition_count(&self) -> i32 {
+        // Bounded by what the controller creates, far below.
+        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+    }
+
+    /// The numbers of its partitions.
+    pub fn partition_indexes(&self) -> impl Iterator<Item = i32> + use<> {
+        0..self.partition_count()
+    }
+
+    /// Its partitions with their numbers.
+    pub fn indexed_partitions(&self) -> impl Iterator<Item = (i32, &Partition)> {
+        (0..).zip(self.partitions.iter().map(Arc::as_ref))
+    }
+
+    /// Whether it belongs to the brokers.
+    pub fn is_internal(&self) -> bool {
+        topic_name::is_internal(&self.name)
+    }
+
+    /// Its own settings as text.
+    pub fn own_settings(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// A resource with settings that is no topic: type and name, as in DescribeConfigs.
+pub type ResourceId = (i8, Str);
+
+/// The cluster. The default is empty and unformed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    pub(super) cluster: Option<Cluster>,
+    pub(super) nodes: Arc<BTreeMap<i32, Arc<Node>>>,
+    /// By name. Settings of topics stand in the topics.
+    pub(super) topics: SortedMap<Str, Arc<Topic>>,
+    /// Names by id.
+    pub(super) topic_names: SortedMap<Uuid, Str>,
+    pub(super) settings: Arc<BTreeMap<ResourceId, Settings>>,
+    pub(super) next_producer_id: i64,
+    pub(super) partition_count: usize,
+}
+
+impl Image {
+    /// What the cluster is; `None` before it has formed.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Registered nodes, by number.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> + Clone {
+        self.nodes.values().map(Arc::as_ref)
+    }
+
+    /// How many nodes are registered.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A node by its number.
+    pub fn node(&self, id: i32) -> Option<&Node> {
+        self.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> + Clone {
+        self.topics.iter().map(|(_, topic)| topic)
+    }
+
+    /// Topics whose names are not below this one, by name.
+    pub fn topics_from<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Arc<Topic>> + Clone + use<'a> {
+        self.topics.iter_from(name).map(|(_, topic)| topic)
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// How many partitions all topics have together.
+    pub fn partition_count(&self) -> usize {
+        self.partition_count
+    }
+
+    /// A topic by its name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// A topic by its id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
+        self.topic(self.topic_names.get(&id)?)
+    }
+
+    /// A partition by its topic's id and its number.
+    pub fn partition(&self, partition: PartitionId) -> Option<&Partition> {
+        self.topic_by_id(partition.topic_id)?
+            .partition(partition.index)
+    }
+
+    /// Own settings of a resource that is no topic.
+    pub fn settings(&self, resource: &ResourceId) -> Option<&Settings> {
+        self.settings.get(resource)
+    }
+
+    /// The first producer id that was not given away.
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id
+    }
+}

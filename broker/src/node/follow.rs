@@ -1,0 +1,85 @@
+//! Follows group 0: applies what it has committed to an image, and the image to all shards.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vltava_protocol::batch;
+use vltava_protocol::record;
+
+use super::view::Node;
+use crate::metadata::image::Image;
+use crate::metadata::records::Record;
+use crate::partition::replica::Replica;
+use crate::runtime::Runtime;
+
+/// Bytes of the log that one step reads.
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made is an error: this node must not go on with an
+/// older one.
+pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Result<(), String> {
+    let mut image = Image::default();
+    let mut offset = group.log_start();
+    loop {
+        let committed = group.high_watermark();
+        while offset < committed {
+            let bytes = group
+                .read_bytes(offset, STEP_BYTES)
+                .await
+                .map_err(|error| error.to_string())?;
+            let next = apply(&mut image, &bytes, offset, committed)?;
+            if next == offset {
+                return Err(format!(
+                    "the log of group 0 cannot be read at offset {offset}"
+                ));
+            }
+            offset = next;
+        }
+        publish(&node, Arc::new(image.clone())).await;
+        node.set_applied(offset);
+        group.committed_beyond(offset).await;
+    }
+}
+
+/// Applies the records from `offset` on, below `committed`; returns where to go on.
+fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Result<i64, String> {
+    let mut next = offset;
+    for batch in batch::walk(bytes) {
+        let batch = batch.map_err(|error| error.to_string())?;
+        if batch.base_offset() >= committed {
+            break;
+        }
+        if batch.next_offset() <= offset {
+            continue;
+        }
+        for record in record::records(batch.payload(), batch.record_count()) {
+            let record = record.map_err(|error| error.to_string())?;
+            let Some(key) = record.key else { continue };
+            let value = record.value.map(Bytes::copy_from_slice);
+            let record = Record::decode(&Bytes::copy_from_slice(key), value.as_ref());
+            let applied = record.and_then(|record| image.apply(record));
+            applied.map_err(|error| format!("group 0, offset {next}: {error}"))?;
+        }
+        next = batch.next_offset();
+    }
+    Ok(next)
+}
+
+/// Gives the image to all shards; returns when each has done what it asks.
+async fn publish<R: Runtime>(node: &Rc<Node<R>>, image: Arc<Image>) {
+    let mut started = Vec::new();
+    for shard in 1..node.parts.jobs.count() {
+        let image = Arc::clone(&image);
+        let job = move |node: &Rc<Node<R>>| {
+            let node = Rc::clone(node);
+            async move { node.apply(image).await }
+        };
+        started.push(node.parts.jobs.start(shard, job).await);
+    }
+    Rc::clone(node).apply(image).await;
+    for applied in started {
+        // A shard that has ended applies nothing: the process stops.
+        let _ = applied.await;
+    }
+}

@@ -1,0 +1,104 @@
+//! The plain options of the rooms below, from settings.
+
+use vltava_protocol::batch::TimestampType;
+use vltava_protocol::compression::Codec;
+use vltava_storage::LogOptions;
+
+use crate::cluster::controller::{Options as ControllerOptions, TopicSettings};
+use crate::config::describe;
+use crate::config::topic_values::{self, Compression, TopicConfig, TopicDefaults};
+use crate::config::values::BrokerConfig;
+use crate::groups::options::Options as GroupOptions;
+use crate::metadata::image::Settings;
+use crate::partition::validate::AppendRules;
+
+/// What a topic's logs do.
+pub fn log_options(topic: &TopicConfig, broker: &BrokerConfig) -> LogOptions {
+    LogOptions {
+        segment_bytes: topic.segment_bytes.into(),
+        segment_ms: clamped(topic.segment_ms),
+        segment_jitter_ms: 0,
+        index_interval_bytes: topic.index_interval_bytes.into(),
+        index_bytes_max: topic.segment_index_bytes.into(),
+        retention_ms: topic.retention_ms.map(clamped),
+        retention_bytes: topic.retention_bytes,
+        // Nothing of a compacted topic is deleted before there is compaction: what it would keep must not go.
+        deletes: topic.delete && !topic.compact,
+        producer_expiration_ms: clamped(broker.producer_id_expiration_ms),
+    }
+}
+
+/// What a topic's partitions take.
+pub fn append_rules(topic: &TopicConfig) -> AppendRules {
+    AppendRules {
+        message_bytes_max: in_memory(topic.message_bytes_max.into()),
+        timestamp_type: match topic.timestamp_type {
+            topic_values::TimestampType::CreateTime => TimestampType::CreateTime,
+            topic_values::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
+        },
+        timestamp_before_max_ms: clamped(topic.timestamp_before_max_ms),
+        timestamp_after_max_ms: clamped(topic.timestamp_after_max_ms),
+        codec: match topic.compression {
+            Compression::Producer => None,
+            Compression::Uncompressed => Some((Codec::None, None)),
+            Compression::Gzip(level) => Some((Codec::Gzip, Some(level))),
+            Compression::Snappy => Some((Codec::Snappy, None)),
+            Compression::Lz4(level) => Some((Codec::Lz4, Some(level))),
+            Compression::Zstd(level) => Some((Codec::Zstd, Some(level))),
+        },
+        decompressed_bytes_max: in_memory(topic.decompressed_message_bytes_max.into()),
+        is_compacted: topic.compact,
+    }
+}
+
+/// What group coordinators do.
+pub fn group_options(broker: &BrokerConfig) -> GroupOptions {
+    let (groups, offsets) = (&broker.groups, &broker.offsets);
+    let timeout = |ms: u32| i32::try_from(ms).unwrap_or(i32::MAX);
+    GroupOptions {
+        initial_rebalance_delay_ms: groups.initial_rebalance_delay_ms.into(),
+        session_timeout_ms_min: timeout(groups.session_timeout_ms_min),
+        session_timeout_ms_max: timeout(groups.session_timeout_ms_max),
+        group_members_max: in_memory(groups.members_max.into()),
+        offset_metadata_units_max: in_memory(offsets.metadata_bytes_max.into()),
+        offsets_retention_ms: clamped(offsets.retention_ms),
+        offsets_check_interval_ms: offsets.retention_check_interval_ms,
+        ..GroupOptions::default()
+    }
+}
+
+/// What the controller gives topics where a request says nothing.
+pub fn controller_options(broker: &BrokerConfig) -> ControllerOptions {
+    ControllerOptions {
+        partitions_default: broker.partitions_default,
+        replication_factor_default: broker.replication_factor_default,
+    }
+}
+
+/// What the controller asks of topic settings, answered from the one table of settings.
+pub struct SettingsTable(pub TopicDefaults);
+
+impl TopicSettings for SettingsTable {
+    fn is_list(&self, name: &str) -> bool {
+        describe::is_topic_list(name).unwrap_or(false)
+    }
+
+    fn default_value(&self, name: &str) -> Option<String> {
+        self.0.value(name).map(str::to_owned)
+    }
+
+    fn validate(&self, own: &Settings) -> Result<(), String> {
+        let own = own
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        self.0.validate(own).map_err(|error| error.to_string())
+    }
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn in_memory(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

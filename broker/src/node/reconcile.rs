@@ -1,0 +1,148 @@
+//! Makes the replicas of one shard match the image.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use vltava_storage::{Log, StorageError};
+
+use super::logs::open_or_create;
+use super::options::{group_options, log_options};
+use super::view::{Node, OFFSETS_TOPIC};
+use crate::config::topic_values::TopicConfig;
+use crate::groups::machine::GroupMachine;
+use crate::metadata::image::{Image, PartitionId, Topic};
+use crate::partition::error::PartitionError;
+use crate::partition::replica::Replica;
+use crate::runtime::Runtime;
+
+/// Logs that a shard opens, creates or removes side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+impl<R: Runtime> Node<R> {
+    /// Takes a newer image: opens and creates what is new of this shard's partitions, removes what is gone, hands on changed
+    /// settings. Returns when all that is done.
+    pub(super) async fn apply(self: Rc<Self>, image: Arc<Image>) {
+        let before = self.image();
+        let delta = image.changes_since(&before);
+        let removed: Vec<_> = delta
+            .removed_topics
+            .iter()
+            .map(|topic| Arc::clone(topic))
+            .collect();
+        let mut added: Vec<(Arc<Topic>, i32)> = Vec::new();
+        for topic in &delta.added_topics {
+            added.extend(self.own_partitions(topic));
+        }
+        for change in &delta.changed_topics {
+            added.extend(self.own_partitions(change.after));
+            if change.has_other_settings() {
+                self.set_options(change.after);
+            }
+        }
+        for (topic, index) in &added {
+            self.parts.partitions.opening(PartitionId {
+                topic_id: topic.id,
+                index: *index,
+            });
+        }
+        drop(delta);
+        self.set_image(image);
+        for topic in &removed {
+            self.remove_topic(topic).await;
+        }
+        let id = |(topic, index): &(Arc<Topic>, i32)| PartitionId { topic_id: topic.id, index: *index };
+        let opened: Vec<PartitionId> = added.iter().map(id).collect();
+        stream::iter(added)
+            .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
+            .await;
+        self.announce(opened).await;
+        self.ready.set();
+    }
+
+    /// The partitions of a topic that this shard owns and does not know yet.
+    fn own_partitions(&self, topic: &Arc<Topic>) -> Vec<(Arc<Topic>, i32)> {
+        let own = self.parts.jobs.own();
+        let partitions = &self.parts.partitions;
+        let indexes = topic
+            .indexed_partitions()
+            .map(|(index, _)| index)
+            .filter(|index| {
+                let id = PartitionId {
+                    topic_id: topic.id,
+                    index: *index,
+                };
+                partitions.shard_of(id) == own && !partitions.knows(id)
+            });
+        indexes.map(|index| (Arc::clone(topic), index)).collect()
+    }
+
+    fn topic_config(&self, topic: &Topic) -> TopicConfig {
+        self.parts
+            .config
+            .topic_defaults
+            .resolve(topic.own_settings())
+    }
+
+    fn set_options(&self, topic: &Topic) {
+        let config = self.topic_config(topic);
+        for (index, _) in topic.indexed_partitions() {
+            let id = PartitionId {
+                topic_id: topic.id,
+                index,
+            };
+            if let Ok(replica) = self.parts.partitions.local(id) {
+                replica.set_options(log_options(&config, &self.parts.config));
+            }
+        }
+    }
+
+    async fn open(&self, topic: Arc<Topic>, index: i32) {
+        let id = PartitionId {
+            topic_id: topic.id,
+            index,
+        };
+        let name = format!("{}-{index}", topic.name);
+        match self.open_log(&topic, &name).await {
+            Ok(log) => {
+                let replica = Replica::new(self.parts.runtime.clone(), name, log, 1);
+                if topic.name == OFFSETS_TOPIC {
+                    let machine = GroupMachine::new(group_options(&self.parts.config));
+                    self.parts.groups.add(id, machine, Rc::clone(&replica));
+                }
+                self.parts.partitions.ready(id, replica);
+            }
+            Err(error) => {
+                tracing::error!(partition = name, %error, "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR");
+                self.parts
+                    .partitions
+                    .broken(id, PartitionError::Storage(error.to_string()));
+            }
+        }
+    }
+
+    /// Opens the log where it exists, creates it where not.
+    async fn open_log(&self, topic: &Topic, name: &str) -> Result<Log<R::Disk>, StorageError> {
+        let options = log_options(&self.topic_config(topic), &self.parts.config);
+        let disk = self.parts.runtime.disk();
+        open_or_create(&self.parts.logs, disk, name, topic.id, options).await
+    }
+
+    async fn remove_topic(&self, topic: &Arc<Topic>) {
+        for (index, _) in topic.indexed_partitions() {
+            let id = PartitionId {
+                topic_id: topic.id,
+                index,
+            };
+            self.forget_leader(id);
+            self.parts.groups.remove(id);
+            let Some(replica) = self.parts.partitions.remove(id) else {
+                continue;
+            };
+            if let Err(error) = replica.remove().await {
+                tracing::error!(partition = replica.name(), %error, "the log of a deleted partition cannot be removed; remove its directory by hand");
+            }
+        }
+    }
+}

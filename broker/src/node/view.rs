@@ -1,0 +1,219 @@
+//! The image as one shard sees it, and the way to the controller.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use vltava_protocol::types::Uuid;
+use vltava_storage::LogEnvironment;
+
+use crate::cluster::controller::{Controller, Input, Reply};
+use crate::config::values::BrokerConfig;
+use crate::coordinator::host::HostError;
+use crate::coordinator::hosts::Hosts;
+use crate::groups::machine::GroupMachine;
+use crate::metadata::image::{Image, PartitionId};
+use crate::metadata::leaders::Leaders;
+use crate::partition::client::Partitions;
+use crate::runtime::Runtime;
+use crate::runtime::jobs::Jobs;
+use crate::runtime::sync::{Event, Latch};
+
+/// The topic of group offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// What a node is made of, on one shard.
+pub struct Parts<R: Runtime> {
+    /// The shard's executor.
+    pub runtime: R,
+    /// Settings, fixed at start.
+    pub config: Arc<BrokerConfig>,
+    /// What the logs of this shard share.
+    pub logs: Rc<LogEnvironment<R::Disk>>,
+    /// The partitions of this node.
+    pub partitions: Rc<Partitions<R>>,
+    /// The group coordinators of this node.
+    pub groups: Rc<Hosts<GroupMachine, R>>,
+    /// The controller, where this node has it.
+    pub controllers: Rc<Hosts<Controller, R>>,
+    /// The same room on the other shards.
+    pub jobs: Rc<Jobs<Node<R>>>,
+}
+
+/// This node, as one shard sees it.
+pub struct Node<R: Runtime> {
+    pub(super) parts: Parts<R>,
+    image: RefCell<Arc<Image>>,
+    /// Who leads what, as this shard has heard.
+    pub(super) leaders: RefCell<Leaders>,
+    /// On shard 0: below which offset of group 0 all shards have applied everything.
+    applied: Cell<i64>,
+    applied_more: Event,
+    /// This shard has applied a first image: its partitions are open.
+    pub ready: Latch,
+    /// This shard accepts connections.
+    pub serving: Latch,
+}
+
+impl<R: Runtime> Node<R> {
+    /// A node without an image.
+    pub fn new(parts: Parts<R>) -> Rc<Self> {
+        Rc::new(Self {
+            parts,
+            image: RefCell::default(),
+            leaders: RefCell::default(),
+            applied: Cell::new(0),
+            applied_more: Event::new(),
+            ready: Latch::default(),
+            serving: Latch::default(),
+        })
+    }
+
+    /// The image as this shard holds it.
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    pub(super) fn set_image(&self, image: Arc<Image>) {
+        *self.image.borrow_mut() = image;
+    }
+
+    /// Completes when all shards accept connections.
+    pub async fn all_serving(self: &Rc<Self>) {
+        for shard in 0..self.parts.jobs.count() {
+            let wait = |node: &Rc<Self>| {
+                let node = Rc::clone(node);
+                async move { node.serving.wait().await }
+            };
+            if shard == self.parts.jobs.own() {
+                wait(self).await;
+            } else {
+                // A shard that has ended serves nobody: the process stops.
+                let _ = self.parts.jobs.start(shard, wait).await.await;
+            }
+        }
+    }
+
+    /// Asks the controller. Where it decided something, all shards of this node hold the image before this returns.
+    pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
+        let submitted = self
+            .parts
+            .controllers
+            .submit(PartitionId::CLUSTER_METADATA, input)
+            .await;
+        let reply = submitted.map_err(|error| match error {
+            HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
+            HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
+        })?;
+        self.settled().await;
+        Ok(reply)
+    }
+
+    /// Waits until all shards hold everything that group 0 has committed by now.
+    async fn settled(self: &Rc<Self>) {
+        let here = |node: &Rc<Self>| {
+            let node = Rc::clone(node);
+            async move {
+                if let Ok(group) = node.parts.partitions.local(PartitionId::CLUSTER_METADATA) {
+                    node.applied_to(group.high_watermark()).await;
+                }
+            }
+        };
+        if self.parts.jobs.own() == 0 {
+            here(self).await;
+        } else {
+            // The only way not to come back is that the process stops.
+            let _ = self.parts.jobs.start(0, here).await.await;
+        }
+    }
+
+    async fn applied_to(&self, offset: i64) {
+        while self.applied.get() < offset {
+            let listen = self.applied_more.listen();
+            if self.applied.get() < offset {
+                listen.await;
+            }
+        }
+    }
+
+    pub(super) fn set_applied(&self, offset: i64) {
+        assert!(
+            offset >= self.applied.get(),
+            "what the shards have applied went back"
+        );
+        self.applied.set(offset);
+        self.applied_more.notify();
+    }
+
+    /// Creates a topic with default settings where it does not exist: automatic creation, and internal topics.
+    pub async fn ensure_topic(self: &Rc<Self>, name: &str) -> Result<(), ErrorCode> {
+        if self.image().topic(name).is_some() {
+            return Ok(());
+        }
+        let request = CreateTopicsRequest {
+            topics: vec![creatable_topic(
+                name,
+                &self.parts.config,
+                self.image().node_count(),
+            )],
+            ..CreateTopicsRequest::default()
+        };
+        let input = Input::CreateTopics {
+            request,
+            random: self.random_uuid().0,
+        };
+        let error = match self.ask_controller(input).await? {
+            Reply::CreateTopics(response) => response
+                .topics
+                .first()
+                .map_or(ErrorCode::NONE, |topic| topic.error_code),
+            Reply::Refused { error, .. } => error,
+            _ => ErrorCode::UNKNOWN_SERVER_ERROR,
+        };
+        match error {
+            ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    /// A random id, for what is to be made.
+    pub fn random_uuid(&self) -> Uuid {
+        let high = u128::from(self.parts.runtime.random_u64());
+        Uuid(high << 64 | u128::from(self.parts.runtime.random_u64()))
+    }
+}
+
+/// What is asked of the controller for a topic that nobody described. The topic of offsets has settings of its own.
+fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> CreatableTopic {
+    let mut topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: -1,
+        replication_factor: -1,
+        ..CreatableTopic::default()
+    };
+    if name == OFFSETS_TOPIC {
+        let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
+        topic.num_partitions = config.offsets.topic_partitions;
+        topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);
+        let settings = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            (
+                "segment.bytes",
+                config.offsets.topic_segment_bytes.to_string(),
+            ),
+        ];
+        let configs = settings
+            .into_iter()
+            .map(|(name, value)| CreatableTopicConfig {
+                name: name.into(),
+                value: Some(value.into()),
+            });
+        topic.configs = configs.collect();
+    }
+    topic
+}

@@ -1,0 +1,53 @@
+//! Batches for partitions of one shard: enqueued at once, answered when they are committed.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use vltava_storage::AppendClass;
+
+use super::client::Partitions;
+use super::error::PartitionError;
+use super::replica::{Queued, Replica};
+use super::request::{AppendResult, AppendTo, Appended};
+use crate::runtime::Runtime;
+
+/// Enqueues all batches, in their order, before it returns; the future gives their results, in that order.
+pub fn append_all<R: Runtime>(
+    partitions: &Rc<Partitions<R>>,
+    batches: Vec<AppendTo>,
+) -> impl Future<Output = Vec<AppendResult>> + use<R> {
+    let queued: Vec<_> = batches
+        .into_iter()
+        .map(|batch| enqueue(partitions, batch))
+        .collect();
+    async move {
+        let mut results = Vec::with_capacity(queued.len());
+        for queued in queued {
+            results.push(match queued {
+                Ok((replica, queued)) => committed(&replica, queued).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+}
+
+fn enqueue<R: Runtime>(
+    partitions: &Rc<Partitions<R>>,
+    append: AppendTo,
+) -> Result<(Rc<Replica<R>>, Queued), PartitionError> {
+    let replica = partitions.local(append.partition)?;
+    let queued = replica.append(append.batch, AppendClass::Client)?;
+    Ok((replica, queued))
+}
+
+async fn committed<R: Runtime>(replica: &Replica<R>, queued: Queued) -> AppendResult {
+    queued
+        .committed
+        .await
+        .unwrap_or(Err(PartitionError::Ended))?;
+    Ok(Appended {
+        base_offset: queued.base_offset,
+        log_start: replica.log_start(),
+    })
+}

@@ -1,0 +1,107 @@
+//! Reads of partitions of one shard, and the wait for more.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::select;
+
+use super::client::Partitions;
+use super::error::PartitionError;
+use super::replica::{Replica, Watch};
+use super::request::{Found, PartitionId, ReadFrom, ReadResult};
+use crate::runtime::Runtime;
+
+/// Reads what each asks for. At most `bytes_max` in all (but for a first batch that is larger), as the caller can send no more.
+pub async fn read_all<R: Runtime>(
+    partitions: Rc<Partitions<R>>,
+    reads: Vec<ReadFrom>,
+    bytes_max: usize,
+) -> Vec<ReadResult> {
+    let mut results = Vec::with_capacity(reads.len());
+    let mut left = bytes_max;
+    for read in reads {
+        let at_least_one = left == bytes_max;
+        let result = read_one(&partitions, &read, left, at_least_one).await;
+        left = left.saturating_sub(result.as_ref().map_or(0, |found| found.bytes));
+        results.push(result);
+    }
+    results
+}
+
+async fn read_one<R: Runtime>(
+    partitions: &Rc<Partitions<R>>,
+    read: &ReadFrom,
+    bytes_left: usize,
+    at_least_one: bool,
+) -> ReadResult {
+    let replica = partitions.local(read.partition)?;
+    replica.check_epoch(read.current_leader_epoch)?;
+    if let Some(diverging) = diverging(&replica, read) {
+        return Ok(nothing(&replica, Some(diverging)));
+    }
+    let (start, end) = (replica.log_start(), replica.high_watermark());
+    if read.offset < start || read.offset > end {
+        return Err(PartitionError::OutOfRange { start, end });
+    }
+    if read.offset == end || bytes_left == 0 {
+        return Ok(nothing(&replica, None));
+    }
+    let bytes_max = read.bytes_max.min(bytes_left);
+    let read = replica
+        .log
+        .read(read.offset, end, bytes_max, at_least_one)
+        .await?;
+    Ok(Found {
+        bytes: read.bytes,
+        parts: read.parts,
+        high_watermark: end,
+        log_start: start,
+        diverging: None,
+    })
+}
+
+/// Where the caller's log parts from this one: the last epoch both can have, and where it ends here (KIP-595).
+fn diverging<R: Runtime>(replica: &Replica<R>, read: &ReadFrom) -> Option<(i32, i64)> {
+    if read.last_fetched_epoch < 0 {
+        return None;
+    }
+    let (epoch, end) = replica.end_of_epoch(read.last_fetched_epoch);
+    let parts = epoch < read.last_fetched_epoch || end < read.offset;
+    (epoch >= 0 && parts).then_some((epoch, end))
+}
+
+fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> Found {
+    Found {
+        parts: Vec::new(),
+        bytes: 0,
+        high_watermark: replica.high_watermark(),
+        log_start: replica.log_start(),
+        diverging,
+    }
+}
+
+/// Waits until `missing_bytes` more have been committed in these partitions together, one of them has more than the caller saw
+/// (its high watermark at the time), or the time is over.
+pub async fn wait_for_more<R: Runtime>(
+    partitions: Rc<Partitions<R>>,
+    seen: Vec<(PartitionId, i64)>,
+    missing_bytes: u64,
+    time: Duration,
+) {
+    let runtime = partitions.runtime();
+    let deadline = runtime.now().after(time);
+    let (watch, satisfied) = Watch::new(missing_bytes);
+    let mut watching = Vec::with_capacity(seen.len());
+    for (partition, high_watermark) in seen {
+        // A partition that is gone, or has moved on since, is news.
+        let Ok(replica) = partitions.local(partition) else {
+            return;
+        };
+        if replica.high_watermark() != high_watermark {
+            return;
+        }
+        watching.push(replica.watch(&watch));
+    }
+    // Either is an answer; the watches end with `watching`.
+    select(satisfied, std::pin::pin!(runtime.sleep_until(deadline))).await;
+}

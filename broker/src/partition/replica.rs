@@ -1,0 +1,375 @@
+//! The driver of one replica: appends to its log, what becomes durable to its raft group, what is committed to those who wait.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use vltava_storage::producer_state::{ProducerEntry, SequenceCheck};
+use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, StorageError};
+
+use super::error::PartitionError;
+use super::waiters::{CommitQueue, WatchId, Watches};
+use crate::raft::message::{Action, Input};
+use crate::raft::node::{Node, Role};
+use crate::runtime::{Queue, Runtime};
+
+/// One replica of one partition, on the shard that owns it.
+pub struct Replica<R: Runtime> {
+    name: String,
+    runtime: R,
+    pub(super) log: Log<R::Disk>,
+    raft: RefCell<Node>,
+    commits: RefCell<CommitQueue<oneshot::Sender<Result<(), PartitionError>>>>,
+    watches: RefCell<Watches<Rc<Watch>>>,
+    /// Whether the task that writes what is queued runs.
+    writing: Cell<bool>,
+    /// Bytes appended since the replica was opened.
+    bytes_appended: Cell<u64>,
+    /// The same at the last [`Replica::tidy_up`].
+    bytes_tidied: Cell<u64>,
+    /// Those of them that watches have been told of.
+    bytes_counted: Cell<u64>,
+}
+
+/// A fetch that waits for committed bytes, in any of the partitions it watches on this shard.
+pub struct Watch {
+    missing_bytes: Cell<u64>,
+    satisfied: RefCell<Option<oneshot::Sender<()>>>,
+}
+
+impl Watch {
+    /// A watch that is satisfied once this many bytes have been committed, over all partitions it is added to.
+    pub fn new(missing_bytes: u64) -> (Rc<Self>, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        let missing_bytes = Cell::new(missing_bytes.max(1));
+        (
+            Rc::new(Self {
+                missing_bytes,
+                satisfied: RefCell::new(Some(sender)),
+            }),
+            receiver,
+        )
+    }
+
+    /// Counts committed bytes; whether that is enough now.
+    fn count(&self, bytes: u64) -> bool {
+        let missing = self.missing_bytes.get().saturating_sub(bytes);
+        self.missing_bytes.set(missing);
+        if missing > 0 {
+            return false;
+        }
+        self.satisfy();
+        true
+    }
+
+    fn satisfy(&self) {
+        if let Some(satisfied) = self.satisfied.borrow_mut().take() {
+            // Whoever watched may have given up.
+            let _ = satisfied.send(());
+        }
+    }
+}
+
+/// A write that stands in the log's queue.
+pub struct Queued {
+    /// The offset of its first record.
+    pub base_offset: i64,
+    /// The offset of its last record.
+    pub last_offset: i64,
+    /// Completes when it is committed, or cannot be any more.
+    pub committed: oneshot::Receiver<Result<(), PartitionError>>,
+}
+
+impl<R: Runtime> Replica<R> {
+    /// The replica over an open log.
+    pub fn new(
+        runtime: R,
+        name: String,
+        log: Log<R::Disk>,
+        min_insync_replicas: usize,
+    ) -> Rc<Self> {
+        let raft = Node::sole_voter(log.latest_epoch(), log.flushed_end(), min_insync_replicas);
+        Rc::new(Self {
+            name,
+            runtime,
+            log,
+            raft: RefCell::new(raft),
+            commits: RefCell::default(),
+            watches: RefCell::default(),
+            writing: Cell::new(false),
+            bytes_appended: Cell::new(0),
+            bytes_tidied: Cell::new(0),
+            bytes_counted: Cell::new(0),
+        })
+    }
+
+    /// `topic-partition`, for logs of the other kind.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first offset that is not committed: nothing at or above it is served.
+    pub fn high_watermark(&self) -> i64 {
+        self.raft.borrow().high_watermark()
+    }
+
+    /// The first offset of the log.
+    pub fn log_start(&self) -> i64 {
+        self.log.log_start()
+    }
+
+    /// The leader epoch of this replica.
+    pub fn leader_epoch(&self) -> i32 {
+        self.raft.borrow().epoch()
+    }
+
+    /// Whether the caller's idea of the leader epoch (-1: it has none) fits this replica's (KIP-320).
+    pub fn check_epoch(&self, current_leader_epoch: i32) -> Result<(), PartitionError> {
+        let epoch = self.leader_epoch();
+        match current_leader_epoch {
+            -1 => Ok(()),
+            older if older < epoch => Err(PartitionError::FencedEpoch),
+            newer if newer > epoch => Err(PartitionError::UnknownEpoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a batch into the log's queue, without waiting: two calls stand in the log in the order of the calls. The batch is whole
+    /// and valid (`validate`); base offset and leader epoch are given here. A duplicate of an idempotent producer's batch
+    /// is not written again: it waits for the original.
+    pub fn append(
+        self: &Rc<Self>,
+        batch: Bytes,
+        class: AppendClass,
+    ) -> Result<Queued, PartitionError> {
+        if self.raft.borrow().role() == Role::Resigned {
+            return Err(PartitionError::Ended);
+        }
+        let batch = AppendBatch::new(batch).map_err(|e| PartitionError::Storage(e.to_string()))?;
+        let producer = batch.producer();
+        let checked = producer.map_or(SequenceCheck::Append, |p| self.log.check_producer(&p));
+        let (base_offset, last_offset) = match checked {
+            SequenceCheck::Append => self.enqueue(batch, class)?,
+            SequenceCheck::Duplicate {
+                base_offset,
+                last_offset,
+            } => (base_offset, last_offset),
+            SequenceCheck::OutOfOrder => return Err(PartitionError::OutOfOrderSequence),
+            SequenceCheck::InvalidEpoch => return Err(PartitionError::StaleProducerEpoch),
+        };
+        let (sender, committed) = oneshot::channel();
+        if last_offset < self.high_watermark() {
+            // A duplicate of what is committed. Nobody can have dropped the receiver yet.
+            let _ = sender.send(Ok(()));
+        } else {
+            self.commits.borrow_mut().push(last_offset + 1, sender);
+        }
+        self.write_queued();
+        Ok(Queued {
+            base_offset,
+            last_offset,
+            committed,
+        })
+    }
+
+    fn enqueue(
+        &self,
+        batch: AppendBatch,
+        class: AppendClass,
+    ) -> Result<(i64, i64), PartitionError> {
+        let bytes = batch.batch_bytes() as u64;
+        let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
+        let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
+        self.bytes_appended.set(self.bytes_appended.get() + bytes);
+        Ok((appended.base_offset, appended.last_offset))
+    }
+
+    /// Starts the task that writes what is queued, where it does not run. A task lives as long as something is queued: an idle partition has none.
+    fn write_queued(self: &Rc<Self>) {
+        if self.writing.get() || !self.log.has_pending() {
+            return;
+        }
+        self.writing.set(true);
+        let replica = Rc::clone(self);
+        self.runtime.spawn(Queue::Foreground, async move {
+            while replica.log.has_pending() {
+                let written = replica.log.write_pending().await;
+                replica.after_write(written);
+            }
+            replica.writing.set(false);
+        });
+    }
+
+    fn after_write(&self, written: Result<i64, StorageError>) {
+        let input = match written {
+            Ok(end_offset) => Input::Flushed { end_offset },
+            Err(error @ StorageError::Failed(_)) => {
+                tracing::error!(partition = self.name, %error, "the log has ended: nothing more is acknowledged before a restart");
+                Input::LogEnded
+            }
+            Err(error) => return self.refuse_queued(&error.into()),
+        };
+        let action = self.raft.borrow_mut().step(input);
+        match action {
+            Some(Action::HighWatermark { offset }) => self.committed(offset),
+            Some(Action::Resign) => self.refuse_queued(&PartitionError::Ended),
+            None => {}
+        }
+    }
+
+    fn committed(&self, high_watermark: i64) {
+        loop {
+            // Taken out first: whoever is woken may append again.
+            let Some(waiter) = self.commits.borrow_mut().pop_committed(high_watermark) else {
+                break;
+            };
+            let _ = waiter.send(Ok(()));
+        }
+        let flushed = self
+            .bytes_appended
+            .get()
+            .saturating_sub(self.log.pending_bytes() as u64);
+        let bytes = flushed.saturating_sub(self.bytes_counted.replace(flushed));
+        self.watches.borrow_mut().retain(|watch| watch.count(bytes));
+    }
+
+    /// What was queued will not be committed: the log took it back.
+    fn refuse_queued(&self, why: &PartitionError) {
+        let waiting: Vec<_> = self.commits.borrow_mut().drain().collect();
+        for waiter in waiting {
+            let _ = waiter.send(Err(why.clone()));
+        }
+    }
+
+    /// Completes when everything below `end_offset` is committed; `None` where it is already.
+    pub fn committed_to(
+        &self,
+        end_offset: i64,
+    ) -> Option<oneshot::Receiver<Result<(), PartitionError>>> {
+        if end_offset <= self.high_watermark() {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.commits.borrow_mut().push(end_offset, sender);
+        Some(receiver)
+    }
+
+    /// Completes when something at or beyond `offset` is committed; also when the log has ended, and nothing will be.
+    pub async fn committed_beyond(&self, offset: i64) {
+        if let Some(committed) = self.committed_to(offset + 1) {
+            // Either answer is one.
+            let _ = committed.await;
+        }
+    }
+
+    /// Counts what is committed from now on for a watch, while the returned guard lives.
+    pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
+        let id = self.watches.borrow_mut().add(Rc::clone(watch));
+        Watching {
+            replica: Rc::clone(self),
+            id,
+        }
+    }
+
+    /// The end of the log: the offset that the next record gets. What lies between the high watermark and this is on its way to the disk.
+    pub fn end(&self) -> i64 {
+        self.log.end()
+    }
+
+    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends, as clients see it: nothing ends beyond the high
+    /// watermark (KIP-101). `(-1, -1)` where the log knows no such epoch.
+    pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
+        let high_watermark = self.high_watermark();
+        if epoch == self.leader_epoch() {
+            return (epoch, high_watermark);
+        }
+        match self.log.end_of_epoch(epoch) {
+            Some(found) => (found.epoch, found.end_offset.min(high_watermark)),
+            None => (-1, -1),
+        }
+    }
+
+    /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them. Only what is flushed can be read.
+    pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
+        Ok(self
+            .log
+            .read_in_memory(offset, self.log.flushed_end(), bytes_max)
+            .await?)
+    }
+
+    /// Whether a segment is closed: whoever keeps the log short may write its live state again.
+    pub fn has_closed_segments(&self) -> bool {
+        self.log.segments().len() > 1
+    }
+
+    /// Moves the start of the log; durable when it returns. Gives the new start. An offset below the start changes nothing; one above
+    /// the high watermark is out of range.
+    pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
+        let (start, end) = (self.log_start(), self.high_watermark());
+        if to > end || to < 0 {
+            return Err(PartitionError::OutOfRange { start, end });
+        }
+        Ok(self.log.delete_records(to).await?)
+    }
+
+    /// To be called about once a second: writes a checkpoint where one is due, gives back the buffer of a log that took nothing since the
+    /// last call.
+    pub async fn tidy_up(&self) -> Result<(), PartitionError> {
+        if self.log.is_checkpoint_due() {
+            self.log.checkpoint().await?;
+        }
+        let appended = self.bytes_appended.get();
+        if self.bytes_tidied.replace(appended) == appended {
+            self.log.release_idle();
+        }
+        Ok(())
+    }
+
+    /// Deletes the segments that age and size allow; how many there were.
+    pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
+        let now_ms = self.runtime.wall_clock_ms();
+        Ok(self
+            .log
+            .apply_retention(now_ms, self.high_watermark())
+            .await?)
+    }
+
+    /// The producers that the log remembers.
+    pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
+        self.log.producers()
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.log.size_bytes()
+    }
+
+    /// Takes other options from now on.
+    pub fn set_options(&self, options: LogOptions) {
+        self.log.set_options(options);
+    }
+
+    /// Writes what is queued and closes the log in order: it needs no recovery.
+    pub async fn close(&self) -> Result<(), PartitionError> {
+        Ok(self.log.close().await?)
+    }
+
+    /// Removes the log from the disk. Reads under way end as they would have.
+    pub async fn remove(&self) -> Result<(), PartitionError> {
+        self.refuse_queued(&PartitionError::Unknown);
+        Ok(self.log.clone().remove().await?)
+    }
+}
+
+/// A watch of one partition; ends when dropped.
+pub struct Watching<R: Runtime> {
+    replica: Rc<Replica<R>>,
+    id: WatchId,
+}
+
+impl<R: Runtime> Drop for Watching<R> {
+    fn drop(&mut self) {
+        self.replica.watches.borrow_mut().remove(self.id);
+    }
+}

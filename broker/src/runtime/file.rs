@@ -1,0 +1,555 @@
+//! The data directory, on the shard's ring: `storage::io` on a real file system.
+//!
+//! Data goes to disk past the page cache (`O_DIRECT`), with the data sync in the same request (`RWF_DSYNC`); reads and `sendfile` go
+//! through a second descriptor, and the page cache. The second one of either kind is opened when it is first needed, so a
+//! file that is only written, or only read, holds one. What the ring cannot do (listing, `statfs`) runs on a thread
+//! beside the shard's.
+
+use std::any::Any;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use io_uring::opcode;
+use vltava_storage::io::{
+    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
+    IoResult, OpenMode, Space,
+};
+
+use super::blocking::Blocking;
+use super::request::{Handle, Request, SharedHandle};
+use super::ring::Ring;
+
+/// Names the process that uses the data directory.
+const LOCK_FILE: &str = ".lock";
+/// Writes in a row that write less than a block, before that is an error. The second one usually says why (`ENOSPC`).
+const FRUITLESS_WRITES_MAX: u32 = 4;
+
+/// Why a data directory cannot be used. Nothing in it has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirectoryError {
+    /// Another process holds its lock.
+    #[error("data directory {0} is in use by another process")]
+    InUse(PathBuf),
+    /// It is not there.
+    #[error("data directory {0} does not exist")]
+    Missing(PathBuf),
+    /// It cannot be written.
+    #[error("data directory {path} cannot be used: {error}")]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// The system's own words.
+        error: io::Error,
+    },
+}
+
+/// The data directory of this process, locked against others while this lives. Shared by all shards.
+#[derive(Debug)]
+pub struct DataDirectory {
+    /// Absolute.
+    root: PathBuf,
+    directory: Arc<Descriptor>,
+    direct: bool,
+    _lock: fs::File,
+}
+
+impl DataDirectory {
+    /// Locks an existing directory, and finds out whether its file system takes writes past the page cache.
+    ///
+    /// # Errors
+    /// See [`DataDirectoryError`].
+    pub fn open(path: &Path) -> Result<Self, DataDirectoryError> {
+        let unusable = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => DataDirectoryError::Missing(path.to_owned()),
+            _ => DataDirectoryError::Unusable {
+                path: path.to_owned(),
+                error,
+            },
+        };
+        let root = path.canonicalize().map_err(unusable)?;
+        let directory = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&root)
+            .map_err(unusable)?;
+        let lock_path = root.join(LOCK_FILE);
+        let lock = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(&lock_path)
+            .map_err(unusable)?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => DataDirectoryError::InUse(root.clone()),
+            fs::TryLockError::Error(error) => unusable(error),
+        })?;
+        let direct = fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&lock_path)
+            .is_ok();
+        Ok(Self {
+            root,
+            directory: Arc::new(Descriptor {
+                file: directory,
+                path: ".".to_owned(),
+            }),
+            direct,
+            _lock: lock,
+        })
+    }
+
+    /// Whether writes go past the page cache. Where the file system refuses that, they go through it, with the same data sync.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Absolute path.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// As on a file system that refuses `O_DIRECT`.
+    #[cfg(test)]
+    pub(super) fn refuse_direct(&mut self) {
+        self.direct = false;
+    }
+}
+
+/// An open descriptor of the data directory.
+#[derive(Debug)]
+pub(super) struct Descriptor {
+    file: fs::File,
+    path: String,
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Handle for Descriptor {
+    fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // The last descriptor of a removed file gives its space back when it is closed, which takes milliseconds for a large one:
+        // not on a shard. Its copy is that last one.
+        let removed = self.file.metadata().is_ok_and(|file| file.nlink() == 0);
+        if removed && let Ok(copy) = self.file.try_clone() {
+            close_elsewhere(copy);
+        }
+    }
+}
+
+/// Closes a file on a thread of its own, which sleeps when there is nothing to close.
+fn close_elsewhere(file: fs::File) {
+    static CLOSER: OnceLock<Option<mpsc::Sender<fs::File>>> = OnceLock::new();
+    let closer = CLOSER.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<fs::File>();
+        let closer = std::thread::Builder::new().name("close".to_owned());
+        let started = closer.spawn(move || receiver.into_iter().for_each(drop));
+        started.ok().map(|_| sender)
+    });
+    if let Some(closer) = closer {
+        drop(closer.send(file)); // Where the thread is gone, it is closed here.
+    }
+}
+
+/// The data directory, as one shard sees it. A clone is the same.
+#[derive(Clone, Debug)]
+pub struct MachineDisk(Rc<DiskState>);
+
+#[derive(Debug)]
+struct DiskState {
+    ring: Ring,
+    blocking: Blocking,
+    directory: Arc<DataDirectory>,
+    /// Whether the ring can cut files (Linux 6.9).
+    cuts: bool,
+}
+
+impl MachineDisk {
+    pub(super) fn new(ring: Ring, directory: Arc<DataDirectory>) -> Self {
+        let cuts = ring.knows(opcode::Ftruncate::CODE);
+        Self(Rc::new(DiskState {
+            ring,
+            blocking: Blocking::default(),
+            directory,
+            cuts,
+        }))
+    }
+
+    fn root(&self) -> SharedHandle {
+        Arc::clone(&self.0.directory.directory) as SharedHandle
+    }
+
+    /// Asks for what gives no memory back.
+    async fn call(&self, request: Request, operation: &'static str, path: &str) -> IoResult<usize> {
+        let (result, _) = self.0.ring.ask(request).await;
+        result.map_err(|error| io_error(operation, path, &error))
+    }
+
+    async fn open_descriptor(&self, path: &str, flags: i32) -> IoResult<Descriptor> {
+        let request = Request::Open {
+            directory: self.root(),
+            path: checked(path)?,
+            flags,
+            opened: None,
+        };
+        let opened = open(&self.0.ring, request).await;
+        let opened = opened.map_err(|error| io_error("open", path, &error))?;
+        Ok(Descriptor {
+            file: opened.into(),
+            path: if path.is_empty() { "." } else { path }.to_owned(),
+        })
+    }
+}
+
+/// Runs an [`Request::Open`].
+async fn open(ring: &Ring, request: Request) -> io::Result<OwnedFd> {
+    let (result, request) = ring.ask(request).await;
+    result?;
+    match request {
+        Request::Open {
+            opened: Some(opened),
+            ..
+        } => Ok(opened),
+        _ => unreachable!("an open that succeeded has a descriptor"),
+    }
+}
+
+impl Disk for MachineDisk {
+    type File = MachineFile;
+
+    async fn open(&self, path: &str, mode: OpenMode) -> IoResult<MachineFile> {
+        let direct = mode != OpenMode::Read && self.0.directory.direct;
+        let access = match mode {
+            OpenMode::Read => libc::O_RDONLY,
+            OpenMode::Write => libc::O_RDWR,
+            OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+        };
+        let past_cache = if direct { libc::O_DIRECT } else { 0 };
+        let descriptor = self.open_descriptor(path, access | past_cache).await?;
+        let descriptor = Arc::new(descriptor);
+        let cached = OnceLock::new();
+        if !direct {
+            drop(cached.set(Arc::clone(&descriptor)));
+        }
+        Ok(MachineFile {
+            disk: self.clone(),
+            open: Arc::new(OpenFile { descriptor, cached }),
+        })
+    }
+
+    async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
+        checked(directory)?;
+        let path = self.0.directory.root.join(directory);
+        let listed = glommio::executor()
+            .spawn_blocking(move || list(&path))
+            .await;
+        listed.map_err(|error| io_error("list", directory, &error))
+    }
+
+    async fn create_dir(&self, directory: &str) -> IoResult<()> {
+        let request = Request::CreateDirectory {
+            directory: self.root(),
+            path: checked(directory)?,
+        };
+        match self.call(request, "create directory", directory).await {
+            Err(error) if error.kind == IoErrorKind::AlreadyExists => {
+                // A file of that name is an error.
+                let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+                let exists = self.open_descriptor(directory, flags).await;
+                exists.map(drop).map_err(|_| error)
+            }
+            result => result.map(drop),
+        }
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> IoResult<()> {
+        let request = Request::Rename {
+            directory: self.root(),
+            from: checked(from)?,
+            to: checked(to)?,
+        };
+        self.call(request, "rename", from).await.map(drop)
+    }
+
+    async fn remove_file(&self, path: &str) -> IoResult<()> {
+        let request = Request::Remove {
+            directory: self.root(),
+            path: checked(path)?,
+            is_directory: false,
+        };
+        self.call(request, "remove", path).await.map(drop)
+    }
+
+    async fn remove_dir(&self, directory: &str) -> IoResult<()> {
+        let request = Request::Remove {
+            directory: self.root(),
+            path: checked(directory)?,
+            is_directory: true,
+        };
+        self.call(request, "remove directory", directory)
+            .await
+            .map(drop)
+    }
+
+    async fn sync_dir(&self, directory: &str) -> IoResult<()> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let handle = self.open_descriptor(directory, flags).await?;
+        let request = Request::Sync {
+            handle: Arc::new(handle),
+        };
+        self.call(request, "sync directory", directory)
+            .await
+            .map(drop)
+    }
+
+    async fn space(&self) -> IoResult<Space> {
+        let directory = Arc::clone(&self.0.directory.directory);
+        let space = self.0.blocking.run(move || space(&directory)).await;
+        space.map_err(|error| io_error("statvfs", ".", &error))
+    }
+}
+
+/// A file that a socket can be sent from: what [`File::source`] gives. Crosses threads.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    /// How it was opened.
+    descriptor: Arc<Descriptor>,
+    /// The one that reads through the page cache, once it is open.
+    cached: OnceLock<Arc<Descriptor>>,
+}
+
+impl OpenFile {
+    /// A descriptor that reads through the page cache.
+    pub(super) async fn cached(&self, ring: &Ring) -> io::Result<Arc<Descriptor>> {
+        if let Some(cached) = self.cached.get() {
+            return Ok(Arc::clone(cached));
+        }
+        // By its descriptor: its name may be another by now, or gone.
+        let number = self.descriptor.as_raw_fd();
+        let path = CString::new(format!("/proc/self/fd/{number}"))?;
+        let request = Request::Open {
+            directory: Arc::clone(&self.descriptor) as SharedHandle,
+            path,
+            flags: libc::O_RDONLY,
+            opened: None,
+        };
+        let opened = Descriptor {
+            file: open(ring, request).await?.into(),
+            path: self.descriptor.path.clone(),
+        };
+        // Another task, or another shard, may have been quicker.
+        Ok(Arc::clone(self.cached.get_or_init(|| Arc::new(opened))))
+    }
+}
+
+/// A file of the data directory. A clone is the same open file.
+#[derive(Clone, Debug)]
+pub struct MachineFile {
+    disk: MachineDisk,
+    open: Arc<OpenFile>,
+}
+
+impl MachineFile {
+    fn handle(&self) -> SharedHandle {
+        Arc::clone(&self.open.descriptor) as SharedHandle
+    }
+
+    fn error(&self, operation: &'static str, error: &io::Error) -> IoError {
+        io_error(operation, &self.open.descriptor.path, error)
+    }
+
+    async fn call(&self, request: Request, operation: &'static str) -> IoResult<usize> {
+        let path = &self.open.descriptor.path;
+        self.disk.call(request, operation, path).await
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.open.descriptor.file.metadata()?.len())
+    }
+}
+
+impl File for MachineFile {
+    async fn write_at(
+        &self,
+        blocks: AlignedBlocks,
+        position: u64,
+        durability: Durability,
+    ) -> IoResult<()> {
+        assert!(
+            position.is_multiple_of(BLOCK_BYTES as u64),
+            "a write at {position}, which is no multiple of a block"
+        );
+        let mut request = Request::Write {
+            handle: self.handle(),
+            blocks,
+            done: 0,
+            position,
+            data_sync: durability == Durability::Flushed,
+        };
+        let mut fruitless = 0;
+        loop {
+            let (result, mut returned) = self.disk.0.ring.ask(request).await;
+            let written = result.map_err(|error| self.error("write", &error))?;
+            let Request::Write { blocks, done, .. } = &mut returned else {
+                unreachable!("the ring gives back what it was asked");
+            };
+            if *done + written == blocks.len() {
+                return Ok(());
+            }
+            // A block that is written in part is written again, whole: positions stay aligned.
+            let whole = written / BLOCK_BYTES * BLOCK_BYTES;
+            *done += whole;
+            fruitless = if whole == 0 { fruitless + 1 } else { 0 };
+            if fruitless > FRUITLESS_WRITES_MAX {
+                let error = io::Error::from(io::ErrorKind::WriteZero);
+                return Err(self.error("write", &error));
+            }
+            request = returned;
+        }
+    }
+
+    async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
+        let cached = self.open.cached(&self.disk.0.ring).await;
+        let cached = cached.map_err(|error| self.error("open", &error))?;
+        let mut buffer = BytesMut::with_capacity(len);
+        while buffer.len() < len {
+            let request = Request::Read {
+                handle: Arc::clone(&cached) as SharedHandle,
+                len: len - buffer.len(),
+                position: position + buffer.len() as u64,
+                buffer,
+            };
+            let (result, returned) = self.disk.0.ring.ask(request).await;
+            let read = result.map_err(|error| self.error("read", &error))?;
+            let Request::Read { buffer: filled, .. } = returned else {
+                unreachable!("the ring gives back what it was asked");
+            };
+            buffer = filled;
+            if read == 0 {
+                break;
+            }
+        }
+        Ok(buffer.freeze())
+    }
+
+    async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
+        let before = self.length().map_err(|error| self.error("stat", &error))?;
+        let request = Request::Allocate {
+            handle: self.handle(),
+            position,
+            len,
+        };
+        let Err(error) = self.call(request, "allocate").await else {
+            return Ok(());
+        };
+        if error.kind == IoErrorKind::Full {
+            // The file system may have taken what there was: that goes back.
+            self.set_len(before).await?;
+        }
+        Err(error)
+    }
+
+    async fn set_len(&self, len: u64) -> IoResult<()> {
+        if self.disk.0.cuts {
+            let handle = self.handle();
+            let request = Request::SetLength { handle, len };
+            return self.call(request, "truncate").await.map(drop);
+        }
+        let descriptor = Arc::clone(&self.open.descriptor);
+        let blocking = &self.disk.0.blocking;
+        let cut = blocking.run(move || descriptor.file.set_len(len)).await;
+        cut.map_err(|error| self.error("truncate", &error))
+    }
+
+    async fn sync(&self) -> IoResult<()> {
+        let handle = self.handle();
+        self.call(Request::Sync { handle }, "sync").await.map(drop)
+    }
+
+    async fn len(&self) -> IoResult<u64> {
+        // The inode of an open file is in memory: this does not wait.
+        self.length().map_err(|error| self.error("stat", &error))
+    }
+
+    fn source(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.open) as Arc<dyn Any + Send + Sync>
+    }
+}
+
+/// A path below the root, for the kernel. Empty is the root itself.
+fn checked(path: &str) -> IoResult<CString> {
+    let inside = Path::new(path)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let path_or_root = if path.is_empty() { "." } else { path };
+    match CString::new(path_or_root) {
+        Ok(path) if inside => Ok(path),
+        _ => Err(IoError {
+            kind: IoErrorKind::Failed,
+            operation: "name",
+            path: path.to_owned(),
+            message: "not a path within the data directory".to_owned(),
+        }),
+    }
+}
+
+fn list(path: &Path) -> io::Result<Vec<DirectoryEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        entries.push(DirectoryEntry {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            is_directory: entry.file_type()?.is_dir(),
+        });
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+fn space(directory: &Descriptor) -> io::Result<Space> {
+    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open, and the kernel fills the structure.
+    if unsafe { libc::fstatvfs(directory.as_raw_fd(), facts.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: filled, since the call succeeded.
+    let facts = unsafe { facts.assume_init() };
+    Ok(Space {
+        free: facts.f_bavail.saturating_mul(facts.f_frsize),
+        total: facts.f_blocks.saturating_mul(facts.f_frsize),
+    })
+}
+
+fn io_error(operation: &'static str, path: &str, error: &io::Error) -> IoError {
+    let kind = match error.raw_os_error() {
+        Some(libc::ENOENT) => IoErrorKind::NotFound,
+        Some(libc::EEXIST) => IoErrorKind::AlreadyExists,
+        Some(libc::ENOSPC | libc::EDQUOT) => IoErrorKind::Full,
+        Some(libc::EROFS | libc::EACCES | libc::EPERM) => IoErrorKind::ReadOnly,
+        _ => IoErrorKind::Failed,
+    };
+    IoError {
+        kind,
+        operation,
+        path: path.to_owned(),
+        message: error.to_string(),
+    }
+}

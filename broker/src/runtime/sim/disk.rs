@@ -1,0 +1,288 @@
+//! The disk of a simulated node: storage's faulty disk, with time.
+//!
+//! An operation takes virtual time before and after it takes effect, so that a crash strikes on
+//! either side, and tears a write that is under way. Operations belong to the host's kernel: once
+//! begun, they go on when their caller stops waiting, and when its process is killed; they end with
+//! the power.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use vltava_storage::io::fault_disk::{FaultDisk, FaultFile};
+use vltava_storage::io::{
+    AlignedBlocks, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind, IoResult,
+    OpenMode, Space,
+};
+
+use super::executor::{Executor, ProcessId};
+use super::options::DiskOptions;
+use super::random::Random;
+
+enum Kind {
+    Read,
+    Write,
+    Flush,
+}
+
+/// How long the operations of one host's disk take, and how many are under way. A clone is the same
+/// one.
+#[derive(Clone)]
+pub(super) struct Pace {
+    executor: Executor,
+    options: Rc<RefCell<DiskOptions>>,
+    random: Rc<RefCell<Random>>,
+    /// How long the operation that begins now waits before it takes effect.
+    wait_ns: Rc<Cell<u64>>,
+    under_way: Rc<Cell<u64>>,
+}
+
+impl Pace {
+    pub(super) fn new(executor: Executor, options: DiskOptions, random: Random) -> Self {
+        Self {
+            executor,
+            options: Rc::new(RefCell::new(options)),
+            random: Rc::new(RefCell::new(random)),
+            wait_ns: Rc::default(),
+            under_way: Rc::default(),
+        }
+    }
+
+    /// Makes the operations of this disk wait when they begin, for what `perform` drew.
+    pub(super) fn govern(&self, disk: &FaultDisk) {
+        let (executor, wait_ns) = (self.executor.clone(), Rc::clone(&self.wait_ns));
+        disk.set_latency(Some(Rc::new(move |_operation| {
+            let until_ns = executor.now_ns() + wait_ns.take();
+            Box::pin(executor.sleep_until(until_ns))
+        })));
+    }
+
+    pub(super) fn set_options(&self, options: DiskOptions) {
+        self.options.replace(options);
+    }
+
+    /// The power has failed: nothing is under way any more.
+    pub(super) fn forget(&self) {
+        self.under_way.set(0);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
+    /// Waits as long as a read takes.
+    pub(super) async fn read(&self) {
+        let (before_ns, after_ns) = self.draw(Kind::Read);
+        let until_ns = self.executor.now_ns() + before_ns + after_ns;
+        self.executor.sleep_until(until_ns).await;
+    }
+
+    /// Time before and after an operation takes effect.
+    fn draw(&self, kind: Kind) -> (u64, u64) {
+        let options = self.options.borrow();
+        let mut random = self.random.borrow_mut();
+        let range = match kind {
+            Kind::Read => &options.read_ns,
+            Kind::Write => &options.write_ns,
+            Kind::Flush => &options.flush_ns,
+        };
+        let mut total_ns = random.mostly_small(range.clone());
+        if random.chance(options.stall_per_million) {
+            total_ns += random.between(0..=options.stall_ns_max);
+        }
+        let before_ns = random.between(0..=total_ns);
+        (before_ns, total_ns - before_ns)
+    }
+
+    /// Does it, in time, as part of `kernel`; goes on without the caller.
+    async fn perform<T: 'static>(
+        &self,
+        kernel: ProcessId,
+        kind: Kind,
+        what: &'static str,
+        operation: impl Future<Output = IoResult<T>> + 'static,
+    ) -> IoResult<T> {
+        let (before_ns, after_ns) = self.draw(kind);
+        let pace = self.clone();
+        let (done, result) = oneshot::channel();
+        self.under_way.set(self.under_way.get() + 1);
+        self.executor.spawn(kernel, async move {
+            // Taken up by the disk at the first poll, which follows at once.
+            pace.wait_ns.set(before_ns);
+            let result = operation.await;
+            pace.under_way.set(pace.under_way.get() - 1);
+            pace.executor.event(what, &[u64::from(result.is_ok())]);
+            let until_ns = pace.executor.now_ns() + after_ns;
+            pace.executor.sleep_until(until_ns).await;
+            // Nobody may be waiting any more.
+            let _ = done.send(result);
+        });
+        result.await.unwrap_or_else(|oneshot::Canceled| {
+            // Without power there is no answer; nor will there be anyone to see this one.
+            Err(IoError {
+                kind: IoErrorKind::Failed,
+                operation: what,
+                path: String::new(),
+                message: "the power has failed".to_owned(),
+            })
+        })
+    }
+}
+
+/// A node's disk as one life of the node sees it.
+#[derive(Clone)]
+pub struct SimDisk {
+    inner: FaultDisk,
+    kernel: ProcessId,
+    pace: Pace,
+}
+
+impl SimDisk {
+    pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
+        Self {
+            inner,
+            kernel,
+            pace,
+        }
+    }
+
+    async fn perform<T: 'static>(
+        &self,
+        kind: Kind,
+        what: &'static str,
+        operation: impl Future<Output = IoResult<T>> + 'static,
+    ) -> IoResult<T> {
+        self.pace.perform(self.kernel, kind, what, operation).await
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    async fn open(&self, path: &str, mode: OpenMode) -> IoResult<SimFile> {
+        let (inner, path) = (self.inner.clone(), path.to_owned());
+        let opening = async move { inner.open(&path, mode).await };
+        let inner = self.perform(Kind::Read, "open", opening).await?;
+        Ok(SimFile {
+            inner,
+            kernel: self.kernel,
+            pace: self.pace.clone(),
+        })
+    }
+
+    async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
+        let (inner, path) = (self.inner.clone(), directory.to_owned());
+        let listing = async move { inner.list(&path).await };
+        self.perform(Kind::Read, "list", listing).await
+    }
+
+    async fn create_dir(&self, directory: &str) -> IoResult<()> {
+        let (inner, path) = (self.inner.clone(), directory.to_owned());
+        let creating = async move { inner.create_dir(&path).await };
+        self.perform(Kind::Read, "create_dir", creating).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> IoResult<()> {
+        let (inner, from, to) = (self.inner.clone(), from.to_owned(), to.to_owned());
+        let renaming = async move { inner.rename(&from, &to).await };
+        self.perform(Kind::Read, "rename", renaming).await
+    }
+
+    async fn remove_file(&self, path: &str) -> IoResult<()> {
+        let (inner, path) = (self.inner.clone(), path.to_owned());
+        let removing = async move { inner.remove_file(&path).await };
+        self.perform(Kind::Read, "remove_file", removing).await
+    }
+
+    async fn remove_dir(&self, directory: &str) -> IoResult<()> {
+        let (inner, path) = (self.inner.clone(), directory.to_owned());
+        let removing = async move { inner.remove_dir(&path).await };
+        self.perform(Kind::Read, "remove_dir", removing).await
+    }
+
+    async fn sync_dir(&self, directory: &str) -> IoResult<()> {
+        let (inner, path) = (self.inner.clone(), directory.to_owned());
+        let syncing = async move { inner.sync_dir(&path).await };
+        self.perform(Kind::Flush, "sync_dir", syncing).await
+    }
+
+    async fn space(&self) -> IoResult<Space> {
+        let inner = self.inner.clone();
+        let asking = async move { inner.space().await };
+        self.perform(Kind::Read, "space", asking).await
+    }
+}
+
+/// An open file of a [`SimDisk`].
+#[derive(Clone)]
+pub struct SimFile {
+    inner: FaultFile,
+    kernel: ProcessId,
+    pace: Pace,
+}
+
+impl SimFile {
+    async fn perform<T: 'static>(
+        &self,
+        kind: Kind,
+        what: &'static str,
+        operation: impl Future<Output = IoResult<T>> + 'static,
+    ) -> IoResult<T> {
+        self.pace.perform(self.kernel, kind, what, operation).await
+    }
+}
+
+impl File for SimFile {
+    async fn write_at(
+        &self,
+        blocks: AlignedBlocks,
+        position: u64,
+        durability: Durability,
+    ) -> IoResult<()> {
+        let kind = match durability {
+            Durability::Written => Kind::Write,
+            Durability::Flushed => Kind::Flush,
+        };
+        let inner = self.inner.clone();
+        let writing = async move { inner.write_at(blocks, position, durability).await };
+        self.perform(kind, "write", writing).await
+    }
+
+    async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
+        let inner = self.inner.clone();
+        let reading = async move { inner.read_at(position, len).await };
+        self.perform(Kind::Read, "read", reading).await
+    }
+
+    async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
+        let inner = self.inner.clone();
+        let allocating = async move { inner.allocate(position, len).await };
+        self.perform(Kind::Write, "allocate", allocating).await
+    }
+
+    async fn set_len(&self, len: u64) -> IoResult<()> {
+        let inner = self.inner.clone();
+        let setting = async move { inner.set_len(len).await };
+        self.perform(Kind::Write, "set_len", setting).await
+    }
+
+    async fn sync(&self) -> IoResult<()> {
+        let inner = self.inner.clone();
+        let syncing = async move { inner.sync().await };
+        self.perform(Kind::Flush, "sync", syncing).await
+    }
+
+    async fn len(&self) -> IoResult<u64> {
+        let inner = self.inner.clone();
+        let asking = async move { inner.len().await };
+        self.perform(Kind::Read, "len", asking).await
+    }
+
+    fn source(&self) -> Arc<dyn Any + Send + Sync> {
+        self.inner.source()
+    }
+}

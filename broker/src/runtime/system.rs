@@ -1,0 +1,226 @@
+//! What the machine is, what this process may use of it, and the signals that end it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::ring;
+
+/// Locked memory below which an executor does not start.
+pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
+
+/// What was found, for the start screen and for defaults.
+#[derive(Clone, Debug)]
+pub struct MachineFacts {
+    /// Cores this process may run on, by number.
+    pub cores: Vec<usize>,
+    /// Memory this process may use, in bytes: the machine's, or what its control groups leave of it.
+    pub memory_bytes: u64,
+    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is no limit.
+    pub locked_memory_bytes_max: u64,
+    /// Descriptors it may open, after the soft limit was raised to the hard one.
+    pub descriptors_max: u64,
+    /// The kernel's release, as `uname -r` says it.
+    pub kernel: String,
+    /// Why io_uring cannot be used, where that is so.
+    pub io_uring_refused: Option<io::ErrorKind>,
+}
+
+/// Looks at the machine. Raises the soft limits of locked memory and descriptors to the hard ones.
+pub fn probe() -> MachineFacts {
+    raise_limit(libc::RLIMIT_NOFILE);
+    raise_limit(libc::RLIMIT_MEMLOCK);
+    MachineFacts {
+        cores: cores(),
+        memory_bytes: memory_bytes(),
+        locked_memory_bytes_max: limit("Max locked memory"),
+        descriptors_max: limit("Max open files"),
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        io_uring_refused: ring::try_set_up().err().map(|error| error.kind()),
+    }
+}
+
+/// Text of a file of the kernel; empty where there is none.
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The value behind a label in `/proc`: "label: value".
+fn labelled<'a>(text: &'a str, label: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    Some(line.trim_start_matches(':').trim())
+}
+
+pub(super) fn cores() -> Vec<usize> {
+    let status = read("/proc/self/status");
+    let cores = cores_of_list(labelled(&status, "Cpus_allowed_list").unwrap_or_default());
+    if cores.is_empty() {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        return (0..count).collect();
+    }
+    cores
+}
+
+/// "0-2,5" as numbers.
+fn cores_of_list(list: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
+fn memory_bytes() -> u64 {
+    let facts = read("/proc/meminfo");
+    let total = labelled(&facts, "MemTotal").unwrap_or_default();
+    let kib: u64 = total.trim_end_matches(" kB").parse().unwrap_or_default();
+    let groups = read("/proc/self/cgroup");
+    let of_groups = groups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        match controllers {
+            "" => group_limit("/sys/fs/cgroup", path, "memory.max"),
+            "memory" => group_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"),
+            _ => None,
+        }
+    });
+    // "No limit" of version 1 is a number near 2^63: the smallest counts.
+    of_groups.min().unwrap_or(u64::MAX).min(kib * 1024)
+}
+
+/// The smallest limit of a control group and those above it.
+fn group_limit(mount: &str, group: &str, file: &str) -> Option<u64> {
+    let limits = Path::new(group).ancestors().filter_map(|group| {
+        let group = group.strip_prefix("/").unwrap_or(group);
+        let path = Path::new(mount).join(group).join(file);
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    });
+    limits.min()
+}
+
+/// A soft limit of this process; no limit is `u64::MAX`.
+pub(super) fn limit(label: &str) -> u64 {
+    let limits = read("/proc/self/limits");
+    let soft = labelled(&limits, label).and_then(|line| line.split_whitespace().next());
+    soft.and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX)
+}
+
+fn raise_limit(resource: libc::__rlimit_resource_t) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills, then reads, a structure of ours.
+    unsafe {
+        if libc::getrlimit(resource, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            // Where it is refused, the facts say what the limit is.
+            libc::setrlimit(resource, &raw const limit);
+        }
+    }
+}
+
+/// The descriptor that the signal handler writes to; -1 before there is one.
+static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn on_signal(_: libc::c_int) {
+    let one = 1u64.to_ne_bytes();
+    let fd = SIGNALLED.load(Ordering::Relaxed);
+    // SAFETY: `write(2)` may be called in a handler; the descriptor is never closed; what it does to `errno`, which belongs to the
+    // code that was interrupted, is undone. Its own errors (a counter that is full) say nothing.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::write(fd, one.as_ptr().cast(), one.len());
+        *errno = before;
+    }
+}
+
+/// SIGTERM and SIGINT as something to wait for. The first of each is caught; the second one ends the process at once.
+#[derive(Clone, Debug)]
+pub struct ShutdownSignals {
+    pub(super) event: Arc<OwnedFd>,
+}
+
+impl ShutdownSignals {
+    /// Catches the signals from now on, for the whole process. Called once, before the shards start.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a descriptor or a handler.
+    pub fn install() -> io::Result<Self> {
+        let event = ring::eventfd()?;
+        // The handler's copy stays open as long as the process.
+        let for_handler = event.try_clone()?;
+        SIGNALLED.store(for_handler.as_raw_fd(), Ordering::Relaxed);
+        std::mem::forget(for_handler);
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            // SAFETY: zeroes are a valid `sigaction` (no flags, an empty mask); the handler does only what a handler may.
+            let result = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
+                action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+            };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(Self {
+            event: Arc::new(event),
+        })
+    }
+}
+
+/// Tells the service manager (systemd's `sd_notify`): "READY=1", "STOPPING=1", "STATUS=...". Does nothing where there is none.
+///
+/// # Errors
+/// Where the manager's socket cannot be reached.
+pub fn notify_service_manager(state: &str) -> io::Result<()> {
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let socket = UnixDatagram::unbound()?;
+    let name = address.as_encoded_bytes();
+    if let Some(name) = name.strip_prefix(b"@") {
+        use std::os::linux::net::SocketAddrExt;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        return socket.send_to_addr(state.as_bytes(), &address).map(drop);
+    }
+    socket
+        .send_to(state.as_bytes(), Path::new(&address))
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cores_are_read() {
+        assert_eq!(cores_of_list("0-2,5,7-8"), [0, 1, 2, 5, 7, 8]);
+        assert_eq!(cores_of_list("3"), [3]);
+        assert_eq!(cores_of_list(""), Vec::<usize>::new());
+        assert_eq!(cores_of_list("x,1"), [1]);
+    }
+
+    #[test]
+    fn this_machine_can_be_looked_at() {
+        let facts = probe();
+        assert!(!facts.cores.is_empty());
+        assert!(facts.memory_bytes > 64 << 20, "{facts:?}");
+        assert!(facts.descriptors_max >= 64, "{facts:?}");
+        assert!(facts.kernel.contains('.'), "{facts:?}");
+    }
+
+    #[test]
+    fn a_service_manager_hears_of_it() {
+        // `NOTIFY_SOCKET` belongs to the process: this test only reads what is the same without it.
+        assert!(
+            std::env::var_os("NOTIFY_SOCKET").is_some() || notify_service_manager("X=1").is_ok()
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! Starts the shards of one process, says what it found and chose, and stops it in order.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::{Either, select};
+
+use crate::config::values::BrokerConfig;
+use crate::net::listener::{self, Acceptor};
+use crate::runtime::{
+    self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ShardError,
+    ShardStart, ShutdownSignals, StartError,
+};
+use crate::screen;
+use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
+
+/// What a shard needs at least, in bytes: less would not hold a request and what answers it.
+const SHARD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
+
+/// Why the server does not run, in one line for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDirectory(#[from] DataDirectoryError),
+    /// A listener's address is not to be had.
+    #[error("cannot listen on {address}: {error}; is another broker running there?")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The machine refuses what a shard needs.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A shard ended with an error.
+    #[error(transparent)]
+    Shard(#[from] ShardError<ShardFailure>),
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught: {0}")]
+    Signals(std::io::Error),
+}
+
+/// What the server chose, beside its settings.
+struct Chosen {
+    shards: usize,
+    memory_bytes: u64,
+}
+
+/// Runs a broker until it is told to stop. `started` is when the process began.
+///
+/// # Errors
+/// Where it cannot start, or a shard fails.
+pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
+    let facts = runtime::probe();
+    let chosen = choose(&config, &facts);
+    // What the machine refuses is met before anything on disk is touched.
+    runtime::check_limits(chosen.shards)?;
+    check_listeners(&config)?;
+    let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
+    screen::show(
+        &config,
+        &facts,
+        chosen.shards,
+        chosen.memory_bytes,
+        &directory,
+    );
+    let signals = ShutdownSignals::install().map_err(ServerError::Signals)?;
+    let options = runtime::Options {
+        data_directory: directory,
+        recorder: None,
+    };
+    let shards = u64::try_from(chosen.shards).unwrap_or(u64::MAX);
+    let blueprint = Blueprint {
+        config: Arc::new(config),
+        memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
+    };
+    let ports = shard::ports(chosen.shards);
+    let running = runtime::run_shards(&options, ports, move |start, ports| {
+        run_shard(start, ports, blueprint.clone(), signals.clone(), started)
+    })?;
+    running.join()?;
+    Ok(())
+}
+
+fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
+    let cores = facts.cores.len().max(1);
+    let shards = config
+        .shards
+        .map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
+    let least = SHARD_MEMORY_BYTES_MIN * u64::try_from(shards).unwrap_or(u64::MAX);
+    let memory_bytes = config
+        .memory_bytes
+        .unwrap_or(facts.memory_bytes / 2)
+        .max(least);
+    Chosen {
+        shards,
+        memory_bytes,
+    }
+}
+
+/// An address that is taken is met before anything on disk is touched.
+fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
+    for listener in &config.listeners {
+        let endpoint = &listener.bind;
+        let failed = |error| ServerError::Listen {
+            address: endpoint.to_string(),
+            error,
+        };
+        let address = listener::address(endpoint).map_err(failed)?;
+        TcpListener::bind(address).map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn run_shard(
+    start: ShardStart,
+    ports: Ports<MachineRuntime>,
+    blueprint: Blueprint,
+    signals: ShutdownSignals,
+    started: Instant,
+) -> Result<(), ShardFailure> {
+    let ShardStart {
+        runtime,
+        shard: number,
+        stop,
+        ..
+    } = start;
+    let shard = Shard::build(runtime.clone(), ports, blueprint).await?;
+    let acceptors = shard.listen().await?;
+    let serving = serve(&shard, number, acceptors, started);
+    let stopping = async {
+        if number == 0 {
+            let signalled = pin!(runtime.shutdown_signal(&signals));
+            select(signalled, pin!(stop.requested())).await;
+            stop.request();
+        } else {
+            stop.requested().await;
+        }
+    };
+    let result = match select(pin!(serving), pin!(stopping)).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(((), _)) => Ok(()),
+    };
+    stop.request();
+    if number == 0 {
+        let _unheard = runtime::notify_service_manager("STOPPING=1");
+        tracing::info!("stopping");
+    }
+    shard.close().await;
+    result
+}
+
+/// Serves for ever; completes only with an error.
+async fn serve(
+    shard: &Rc<Shard<MachineRuntime>>,
+    number: usize,
+    acceptors: Vec<Acceptor<MachineRuntime>>,
+    started: Instant,
+) -> Result<(), ShardFailure> {
+    let host = host_name();
+    let endpoints = acceptors
+        .iter()
+        .filter_map(|acceptor| acceptor.endpoint(&host))
+        .collect();
+    let addresses: Vec<_> = acceptors
+        .iter()
+        .map(|acceptor| acceptor.socket.local_address())
+        .collect();
+    let accepting = async {
+        shard.serve(acceptors).await;
+        if number == 0 {
+            shard.services.node.all_serving().await;
+            announce(&addresses, started);
+        }
+        std::future::pending::<()>().await;
+    };
+    if number > 0 {
+        accepting.await;
+        return Ok(());
+    }
+    match select(pin!(shard.lead(endpoints)), pin!(accepting)).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(((), _)) => Ok(()),
+    }
+}
+
+/// This machine's name, as other machines may know it.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
+}
+
+fn announce(addresses: &[SocketAddr], started: Instant) {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let elapsed_ms = started.elapsed().as_millis();
+    screen::line(&format!(
+        "vltava is ready on {} ({elapsed_ms} ms)",
+        addresses.join(", ")
+    ));
+    if let Err(error) = runtime::notify_service_manager("READY=1") {
+        tracing::warn!(%error, "the service manager could not be told that the broker is ready");
+    }
+}

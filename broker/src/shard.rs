@@ -1,0 +1,366 @@
+//! Builds the rooms of one shard and wires them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use vltava_protocol::types::Str;
+use vltava_storage::{
+    EnvironmentOptions, LogEnvironment, LogOptions, StorageError, StorageEvent, load_notes,
+    remove_leftovers,
+};
+
+use crate::cluster::controller::{Controller, Input, Reply};
+use crate::cluster::nodes::Registration;
+use crate::config::values::BrokerConfig;
+use crate::coordinator::hosts::Hosts;
+use crate::groups::machine::GroupMachine;
+use crate::handlers::context::Services;
+use crate::metadata::image::{NodeEndpoint, PartitionId};
+use crate::metadata::shard_table::ShardTable;
+use crate::metrics::ShardMetrics;
+use crate::net::budget::Budget;
+use crate::net::connection::{Common, ConnectionOptions};
+use crate::net::listener::{self, Acceptor, Connections};
+use crate::node::identity::{self, Identity};
+use crate::node::logs::open_or_create;
+use crate::node::options::{SettingsTable, controller_options};
+use crate::node::view::{Node, Parts};
+use crate::node::{follow, upkeep};
+use crate::partition::client::Partitions;
+use crate::partition::fetch_session::FetchSessions;
+use crate::partition::replica::Replica;
+use crate::runtime::jobs::{Jobs, Message};
+use crate::runtime::mesh::{MeshPort, mesh};
+use crate::runtime::{Network, Queue, Runtime};
+
+/// Messages that may wait between two shards, in each room.
+const MESH_CAPACITY: usize = 1024;
+/// Requests that a connection may have under way.
+const IN_FLIGHT_MAX: usize = 64;
+/// The log of group 0.
+const METADATA_LOG: &str = "__cluster_metadata-0";
+
+/// One shard's ports: one for each room that spans shards.
+pub struct Ports<R: Runtime> {
+    partitions: MeshPort<Message<Partitions<R>>>,
+    groups: MeshPort<Message<Hosts<GroupMachine, R>>>,
+    controllers: MeshPort<Message<Hosts<Controller, R>>>,
+    node: MeshPort<Message<Node<R>>>,
+}
+
+/// The ports of so many shards.
+pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
+    let partitions = mesh(shards, MESH_CAPACITY);
+    let groups = mesh(shards, MESH_CAPACITY);
+    let controllers = mesh(shards, MESH_CAPACITY);
+    let node = mesh(shards, MESH_CAPACITY);
+    partitions
+        .into_iter()
+        .zip(groups)
+        .zip(controllers)
+        .zip(node)
+        .map(|(((partitions, groups), controllers), node)| Ports {
+            partitions,
+            groups,
+            controllers,
+            node,
+        })
+        .collect()
+}
+
+/// What a shard is given beside its ports: the same for all.
+#[derive(Clone)]
+pub struct Blueprint {
+    /// Settings.
+    pub config: Arc<BrokerConfig>,
+    /// Memory of one shard, in bytes: for requests, and for the batch cache.
+    pub memory_bytes: usize,
+}
+
+/// Why a shard cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardFailure {
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The data directory cannot be read.
+    #[error("the data directory cannot be read: {0}")]
+    DataDirectory(String),
+    /// A log of the node's own cannot be used.
+    #[error("the log of group 0 ({METADATA_LOG}) cannot be used: {0}")]
+    Group0(String),
+}
+
+/// The rooms of one shard.
+pub struct Shard<R: Runtime> {
+    /// What handlers use.
+    pub services: Rc<Services<R>>,
+    logs: Rc<LogEnvironment<R::Disk>>,
+    controllers: Rc<Hosts<Controller, R>>,
+    connections: Rc<Connections<R>>,
+}
+
+impl<R: Runtime> Shard<R> {
+    /// Builds the rooms and starts their loops. Nothing is written yet.
+    pub async fn build(
+        runtime: R,
+        ports: Ports<R>,
+        blueprint: Blueprint,
+    ) -> Result<Rc<Self>, ShardFailure> {
+        let (own, count) = (ports.node.shard(), ports.node.shards());
+        let config = Arc::clone(&blueprint.config);
+        let logs = log_environment(&runtime, own, &blueprint).await?;
+        let shards = NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
+        let table = Arc::new(ShardTable::new(shards, BTreeMap::new()));
+        let jobs = Jobs::new(ports.partitions);
+        let partitions = Partitions::new(runtime.clone(), Rc::clone(&jobs), table);
+        serve(&runtime, jobs, &partitions);
+        let jobs = Jobs::new(ports.groups);
+        let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
+        serve(&runtime, jobs, &groups);
+        let jobs = Jobs::new(ports.controllers);
+        let controllers = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
+        serve(&runtime, jobs, &controllers);
+        let jobs = Jobs::new(ports.node);
+        let node = Node::new(Parts {
+            runtime: runtime.clone(),
+            config: Arc::clone(&config),
+            logs: Rc::clone(&logs),
+            partitions: Rc::clone(&partitions),
+            groups: Rc::clone(&groups),
+            controllers: Rc::clone(&controllers),
+            jobs: Rc::clone(&jobs),
+        });
+        serve(&runtime, jobs, &node);
+        let sessions = usize::try_from(config.fetch_sessions_max).unwrap_or(usize::MAX) / count;
+        let services = Rc::new(Services {
+            runtime,
+            config,
+            node,
+            partitions,
+            groups,
+            fetch_sessions: RefCell::new(FetchSessions::new(own, sessions.max(1))),
+            metrics: Rc::new(ShardMetrics::default()),
+            append_rules: RefCell::default(),
+            decompressor: RefCell::default(),
+            producer_ids: RefCell::new(0..0),
+        });
+        let connections = Connections::new(Common {
+            services: Rc::clone(&services),
+            budget: Budget::new(blueprint.memory_bytes / 4),
+            log_limit: Rc::default(),
+            options: connection_options(&blueprint.config),
+        });
+        Ok(Rc::new(Self {
+            services,
+            logs,
+            controllers,
+            connections,
+        }))
+    }
+
+    /// Opens group 0 and follows it: to be called on shard 0. Completes only with an error.
+    /// `endpoints` is how clients reach this node.
+    pub async fn lead(self: &Rc<Self>, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
+        let cleaned = remove_leftovers(self.services.runtime.disk()).await;
+        cleaned.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
+        let group = self
+            .open_group0()
+            .await
+            .map_err(|e| ShardFailure::Group0(e.to_string()))?;
+        let id = PartitionId::CLUSTER_METADATA;
+        self.services.partitions.ready(id, Rc::clone(&group));
+        let config = &self.services.config;
+        let settings = Rc::new(SettingsTable(config.topic_defaults.clone()));
+        let controller = Controller::new(controller_options(config), settings);
+        self.controllers
+            .add(id, controller, Rc::clone(&group))
+            .loaded()
+            .await;
+        self.register(endpoints)
+            .await
+            .map_err(ShardFailure::Group0)?;
+        let followed = follow::follow(Rc::clone(&self.services.node), group).await;
+        followed.map_err(ShardFailure::Group0)
+    }
+
+    async fn open_group0(&self) -> Result<Rc<Replica<R>>, StorageError> {
+        let options = LogOptions {
+            // The controller writes its live state again when a segment is closed; nothing else deletes here.
+            segment_bytes: 16 * 1024 * 1024,
+            deletes: false,
+            ..LogOptions::default()
+        };
+        let id = PartitionId::CLUSTER_METADATA;
+        let runtime = self.services.runtime.clone();
+        let disk = runtime.disk();
+        let log = open_or_create(&self.logs, disk, METADATA_LOG, id.topic_id, options).await?;
+        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), log, 1))
+    }
+
+    /// Tells the controller who this node is: forms the cluster where there is none yet.
+    async fn register(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), String> {
+        let (disk, config) = (self.services.runtime.disk(), &self.services.config);
+        let found = identity::read(disk).await?;
+        if let Some(found) = &found
+            && found.node_id != config.node_id
+        {
+            return Err(format!(
+                "the data directory belongs to node {}, and node.id is {}",
+                found.node_id, config.node_id
+            ));
+        }
+        let node = &self.services.node;
+        let cluster_id = found.map_or_else(|| node.random_uuid(), |found| found.cluster_id);
+        let cluster_id = match self.ask(Input::Form { cluster_id }).await? {
+            Reply::Formed { cluster_id } => cluster_id,
+            other => return Err(format!("the cluster did not form: {other:?}")),
+        };
+        let identity = match found {
+            Some(found) if found.cluster_id == cluster_id => found,
+            Some(found) => {
+                return Err(format!(
+                    "the data directory belongs to cluster {}, and group 0 is of cluster {cluster_id}",
+                    found.cluster_id
+                ));
+            }
+            None => {
+                let disk_id = node.random_uuid();
+                let made = Identity {
+                    cluster_id,
+                    node_id: config.node_id,
+                    disk_id,
+                };
+                identity::write(disk, &made).await?;
+                made
+            }
+        };
+        let registration = Registration {
+            node_id: identity.node_id,
+            rack: config.rack.as_deref().map(Str::from),
+            endpoints,
+            disks: vec![identity.disk_id],
+        };
+        match self.ask(Input::RegisterNode(registration)).await? {
+            Reply::Registered { .. } => Ok(()),
+            other => Err(format!("this node was not registered: {other:?}")),
+        }
+    }
+
+    async fn ask(&self, input: Input) -> Result<Reply, String> {
+        let asked = self
+            .controllers
+            .submit(PartitionId::CLUSTER_METADATA, input)
+            .await;
+        asked.map_err(|error| error.to_string())
+    }
+
+    /// Opens this shard's part of every listener. Nothing is accepted yet.
+    pub async fn listen(&self) -> Result<Vec<Acceptor<R>>, ShardFailure> {
+        let mut acceptors = Vec::new();
+        for listener in &self.services.config.listeners {
+            let failed = |error| ShardFailure::Listen {
+                address: listener.bind.to_string(),
+                error,
+            };
+            let address = listener::address(&listener.bind).map_err(failed)?;
+            let socket = self
+                .services
+                .runtime
+                .network()
+                .listen(address)
+                .await
+                .map_err(failed)?;
+            let name = Str::from(listener.bind.name.as_str());
+            acceptors.push(Acceptor {
+                socket,
+                name,
+                advertised: listener.advertised.clone(),
+            });
+        }
+        Ok(acceptors)
+    }
+
+    /// Accepts connections, and looks after the logs, once this shard's partitions are open.
+    pub async fn serve(self: &Rc<Self>, acceptors: Vec<Acceptor<R>>) {
+        self.services.node.ready.wait().await;
+        let runtime = &self.services.runtime;
+        let connections = &self.connections;
+        for acceptor in acceptors {
+            let connections = Rc::clone(connections);
+            runtime.spawn(Queue::Foreground, connections.accept(acceptor));
+        }
+        runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
+        runtime.spawn(
+            Queue::Background,
+            upkeep::run(Rc::clone(&self.services.node)),
+        );
+        self.services.node.serving.set();
+    }
+
+    /// Closes everything in order: connections, coordinators, logs.
+    pub async fn close(&self) {
+        self.connections.stop().await;
+        self.services.groups.stop();
+        self.controllers.stop();
+        for (_, replica) in self.services.partitions.all_local() {
+            if let Err(error) = replica.close().await {
+                tracing::error!(partition = replica.name(), %error, "a log did not close cleanly; it will be recovered at the next start");
+            }
+        }
+    }
+}
+
+fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
+    runtime.spawn(
+        Queue::Foreground,
+        jobs.serve(runtime.clone(), Rc::clone(room)),
+    );
+}
+
+fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
+    ConnectionOptions {
+        request_bytes_max: usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX),
+        in_flight_max: IN_FLIGHT_MAX,
+    }
+}
+
+/// What the logs of a shard share: the notes of all shards, since a log may have been another's before.
+async fn log_environment<R: Runtime>(
+    runtime: &R,
+    shard: usize,
+    blueprint: &Blueprint,
+) -> Result<Rc<LogEnvironment<R::Disk>>, ShardFailure> {
+    let disk = runtime.disk();
+    let loaded = load_notes(disk)
+        .await
+        .map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
+    for file in &loaded.damaged {
+        tracing::warn!(
+            file,
+            "damaged notes of what was flushed: recovery is less sharp"
+        );
+    }
+    let config = &blueprint.config;
+    let options = EnvironmentOptions {
+        write_bytes_max: usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX),
+        cache_bytes_max: blueprint.memory_bytes / 2,
+        reserve_bytes: config.disk_reserve_bytes,
+        ..EnvironmentOptions::default()
+    };
+    let number = u32::try_from(shard).unwrap_or(u32::MAX);
+    let logs = LogEnvironment::new(disk.clone(), options, number, loaded.notes);
+    logs.on_event(|event| match event {
+        StorageEvent::LogEnded { .. } => tracing::error!("{event}"),
+        event => tracing::warn!("{event}"),
+    });
+    Ok(logs)
+}

@@ -1,0 +1,223 @@
+//! Real clients against a real process, with 1, 2 and 5 shards: `tests/clients/NAME/run`.
+//!
+//! A client whose language is missing is skipped, by name; with `CI=true` that is a failure.
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use support::{Broker, Options};
+
+/// How long all tests of one client may take, as `timeout` reads it.
+const SUITE_TIME_MAX: &str = "420s";
+
+/// A suite: its folder, and the commands it takes to run it.
+struct Suite {
+    name: &'static str,
+    needs: &'static [&'static str],
+}
+
+const KCAT: Suite = Suite {
+    name: "kcat",
+    needs: &["kcat"],
+};
+const PYTHON: Suite = Suite {
+    name: "python",
+    needs: &["python3"],
+};
+const JAVA: Suite = Suite {
+    name: "java",
+    needs: &["javac", "mvn"],
+};
+const TOOLS: Suite = Suite {
+    name: "tools",
+    needs: &["java", "mvn"],
+};
+const GO: Suite = Suite {
+    name: "go",
+    needs: &["go"],
+};
+const NODE: Suite = Suite {
+    name: "node",
+    needs: &["node", "npm"],
+};
+
+macro_rules! suites {
+    ($($name:ident: $suite:ident with $shards:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            run(&$suite, $shards);
+        })*
+    };
+}
+
+suites! {
+    kcat_with_1_shard: KCAT with 1;
+    kcat_with_2_shards: KCAT with 2;
+    kcat_with_5_shards: KCAT with 5;
+    python_with_1_shard: PYTHON with 1;
+    python_with_2_shards: PYTHON with 2;
+    python_with_5_shards: PYTHON with 5;
+    java_with_1_shard: JAVA with 1;
+    java_with_2_shards: JAVA with 2;
+    java_with_5_shards: JAVA with 5;
+    tools_with_1_shard: TOOLS with 1;
+    tools_with_2_shards: TOOLS with 2;
+    tools_with_5_shards: TOOLS with 5;
+    go_with_1_shard: GO with 1;
+    go_with_2_shards: GO with 2;
+    go_with_5_shards: GO with 5;
+    node_with_1_shard: NODE with 1;
+    node_with_2_shards: NODE with 2;
+    node_with_5_shards: NODE with 5;
+}
+
+/// Runs a suite against a broker of its own, which must live through it and stop in order.
+fn run(suite: &Suite, shards: usize) {
+    let name = suite.name;
+    if let Some(missing) = suite.needs.iter().find(|need| !is_here(need)) {
+        assert!(!is_ci(), "{name} cannot run: {missing} is missing");
+        println!("skipped: {name}, since {missing} is missing");
+        return;
+    }
+    let begin = Instant::now();
+    let broker = Broker::start(Options {
+        shards,
+        ..Options::default()
+    });
+    let (address, data) = (broker.address, broker.data.clone());
+    let broker = Arc::new(Mutex::new(broker));
+    let restarts = Restarts::serve(Arc::clone(&broker));
+
+    let directory = support::directory();
+    let log = directory.path().join("output");
+    let output = File::create(&log).expect("a file for the output");
+    let status = Command::new("timeout")
+        .args(["--kill-after=10", SUITE_TIME_MAX])
+        .arg(root().join("tests/clients").join(name).join("run"))
+        .arg(address.to_string())
+        .env("BROKER", "vltava")
+        .env("DATA_DIR", data)
+        .env("RESTART_CMD", restarts.command())
+        .env("CLIENTS_WORK", root().join("target/clients"))
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("the file again"))
+        .stderr(output)
+        .status()
+        .expect("bash runs the suite");
+    let said = String::from_utf8_lossy(&fs::read(&log).expect("the output")).into_owned();
+    drop(restarts);
+    assert!(
+        status.success(),
+        "{name} with {shards} shards: {status}\n{said}"
+    );
+
+    let mut broker = broker.lock().expect("no restart failed");
+    assert!(broker.is_running(), "the broker ended while {name} ran");
+    let status = broker.stop();
+    assert!(status.success(), "the broker ended with {status}");
+    assert!(!broker.said().contains("panicked"), "the broker panicked");
+    println!(
+        "{name} with {shards} shards, {} s:\n{}",
+        begin.elapsed().as_secs(),
+        closing(&said)
+    );
+}
+
+fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    root.expect("the crate is a folder of the workspace")
+        .to_owned()
+}
+
+fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Whether a command can be run. Go may be one that `scripts/setup` fetched.
+fn is_here(command: &str) -> bool {
+    if command == "go" {
+        let found = Command::new(root().join("scripts/setup"))
+            .arg("go-command")
+            .output();
+        return found.is_ok_and(|output| !output.stdout.is_empty());
+    }
+    let looked = Command::new("sh")
+        .args(["-c", &format!("command -v {command}")])
+        .output();
+    looked.is_ok_and(|output| output.status.success())
+}
+
+/// The runner's own closing lines: those that count.
+fn closing(said: &str) -> String {
+    let counts = |line: &&str| {
+        [
+            "# pass",
+            "# fail",
+            "# skip",
+            " passed",
+            "Tests run:",
+            "ok  \t",
+            "--- SKIP",
+        ]
+        .iter()
+        .any(|sign| line.contains(sign))
+    };
+    let lines: Vec<&str> = said.lines().filter(counts).collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
+}
+
+/// Restarts the broker when a suite asks for it: whoever connects waits for a line.
+struct Restarts {
+    port: u16,
+    ended: Arc<AtomicBool>,
+}
+
+impl Restarts {
+    fn serve(broker: Arc<Mutex<Broker>>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let ended = Arc::new(AtomicBool::new(false));
+        let asked_to_end = Arc::clone(&ended);
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                if asked_to_end.load(Ordering::Acquire) {
+                    return;
+                }
+                broker.lock().expect("no restart failed").restart();
+                let mut connection = connection.expect("a connection");
+                connection
+                    .write_all(b"ok\n")
+                    .expect("whoever asked still waits");
+            }
+        });
+        Self { port, ended }
+    }
+
+    /// For the shell.
+    fn command(&self) -> String {
+        let port = self.port;
+        format!(
+            "bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; read -r line <&3; test \"$line\" = ok'"
+        )
+    }
+}
+
+impl Drop for Restarts {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        drop(std::net::TcpStream::connect((
+            Ipv4Addr::LOCALHOST,
+            self.port,
+        )));
+    }
+}

@@ -1,0 +1,289 @@
+//! A real `vltava` process for tests: started on free ports and a directory of its own, stopped,
+//! killed and started again.
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "each test uses its part of this, and fails by panicking"
+)]
+
+pub mod wire;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a start or an orderly stop may take, on a machine that does much else.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `vltava serve` says when it serves.
+const READY: &str = "is ready";
+
+/// The binary under test: this build's, or the one that `VLTAVA_BIN` names.
+pub fn binary() -> PathBuf {
+    match std::env::var_os("VLTAVA_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(env!("CARGO_BIN_EXE_vltava")),
+    }
+}
+
+/// An empty directory on the disk of the build, which takes O_DIRECT where `/tmp` may not.
+pub fn directory() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the test")
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// How to start a broker.
+pub struct Options {
+    pub shards: usize,
+    pub memory: &'static str,
+    /// Settings by their Kafka names.
+    pub settings: Vec<(&'static str, String)>,
+    /// Runs the broker below another command: `["prlimit", "--nofile=64"]`.
+    pub wrapper: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shards: 2,
+            memory: "512MiB",
+            // As Kafka's own tests do: a group does not wait for more members at its start.
+            settings: vec![("group.initial.rebalance.delay.ms", "0".to_owned())],
+            wrapper: Vec::new(),
+        }
+    }
+}
+
+/// A process, and what it says.
+pub struct Broker {
+    pub options: Options,
+    pub data: PathBuf,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    process: Option<Child>,
+    output: Arc<Mutex<Vec<String>>>,
+    errors: Arc<Mutex<Vec<String>>>,
+    _directory: Option<TempDir>,
+}
+
+impl Broker {
+    /// Starts one in a directory of its own; panics where it does not come to serve.
+    pub fn start(options: Options) -> Self {
+        let directory = directory();
+        let mut broker = Self::new(options, &directory.path().join("data"));
+        broker._directory = Some(directory);
+        fs::create_dir(&broker.data).expect("a directory for the data");
+        broker.run();
+        broker
+    }
+
+    /// One that is not running, for a directory.
+    pub fn new(options: Options, data: &Path) -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            options,
+            data: data.to_owned(),
+            address: local(free_port()),
+            admin: local(free_port()),
+            process: None,
+            output: Arc::default(),
+            errors: Arc::default(),
+            _directory: None,
+        }
+    }
+
+    /// Starts the process and waits until it serves; panics with what it said where it does not.
+    pub fn run(&mut self) {
+        if let Err(status) = self.try_run() {
+            panic!("vltava ended with {status}:\n{}", self.said());
+        }
+    }
+
+    /// Starts the process and waits until it serves, or has ended.
+    pub fn try_run(&mut self) -> Result<(), ExitStatus> {
+        assert!(self.process.is_none(), "it runs already");
+        let mut process = self.command().spawn().expect("vltava starts");
+        let out = process.stdout.take().expect("its output");
+        let err = process.stderr.take().expect("its errors");
+        let (ready, errors) = self.listen(out, err);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match ready.recv_timeout(Duration::from_millis(50)) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    drop(process.kill());
+                    drop(process.wait());
+                    panic!("vltava did not come to serve:\n{}", self.said());
+                }
+                // Its output is closed: it has ended, or is about to.
+                Err(RecvTimeoutError::Disconnected) => {
+                    errors.join().expect("its errors are kept");
+                    return Err(process.wait().expect("its exit status"));
+                }
+            }
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.options.wrapper.clone();
+        words.push(binary().to_string_lossy().into_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve");
+        command.arg("--data-dir").arg(&self.data);
+        command.args(["--listen", &self.address.to_string()]);
+        command.args(["--admin", &self.admin.to_string()]);
+        command.args(["--shards", &self.options.shards.to_string()]);
+        command.args(["--memory", self.options.memory]);
+        for (name, value) in &self.options.settings {
+            command.args(["--set", &format!("{name}={value}")]);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Keeps what the process says; the receiver hears when it serves.
+    fn listen(
+        &self,
+        out: impl Read + Send + 'static,
+        err: impl Read + Send + 'static,
+    ) -> (Receiver<()>, JoinHandle<()>) {
+        let (sender, receiver) = channel();
+        let (output, errors) = (Arc::clone(&self.output), Arc::clone(&self.errors));
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                errors.lock().expect("no panic while locked").push(line);
+            }
+        });
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if line.contains(READY) {
+                    // Nobody waits any more when it says so a second time.
+                    let _sent = sender.send(());
+                }
+                output.lock().expect("no panic while locked").push(line);
+            }
+        });
+        (receiver, reader)
+    }
+
+    /// What all runs have said to whoever watches, and as errors.
+    pub fn said(&self) -> String {
+        let lines = self
+            .output
+            .lock()
+            .expect("no panic while locked")
+            .join("\n");
+        format!("{lines}\n{}", self.errors())
+    }
+
+    /// What all runs have said as errors.
+    pub fn errors(&self) -> String {
+        self.errors
+            .lock()
+            .expect("no panic while locked")
+            .join("\n")
+    }
+
+    /// The number of the process.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        let process = self.process.as_mut();
+        process.is_some_and(|process| matches!(process.try_wait(), Ok(None)))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().expect("a signal to a child");
+        process.wait().expect("its exit status");
+    }
+
+    /// SIGTERM, and waits for the end; panics where that does not come.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        signal(process.id(), "TERM");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = process.try_wait().expect("its exit status") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                drop(process.kill());
+                drop(process.wait());
+                panic!("vltava did not stop:\n{}", self.said());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// An orderly stop, and a new start.
+    pub fn restart(&mut self) {
+        let status = self.stop();
+        assert!(
+            status.success(),
+            "an orderly stop ended with {status}:\n{}",
+            self.said()
+        );
+        self.run();
+    }
+
+    /// Memory of the process, in bytes: a line of its status, `VmRSS` or `VmHWM`.
+    pub fn memory_bytes(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()))
+            .expect("the status of a child");
+        let found = status
+            .lines()
+            .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+        let kib = found
+            .expect("the line")
+            .trim()
+            .trim_end_matches("kB")
+            .trim();
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+        if thread::panicking() {
+            eprintln!("what vltava said:\n{}", self.said());
+        }
+    }
+}
+
+/// Sends a signal by its name, as `kill` of the shell does.
+pub fn signal(process: u32, name: &str) {
+    let command = format!("kill -{name} {process}");
+    let status = Command::new("sh")
+        .args(["-c", &command])
+        .status()
+        .expect("a shell");
+    assert!(status.success(), "{command}: {status}");
+}
