@@ -230,6 +230,54 @@ fn what_was_cut_never_comes_back() {
     );
 }
 
+/// The batch of block 1 stands on the platter whole; the log ends before block 0. After one more
+/// batch, and a crash, it must not be read.
+async fn check_stays_away(log: vltava_storage::Log<FaultDisk>, disk: FaultDisk) {
+    let again = vec![block_batch(3)];
+    log.append(again, 0, AppendClass::Client, 1).unwrap();
+    assert_eq!(log.write_pending().await.unwrap(), 1);
+    let disk = disk.restart();
+    let shard = environment(&disk).await.unwrap();
+    let log = ready(open_or_create(&shard).await.unwrap());
+    let found = read_all(&log, 10_000).await.unwrap();
+    assert_eq!((found.len(), found[0].value[0]), (1, 3));
+}
+
+#[test]
+fn what_was_truncated_never_comes_back() {
+    for seed in 0..60 {
+        run(async {
+            let disk = FaultDisk::new(seed);
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            let batches = vec![block_batch(1), block_batch(2)];
+            log.append(batches, 0, AppendClass::Client, 1).unwrap();
+            log.write_pending().await.unwrap();
+            log.truncate(0).await.unwrap();
+            check_stays_away(log, disk).await;
+        });
+    }
+}
+
+#[test]
+fn what_a_full_disk_took_in_never_comes_back() {
+    for seed in 0..200 {
+        run(async {
+            let disk = FaultDisk::new(seed);
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            let batches = vec![block_batch(1), block_batch(2)];
+            log.append(batches, 0, AppendClass::Client, 1).unwrap();
+            let (at, kind) = (disk.operations() + 1, IoErrorKind::Full);
+            disk.inject(Fault::Fail { at, kind });
+            let refused = log.write_pending().await;
+            assert!(matches!(refused, Err(StorageError::Full(_))));
+            assert_eq!((log.end(), log.flushed_end()), (0, 0));
+            check_stays_away(log, disk).await;
+        });
+    }
+}
+
 /// After writes that were lost, or landed elsewhere, without an error.
 async fn check_damaged(disk: FaultDisk, model: &Model, seen: &mut [u32; 3]) {
     let disk = disk.restart();

@@ -119,11 +119,11 @@ impl Image {
         let Change::Write { position, bytes } = self.pending.remove(at).change else {
             return;
         };
-        for (sector, piece) in bytes[..limit.min(bytes.len())]
-            .chunks(SECTOR_BYTES)
-            .enumerate()
-        {
-            if chance.coin() {
+        // What came through is a prefix; where nobody promises more, any of its sectors.
+        let whole = chance.coin();
+        let pieces = bytes[..limit.min(bytes.len())].chunks(SECTOR_BYTES);
+        for (sector, piece) in pieces.enumerate() {
+            if whole || chance.coin() {
                 let change = Change::Write {
                     position: position + sector * SECTOR_BYTES,
                     bytes: piece.to_vec(),
