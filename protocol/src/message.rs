@@ -12,7 +12,7 @@ pub trait Message: Clone + std::fmt::Debug + Default + PartialEq {
     const NAME: &'static str;
     /// Lowest version.
     const VERSION_MIN: i16;
-    /// Highest version, which may still be unstable; see [`crate::api::Api::version_max`].
+    /// Highest version, which may still be unstable; see [`crate::api::Api::max_version`].
     const VERSION_MAX: i16;
 
     /// Reads it in this version. What follows it stays in the reader.

@@ -2,14 +2,18 @@
 //!
 //! `FUZZ_SEED` chooses other mutations, `FUZZ_ITERATIONS` how many for each target. A failure
 //! prints the input that repeats it.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod common;
-#[path = "../fuzz/src/targets.rs"]
+#[path = "../fuzz/src/lib.rs"]
 #[expect(
     clippy::expect_used,
     reason = "a fuzz target panics where the code is wrong"
 )]
 mod targets;
+
+use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_protocol::compression::{Codec, Compressor};
 
 use common::random::Random;
 use common::value::Kind;
@@ -80,6 +84,31 @@ fn frame_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+fn batch_seeds() -> Vec<Vec<u8>> {
+    let codecs = [
+        Codec::None,
+        Codec::Gzip,
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd,
+    ];
+    codecs
+        .into_iter()
+        .map(|codec| {
+            let mut builder = BatchBuilder::new().producer(7, 1, 0);
+            for at in 0..4 {
+                let value = [at; 40];
+                let headers = [(&b"h"[..], Some(&b"v"[..]))];
+                builder
+                    .append(1_000 + i64::from(at), Some(b"key"), Some(&value), &headers)
+                    .unwrap();
+            }
+            let mut compressor = Compressor::new(codec, None).unwrap();
+            builder.build_compressed(&mut compressor).unwrap()
+        })
+        .collect()
+}
+
 /// Changes a few things about an input: what a careless or hostile sender would.
 fn mutate(input: &mut Vec<u8>, random: &mut Random) {
     const NASTY: &[&[u8]] = &[
@@ -133,6 +162,7 @@ fn no_target_fails() {
     for (name, target) in TARGETS {
         let seeds = match *name {
             "frame" => frame_seeds(),
+            "batch" => batch_seeds(),
             name => seeds(name),
         };
         fuzz(name, *target, &seeds, iterations);
@@ -143,14 +173,12 @@ fn no_target_fails() {
 #[test]
 #[should_panic(expected = "the canary sings")]
 fn canary() {
-    fn canary(data: &[u8]) {
-        // Eight bytes that no valid message begins with, and a mutation soon does.
-        assert!(
-            data.get(2) != Some(&0xff) || data.len() < 40,
-            "the canary sings"
-        );
-    }
-    fuzz("canary", canary, &seeds("response"), ITERATIONS);
+    fuzz(
+        "canary",
+        targets::canary,
+        &[vec![0xca; 2], vec![0xfe; 2]],
+        ITERATIONS,
+    );
 }
 
 #[test]
@@ -159,5 +187,6 @@ fn every_target_is_a_fuzz_target() {
     for (name, _) in TARGETS {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
     }
-    assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
+    // And the canary, which fails.
+    assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len() + 1);
 }

@@ -235,7 +235,7 @@ impl<D: Disk> LogInner<D> {
         };
         next.set_file(created.map_err(StorageError::from_write)?);
         let synced = disk.sync_dir(&self.directory).await;
-        synced.map_err(StorageError::from_write)?;
+        synced.map_err(StorageError::from_sync)?;
         let epochs = {
             let state = self.state.borrow();
             let mut epochs = state.epochs.clone();
@@ -304,7 +304,7 @@ impl<D: Disk> LogInner<D> {
         let disk = &self.environment.disk;
         active.save_indexes(disk, false).await?;
         let synced = disk.sync_dir(&self.directory).await;
-        synced.map_err(StorageError::from_write)?;
+        synced.map_err(StorageError::from_sync)?;
         let offset = capture.cursor.next_offset;
         self.write_snapshot(offset, capture.snapshot.as_deref())
             .await?;
@@ -313,7 +313,7 @@ impl<D: Disk> LogInner<D> {
         self.write_checkpoint(&capture, snapshot).await
     }
 
-    /// Writes the snapshot at `offset`, and removes all but the newest two.
+    /// Writes the snapshot at `offset`.
     pub(crate) async fn write_snapshot(
         &self,
         offset: i64,
@@ -330,15 +330,24 @@ impl<D: Disk> LogInner<D> {
             state.snapshots.push(offset);
             state.snapshots.sort_unstable();
         }
-        let surplus = {
+        Ok(())
+    }
+
+    /// Removes all snapshots but the newest two and the one that the checkpoint names. Only once that checkpoint is durable.
+    async fn prune_snapshots(&self) -> StorageResult<()> {
+        let surplus: Vec<i64> = {
             let mut state = self.state.borrow_mut();
-            let surplus = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
-            state.snapshots.drain(..surplus).collect::<Vec<i64>>()
+            let named = state.snapshot;
+            let older = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+            let surplus = state.snapshots[..older].iter().copied();
+            let surplus: Vec<i64> = surplus.filter(|offset| Some(*offset) != named).collect();
+            state.snapshots.retain(|offset| !surplus.contains(offset));
+            surplus
         };
         for offset in surplus {
             let name = layout::snapshot_file(offset);
             let path = format!("{}/{name}", self.directory);
-            match disk.remove_file(&path).await {
+            match self.environment.disk.remove_file(&path).await {
                 Err(error) if error.kind != IoErrorKind::NotFound => {
                     return Err(StorageError::from_write(error));
                 }
@@ -381,9 +390,11 @@ impl<D: Disk> LogInner<D> {
             .write(&self.environment.disk, &self.directory)
             .await;
         written.map_err(StorageError::from_write)?;
-        let mut state = self.state.borrow_mut();
-        state.proved = capture.cursor;
-        state.snapshot = snapshot;
-        Ok(())
+        {
+            let mut state = self.state.borrow_mut();
+            state.proved = capture.cursor;
+            state.snapshot = snapshot;
+        }
+        self.prune_snapshots().await
     }
 }

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 
 use crate::error::{Corruption, StorageError, StorageResult};
-use crate::io::{AlignedBuffer, Disk, Durability, File, IoErrorKind, IoResult, OpenMode};
+use crate::io::{AlignedBuffer, Disk, Durability, File, IoError, IoErrorKind, IoResult, OpenMode};
 use crate::layout::TEMPORARY;
 
 /// Bytes of a frame before its payload.
@@ -144,7 +144,7 @@ pub(crate) async fn write_new<D: Disk>(
     }
     if tail == Tail::Exact {
         file.set_len(bytes.len() as u64).await?;
-        file.sync().await?;
+        file.sync().await.map_err(IoError::of_sync)?;
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ pub(crate) async fn replace<D: Disk>(
     let temporary = format!("{path}{TEMPORARY}");
     write_new(disk, &temporary, bytes, tail).await?;
     disk.rename(&temporary, &path).await?;
-    disk.sync_dir(directory).await
+    disk.sync_dir(directory).await.map_err(IoError::of_sync)
 }
 
 /// A path below a directory; the empty directory is the root.

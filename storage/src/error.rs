@@ -82,6 +82,11 @@ impl StorageError {
         }
     }
 
+    /// An error of a sync, of a file or a directory: what is durable is no longer known, also where it says that there is no space.
+    pub(crate) fn from_sync(error: IoError) -> Self {
+        Self::Failed(error.of_sync())
+    }
+
     /// An error while something was read.
     pub(crate) fn from_read(error: IoError) -> Self {
         Self::Unreadable(error)

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use bytes::Bytes;
 
 use crate::io::{
-    AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoErrorKind, IoResult, OpenMode,
+    AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoError, IoErrorKind, IoResult, OpenMode,
 };
 
 /// Bytes read at once by a look-up; a multiple of both entries and of the block.
@@ -144,7 +144,7 @@ impl<E: Entry> SparseIndex<E> {
         if exact {
             file.set_len((saved_bytes + entries.len() * E::BYTES) as u64)
                 .await?;
-            file.sync().await?;
+            file.sync().await.map_err(IoError::of_sync)?;
         }
         self.chunks.borrow_mut().clear();
         self.tail.borrow_mut().drain(..entries.len());

@@ -89,6 +89,7 @@ fn failure(name: Str, Refusal { error, message }: Refusal) -> CreatableTopicResu
         name,
         error_code: error,
         error_message: Some(message),
+        configs: Some(Vec::new()),
         ..CreatableTopicResult::default()
     }
 }

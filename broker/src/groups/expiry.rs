@@ -1,9 +1,9 @@
 //! The sweep: offsets that nobody used for long end, and so do groups that have none left.
 //!
 //! As Kafka does it: an offset is kept while its group has members, except where they are consumers
-//! that no longer read its topic; after that, for the retention time from the moment the group became
-//! empty (or, for groups that only store offsets, from the commit). A sweep goes in steps, so that it
-//! is not felt however many groups there are.
+//! that no longer read its topic; after that, for the retention time from the moment the group
+//! became empty (or, for groups that only store offsets, from the commit). A sweep goes in steps,
+//! so that it is not felt however many groups there are.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! LeaveGroup: members go, by themselves or removed by an administrator.
 //!
-//! Versions: 3 names several members, static ones by their instance id (KIP-345); 5 carries a reason
-//! (KIP-800).
+//! Versions: 3 names several members, static ones by their instance id (KIP-345); 5 carries a
+//! reason (KIP-800).
 
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::leave_group::{

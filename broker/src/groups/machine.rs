@@ -242,9 +242,9 @@ impl Machine for GroupMachine {
         work.finish()
     }
 
-    /// Members of what was stable go on as they were, with fresh sessions: most of them never notice
-    /// that the coordinator moved. Who was in the middle of a rebalance finds that its generation, or
-    /// itself, is unknown, and joins again.
+    /// Members of what was stable go on as they were, with fresh sessions: most of them never
+    /// notice that the coordinator moved. Who was in the middle of a rebalance finds that its
+    /// generation, or itself, is unknown, and joins again.
     fn lead(&self, state: &State, session: &mut Session, now: Now) -> Outcome<Self> {
         let mut work = self.work(now);
         for (id, stored) in state.groups() {

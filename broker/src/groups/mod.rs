@@ -1,9 +1,10 @@
 //! Groups: who reads what, and how far it has read. A pure room.
 //!
-//! One [`GroupMachine`] lives over each partition of `__consumer_offsets`, on the shard that owns
-//! the partition, in the view of its leader: `coordinator::host` runs it. Its [`State`] is what the
-//! records say (generations that were stable, or empty; committed offsets), in Kafka's own format;
-//! its [`Session`] is what no record holds: members that join, sessions, parked requests.
+//! One [`GroupMachine`] lives over each partition of `__consumer_offsets`, on the shard
+//! that owns the partition, in the view of its leader: `coordinator::host` runs it. Its
+//! [`State`] is what the records say (generations that were stable, or empty; committed
+//! offsets), in Kafka's own format; its [`Session`] is what no record holds: members that
+//! join, sessions, parked requests.
 //!
 //! | file | subject |
 //! |---|---|
@@ -17,8 +18,8 @@
 //! | `session`, `work`, `options`, `subscription` | what the others share |
 //!
 //! What must hold:
-//! 1. `State` is written by [`State`]'s replay alone, and a replay of the log, or of a snapshot,
-//!    gives the same state.
+//! 1. `State` is written by replay alone, and a replay of the log, or of a snapshot, gives the same
+//!    state.
 //! 2. A group that is Stable is in the log exactly as it is in the session: members, assignments,
 //!    generation, leader. So a new leader goes on where the last one stopped.
 //! 3. An answer that depends on a record leaves with the outcome that appends it, or later.
@@ -33,16 +34,16 @@
 
 mod classic;
 mod deletion;
-mod describe;
+pub mod describe;
 mod expiry;
 mod group;
 mod heartbeat;
-mod join;
+pub mod join;
 mod leave;
-mod machine;
+pub mod machine;
 mod member;
 mod offsets;
-mod options;
+pub mod options;
 mod records;
 mod session;
 mod snapshot;

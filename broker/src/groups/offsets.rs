@@ -1,7 +1,7 @@
 //! OffsetCommit, OffsetFetch, OffsetDelete.
 //!
-//! OffsetCommit versions: 2 to 4 choose how long an offset is kept; 6 has the leader's epoch (KIP-320);
-//! 7 static members (KIP-345); 9 answers GROUP_ID_NOT_FOUND where older ones expect
+//! OffsetCommit versions: 2 to 4 choose how long an offset is kept; 6 has the leader's epoch
+//! (KIP-320); 7 static members (KIP-345); 9 answers GROUP_ID_NOT_FOUND where older ones expect
 //! ILLEGAL_GENERATION (KIP-848); 10 has topic ids (KIP-848), which the caller has looked up: here
 //! topics have names, and the id is kept beside.
 
@@ -71,8 +71,8 @@ fn check_committer(
     }
     let is_without_generation = request.generation_id_or_member_epoch < 0;
     if is_without_generation {
-        // An administrator, or a client that assigns partitions to itself, of an empty group or of one
-        // that exists by this commit.
+        // An administrator, or a client that assigns partitions to itself, of an empty group or of
+        // one that exists by this commit.
         Ok(())
     } else if state.group(&request.group_id).is_some() {
         Err(ErrorCode::UNKNOWN_MEMBER_ID)
@@ -221,7 +221,7 @@ fn fetch_topic(
 ) -> OffsetFetchResponseTopics {
     let partition = |&index: &i32| {
         let committed = committed(stored, &topic.name, index)
-            // A topic of the same name was deleted and made again: its offsets are of other records.
+            // A topic of that name was deleted and made again: these are offsets of other records.
             .filter(|committed| !is_other_topic(committed.topic_id, topic.topic_id));
         fetch_partition(index, committed)
     };

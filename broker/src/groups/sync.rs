@@ -83,7 +83,8 @@ fn sync_member(group: &mut Group, work: &mut Work<'_>, ticket: Ticket, request: 
     }
 }
 
-/// A sync waits for the leader's. One parked before, on a connection now lost, is told to join again.
+/// A sync waits for the leader's. One parked before, on a connection now lost, is told to join
+/// again.
 fn park(group: &mut Group, work: &mut Work<'_>, member_id: &Str, ticket: Ticket) {
     if let Some(member) = group.members.get_mut(member_id)
         && let Some(earlier) = member.sync.replace(ticket)

@@ -25,6 +25,7 @@ mod by_name;
 pub mod context;
 mod errors;
 mod group;
+mod topology;
 
 /// What a handler answers.
 pub enum Reply<A> {
@@ -110,6 +111,7 @@ apis! {
     produce,
     fetch,
     list_offsets,
+    metadata,
     offset_commit,
     offset_fetch,
     find_coordinator,
@@ -120,13 +122,21 @@ apis! {
     describe_groups,
     list_groups,
     api_versions,
+    create_topics,
+    delete_topics,
     delete_records,
     init_producer_id,
     offset_for_leader_epoch,
+    describe_configs,
+    alter_configs,
     describe_log_dirs,
+    create_partitions,
     delete_groups,
+    incremental_alter_configs,
     offset_delete,
+    describe_cluster,
     describe_producers,
+    describe_topic_partitions,
 }
 
 /// The table's row of an API that is served.

@@ -7,6 +7,7 @@
 //! - A shard's image never goes back, and holds only what group 0 has committed.
 //! - A change by the controller is answered when all shards of this node hold it, and have done what it asks of them.
 
+pub mod announce;
 pub mod follow;
 pub mod identity;
 pub mod logs;

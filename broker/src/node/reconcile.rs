@@ -11,7 +11,7 @@ use super::logs::open_or_create;
 use super::options::{group_options, log_options};
 use super::view::{Node, OFFSETS_TOPIC};
 use crate::config::topic_values::TopicConfig;
-use crate::groups::GroupMachine;
+use crate::groups::machine::GroupMachine;
 use crate::metadata::image::{Image, PartitionId, Topic};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
@@ -52,9 +52,12 @@ impl<R: Runtime> Node<R> {
         for topic in &removed {
             self.remove_topic(topic).await;
         }
+        let id = |(topic, index): &(Arc<Topic>, i32)| PartitionId { topic_id: topic.id, index: *index };
+        let opened: Vec<PartitionId> = added.iter().map(id).collect();
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
             .await;
+        self.announce(opened).await;
         self.ready.set();
     }
 
@@ -132,6 +135,7 @@ impl<R: Runtime> Node<R> {
                 topic_id: topic.id,
                 index,
             };
+            self.forget_leader(id);
             self.parts.groups.remove(id);
             let Some(replica) = self.parts.partitions.remove(id) else {
                 continue;

@@ -15,8 +15,9 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::GroupMachine;
+use crate::groups::machine::GroupMachine;
 use crate::metadata::image::{Image, PartitionId};
+use crate::metadata::leaders::Leaders;
 use crate::partition::client::Partitions;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
@@ -47,6 +48,8 @@ pub struct Parts<R: Runtime> {
 pub struct Node<R: Runtime> {
     pub(super) parts: Parts<R>,
     image: RefCell<Arc<Image>>,
+    /// Who leads what, as this shard has heard.
+    pub(super) leaders: RefCell<Leaders>,
     /// On shard 0: below which offset of group 0 all shards have applied everything.
     applied: Cell<i64>,
     applied_more: Event,
@@ -62,6 +65,7 @@ impl<R: Runtime> Node<R> {
         Rc::new(Self {
             parts,
             image: RefCell::default(),
+            leaders: RefCell::default(),
             applied: Cell::new(0),
             applied_more: Event::new(),
             ready: Latch::default(),

@@ -174,7 +174,11 @@ fn cancel<E>(threads: Vec<ShardThread<E>>) {
     }
 }
 
-fn check_limits(shards: usize) -> Result<(), StartError> {
+/// Whether this machine lets so many shards run: io_uring, locked memory, open files. Touches nothing.
+///
+/// # Errors
+/// What it refuses.
+pub fn check_limits(shards: usize) -> Result<(), StartError> {
     ring::try_set_up().map_err(StartError::IoUringRefused)?;
     let limit = system::limit("Max locked memory");
     let needed = system::LOCKED_MEMORY_BYTES_MIN;

@@ -36,7 +36,8 @@ use vltava_storage::io::Disk;
 
 pub use self::file::{DataDirectory, DataDirectoryError, MachineDisk, MachineFile};
 pub use self::machine::{
-    MachineRuntime, Options, ShardError, ShardStart, Shards, StartError, Stop, run_shards,
+    MachineRuntime, Options, ShardError, ShardStart, Shards, StartError, Stop, check_limits,
+    run_shards,
 };
 pub use self::recorder::{Operation, Recorder};
 pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};

@@ -163,7 +163,7 @@ pub fn read_all(
             records.push((record.offset, record.value.unwrap_or_default().to_vec()));
             ControlFlow::Continue(())
         });
-        drop(read.expect("records that can be read"));
+        let _to_the_end = read.expect("records that can be read");
         offset = next;
     }
 }

@@ -65,6 +65,16 @@ pub struct IoError {
     pub message: String,
 }
 
+impl IoError {
+    /// The error of a sync: whatever it says, nothing is known to be durable any more.
+    pub(crate) fn of_sync(self) -> Self {
+        Self {
+            kind: IoErrorKind::Failed,
+            ..self
+        }
+    }
+}
+
 /// Result of an I/O call.
 pub type IoResult<T> = Result<T, IoError>;
 
@@ -118,6 +128,10 @@ pub trait Disk: Clone + 'static {
 }
 
 /// An open file. A clone is the same open file. Offsets and lengths are in bytes.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is asked of the system; nobody asks whether it is zero"
+)]
 pub trait File: Clone + 'static {
     /// Writes whole blocks at a position that is a multiple of [`BLOCK_BYTES`], past the page cache where the file system
     /// allows it. Short writes are continued inside.

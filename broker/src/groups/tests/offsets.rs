@@ -54,8 +54,8 @@ fn worlds() -> Vec<(&'static str, World, Str)> {
 #[test]
 fn who_may_commit_in_which_phase() {
     use ErrorCode as E;
-    // By phase: nobody in no generation; a stranger in none, in the current one; a member in none, in
-    // an old one, in the current one.
+    // By phase: nobody in no generation; a stranger in none, in the current one; a member in none,
+    // in an old one, in the current one.
     let table = [
         (
             "missing",

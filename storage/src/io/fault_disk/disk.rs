@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::image::{Chance, Image, SECTOR_BYTES};
-use super::tree::{NodeId, Tree};
+use super::tree::{Edit, NodeId, Tree};
 use crate::io::{
     AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
     IoResult, OpenMode, Space,
@@ -162,6 +162,12 @@ impl FaultDisk {
         self.lock().faults.clear();
     }
 
+    /// Whether the machine has stopped.
+    pub fn is_down(&self) -> bool {
+        let state = self.lock();
+        state.is_down || state.boot != self.boot
+    }
+
     /// Changing operations so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
@@ -290,7 +296,7 @@ impl FaultDisk {
         &self,
         name: &'static str,
         path: &str,
-        make: impl Fn(&Tree) -> Result<Vec<(NodeId, String, Option<NodeId>)>, IoErrorKind>,
+        make: impl Fn(&Tree) -> Result<Vec<Edit>, IoErrorKind>,
     ) -> IoResult<()> {
         let (mut state, verdict) = self.change(name, path).await?;
         if let Verdict::Fail(kind) = verdict {

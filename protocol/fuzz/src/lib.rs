@@ -7,11 +7,17 @@
 
 use bytes::Bytes;
 
+use vltava_protocol::batch::walk;
+use vltava_protocol::compression::decompress;
 use vltava_protocol::decode::Reader;
 use vltava_protocol::encode::Writer;
 use vltava_protocol::frame::{LENGTH_BYTES, RequestHeader, ResponseHeader, frame_length};
 use vltava_protocol::message::Message;
+use vltava_protocol::record::{records as records_of, validate_records};
 use vltava_protocol::records;
+
+/// What a batch may grow to in [`batch`].
+const DECOMPRESSED_BYTES_MAX: usize = 1 << 20;
 
 /// Takes any bytes.
 pub type Target = fn(&[u8]);
@@ -22,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("response", response),
     ("record", record),
     ("frame", frame),
+    ("batch", batch),
 ];
 
 /// A generated message.
@@ -103,6 +110,38 @@ pub fn frame(data: &[u8]) {
         let mut reader = Reader::new(body);
         let _ = ResponseHeader::decode(&mut reader, header.api_key, header.api_version);
     }
+}
+
+/// Record batches, whatever their checksum says: header, codec, records.
+pub fn batch(data: &[u8]) {
+    for batch in walk(data).flatten() {
+        let _ = batch.check_crc();
+        let _ = batch.check_producer_rules();
+        let Ok(codec) = batch.codec() else {
+            continue;
+        };
+        let Ok(payload) = decompress(codec, batch.payload(), DECOMPRESSED_BYTES_MAX) else {
+            continue;
+        };
+        assert!(payload.len() <= DECOMPRESSED_BYTES_MAX.max(batch.payload().len()));
+        let count = batch.record_count();
+        let read = records_of(&payload, count).filter(Result::is_ok).count();
+        assert!(read <= payload.len());
+        let facts = validate_records(
+            &payload,
+            batch.base_timestamp(),
+            count,
+            batch.last_offset_delta(),
+        );
+        if facts.is_ok() {
+            assert_eq!(usize::try_from(count), Ok(read));
+        }
+    }
+}
+
+/// Fails on what a fuzzer must find soon: one that finds nothing here proves nothing elsewhere.
+pub fn canary(data: &[u8]) {
+    assert!(!data.starts_with(&[0xca, 0xfe]), "the canary sings");
 }
 
 fn run(data: &[u8], is_wanted: fn(&Codec) -> bool) {

@@ -1,0 +1,298 @@
+//! DescribeConfigs (key 32): settings of topics, nodes and groups (KIP-133).
+//!
+//! Versions: 1 sources and synonyms (KIP-226), 3 types and documentation (KIP-569), 4 flexible.
+//!
+//! Ours: a node's settings are all read-only, since they are read at start; a topic's default that
+//! comes from `log.retention.hours` and the like is shown with its source (Kafka shows it as a
+//! default). Log levels are not described.
+
+use vltava_protocol::api::ApiKey;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use vltava_protocol::types::Str;
+
+use super::Reply;
+use super::context::Context;
+use crate::cluster::alter_settings::{
+    CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, NODE_LOGGER_RESOURCE, NODE_RESOURCE,
+};
+use crate::config::describe::{self, Described};
+use crate::config::values::BrokerConfig;
+use crate::metadata::image::Image;
+use crate::metadata::records::TOPIC_RESOURCE;
+use crate::metadata::topic_name;
+use crate::runtime::Runtime;
+
+/// The API of this file.
+pub const API: ApiKey = ApiKey::DESCRIBE_CONFIGS;
+
+/// Describes each resource for itself.
+pub async fn handle<R: Runtime>(
+    context: Context<R>,
+    request: DescribeConfigsRequest,
+) -> Reply<DescribeConfigsResponse> {
+    Reply::later(async move {
+        let image = context.services.node.image();
+        let mut response = DescribeConfigsResponse::default();
+        for resource in &request.resources {
+            response.results.push(describe(
+                &context.services.config,
+                &image,
+                &request,
+                resource,
+            ));
+            context.services.runtime.yield_if_needed().await;
+        }
+        response
+    })
+}
+
+/// Why a resource is not described.
+type Failure = (ErrorCode, String);
+
+fn describe(
+    config: &BrokerConfig,
+    image: &Image,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+) -> DescribeConfigsResult {
+    let DescribeConfigsResource {
+        resource_type,
+        resource_name,
+        configuration_keys,
+    } = resource;
+    let described = settings(config, image, *resource_type, resource_name);
+    let (error_code, message, described) = match described {
+        Ok(described) => (ErrorCode::NONE, String::new(), described),
+        Err((error, message)) => (error, message, Vec::new()),
+    };
+    let keys = configuration_keys.as_deref().unwrap_or_default();
+    let is_asked = |entry: &Described| keys.is_empty() || keys.iter().any(|key| *key == entry.name);
+    let entries = described.into_iter().filter(is_asked);
+    DescribeConfigsResult {
+        error_code,
+        error_message: Some(Str::from(message)),
+        resource_type: *resource_type,
+        resource_name: resource_name.clone(),
+        configs: entries.map(|described| entry(described, request)).collect(),
+    }
+}
+
+fn settings(
+    config: &BrokerConfig,
+    image: &Image,
+    resource_type: i8,
+    name: &Str,
+) -> Result<Vec<Described>, Failure> {
+    let invalid = |message: String| (ErrorCode::INVALID_REQUEST, message);
+    match resource_type {
+        TOPIC_RESOURCE => {
+            let invalid_name = |message| (ErrorCode::INVALID_TOPIC_EXCEPTION, message);
+            topic_name::validate(name).map_err(invalid_name)?;
+            let unknown = (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new());
+            let topic = image.topic(name).ok_or(unknown)?;
+            Ok(describe::topic(config, topic.own_settings()))
+        }
+        NODE_RESOURCE => {
+            // Without a name: what all nodes were given while they run, which is nothing.
+            if name.is_empty() {
+                return Ok(Vec::new());
+            }
+            let own = config.node_id;
+            match name.parse::<i32>() {
+                Ok(id) if id == own => Ok(describe::node(config)),
+                Ok(_) => Err(invalid(format!(
+                    "Unexpected broker id, expected {own} or empty string, but received {name}"
+                ))),
+                Err(_) => Err(invalid(format!(
+                    "Broker id must be an integer, but it is: {name}"
+                ))),
+            }
+        }
+        GROUP_RESOURCE if name.is_empty() => Err(invalid(
+            "Group name must not be \
+            empty"
+                .to_string(),
+        )),
+        GROUP_RESOURCE => Ok(describe::group()),
+        CLIENT_METRICS_RESOURCE if name.is_empty() => Err(invalid(
+            "Client metrics subscription name must not be empty".to_string(),
+        )),
+        CLIENT_METRICS_RESOURCE => Ok(Vec::new()),
+        NODE_LOGGER_RESOURCE => Err(invalid("Log levels are not described.".to_string())),
+        other => Err(invalid(format!(
+            "Unexpected resource type {other} for resource {name}"
+        ))),
+    }
+}
+
+fn entry(described: Described, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let synonyms = match request.include_synonyms {
+        true => described.synonyms,
+        false => Vec::new(),
+    };
+    let synonyms = synonyms.into_iter().map(|synonym| DescribeConfigsSynonym {
+        name: Str::from_static(synonym.name),
+        value: Some(Str::from(synonym.value)),
+        source: synonym.source.code(),
+    });
+    let documentation = Str::from_static(described.documentation);
+    DescribeConfigsResourceResult {
+        name: Str::from_static(described.name),
+        value: described.value.map(Str::from),
+        read_only: described.is_read_only,
+        config_source: described.source.code(),
+        is_sensitive: false,
+        synonyms: synonyms.collect(),
+        config_type: described.kind.describe_code(),
+        documentation: request.include_documentation.then_some(documentation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::values;
+    use crate::handlers::topology::tests::cluster;
+    use crate::metadata::records::Record;
+
+    fn ask(
+        resource_type: i8,
+        name: &str,
+        keys: Option<&[&str]>,
+        request: &DescribeConfigsRequest,
+    ) -> DescribeConfigsResult {
+        let config = values::load(&[]).unwrap().config;
+        let (mut image, _) = cluster(&[("t", 5, 1)]);
+        let own = [(Str::from_static("segment.ms"), Str::from_static("5000"))];
+        let own = Arc::new(own.into_iter().collect());
+        image
+            .apply(Record::Settings(
+                (TOPIC_RESOURCE, Str::from_static("t")),
+                own,
+            ))
+            .unwrap();
+        let resource = DescribeConfigsResource {
+            resource_type,
+            resource_name: Str::from(name),
+            configuration_keys: keys.map(|keys| keys.iter().map(|key| Str::from(*key)).collect()),
+        };
+        describe(&config, &image, request, &resource)
+    }
+
+    fn plain() -> DescribeConfigsRequest {
+        DescribeConfigsRequest::default()
+    }
+
+    #[test]
+    fn a_topics_settings_with_their_sources() {
+        let keys: &[&str] = &["segment.ms", "retention.ms", "unknown"];
+        let with = DescribeConfigsRequest {
+            include_synonyms: true,
+            ..plain()
+        };
+        let found = ask(2, "t", Some(keys), &with);
+        assert_eq!(
+            (found.error_code, found.error_message),
+            (ErrorCode::NONE, Some(Str::EMPTY))
+        );
+        let [retention, segment] = <[_; 2]>::try_from(found.configs).unwrap();
+        assert_eq!(
+            (segment.value.as_deref(), segment.config_source),
+            (Some("5000"), 1)
+        );
+        assert_eq!(
+            (retention.value.as_deref(), retention.config_source),
+            (Some("604800000"), 5)
+        );
+        assert_eq!(
+            (segment.config_type, segment.read_only, segment.is_sensitive),
+            (5, false, false)
+        );
+        let names: Vec<&str> = segment.synonyms.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["segment.ms", "log.roll.hours"]);
+        assert_eq!(segment.documentation, None);
+    }
+
+    #[test]
+    fn no_keys_are_all_keys() {
+        assert_eq!(ask(2, "t", None, &plain()).configs.len(), 37);
+        assert_eq!(ask(2, "t", Some(&[]), &plain()).configs.len(), 37);
+        let with = DescribeConfigsRequest {
+            include_documentation: true,
+            ..plain()
+        };
+        let found = ask(4, "1", None, &with).configs;
+        assert!(
+            found
+                .iter()
+                .all(|entry| entry.read_only && entry.documentation.is_some())
+        );
+        assert!(found.iter().all(|entry| entry.synonyms.is_empty()));
+        assert!(!ask(32, "g", None, &plain()).configs.is_empty());
+    }
+
+    #[test]
+    fn resources_that_are_not_described() {
+        for (kind, name, error, message) in [
+            (2, "none", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""),
+            (
+                2,
+                "",
+                ErrorCode::INVALID_TOPIC_EXCEPTION,
+                "the empty string is not allowed",
+            ),
+            (
+                4,
+                "7",
+                ErrorCode::INVALID_REQUEST,
+                "expected 1 or empty string, but received 7",
+            ),
+            (
+                4,
+                "x",
+                ErrorCode::INVALID_REQUEST,
+                "Broker id must be an integer, but it is: x",
+            ),
+            (
+                32,
+                "",
+                ErrorCode::INVALID_REQUEST,
+                "Group name must not be empty",
+            ),
+            (
+                16,
+                "",
+                ErrorCode::INVALID_REQUEST,
+                "subscription name must not be empty",
+            ),
+            (
+                8,
+                "1",
+                ErrorCode::INVALID_REQUEST,
+                "Log levels are not described.",
+            ),
+            (
+                99,
+                "x",
+                ErrorCode::INVALID_REQUEST,
+                "Unexpected resource type 99 for resource x",
+            ),
+        ] {
+            let found = ask(kind, name, None, &plain());
+            assert_eq!(found.error_code, error, "{kind} {name}");
+            assert!(
+                found.error_message.unwrap().contains(message),
+                "{kind} {name}"
+            );
+            assert!(found.configs.is_empty());
+        }
+        assert_eq!(ask(4, "", None, &plain()).error_code, ErrorCode::NONE);
+    }
+}

@@ -1,0 +1,186 @@
+//! Topics, partitions and nodes as answers show them.
+
+use vltava_protocol::error_code::ErrorCode;
+
+use crate::metadata::image::{Image, Partition, PartitionId, Topic};
+use crate::metadata::leaders::Leaders;
+
+/// "Not asked for", where a client may ask what it is allowed to do.
+pub const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+/// Everything that can be done with a topic, as a set of Kafka's operations: nothing is forbidden
+/// yet.
+pub const TOPIC_OPERATIONS: i32 = 3576;
+/// Everything that can be done with a cluster.
+pub const CLUSTER_OPERATIONS: i32 = 8096;
+
+/// A partition, as a client of one listener sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionView {
+    /// Why the leader cannot be reached; `NONE` where it can.
+    pub error_code: ErrorCode,
+    /// Its number.
+    pub index: i32,
+    /// The leader's node; -1 where there is none.
+    pub leader_id: i32,
+    /// The leader's epoch; -1 where it is not known.
+    pub leader_epoch: i32,
+    /// The nodes that keep it.
+    pub replica_nodes: Vec<i32>,
+    /// Those that are caught up.
+    pub in_sync_nodes: Vec<i32>,
+    /// Those that are not there.
+    pub offline_nodes: Vec<i32>,
+}
+
+/// How a partition of a topic looks from a listener.
+pub fn partition_view(
+    image: &Image,
+    leaders: &Leaders,
+    listener: &str,
+    topic: &Topic,
+    (index, partition): (i32, &Partition),
+) -> PartitionView {
+    let replica_nodes = partition.node_ids();
+    let is_gone = |id: &i32| image.node(*id).is_none();
+    let offline_nodes = replica_nodes.iter().copied().filter(is_gone).collect();
+    let leader = leaders.leader(PartitionId {
+        topic_id: topic.id,
+        index,
+    });
+    let endpoint = leader.map(|leader| {
+        image
+            .node(leader.node_id)
+            .and_then(|node| node.endpoint(listener))
+            .is_some()
+    });
+    let error_code = match endpoint {
+        Some(true) => ErrorCode::NONE,
+        Some(false) => ErrorCode::LISTENER_NOT_FOUND,
+        None => ErrorCode::LEADER_NOT_AVAILABLE,
+    };
+    let reached = leader.filter(|_| error_code.is_none());
+    PartitionView {
+        error_code,
+        index,
+        leader_id: reached.map_or(-1, |leader| leader.node_id),
+        leader_epoch: leader.map_or(-1, |leader| leader.epoch),
+        in_sync_nodes: leader
+            .map(|leader| leader.in_sync.to_vec())
+            .unwrap_or_default(),
+        replica_nodes,
+        offline_nodes,
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
+    use std::sync::Arc;
+
+    use vltava_protocol::types::{Str, Uuid};
+
+    use super::*;
+    use crate::metadata::image::{Cluster, Node, NodeEndpoint, Replica};
+    use crate::metadata::leaders::Leader;
+    use crate::metadata::records::{FORMAT_VERSION, Record};
+
+    /// A cluster of one node with these topics (name, id, partitions); every partition is led, in
+    /// epoch 3.
+    pub fn cluster(topics: &[(&str, u128, i32)]) -> (Image, Leaders) {
+        let (mut image, mut leaders) = (Image::default(), Leaders::default());
+        let endpoint = NodeEndpoint {
+            listener: Str::from_static("PLAINTEXT"),
+            host: Str::from_static("kafka.example"),
+            port: 9092,
+        };
+        let rack = Some(Str::from_static("r1"));
+        let node = Node {
+            id: 1,
+            epoch: 0,
+            rack,
+            endpoints: vec![endpoint],
+            disks: Vec::new(),
+        };
+        let features = Arc::default();
+        let formed = Cluster {
+            id: Uuid(9),
+            format_version: FORMAT_VERSION,
+            features,
+        };
+        image.apply(Record::Cluster(formed)).unwrap();
+        image.apply(Record::Node(1, Some(node))).unwrap();
+        for (name, id, partitions) in topics {
+            image
+                .apply(Record::Topic(Uuid(*id), Some(Str::from(*name))))
+                .unwrap();
+            for index in 0..*partitions {
+                let id = PartitionId {
+                    topic_id: Uuid(*id),
+                    index,
+                };
+                let replicas = vec![Replica {
+                    node_id: 1,
+                    disk_id: Uuid::ZERO,
+                }];
+                image
+                    .apply(Record::Partition(id, Partition { replicas }))
+                    .unwrap();
+                let in_sync = Arc::from([1]);
+                let leader = Leader {
+                    node_id: 1,
+                    epoch: 3,
+                    in_sync_version: 0,
+                    in_sync,
+                };
+                leaders.announce(id, leader);
+            }
+        }
+        (image, leaders)
+    }
+
+    fn view(image: &Image, leaders: &Leaders, listener: &str) -> PartitionView {
+        let topic = image.topic("t").unwrap();
+        let partition = topic.indexed_partitions().next().unwrap();
+        partition_view(image, leaders, listener, topic, partition)
+    }
+
+    #[test]
+    fn a_partition_with_a_leader() {
+        let (image, leaders) = cluster(&[("t", 5, 1)]);
+        let expected = PartitionView {
+            error_code: ErrorCode::NONE,
+            index: 0,
+            leader_id: 1,
+            leader_epoch: 3,
+            replica_nodes: vec![1],
+            in_sync_nodes: vec![1],
+            offline_nodes: vec![],
+        };
+        assert_eq!(view(&image, &leaders, "PLAINTEXT"), expected);
+    }
+
+    #[test]
+    fn a_leader_that_is_not_on_this_listener_or_not_known_is_none() {
+        let (image, leaders) = cluster(&[("t", 5, 1)]);
+        let hidden = view(&image, &leaders, "INSIDE");
+        assert_eq!(
+            (hidden.error_code, hidden.leader_id),
+            (ErrorCode::LISTENER_NOT_FOUND, -1)
+        );
+        let unknown = view(&image, &Leaders::default(), "PLAINTEXT");
+        assert_eq!(
+            (unknown.error_code, unknown.leader_id),
+            (ErrorCode::LEADER_NOT_AVAILABLE, -1)
+        );
+        assert_eq!(unknown.replica_nodes, [1]);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_offline() {
+        let (mut image, leaders) = cluster(&[("t", 5, 1)]);
+        image.apply(Record::Node(1, None)).unwrap();
+        let view = view(&image, &leaders, "PLAINTEXT");
+        assert_eq!(view.offline_nodes, [1]);
+        assert_eq!(view.error_code, ErrorCode::LISTENER_NOT_FOUND);
+    }
+}

@@ -1,0 +1,210 @@
+//! Surroundings in which a broker cannot run: one clear line, an exit code, and nothing touched.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{self, Broker, Options};
+
+/// Names and contents under a directory.
+fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(path) else {
+        return found;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            let below = contents(&entry.path());
+            found.extend(
+                below
+                    .into_iter()
+                    .map(|(key, value)| (format!("{name}/{key}"), value)),
+            );
+            found.insert(name, Vec::new());
+        } else {
+            found.insert(name, fs::read(entry.path()).unwrap_or_default());
+        }
+    }
+    found
+}
+
+/// The broker does not start; it says one line, which names what is wrong.
+fn refuses(broker: &mut Broker, words: &[&str]) {
+    let before = contents(&broker.data);
+    let Err(status) = broker.try_run() else {
+        panic!("it started, in spite of {words:?}");
+    };
+    let said = broker.errors();
+    assert!(!status.success(), "exit code {status}");
+    assert!(
+        status.code().is_some_and(|code| code != 101),
+        "{status}, a panic:\n{said}"
+    );
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    assert_eq!(lines.len(), 1, "not one line:\n{said}");
+    let lower = lines[0].to_lowercase();
+    for word in words {
+        assert!(
+            lower.contains(&word.to_lowercase()),
+            "{word:?} is not in {:?}",
+            lines[0]
+        );
+    }
+    assert_eq!(contents(&broker.data), before, "the directory was touched");
+}
+
+/// A broker that is not running; its directory is there where that is possible.
+fn stopped(data: &Path) -> Broker {
+    let _there_or_impossible = fs::create_dir(data);
+    Broker::new(Options::default(), data)
+}
+
+#[test]
+fn a_second_process_on_the_same_directory() {
+    let mut first = Broker::start(Options::default());
+    let mut second = stopped(&first.data.clone());
+    let Err(status) = second.try_run() else {
+        panic!("two processes share a directory")
+    };
+    assert!(!status.success());
+    let said = second.errors();
+    assert_eq!(said.lines().count(), 1, "not one line:\n{said}");
+    assert!(said.contains(&*first.data.to_string_lossy()), "{said}");
+    assert!(first.is_running());
+    // The one that serves is not disturbed, and lets go of the directory when it ends.
+    assert!(first.stop().success());
+    second.run();
+    assert!(second.stop().success());
+}
+
+#[test]
+fn a_directory_that_a_killed_process_left() {
+    let mut first = Broker::start(Options::default());
+    first.kill();
+    first.run();
+    assert!(first.stop().success());
+}
+
+#[test]
+fn a_port_in_use_by_another_program() {
+    let directory = support::directory();
+    let mut broker = stopped(&directory.path().join("data"));
+    let _listener = TcpListener::bind(broker.address).expect("a free port");
+    let port = broker.address.port().to_string();
+    refuses(&mut broker, &[&port]);
+}
+
+#[test]
+fn a_port_in_use_by_another_vltava() {
+    let mut first = Broker::start(Options::default());
+    let directory = support::directory();
+    let mut second = stopped(&directory.path().join("data"));
+    second.address = first.address;
+    refuses(&mut second, &[&first.address.port().to_string()]);
+    assert!(first.stop().success());
+}
+
+#[test]
+fn an_admin_port_in_use() {
+    let directory = support::directory();
+    let mut broker = stopped(&directory.path().join("data"));
+    let _listener = TcpListener::bind(broker.admin).expect("a free port");
+    let port = broker.admin.port().to_string();
+    refuses(&mut broker, &[&port]);
+}
+
+#[test]
+fn a_directory_that_is_missing() {
+    let directory = support::directory();
+    let data = directory.path().join("nowhere");
+    refuses(&mut Broker::new(Options::default(), &data), &["nowhere"]);
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_directory_that_cannot_be() {
+    let directory = support::directory();
+    let file = directory.path().join("file");
+    fs::write(&file, "not a directory").expect("a file");
+    for data in [file.clone(), file.join("data"), "/proc/nowhere/data".into()] {
+        refuses(&mut stopped(&data), &[&data.to_string_lossy()]);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written() {
+    let directory = support::directory();
+    let data = directory.path().join("data");
+    fs::create_dir(&data).expect("a directory");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o555)).expect("its mode");
+    let mut broker = stopped(&data);
+    if is_root() {
+        // The super-user, without what makes it ignore permissions.
+        let without = "-dac_override,-dac_read_search";
+        broker.options.wrapper = ["setpriv", "--bounding-set", without, "--inh-caps", without]
+            .map(str::to_owned)
+            .to_vec();
+    }
+    refuses(&mut broker, &[&data.to_string_lossy()]);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).expect("its mode");
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output().expect("a number");
+    output.stdout.starts_with(b"0\n")
+}
+
+#[test]
+fn a_limit_of_files_that_is_too_small() {
+    let directory = support::directory();
+    let mut broker = stopped(&directory.path().join("data"));
+    broker.options.wrapper = ["prlimit", "--nofile=32:32"].map(str::to_owned).to_vec();
+    refuses(&mut broker, &["files"]);
+}
+
+#[test]
+fn a_limit_of_locked_memory_that_is_too_small() {
+    let directory = support::directory();
+    let mut broker = stopped(&directory.path().join("data"));
+    broker.options.wrapper = ["prlimit", "--memlock=16384:16384"]
+        .map(str::to_owned)
+        .to_vec();
+    refuses(&mut broker, &["memlock"]);
+}
+
+/// A container's profile that refuses io_uring: a filter of system calls, then the broker.
+const WITHOUT_IO_URING: &str = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+# Load the number of the call; of io_uring's three, EPERM; else go on.
+code = [(0x20, 0, 0, 0), (0x35, 0, 2, 425), (0x25, 1, 0, 427), (0x06, 0, 0, 0x00050001),
+        (0x06, 0, 0, 0x7fff0000)]
+filters = b"".join(struct.pack("HBBI", *line) for line in code)
+buffer = ctypes.create_string_buffer(filters)
+program = struct.pack("HxxxxxxP", len(code), ctypes.addressof(buffer))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
+    sys.exit("no filter of system calls")
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn io_uring_that_is_refused() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        assert!(std::env::var("CI").is_err(), "python3 is missing");
+        println!("skipped: io_uring that is refused, since python3 is missing");
+        return;
+    }
+    let directory = support::directory();
+    let mut broker = stopped(&directory.path().join("data"));
+    broker.options.wrapper = ["python3", "-c", WITHOUT_IO_URING]
+        .map(str::to_owned)
+        .to_vec();
+    refuses(&mut broker, &["io_uring"]);
+}

@@ -1,0 +1,133 @@
+//! One life of a node: the real shards, composed as `server` composes them on a machine.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+use vltava::config::values::{BrokerConfig, Given, Origin, load};
+use vltava::net::listener::Acceptor;
+use vltava::runtime::sim::SimRuntime;
+use vltava::runtime::{Queue, Runtime};
+use vltava::shard::{self, Blueprint, Ports, Shard, ShardFailure};
+
+/// Memory of one shard, in bytes.
+const SHARD_MEMORY_BYTES: usize = 32 * 1024 * 1024;
+
+/// A node that was started.
+pub struct Node {
+    stops: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Shards that have not closed yet.
+    open: Rc<Cell<usize>>,
+}
+
+impl Node {
+    /// Asks all shards to stop in order.
+    pub fn stop(&self) {
+        for stop in self.stops.borrow_mut().drain(..) {
+            // A shard that has ended by itself needs no asking.
+            let _ = stop.send(());
+        }
+    }
+
+    /// Whether all shards have closed.
+    pub fn has_stopped(&self) -> bool {
+        self.open.get() == 0
+    }
+}
+
+/// Starts a node on these shards. `ended` is told where one of them ends unasked, and why.
+pub fn start(
+    runtimes: Vec<SimRuntime>,
+    address: SocketAddr,
+    settings: &[(&str, String)],
+    ended: impl Fn(String) + 'static,
+) -> Node {
+    let blueprint = Blueprint {
+        config: Arc::new(config(address, runtimes.len(), settings)),
+        memory_bytes: SHARD_MEMORY_BYTES,
+    };
+    let open = Rc::new(Cell::new(runtimes.len()));
+    let ended = Rc::new(ended);
+    let mut stops = Vec::new();
+    let ports = shard::ports(runtimes.len());
+    for (number, (runtime, ports)) in runtimes.into_iter().zip(ports).enumerate() {
+        let (stop, stopping) = oneshot::channel();
+        stops.push(stop);
+        let (open, ended, blueprint) = (Rc::clone(&open), Rc::clone(&ended), blueprint.clone());
+        let spawner = runtime.clone();
+        spawner.spawn(Queue::Control, async move {
+            let result = run_shard(runtime, number, ports, blueprint, stopping).await;
+            open.set(open.get() - 1);
+            if let Err(why) = result {
+                ended(format!("shard {number}: {why}"));
+            }
+        });
+    }
+    Node {
+        stops: RefCell::new(stops),
+        open,
+    }
+}
+
+fn config(address: SocketAddr, shards: usize, settings: &[(&str, String)]) -> BrokerConfig {
+    let own = [
+        ("listeners", format!("PLAINTEXT://{address}")),
+        ("shards", shards.to_string()),
+    ];
+    let all = own.iter().chain(settings).map(|(name, value)| Given {
+        name: (*name).to_owned(),
+        value: value.clone(),
+        origin: Origin::Set,
+    });
+    let given: Vec<Given> = all.collect();
+    match load(&given) {
+        Ok(loaded) => loaded.config,
+        Err(errors) => panic!("the node's settings: {errors}"),
+    }
+}
+
+async fn run_shard(
+    runtime: SimRuntime,
+    number: usize,
+    ports: Ports<SimRuntime>,
+    blueprint: Blueprint,
+    stopping: oneshot::Receiver<()>,
+) -> Result<(), ShardFailure> {
+    let shard = Shard::build(runtime, ports, blueprint).await?;
+    let acceptors = shard.listen().await?;
+    let serving = serve(&shard, number, acceptors);
+    let result = match select(pin!(serving), stopping).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(_) => Ok(()),
+    };
+    shard.close().await;
+    result
+}
+
+/// Serves for ever; completes only with an error.
+async fn serve(
+    shard: &Rc<Shard<SimRuntime>>,
+    number: usize,
+    acceptors: Vec<Acceptor<SimRuntime>>,
+) -> Result<(), ShardFailure> {
+    let endpoints = acceptors.iter();
+    let endpoints = endpoints
+        .filter_map(|acceptor| acceptor.endpoint("node"))
+        .collect();
+    let accepting = async {
+        shard.serve(acceptors).await;
+        std::future::pending::<()>().await;
+    };
+    if number > 0 {
+        accepting.await;
+        return Ok(());
+    }
+    match select(pin!(shard.lead(endpoints)), pin!(accepting)).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(((), _)) => Ok(()),
+    }
+}

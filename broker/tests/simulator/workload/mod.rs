@@ -1,0 +1,188 @@
+//! What clients do, each in its own process, until the run says that it is enough.
+
+mod admin;
+mod consumer;
+mod group;
+mod producer;
+mod records;
+mod setup;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use vltava::runtime::sim::{HostId, Purpose, Random, SimRuntime, Simulation};
+use vltava::runtime::{Queue, Runtime};
+use vltava_protocol::types::Uuid;
+
+pub use self::consumer::{ReadThrough, read_through};
+pub use self::setup::create_topics;
+use crate::checkers::{Checkers, Partition};
+use crate::client::Client;
+use crate::faults::Swarm;
+
+/// What a client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Idempotent, acks=all.
+    ProducerAll,
+    /// Idempotent, acks=1.
+    ProducerOne,
+    /// Neither idempotent nor repeating: each record once, or never.
+    ProducerPlain,
+    /// Reads partitions from their start.
+    Consumer,
+    /// Joins a group, reads what it is given, commits.
+    Member,
+    /// Creates and deletes topics.
+    Admin,
+}
+
+/// A topic of the run.
+pub struct Topic {
+    /// Its name.
+    pub name: Rc<str>,
+    /// Its id, once it is created.
+    pub id: Cell<Uuid>,
+    /// How many partitions it has.
+    pub partitions: i32,
+}
+
+impl Topic {
+    /// Its partitions, as checkers name them.
+    pub fn all(&self) -> impl Iterator<Item = Partition> + '_ {
+        (0..self.partitions).map(|partition| (Rc::clone(&self.name), partition))
+    }
+}
+
+/// What all clients of a run share. A clone is the same one.
+#[derive(Clone)]
+pub struct Workload {
+    /// The run.
+    pub simulation: Simulation,
+    /// What was drawn for it.
+    pub swarm: Rc<Swarm>,
+    /// Who watches.
+    pub checkers: Checkers,
+    /// Where the node listens.
+    pub broker: SocketAddr,
+    /// What is written to and read from.
+    pub topics: Rc<[Topic]>,
+    /// Whether clients should come to an end: what is under way is finished, nothing new begins.
+    finishing: Rc<Cell<bool>>,
+    /// Clients that have not finished, by name.
+    busy: Rc<RefCell<BTreeMap<String, HostId>>>,
+    producers_made: Rc<Cell<u64>>,
+}
+
+impl Workload {
+    /// A workload without clients.
+    pub fn new(
+        simulation: &Simulation,
+        swarm: &Rc<Swarm>,
+        checkers: &Checkers,
+        broker: SocketAddr,
+    ) -> Self {
+        let topics = swarm.topics.iter().enumerate();
+        let topics = topics.map(|(number, &partitions)| Topic {
+            name: Rc::from(format!("topic-{number}")),
+            id: Cell::new(Uuid::ZERO),
+            partitions,
+        });
+        Self {
+            simulation: simulation.clone(),
+            swarm: Rc::clone(swarm),
+            checkers: checkers.clone(),
+            broker,
+            topics: topics.collect(),
+            finishing: Rc::default(),
+            busy: Rc::default(),
+            producers_made: Rc::default(),
+        }
+    }
+
+    /// A client on a host of its own.
+    pub fn client(&self, name: &str) -> (HostId, Client) {
+        let host = self.simulation.add_host();
+        let runtime: SimRuntime = self.simulation.start(host, 1).remove(0);
+        let seed = self.simulation.executor().seed();
+        let random = Random::new(seed, Purpose::Workload, u64::from(host.0));
+        let mut client = Client::new(runtime, random, name.to_owned(), self.broker);
+        client.timeout = self.swarm.client_timeout;
+        (host, client)
+    }
+
+    /// Starts all clients that the swarm asks for.
+    pub fn start(&self) {
+        for (number, &role) in self.swarm.clients.iter().enumerate() {
+            let name = format!("{role:?}-{number}");
+            let (host, client) = self.client(&name);
+            self.busy.borrow_mut().insert(name.clone(), host);
+            let (workload, runtime) = (self.clone(), client.runtime.clone());
+            runtime.spawn(Queue::Foreground, async move {
+                workload.play(role, client).await;
+                workload.busy.borrow_mut().remove(&name);
+            });
+        }
+    }
+
+    async fn play(&self, role: Role, client: Client) {
+        match role {
+            Role::ProducerAll | Role::ProducerOne | Role::ProducerPlain => {
+                producer::produce(self, role, client).await;
+            }
+            Role::Consumer => consumer::consume(self, client).await,
+            Role::Member => group::take_part(self, client).await,
+            Role::Admin => admin::administrate(self, client).await,
+        }
+    }
+
+    /// The hosts of clients that have not finished.
+    pub fn hosts(&self) -> Vec<HostId> {
+        self.busy.borrow().values().copied().collect()
+    }
+
+    /// Whether clients should come to an end.
+    pub fn is_finishing(&self) -> bool {
+        self.finishing.get()
+    }
+
+    /// Asks clients to come to an end, and waits for it.
+    pub async fn finish(&self) {
+        self.finishing.set(true);
+        let executor = self.simulation.executor();
+        let mut told = 0;
+        while !self.busy.borrow().is_empty() {
+            executor.sleep_until(executor.now_ns() + 10_000_000).await;
+            let waiting = self.busy.borrow().len();
+            if waiting != told {
+                let names: Vec<String> = self.busy.borrow().keys().cloned().collect();
+                executor.note(&format!("waiting for {}", names.join(", ")));
+                told = waiting;
+            }
+        }
+    }
+
+    /// Whether nobody writes any more.
+    pub fn is_quiet(&self) -> bool {
+        let busy = self.busy.borrow();
+        self.is_finishing() && !busy.keys().any(|name| name.starts_with("Producer"))
+    }
+
+    /// The names of clients that have not finished.
+    pub fn waiting_for(&self) -> String {
+        let names: Vec<String> = self.busy.borrow().keys().cloned().collect();
+        names.join(", ")
+    }
+
+    /// A number for one life of a producer.
+    fn next_producer(&self) -> u64 {
+        self.producers_made.set(self.producers_made.get() + 1);
+        self.producers_made.get()
+    }
+}
+
+/// How long a client waits, at most, before it tries again.
+const RETRY: Duration = Duration::from_millis(500);

@@ -1,0 +1,338 @@
+//! Producers: idempotent ones repeat until they are answered, plain ones write once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use vltava::runtime::Runtime;
+use vltava::runtime::sim::MILLION;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
+use vltava_protocol::messages::produce::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceData,
+};
+use vltava_protocol::types::{Str, Uuid};
+
+use super::{RETRY, Role, Topic, Workload, records};
+use crate::checkers::{Partition, Promise, RecordId, Written, violation};
+use crate::client::{CallError, Client};
+use crate::promise;
+
+/// Produce names topics by id from this version on.
+const BY_ID: i16 = 13;
+
+/// One batch on its way.
+struct Batch {
+    index: i32,
+    ids: Vec<RecordId>,
+    bytes: Bytes,
+}
+
+/// One life of a producer: a producer id, and what it has written.
+struct Life {
+    number: u64,
+    producer_id: i64,
+    producer_epoch: i16,
+    /// The next sequence of each partition.
+    sequences: BTreeMap<i32, u64>,
+    /// Sent or to be sent, not acknowledged; in order.
+    unacknowledged: BTreeMap<u64, Batch>,
+    batches_made: u64,
+}
+
+struct Producer<'a> {
+    workload: &'a Workload,
+    client: Client,
+    topic: &'a Topic,
+    role: Role,
+    life: Life,
+    /// Numbers of batches whose answers are owed.
+    in_flight: VecDeque<u64>,
+    /// A batch was refused for now: what is in flight comes to its end, then all is sent again.
+    rewinding: bool,
+}
+
+/// What becomes of a batch that was answered.
+enum Verdict {
+    Acknowledged(i64),
+    Again,
+    /// The broker has lost what this batch follows, and may have.
+    Forgotten,
+}
+
+/// Produces to one topic until the run is to end and all is acknowledged.
+pub async fn produce(workload: &Workload, role: Role, mut client: Client) {
+    let topic = client.random.index(workload.topics.len());
+    let mut producer = Producer {
+        workload,
+        client,
+        topic: &workload.topics[topic],
+        role,
+        life: Life::new(workload, 0),
+        in_flight: VecDeque::new(),
+        rewinding: false,
+    };
+    producer.begin().await;
+    while !(workload.is_finishing() && producer.life.unacknowledged.is_empty()) {
+        if let Err(error) = producer.step().await {
+            producer.lost_connection(&error).await;
+        }
+    }
+}
+
+impl Life {
+    fn new(workload: &Workload, batches_made: u64) -> Self {
+        Self {
+            number: workload.next_producer(),
+            producer_id: -1,
+            producer_epoch: -1,
+            sequences: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
+            batches_made,
+        }
+    }
+}
+
+impl Producer<'_> {
+    fn acks(&self) -> i16 {
+        match self.role {
+            Role::ProducerOne => 1,
+            _ => -1,
+        }
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.role != Role::ProducerPlain
+    }
+
+    fn partition(&self, index: i32) -> Partition {
+        (Rc::clone(&self.topic.name), index)
+    }
+
+    /// Begins a life: gets a producer id, however long it takes.
+    async fn begin(&mut self) {
+        self.life = Life::new(self.workload, self.life.batches_made);
+        self.in_flight.clear();
+        self.rewinding = false;
+        if !self.is_idempotent() {
+            return;
+        }
+        self.client.disconnect();
+        loop {
+            let answer = self.client.call(0, |_| InitProducerIdRequest {
+                transactional_id: None,
+                transaction_timeout_ms: 60_000,
+                ..InitProducerIdRequest::default()
+            });
+            match answer.await {
+                Ok(body) if body.error_code.is_none() => {
+                    self.life.producer_id = body.producer_id;
+                    self.life.producer_epoch = body.producer_epoch;
+                    return;
+                }
+                Ok(body) => promise!(
+                    body.error_code.is_retriable(),
+                    "{}: InitProducerId: {}",
+                    self.client.name,
+                    body.error_code.name()
+                ),
+                Err(_) => {}
+            }
+            self.client.pause(RETRY).await;
+        }
+    }
+
+    /// The connection is gone: what was in flight is sent again, or its fate stays unknown.
+    async fn lost_connection(&mut self, _error: &CallError) {
+        self.in_flight.clear();
+        self.rewinding = false;
+        if !self.is_idempotent() {
+            self.life.unacknowledged.clear();
+        }
+        self.client.pause(RETRY).await;
+    }
+
+    async fn step(&mut self) -> Result<(), CallError> {
+        let room = self.in_flight.len() < self.workload.swarm.in_flight_max;
+        if room
+            && !self.rewinding
+            && let Some(number) = self.next_batch()
+        {
+            return self.send(number).await;
+        }
+        if self.in_flight.is_empty() {
+            if std::mem::take(&mut self.rewinding) {
+                self.client.pause(RETRY).await;
+                return Ok(());
+            }
+            let think = self.workload.swarm.think_max;
+            self.client.pause(think).await;
+            return Ok(());
+        }
+        self.receive().await
+    }
+
+    /// The next batch to send: one that is to be sent again, or a new one.
+    fn next_batch(&mut self) -> Option<u64> {
+        let waiting = self.life.unacknowledged.keys();
+        let mut again = waiting.filter(|number| !self.in_flight.contains(number));
+        if let Some(&number) = again.next() {
+            return Some(number);
+        }
+        if self.workload.is_finishing() || self.client.random.chance(MILLION / 4) {
+            return None;
+        }
+        let random = &mut self.client.random;
+        let index = i32::try_from(random.index(self.topic.partitions.unsigned_abs() as usize));
+        let index = index.unwrap_or(0);
+        let count = random.mostly_small(1..=self.workload.swarm.batch_records_max);
+        Some(self.make_batch(index, count))
+    }
+
+    fn make_batch(&mut self, index: i32, count: u64) -> u64 {
+        let partition = self.partition(index);
+        let idempotent = self.is_idempotent();
+        let life = &mut self.life;
+        let sequence = *life.sequences.entry(index).or_insert(0);
+        life.sequences.insert(index, sequence + count);
+        let mut acks = self.workload.checkers.acks.borrow_mut();
+        let ids: Vec<RecordId> = (sequence..sequence + count)
+            .map(|sequence| {
+                let written = Written {
+                    producer: life.number,
+                    sequence: idempotent.then_some(sequence),
+                    promise: match self.role {
+                        Role::ProducerOne => Promise::Written,
+                        _ => Promise::Flushed,
+                    },
+                };
+                acks.send(&partition, written)
+            })
+            .collect();
+        let base_sequence = match idempotent {
+            true => i32::try_from(sequence).unwrap_or(i32::MAX),
+            false => -1,
+        };
+        let bytes = records::build(
+            &mut self.client.random,
+            (life.producer_id, life.producer_epoch, base_sequence),
+            &ids,
+            &self.workload.swarm,
+            self.client.runtime.wall_clock_ms(),
+        );
+        let number = life.batches_made;
+        life.batches_made += 1;
+        let batch = Batch { index, ids, bytes };
+        life.unacknowledged.insert(number, batch);
+        number
+    }
+
+    async fn send(&mut self, number: u64) -> Result<(), CallError> {
+        let batch = &self.life.unacknowledged[&number];
+        let (name, id) = (Str::from(&*self.topic.name), self.topic.id.get());
+        let data = PartitionProduceData {
+            index: batch.index,
+            records: Some(batch.bytes.clone().into()),
+        };
+        let acks = self.acks();
+        self.in_flight.push_back(number);
+        let make = |version| ProduceRequest {
+            transactional_id: None,
+            acks,
+            timeout_ms: 30_000,
+            topic_data: vec![TopicProduceData {
+                name: if version < BY_ID { name } else { Str::EMPTY },
+                topic_id: if version < BY_ID { Uuid::ZERO } else { id },
+                partition_data: vec![data],
+            }],
+        };
+        let (least, _) = self.workload.swarm.least_versions();
+        self.client.send(least, make).await
+    }
+
+    async fn receive(&mut self) -> Result<(), CallError> {
+        let answer = self.client.receive::<ProduceRequest>().await?;
+        let Some(number) = self.in_flight.pop_front() else {
+            return Ok(());
+        };
+        let index = self.life.unacknowledged[&number].index;
+        let answer = self.single(&answer, index);
+        match self.judge(number, &answer) {
+            Verdict::Acknowledged(base_offset) => self.acknowledge(number, base_offset),
+            Verdict::Again if self.is_idempotent() => self.rewinding = true,
+            Verdict::Again => {
+                self.life.unacknowledged.remove(&number);
+            }
+            Verdict::Forgotten => {
+                self.workload
+                    .simulation
+                    .executor()
+                    .note("a producer begins anew");
+                self.begin().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The one partition that was asked for.
+    fn single(&self, body: &ProduceResponse, index: i32) -> PartitionProduceResponse {
+        let name = &self.client.name;
+        let [topic] = &body.responses[..] else {
+            violation(format!("{name}: {} topics for one", body.responses.len()))
+        };
+        let [partition] = &topic.partition_responses[..] else {
+            violation(format!(
+                "{name}: {} partitions",
+                topic.partition_responses.len()
+            ))
+        };
+        promise!(
+            partition.index == index,
+            "{name}: another partition answers"
+        );
+        partition.clone()
+    }
+
+    fn judge(&self, number: u64, answer: &PartitionProduceResponse) -> Verdict {
+        let (name, error) = (&self.client.name, answer.error_code);
+        if error.is_none() {
+            return Verdict::Acknowledged(answer.base_offset);
+        }
+        let partition = self.partition(answer.index);
+        let forgets = [
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            ErrorCode::UNKNOWN_PRODUCER_ID,
+        ];
+        if !forgets.contains(&error) || !self.is_idempotent() {
+            promise!(
+                error.is_retriable(),
+                "{name}: batch {number} for {partition:?}: {}",
+                error.name()
+            );
+            return Verdict::Again;
+        }
+        let mut earlier = self.life.unacknowledged.range(..number);
+        if earlier.any(|(_, batch)| batch.index == answer.index) {
+            return Verdict::Again;
+        }
+        let acks = self.workload.checkers.acks.borrow();
+        promise!(
+            acks.may_have_lost(&partition, self.life.number),
+            "{name}: batch {number} for {partition:?} follows what is acknowledged: {}",
+            error.name()
+        );
+        Verdict::Forgotten
+    }
+
+    fn acknowledge(&mut self, number: u64, base_offset: i64) {
+        let Some(batch) = self.life.unacknowledged.remove(&number) else {
+            return;
+        };
+        let partition = self.partition(batch.index);
+        let mut acks = self.workload.checkers.acks.borrow_mut();
+        for (offset, id) in (base_offset..).zip(batch.ids) {
+            acks.acknowledge(&partition, id, offset);
+        }
+    }
+}

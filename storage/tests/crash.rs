@@ -1,0 +1,265 @@
+//! Crashes, failures and full disks at every single disk operation of a run. What was acknowledged is there afterwards, once, in order;
+//! what was cut does not come back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may panic, and its numbers are small"
+)]
+
+mod support;
+
+use support::workload::{Model, Went, check_reopened, open_or_create, work};
+use support::{Chance, environment, read_all, ready, run};
+use vltava_storage::io::IoErrorKind;
+use vltava_storage::io::fault_disk::{Fault, FaultDisk};
+use vltava_storage::{Opened, StorageError};
+
+const STEPS: usize = 60;
+
+/// A run from an empty disk with this fault; the model, the disk, and whether it went through.
+async fn first_life(seed: u64, fault: Option<Fault>, notes_last: bool) -> (FaultDisk, Model, Went) {
+    let disk = FaultDisk::new(seed * 1000 + fault.map_or(0, |fault| number(&fault)));
+    disk.inject(fault.unwrap_or(Fault::Crash { at: u64::MAX }));
+    let mut model = Model::default();
+    let chance = Chance::new(seed);
+    let environment = environment(&disk).await.unwrap();
+    let log = match open_or_create(&environment).await {
+        Ok(opened) => ready(opened),
+        Err(StorageError::Full(_)) => {
+            // Tried again, it works.
+            ready(open_or_create(&environment).await.unwrap())
+        }
+        Err(_) => return (disk, model, Went::Ended),
+    };
+    let went = work(&environment, &log, &mut model, &chance, STEPS).await;
+    if notes_last {
+        environment.write_notes().await.unwrap();
+    }
+    (disk, model, went)
+}
+
+fn number(fault: &Fault) -> u64 {
+    match *fault {
+        Fault::Crash { at }
+        | Fault::Fail { at, .. }
+        | Fault::FailRead { at }
+        | Fault::LoseWrite { at }
+        | Fault::MisdirectWrite { at, .. } => at,
+    }
+}
+
+/// After a crash: restart, check; append, crash somewhere, restart, check again.
+async fn later_lives(seed: u64, disk: FaultDisk, mut model: Model) {
+    let chance = Chance::new(seed ^ 0xABCD);
+    let mut disk = disk;
+    for life in 0..3 {
+        disk = disk.restart();
+        vltava_storage::remove_leftovers(&disk).await.unwrap();
+        let environment = environment(&disk).await.unwrap();
+        let log = ready(open_or_create(&environment).await.unwrap());
+        check_reopened(&log, &mut model).await;
+        let at = disk.operations() + chance.below(40);
+        disk.inject(Fault::Crash { at });
+        let went = work(&environment, &log, &mut model, &chance, STEPS / 2).await;
+        if went == Went::Through && life == 1 {
+            disk.heal();
+            log.close().await.unwrap();
+            model.acked_end = model.end();
+        }
+    }
+}
+
+fn operations_of(seed: u64) -> u64 {
+    run(async {
+        let (disk, model, went) = first_life(seed, None, false).await;
+        assert_eq!(went, Went::Through);
+        assert!(model.acked_end > 50, "the run writes enough");
+        disk.operations()
+    })
+}
+
+#[test]
+fn a_crash_at_any_operation_loses_nothing_acknowledged() {
+    for seed in 1..=4 {
+        let operations = operations_of(seed);
+        assert!(operations > 80, "{operations} operations");
+        for at in 0..operations {
+            run(async {
+                let fault = Fault::Crash { at };
+                let (disk, model, _) = first_life(seed, Some(fault), false).await;
+                later_lives(seed * 7919 + at, disk, model).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_operation_nothing_is_acknowledged() {
+    let kind = IoErrorKind::Failed;
+    for seed in 5..=7 {
+        let mut ended = 0;
+        for at in 0..operations_of(seed) {
+            run(async {
+                let fault = Fault::Fail { at, kind };
+                let (disk, model, went) = first_life(seed, Some(fault), false).await;
+                ended += u64::from(went == Went::Ended);
+                later_lives(seed * 7919 + at, disk, model).await;
+            });
+        }
+        assert!(ended > 50, "{ended} runs ended");
+    }
+}
+
+#[test]
+fn a_failed_read_loses_nothing() {
+    for seed in 8..=9 {
+        let reads = run(async { first_life(seed, None, false).await.0.reads() });
+        for at in 3..reads {
+            run(async {
+                let disk = FaultDisk::new(seed);
+                let mut model = Model::default();
+                let environment = environment(&disk).await.unwrap();
+                let log = ready(open_or_create(&environment).await.unwrap());
+                disk.inject(Fault::FailRead { at });
+                work(&environment, &log, &mut model, &Chance::new(seed), STEPS).await;
+                later_lives(seed * 7919 + at, disk, model).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers_by_itself() {
+    let kind = IoErrorKind::Full;
+    for seed in 10..=12 {
+        let mut refused = 0;
+        let operations = operations_of(seed);
+        for at in 0..operations {
+            run(async {
+                let fault = Fault::Fail { at, kind };
+                let (disk, mut model, went) = first_life(seed, Some(fault), false).await;
+                if went == Went::Ended {
+                    // A sync that says "no space": what is durable is not known.
+                    refused += 1;
+                }
+                disk.heal();
+                let kept = model.clone();
+                later_lives(seed * 7919 + at, disk, model.clone()).await;
+                model = kept;
+                assert!(model.end() >= model.acked_end);
+            });
+        }
+        assert!(
+            refused < operations / 3,
+            "{refused} of {operations} runs ended"
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_takes_appends_again_when_there_is_space() {
+    for seed in 13..=16 {
+        run(async {
+            let disk = FaultDisk::new(seed);
+            let mut model = Model::default();
+            let chance = Chance::new(seed);
+            let environment = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&environment).await.unwrap());
+            disk.set_capacity(60_000);
+            let went = work(&environment, &log, &mut model, &chance, 300).await;
+            assert_eq!(went, Went::Through);
+            let at_full = model.acked_end;
+            disk.set_capacity(1 << 30);
+            let went = work(&environment, &log, &mut model, &chance, 100).await;
+            assert_eq!(went, Went::Through);
+            assert!(model.acked_end > at_full + 20);
+            later_lives(seed, disk, model).await;
+        });
+    }
+}
+
+/// After writes that were lost, or landed elsewhere, without an error.
+async fn check_damaged(disk: FaultDisk, model: &Model, seen: &mut [u32; 3]) {
+    let disk = disk.restart();
+    let environment = environment(&disk).await.unwrap();
+    match open_or_create(&environment).await.unwrap() {
+        Opened::Corrupt(_) => seen[0] += 1,
+        Opened::Ready(log) => {
+            let end = log.flushed_end();
+            assert!(
+                end >= model.acked_end,
+                "silently cut: {end}, {}",
+                model.acked_end
+            );
+            match read_all(&log, 5000).await {
+                Err(_) => seen[1] += 1,
+                Ok(found) => {
+                    let start = log.log_start();
+                    assert!(start >= model.start && start <= model.start_max);
+                    assert_eq!(found, model.records[start as usize..end as usize]);
+                    seen[2] += 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lost_and_misdirected_writes_are_never_cut_silently() {
+    let mut seen = [0; 3];
+    for seed in 17..=18 {
+        let sound = run(first_life_unread(seed, Fault::Crash { at: u64::MAX }));
+        for at in 0..sound.0.operations() {
+            let elsewhere = [-3, -1, 1, 2].map(|blocks| Fault::MisdirectWrite { at, blocks });
+            for fault in elsewhere.into_iter().chain([Fault::LoseWrite { at }]) {
+                run(async {
+                    let (disk, model, went) = first_life_unread(seed, fault).await;
+                    if went == Went::Through {
+                        check_damaged(disk, &model, &mut seen).await;
+                    }
+                });
+            }
+        }
+    }
+    assert!(
+        seen.iter().all(|count| *count > 20),
+        "corrupt, unreadable, sound: {seen:?}"
+    );
+}
+
+/// A run that does not look at what it reads: the fault is on disk, and found only later.
+async fn first_life_unread(seed: u64, fault: Fault) -> (FaultDisk, Model, Went) {
+    let disk = FaultDisk::new(seed);
+    disk.inject(fault);
+    let mut model = Model::default();
+    let chance = Chance::new(seed);
+    let environment = environment(&disk).await.unwrap();
+    let log = match open_or_create(&environment).await {
+        Ok(Opened::Ready(log)) => log,
+        _ => return (disk, model, Went::Ended),
+    };
+    for _ in 0..STEPS {
+        let batch = model.next_batch(&chance);
+        let class = vltava_storage::AppendClass::Client;
+        if log.append(vec![batch], 0, class, model.now_ms).is_err() {
+            return (disk, model, Went::Ended);
+        }
+        if chance.one_in(3) {
+            match log.write_pending().await {
+                Ok(end) => model.acked_end = end,
+                Err(_) => return (disk, model, Went::Ended),
+            }
+        }
+        if chance.one_in(15) && log.checkpoint().await.is_err() {
+            return (disk, model, Went::Ended);
+        }
+        if chance.one_in(20) {
+            log.release_idle();
+        }
+    }
+    environment.write_notes().await.unwrap();
+    (disk, model, Went::Through)
+}
