@@ -333,14 +333,17 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// Removes all snapshots but the newest two and the one that the checkpoint names. Only once that checkpoint is durable.
+    /// Removes all snapshots but the newest two, the one that the checkpoint names, and the one at the active segment's start (a
+    /// truncation walks from there). Only once that checkpoint is durable.
     async fn prune_snapshots(&self) -> StorageResult<()> {
         let surplus: Vec<i64> = {
             let mut state = self.state.borrow_mut();
-            let named = state.snapshot;
+            let kept = [state.snapshot, Some(state.active.base_offset)];
             let older = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
             let surplus = state.snapshots[..older].iter().copied();
-            let surplus: Vec<i64> = surplus.filter(|offset| Some(*offset) != named).collect();
+            let surplus: Vec<i64> = surplus
+                .filter(|offset| !kept.contains(&Some(*offset)))
+                .collect();
             state.snapshots.retain(|offset| !surplus.contains(offset));
             surplus
         };

@@ -114,7 +114,31 @@ impl<D: Disk> LogInner<D> {
         self.write_checkpoint(&capture, snapshot).await?;
         self.cut_files(segment, position, &cursors).await?;
         let checkpoint = LogCheckpoint::read(&self.environment.disk, &self.directory).await?;
-        self.reload(checkpoint, &options).await
+        self.reload(checkpoint, &options).await?;
+        if is_below {
+            self.restore_producers(&options).await?;
+        }
+        Ok(())
+    }
+
+    /// After a cut below the checkpoint: producers as the newest snapshot at or below the cut knows them, and a checkpoint that says so.
+    async fn restore_producers(&self, options: &crate::options::LogOptions) -> StorageResult<()> {
+        let (end, snapshots, cursors) = {
+            let state = self.state.borrow();
+            let cursors = state.segments.values().map(|s| s.flushed.get());
+            let cursors: Vec<SegmentCursor> = cursors.collect();
+            (state.flushed_end(), state.snapshots.clone(), cursors)
+        };
+        let recovery = self.recovery(options);
+        let (_, states) = recovery.producers_at(end, &snapshots, &cursors).await?;
+        let capture = {
+            let mut state = self.state.borrow_mut();
+            let (before, after) = (state.producers.len(), states.len());
+            self.environment.count_producers(before, after);
+            state.producers = states;
+            state.capture()
+        };
+        self.save(capture).await
     }
 
     /// Removes the segments behind `segment`, newest first, and makes that one end at `position`. Durable once this returns.

@@ -213,11 +213,12 @@ impl<D: Disk> Recovery<'_, D> {
         snapshots: &[i64],
         segments: &[SegmentCursor],
     ) -> StorageResult<(Option<i64>, ProducerStates)> {
-        let below = snapshots
-            .iter()
-            .copied()
-            .filter(|snapshot| *snapshot <= offset);
-        let (at, states) = self.newest_snapshot(below.collect()).await?;
+        // Batches between an older snapshot and the first segment are gone: what that snapshot says of a producer may be out of date,
+        // and a producer that is not known may go on where it is.
+        let first = segments.first().map_or(offset, |s| s.base_offset);
+        let usable = snapshots.iter().copied();
+        let usable = usable.filter(|snapshot| (first..=offset).contains(snapshot));
+        let (at, states) = self.newest_snapshot(usable.collect()).await?;
         let from = at.unwrap_or(i64::MIN);
         let states = self
             .replay_producers(states, from, offset, segments)
@@ -368,6 +369,13 @@ impl<D: Disk> Recovery<'_, D> {
             };
             if header.base_offset != cursor.next_offset {
                 return failing("a batch whose offset does not continue the log");
+            }
+            if walked
+                .epochs
+                .latest()
+                .is_some_and(|latest| header.leader_epoch < latest)
+            {
+                return failing("a batch whose epoch goes back");
             }
             if header.bytes > scan.len() - position {
                 return failing("a batch that ends behind the file");
