@@ -83,6 +83,8 @@ pub struct Swarm {
     pub batch_records_max: u64,
     /// Bytes of a record, at most.
     pub record_bytes_max: u64,
+    /// Whether batches may be compressed with zstd, which old versions do not know.
+    pub zstd: bool,
     /// How long clients pause between two requests, at most.
     pub think_max: Duration,
     /// How long they wait for an answer.
@@ -110,10 +112,11 @@ impl fmt::Display for Swarm {
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
             f,
-            "  in flight {}, records {}, bytes {}, think {:?}, timeout {:?}, session {} ms",
+            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?}, session {} ms",
             self.in_flight_max,
             self.batch_records_max,
             self.record_bytes_max,
+            self.zstd,
             self.think_max,
             self.client_timeout,
             self.session_timeout_ms
@@ -221,6 +224,11 @@ fn draw_topic_configs(random: &mut Random) -> Vec<(&'static str, String)> {
 }
 
 impl Swarm {
+    /// The least versions of Produce and Fetch that know all codecs of the run.
+    pub fn least_versions(&self) -> (i16, i16) {
+        if self.zstd { (7, 10) } else { (3, 4) }
+    }
+
     /// What the seed says.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, Purpose::Faults, 0);
@@ -247,6 +255,7 @@ impl Swarm {
             in_flight_max: usize::try_from(random.between(1..=5)).unwrap_or(1),
             batch_records_max: random.mostly_small(1..=50),
             record_bytes_max: random.mostly_small(0..=20_000),
+            zstd: random.chance(MILLION / 2),
             think_max: millis(random, 1..=500),
             client_timeout: millis(random, 12_000..=40_000),
             session_timeout_ms: i32::try_from(random.between(6_000..=10_000)).unwrap_or(6_000),

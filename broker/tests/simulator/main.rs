@@ -200,7 +200,7 @@ impl Tally {
             say(&format!(
                 "  {failure:?}\n  commit {}\n{}",
                 commit(),
-                Swarm::new(seed)
+                outcome.swarm
             ));
             say(&format!(
                 "  repeat: cargo test -p vltava --features simulator --test simulator -- \

@@ -49,6 +49,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Starts of the node.
     pub starts: u64,
+    /// What was drawn for it.
+    pub swarm: String,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
 }
@@ -120,6 +122,7 @@ fn outcome(
             .try_borrow()
             .map_or(0, |acks| acks.acknowledged()),
         starts: cluster.starts(),
+        swarm: cluster.swarm.to_string(),
         failure,
     }
 }

@@ -61,6 +61,7 @@ pub async fn fetch(
             ..FetchPartition::default()
         });
     let partitions: Vec<FetchPartition> = partitions.collect();
+    let (_, least) = workload.swarm.least_versions();
     let make = |version| FetchRequest {
         max_wait_ms,
         min_bytes,
@@ -78,7 +79,7 @@ pub async fn fetch(
         }],
         ..FetchRequest::default()
     };
-    let answer = client.call(4, make).await?;
+    let answer = client.call(least, make).await?;
     let error = answer.error_code;
     promise!(
         error.is_none() || error.is_retriable(),

@@ -218,7 +218,7 @@ impl Producer<'_> {
             &mut self.client.random,
             (life.producer_id, life.producer_epoch, base_sequence),
             &ids,
-            self.workload.swarm.record_bytes_max,
+            &self.workload.swarm,
             self.client.runtime.wall_clock_ms(),
         );
         let number = life.batches_made;
@@ -247,7 +247,8 @@ impl Producer<'_> {
                 partition_data: vec![data],
             }],
         };
-        self.client.send(3, make).await
+        let (least, _) = self.workload.swarm.least_versions();
+        self.client.send(least, make).await
     }
 
     async fn receive(&mut self) -> Result<(), CallError> {
