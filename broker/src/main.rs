@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use vltava::cli::serve::{Config, Serve};
+use vltava::cli::{ClientCommand, run};
 
 /// A message broker that speaks Kafka's protocol.
 #[derive(Debug, Parser)]
@@ -20,15 +21,26 @@ enum Command {
     Serve(Serve),
     /// List every setting with its default, unit and documentation.
     Config(Config),
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let result = match Arguments::parse().command {
+    let result: Result<(), String> = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(started),
         Command::Config(config) => {
             config.run();
             Ok(())
+        }
+        Command::Client(command) => {
+            return match run(command, Arguments::command) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("vltava: {error}");
+                    error.exit_code()
+                }
+            };
         }
     };
     match result {

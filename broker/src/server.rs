@@ -59,6 +59,8 @@ struct Chosen {
 pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
     let facts = runtime::probe();
     let chosen = choose(&config, &facts);
+    // What the machine refuses is met before anything on disk is touched.
+    runtime::check_limits(chosen.shards)?;
     check_listeners(&config)?;
     let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
     screen::show(

@@ -16,7 +16,7 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::cluster::nodes::Registration;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::GroupMachine;
+use crate::groups::machine::GroupMachine;
 use crate::handlers::context::Services;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::metadata::shard_table::ShardTable;
@@ -38,6 +38,8 @@ use crate::runtime::{Network, Queue, Runtime};
 
 /// Messages that may wait between two shards, in each room.
 const MESH_CAPACITY: usize = 1024;
+/// Requests that a connection may have under way.
+const IN_FLIGHT_MAX: usize = 64;
 /// The log of group 0.
 const METADATA_LOG: &str = "__cluster_metadata-0";
 
@@ -103,7 +105,7 @@ pub struct Shard<R: Runtime> {
     pub services: Rc<Services<R>>,
     logs: Rc<LogEnvironment<R::Disk>>,
     controllers: Rc<Hosts<Controller, R>>,
-    blueprint: Blueprint,
+    connections: Rc<Connections<R>>,
 }
 
 impl<R: Runtime> Shard<R> {
@@ -151,11 +153,17 @@ impl<R: Runtime> Shard<R> {
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
         });
+        let connections = Connections::new(Common {
+            services: Rc::clone(&services),
+            budget: Budget::new(blueprint.memory_bytes / 4),
+            log_limit: Rc::default(),
+            options: connection_options(&blueprint.config),
+        });
         Ok(Rc::new(Self {
             services,
             logs,
             controllers,
-            blueprint,
+            connections,
         }))
     }
 
@@ -284,24 +292,13 @@ impl<R: Runtime> Shard<R> {
     /// Accepts connections, and looks after the logs, once this shard's partitions are open.
     pub async fn serve(self: &Rc<Self>, acceptors: Vec<Acceptor<R>>) {
         self.services.node.ready.wait().await;
-        let config = &self.services.config;
-        let request_bytes_max = usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX);
-        let options = ConnectionOptions {
-            request_bytes_max,
-            in_flight_max: 64,
-        };
         let runtime = &self.services.runtime;
-        let connections = Connections::new(Common {
-            services: Rc::clone(&self.services),
-            budget: Budget::new(self.blueprint.memory_bytes / 4),
-            log_limit: Rc::default(),
-            options,
-        });
+        let connections = &self.connections;
         for acceptor in acceptors {
-            let connections = Rc::clone(&connections);
+            let connections = Rc::clone(connections);
             runtime.spawn(Queue::Foreground, connections.accept(acceptor));
         }
-        runtime.spawn(Queue::Control, connections.close_idle());
+        runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
         runtime.spawn(
             Queue::Background,
             upkeep::run(Rc::clone(&self.services.node)),
@@ -309,8 +306,9 @@ impl<R: Runtime> Shard<R> {
         self.services.node.serving.set();
     }
 
-    /// Closes everything in order: connections are the caller's to have ended.
+    /// Closes everything in order: connections, coordinators, logs.
     pub async fn close(&self) {
+        self.connections.stop().await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {
@@ -326,6 +324,13 @@ fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
         Queue::Foreground,
         jobs.serve(runtime.clone(), Rc::clone(room)),
     );
+}
+
+fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
+    ConnectionOptions {
+        request_bytes_max: usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX),
+        in_flight_max: IN_FLIGHT_MAX,
+    }
 }
 
 /// What the logs of a shard share: the notes of all shards, since a log may have been another's before.

@@ -13,6 +13,8 @@ use crate::types::{Str, Uuid};
 
 /// Byte fields and record data up to this length are copied; longer ones go in by reference.
 const COPY_BYTES_MAX: usize = 256;
+/// Room for a frame at first: most answers fit.
+const FRAME_BYTES_RESERVED: usize = 256;
 /// Bytes of a frame's length prefix.
 const FRAME_PREFIX_BYTES: usize = 4;
 
@@ -190,6 +192,7 @@ impl Writer {
     /// Begins a frame: room for the length, which [`Self::finish_frame`] fills in.
     pub fn frame() -> Self {
         let mut writer = Self {
+            copied: BytesMut::with_capacity(FRAME_BYTES_RESERVED),
             is_frame: true,
             ..Self::default()
         };

@@ -9,18 +9,56 @@ mod common;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use vltava_protocol::api::APIS;
+use vltava_protocol::encode::Writer;
+use vltava_protocol::frame::ResponseHeader;
 
 use common::{Case, cases, schemas};
 
 const RANDOM_CASES: u64 = 12;
 
+/// Whether Java is here. Where it is not, says so; in CI that is an error.
+fn has_java() -> bool {
+    let Some(missing) = ["java", "mvn"].into_iter().find(|tool| !is_installed(tool)) else {
+        return true;
+    };
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(!in_ci, "{missing} is missing, and CI skips nothing");
+    // Not by a macro: the harness would swallow it.
+    let _ = writeln!(std::io::stderr(), "skipped: java ({missing} is missing)");
+    false
+}
+
+/// Names, versions and headers of all APIs.
+#[test]
+fn same_table_as_java() {
+    if !has_java() {
+        return;
+    }
+    let lines = APIS.iter().map(|api| format!("ApiKeys\t{}\t", api.key.0));
+    let answers = ask_java(&lines.collect::<Vec<_>>());
+    assert_eq!(answers.len(), APIS.len());
+    for (api, answer) in APIS.iter().zip(answers) {
+        let (min, max) = (api.min_version, api.max_version);
+        let mut ours = format!("{} {min} {max} {}", api.name, api.unstable_max_version);
+        for version in min..=api.unstable_max_version {
+            let request = if api.is_flexible(version) { 2 } else { 1 };
+            let mut writer = Writer::new();
+            let header = ResponseHeader { correlation_id: 0 };
+            header.encode(&mut writer, api.key, version).unwrap();
+            // Version 1 is longer by an empty set of tagged fields.
+            let response = writer.len() - 4;
+            ours.push_str(&format!(" {request}/{response}"));
+        }
+        assert_eq!(ours, answer);
+    }
+}
+
 #[test]
 fn same_bytes_as_java() {
-    if let Some(missing) = ["java", "mvn"].into_iter().find(|tool| !is_installed(tool)) {
-        let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!in_ci, "{missing} is missing, and CI skips nothing");
-        // Not by a macro: the harness would swallow it.
-        let _ = writeln!(std::io::stderr(), "skipped: java ({missing} is missing)");
+    if !has_java() {
         return;
     }
     let schemas = schemas();
@@ -75,6 +113,15 @@ fn class(name: &str, module: &str) -> Option<String> {
 }
 
 fn encode_in_java(cases: &[Case<'_>]) -> Vec<String> {
+    let lines = cases.iter().map(|case| {
+        let class = class(case.schema.name(), &case.schema.module).unwrap();
+        format!("{class}\t{}\t{}", case.version, case.json())
+    });
+    ask_java(&lines.collect::<Vec<_>>())
+}
+
+/// One line of answer for each line.
+fn ask_java(lines: &[String]) -> Vec<String> {
     let source = scripts().join("JavaCodec.java");
     let mut child = Command::new("java")
         .arg("-Xshare:auto")
@@ -85,14 +132,10 @@ fn encode_in_java(cases: &[Case<'_>]) -> Vec<String> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut corpus = Vec::new();
-    for case in cases {
-        let class = class(case.schema.name(), &case.schema.module).unwrap();
-        let _ = writeln!(corpus, "{class}\t{}\t{}", case.version, case.json());
-    }
+    let corpus = lines.join("\n") + "\n";
     let mut stdin = child.stdin.take().unwrap();
     // Java answers while it reads: both pipes would fill.
-    let feeder = std::thread::spawn(move || stdin.write_all(&corpus));
+    let feeder = std::thread::spawn(move || stdin.write_all(corpus.as_bytes()));
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "java: {}", output.status);
     feeder.join().unwrap().unwrap();
@@ -102,6 +145,9 @@ fn encode_in_java(cases: &[Case<'_>]) -> Vec<String> {
 
 /// The folder with the jars, fetched where the pom has changed since.
 fn jars() -> PathBuf {
+    // Two tests, one folder.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _fetching = FETCHING.lock().unwrap();
     let pom = scripts().join("pom.xml");
     let text = std::fs::read_to_string(&pom).unwrap();
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("java-codec");

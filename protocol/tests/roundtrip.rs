@@ -77,3 +77,26 @@ fn versions_that_do_not_exist_are_refused() {
         }
     }
 }
+
+/// What a newer sender adds as tagged fields is passed over.
+#[test]
+fn unknown_tagged_fields_are_skipped() {
+    for schema in schemas() {
+        let entry = registry::find(schema.name());
+        for mut case in cases(&schema, 0) {
+            let is_flexible = schema.message().is_flexible(case.version);
+            if case.kind != Kind::Default || !is_flexible {
+                continue;
+            }
+            // The last byte says that the message has no tagged fields: two now, 200 and 201.
+            assert_eq!(case.bytes.pop(), Some(0), "{}", case.what());
+            case.bytes
+                .extend([2, 0xc8, 0x01, 3, 1, 2, 3, 0xc9, 0x01, 0]);
+            assert!(
+                (entry.is_default)(&case.bytes, case.version),
+                "{}",
+                case.what()
+            );
+        }
+    }
+}

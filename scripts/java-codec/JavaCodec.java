@@ -12,13 +12,15 @@ import java.nio.charset.StandardCharsets;
 import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.Map;
+import org.apache.kafka.common.protocol.ApiKeys;
 import org.apache.kafka.common.protocol.Message;
 import org.apache.kafka.common.protocol.MessageUtil;
 
 /**
  * Java's bytes for messages given as JSON. Each line of standard input is CLASS, VERSION and JSON, separated by tabs;
  * each line of standard output is the message in hexadecimal, or "error " and why there is none. An empty line is
- * an empty message. Run by protocol/tests/java.rs.
+ * an empty message. With the CLASS "ApiKeys", VERSION is the key of an API; the answer is its name, its oldest and its
+ * latest stable and unstable version, and the versions of both headers in each version. Run by protocol/tests/java.rs.
  */
 public final class JavaCodec {
     private static final Map<String, Method> READERS = new HashMap<>();
@@ -38,6 +40,9 @@ public final class JavaCodec {
 
     private static String encode(ObjectMapper mapper, String name, short version, String json) {
         try {
+            if (name.equals("ApiKeys")) {
+                return describe(ApiKeys.forId(version));
+            }
             Method reader = READERS.get(name);
             if (reader == null) {
                 Class<?> converter = Class.forName(name + "JsonConverter");
@@ -52,5 +57,17 @@ public final class JavaCodec {
         } catch (Exception e) {
             return "error " + String.valueOf(e).replace('\n', ' ');
         }
+    }
+
+    private static String describe(ApiKeys api) {
+        StringBuilder out = new StringBuilder(api.name)
+            .append(' ').append(api.oldestVersion())
+            .append(' ').append(api.latestVersion(false))
+            .append(' ').append(api.latestVersion(true));
+        for (short v = api.oldestVersion(); v <= api.latestVersion(true); v++) {
+            out.append(' ').append(api.requestHeaderVersion(v));
+            out.append('/').append(api.responseHeaderVersion(v));
+        }
+        return out.toString();
     }
 }

@@ -6,10 +6,8 @@ use std::rc::Rc;
 use crate::append_queue::RollPoint;
 use crate::error::{StorageError, StorageResult};
 use crate::io::{Disk, File};
-use crate::layout;
 use crate::log_checkpoint::LogCheckpoint;
-use crate::notes::Note;
-use crate::producer_state::ProducerStates;
+use crate::partition_files::remove_directory;
 use crate::reader::HeaderWalk;
 use crate::recovery::{Damage, Recovery, remove_segment_files};
 use crate::retention::{SegmentFacts, segments_to_delete};
@@ -54,9 +52,12 @@ impl<D: Disk> LogInner<D> {
         };
         let mut walk = HeaderWalk::new(self, &segment);
         let found = self.locate(&segment, to, &mut walk).await?;
-        let position = found.map_or(segment.flushed.get().position, |found| found.position);
+        let flushed = segment.flushed.get();
+        let (position, new_end) = found.map_or((flushed.position, flushed.next_offset), |found| {
+            (found.position, found.base_offset)
+        });
         let _files = self.files.lock().await;
-        let cut = self.truncate_files(&segment, position).await;
+        let cut = self.truncate_files(&segment, position, new_end).await;
         cut.map_err(|error| match error {
             // Half cut: what the files hold is known to recovery only.
             StorageError::Unreadable(io) => self.fail(StorageError::Failed(io)),
@@ -64,7 +65,12 @@ impl<D: Disk> LogInner<D> {
         })
     }
 
-    async fn truncate_files(&self, segment: &Rc<Segment<D>>, position: u64) -> StorageResult<()> {
+    async fn truncate_files(
+        &self,
+        segment: &Rc<Segment<D>>,
+        position: u64,
+        new_end: i64,
+    ) -> StorageResult<()> {
         let (options, mut proved, generation) = {
             let state = self.state.borrow();
             (state.options.clone(), state.proved, state.generation + 1)
@@ -79,12 +85,10 @@ impl<D: Disk> LogInner<D> {
         if is_below {
             // The checkpoint must not claim more than will be left: from the segment's start on, everything is walked again.
             proved = SegmentCursor::new(segment.base_offset, segment.flushed.get().created_ms);
-            let empty = ProducerStates::default();
             let recovery = self.recovery(&options);
             let offset = proved.base_offset;
-            let states = recovery
-                .replay_producers(empty, i64::MIN, offset, &cursors)
-                .await?;
+            let snapshots = self.state.borrow().snapshots.clone();
+            let (_, states) = recovery.producers_at(offset, &snapshots, &cursors).await?;
             let bytes = (!states.is_empty()).then(|| states.to_snapshot());
             snapshot = bytes.as_ref().map(|_| offset);
             self.state
@@ -96,6 +100,8 @@ impl<D: Disk> LogInner<D> {
         let epochs = {
             let mut state = self.state.borrow_mut();
             state.generation = generation;
+            // A start inside the batch that goes: what takes its place must not begin below the start.
+            state.log_start = state.log_start.min(new_end);
             let mut epochs = state.epochs.clone();
             epochs.truncate(proved.next_offset);
             epochs
@@ -168,26 +174,7 @@ impl<D: Disk> LogInner<D> {
         };
         let environment = &self.environment;
         environment.note_flushed(&self.note, generation, flushed_end);
-        let stale = self.stale_snapshots(flushed_end).await?;
-        for path in stale {
-            let removed = environment.disk.remove_file(&path).await;
-            removed.map_err(StorageError::from_write)?;
-        }
         Ok(())
-    }
-
-    /// Snapshots behind the end: of a log that is no more.
-    async fn stale_snapshots(&self, end: i64) -> StorageResult<Vec<String>> {
-        let entries = self.environment.disk.list(&self.directory).await;
-        let entries = entries.map_err(StorageError::from_read)?;
-        let stale = entries.iter().filter(|entry| {
-            let offset = layout::offset_of(&entry.name, "snapshot");
-            offset.is_some_and(|offset| offset > end)
-        });
-        let directory = &self.directory;
-        Ok(stale
-            .map(|entry| format!("{directory}/{}", entry.name))
-            .collect())
     }
 
     /// Moves the log's start up to `new_start`, durably; segments wholly below it go. The log's start after it.
@@ -412,30 +399,4 @@ pub(crate) fn facts<D: Disk>(segment: &Segment<D>) -> SegmentFacts {
         bytes: cursor.position,
         newest_ms,
     }
-}
-
-/// Renames a partition's directory, durably, then removes it with what is in it.
-pub(crate) async fn remove_directory<D: Disk>(
-    disk: &D,
-    directory: &str,
-    note: Note,
-) -> StorageResult<()> {
-    let deleted = layout::deleted_directory(directory, note.topic_id);
-    let renamed = disk.rename(directory, &deleted).await;
-    renamed.map_err(StorageError::from_write)?;
-    disk.sync_dir("").await.map_err(StorageError::from_sync)?;
-    remove_tree(disk, &deleted).await
-}
-
-/// Removes a directory of files.
-pub(crate) async fn remove_tree<D: Disk>(disk: &D, directory: &str) -> StorageResult<()> {
-    let entries = disk.list(directory).await;
-    for entry in entries.map_err(StorageError::from_read)? {
-        let removed = disk
-            .remove_file(&format!("{directory}/{}", entry.name))
-            .await;
-        removed.map_err(StorageError::from_write)?;
-    }
-    let removed = disk.remove_dir(directory).await;
-    removed.map_err(StorageError::from_write)
 }

@@ -74,6 +74,9 @@ impl fmt::Display for StorageEvent {
     }
 }
 
+/// Hears events.
+type Reporter = Rc<dyn Fn(&StorageEvent)>;
+
 /// A log's note, shared with the environment that writes it.
 pub(crate) struct NoteSlot {
     pub(crate) directory: Rc<str>,
@@ -102,7 +105,7 @@ pub struct LogEnvironment<D: Disk> {
     producer_ids: Cell<usize>,
     next_log: Cell<u64>,
     open_files: RefCell<VecDeque<Weak<Segment<D>>>>,
-    reporter: RefCell<Option<Rc<dyn Fn(&StorageEvent)>>>,
+    reporter: RefCell<Option<Reporter>>,
 }
 
 impl<D: Disk> LogEnvironment<D> {

@@ -27,6 +27,7 @@ mod append_queue;
 mod appender;
 mod batch_cache;
 mod checkpoint;
+mod corrupt_log;
 mod cut;
 mod environment;
 mod header;
@@ -35,6 +36,7 @@ mod log;
 mod log_checkpoint;
 mod lookup;
 mod notes;
+mod partition_files;
 mod reader;
 mod recovery;
 mod scan;
@@ -42,14 +44,15 @@ mod segment;
 mod state;
 #[cfg(test)]
 mod testing;
+mod verify;
 
+pub use self::corrupt_log::CorruptLog;
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};
 pub use self::header::{AppendBatch, AppendBatches, InvalidBatch};
-pub use self::log::{
-    Appended, CorruptLog, Log, Opened, partition_directories, remove_leftovers, topic_id_of,
-};
+pub use self::log::{Appended, Log, Opened};
 pub use self::lookup::TimestampOffset;
 pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
 pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};
+pub use self::partition_files::{partition_directories, remove_leftovers, topic_id_of};
 pub use self::reader::ReadResult;

@@ -11,18 +11,19 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::append_queue::{Queued, RollPoint};
-use crate::checkpoint::{Tail, read_file, write_new};
-use crate::cut::{facts, remove_directory, remove_tree};
+use crate::corrupt_log::CorruptLog;
+use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::header::AppendBatches;
-use crate::io::{Disk, IoError, IoResult};
-use crate::layout::{self, DirectoryKind};
+use crate::io::Disk;
+use crate::layout;
 use crate::leader_epochs::{EpochEnd, LeaderEpochs};
 use crate::log_checkpoint::LogCheckpoint;
 use crate::lookup::TimestampOffset;
 use crate::notes::Note;
 use crate::options::{AppendClass, LogOptions};
+use crate::partition_files::make_directory;
 use crate::producer_state::{ProducerBatch, ProducerEntry, SequenceCheck};
 use crate::reader::ReadResult;
 use crate::recovery::{Damage, Recovery};
@@ -89,7 +90,7 @@ impl<D: Disk> Log<D> {
         made.map_err(StorageError::from_write)?;
         match Self::open(environment, directory, options).await? {
             Opened::Ready(log) => Ok(log),
-            Opened::Corrupt(corrupt) => Err(StorageError::Corrupt(corrupt.corruption)),
+            Opened::Corrupt(corrupt) => Err(StorageError::Corrupt(corrupt.corruption().clone())),
         }
     }
 
@@ -110,17 +111,15 @@ impl<D: Disk> Log<D> {
         };
         match found {
             Ok(log) => Ok(Opened::Ready(log)),
-            Err(StorageError::Corrupt(corruption)) => Ok(Opened::Corrupt(CorruptLog {
-                environment: Rc::clone(environment),
-                directory: directory.to_owned(),
-                options,
-                corruption,
-            })),
+            Err(StorageError::Corrupt(corruption)) => {
+                let corrupt = CorruptLog::new(environment, directory, options, corruption);
+                Ok(Opened::Corrupt(corrupt))
+            }
             Err(error) => Err(error),
         }
     }
 
-    async fn recover(
+    pub(crate) async fn recover(
         environment: &Rc<LogEnvironment<D>>,
         directory: &str,
         options: &LogOptions,
@@ -444,6 +443,15 @@ impl<D: Disk> Log<D> {
         state.active.close_files();
     }
 
+    /// Checks every batch of one segment against its CRC, reading it from disk: the segment that holds `offset`. The next segment's first
+    /// offset; `None` behind the last. For a patient background task: nothing else looks at closed segments once they are proved.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where a batch is not what was written; [`StorageError::Unreadable`].
+    pub async fn verify(&self, offset: i64) -> StorageResult<Option<i64>> {
+        self.inner.verify(offset).await
+    }
+
     /// All producers, by id, queued batches included.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         let state = self.inner.state.borrow();
@@ -495,159 +503,4 @@ impl<D: Disk> Log<D> {
     pub async fn remove(self) -> StorageResult<()> {
         self.inner.remove().await
     }
-}
-
-/// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever holds this.
-pub struct CorruptLog<D: Disk> {
-    environment: Rc<LogEnvironment<D>>,
-    directory: String,
-    options: LogOptions,
-    corruption: Corruption,
-}
-
-impl<D: Disk> CorruptLog<D> {
-    /// What is damaged, and where.
-    pub fn corruption(&self) -> &Corruption {
-        &self.corruption
-    }
-
-    /// Its directory below the data directory.
-    pub fn directory(&self) -> &str {
-        &self.directory
-    }
-
-    /// Gives up everything from the first batch on that cannot be proved, for good, and serves the rest. Only on an operator's word.
-    ///
-    /// # Errors
-    /// [`StorageError::Corrupt`] where not even the topic's id is known; or what the disk says.
-    pub async fn accept_loss(self) -> StorageResult<Log<D>> {
-        let disk = &self.environment.disk;
-        let note = self.environment.note_of(&self.directory).await;
-        let mut checkpoint = match LogCheckpoint::read(disk, &self.directory).await {
-            Err(StorageError::Corrupt(_)) => self.checkpoint_from_files().await?,
-            read => read?,
-        };
-        let noted = note.map_or(0, |note| note.generation);
-        checkpoint.generation = checkpoint.generation.max(noted) + 1;
-        let (environment, options) = (&self.environment, &self.options);
-        let directory = self.directory.as_str();
-        Log::recover(environment, directory, options, checkpoint, Damage::Accept).await
-    }
-
-    /// Deletes it, where nobody wants it any more.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub async fn remove(self) -> StorageResult<()> {
-        let note = Note {
-            topic_id: Uuid(0),
-            generation: 0,
-            flushed_end: 0,
-        };
-        remove_directory(&self.environment.disk, &self.directory, note).await
-    }
-
-    /// A checkpoint that claims nothing, from the files that are there: everything is to be walked.
-    async fn checkpoint_from_files(&self) -> StorageResult<LogCheckpoint> {
-        let disk = &self.environment.disk;
-        let path = format!("{}/{}", self.directory, layout::PARTITION_METADATA);
-        let text = read_file(disk, &path)
-            .await
-            .map_err(StorageError::from_read)?;
-        let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-        let topic_id = layout::parse_partition_metadata(&text)
-            .ok_or_else(|| StorageError::Corrupt(self.corruption.clone()))?;
-        let entries = disk.list(&self.directory).await;
-        let entries = entries.map_err(StorageError::from_read)?;
-        let mut bases = entries
-            .iter()
-            .filter_map(|e| layout::offset_of(&e.name, "log"));
-        let first = bases.next().unwrap_or(0);
-        Ok(LogCheckpoint {
-            topic_id,
-            generation: 0,
-            log_start: first,
-            write_bytes_max: self.environment.options.write_bytes_max as u64,
-            snapshot: None,
-            epochs: LeaderEpochs::default(),
-            segments: vec![SegmentCursor::new(first, 0)],
-        })
-    }
-}
-
-/// Makes a partition's directory aside, whole and durable, then gives it its name.
-async fn make_directory<D: Disk>(
-    disk: &D,
-    directory: &str,
-    checkpoint: &LogCheckpoint,
-) -> IoResult<()> {
-    let new = layout::new_directory(directory, checkpoint.topic_id);
-    disk.create_dir(&new).await?;
-    let metadata = layout::partition_metadata(checkpoint.topic_id);
-    let path = format!("{new}/{}", layout::PARTITION_METADATA);
-    write_new(disk, &path, metadata.as_bytes(), Tail::Exact).await?;
-    let path = format!("{new}/{}", layout::log_file(0));
-    write_new(disk, &path, &[], Tail::Padded).await?;
-    let path = format!("{new}/{}", layout::CHECKPOINT);
-    write_new(disk, &path, &checkpoint.encode(), Tail::Padded).await?;
-    disk.sync_dir(&new).await.map_err(IoError::of_sync)?;
-    disk.rename(&new, directory).await?;
-    if let Err(error) = disk.sync_dir("").await {
-        // Whether the name survives is not known: nobody shall find it, and write there.
-        disk.rename(directory, &new).await?;
-        return Err(error.of_sync());
-    }
-    Ok(())
-}
-
-/// The directories of all partitions, sorted.
-///
-/// # Errors
-/// Where the data directory cannot be listed.
-pub async fn partition_directories<D: Disk>(disk: &D) -> StorageResult<Vec<String>> {
-    let entries = disk.list("").await.map_err(StorageError::from_read)?;
-    let is_partition =
-        |name: &str| matches!(layout::directory_kind(name), DirectoryKind::Partition(_));
-    let found = entries
-        .into_iter()
-        .filter(|e| e.is_directory && is_partition(&e.name));
-    Ok(found.map(|entry| entry.name).collect())
-}
-
-/// Removes what a stop left half created or half deleted. To be called once at start, before any log is opened.
-///
-/// # Errors
-/// What the disk says.
-pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
-    let entries = disk.list("").await.map_err(StorageError::from_read)?;
-    for entry in entries {
-        let is_leftover = layout::directory_kind(&entry.name) == DirectoryKind::Leftover;
-        if entry.is_directory && is_leftover {
-            remove_tree(disk, &entry.name).await?;
-        }
-    }
-    Ok(())
-}
-
-/// The topic's id of a partition's directory, without opening its log; `None` where there is no such directory.
-///
-/// # Errors
-/// [`StorageError::Corrupt`] where the file with it is damaged; [`StorageError::Unreadable`].
-pub async fn topic_id_of<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
-    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
-    let text = read_file(disk, &path)
-        .await
-        .map_err(StorageError::from_read)?;
-    let Some(text) = text else {
-        return Ok(None);
-    };
-    let parsed = layout::parse_partition_metadata(&String::from_utf8_lossy(&text));
-    parsed.map(Some).ok_or_else(|| {
-        StorageError::Corrupt(Corruption {
-            path,
-            position: 0,
-            offset: -1,
-            what: "no topic id of version 0".to_owned(),
-        })
-    })
 }

@@ -169,11 +169,8 @@ impl<D: Disk> NoteFile<D> {
         }
         let appended = to_frame(changed.iter());
         self.notes.extend(changed);
-        let whole_bytes = self
-            .notes
-            .iter()
-            .map(|(name, _)| name.len() as u64 + 32)
-            .sum::<u64>();
+        let name_bytes: usize = self.notes.keys().map(|name| name.len() + 32).sum();
+        let whole_bytes = name_bytes as u64;
         let is_large = self.end > FILE_BYTES_MIN.max(2 * whole_bytes);
         match self.file.clone().filter(|_| !is_large) {
             Some(file) => {

@@ -87,14 +87,18 @@ impl<D: Disk> Recovery<'_, D> {
             checkpoint.log_start = end;
         }
         walked.epochs.cut_front(checkpoint.log_start);
-        let snapshots = files.snapshots.into_iter().filter(|offset| *offset <= end);
+        let (stale, snapshots): (Vec<i64>, Vec<i64>) = files
+            .snapshots
+            .into_iter()
+            .partition(|offset| *offset > end);
+        self.remove_snapshots(&stale).await?;
         Ok(Recovered {
             checkpoint,
             segments: walked.segments,
             active,
             epochs: walked.epochs,
             producers: walked.producers,
-            snapshots: snapshots.collect(),
+            snapshots,
             allocated,
         })
     }
@@ -191,17 +195,34 @@ impl<D: Disk> Recovery<'_, D> {
         let (Some(offset), Some(proved)) = (checkpoint.snapshot, checkpoint.proved()) else {
             return Ok(ProducerStates::default());
         };
-        let mut snapshots = files.snapshots.clone();
-        snapshots.retain(|snapshot| *snapshot <= proved.next_offset);
-        let (at, states) = self.newest_snapshot(snapshots).await?;
+        let (at, states) = self
+            .producers_at(proved.next_offset, &files.snapshots, &checkpoint.segments)
+            .await?;
         if at != Some(offset) {
             let path = self.path(&layout::snapshot_file(offset));
             self.environment
                 .report(&StorageEvent::SnapshotLost { path });
         }
+        Ok(states)
+    }
+
+    /// The producers at `offset`: from the newest sound snapshot at or below it, and the log from there. Which snapshot that was.
+    pub(crate) async fn producers_at(
+        &self,
+        offset: i64,
+        snapshots: &[i64],
+        segments: &[SegmentCursor],
+    ) -> StorageResult<(Option<i64>, ProducerStates)> {
+        let below = snapshots
+            .iter()
+            .copied()
+            .filter(|snapshot| *snapshot <= offset);
+        let (at, states) = self.newest_snapshot(below.collect()).await?;
         let from = at.unwrap_or(i64::MIN);
-        self.replay_producers(states, from, proved.next_offset, &checkpoint.segments)
-            .await
+        let states = self
+            .replay_producers(states, from, offset, segments)
+            .await?;
+        Ok((at, states))
     }
 
     async fn newest_snapshot(
@@ -220,7 +241,7 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// Adds the batches of `[from, to)` to producer state, by their headers.
-    pub(crate) async fn replay_producers(
+    async fn replay_producers(
         &self,
         mut states: ProducerStates,
         from: i64,
@@ -426,6 +447,22 @@ impl<D: Disk> Recovery<'_, D> {
             });
         }
         file.sync().await.map_err(StorageError::from_sync)
+    }
+
+    /// Removes snapshots behind the end, of a log that is no more: once the log has grown past them again they would lie. Durable once this
+    /// returns.
+    async fn remove_snapshots(&self, offsets: &[i64]) -> StorageResult<()> {
+        let disk = &self.environment.disk;
+        for offset in offsets {
+            let path = self.path(&layout::snapshot_file(*offset));
+            let removed = disk.remove_file(&path).await;
+            removed.map_err(StorageError::from_write)?;
+        }
+        if !offsets.is_empty() {
+            let synced = disk.sync_dir(&self.directory).await;
+            synced.map_err(StorageError::from_sync)?;
+        }
+        Ok(())
     }
 
     /// Removes segments with their indexes, newest first; durable once this returns.

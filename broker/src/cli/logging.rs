@@ -1,4 +1,5 @@
-//! Where log lines go: standard error, as text or as JSON, from a thread of its own so that no shard waits for a terminal.
+//! Where log lines go: standard error, as text or as JSON, from a thread of its own so that no
+//! shard waits for a terminal.
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;

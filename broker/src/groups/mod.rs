@@ -34,16 +34,16 @@
 
 mod classic;
 mod deletion;
-mod describe;
+pub mod describe;
 mod expiry;
 mod group;
 mod heartbeat;
-mod join;
+pub mod join;
 mod leave;
-mod machine;
+pub mod machine;
 mod member;
 mod offsets;
-mod options;
+pub mod options;
 mod records;
 mod session;
 mod snapshot;

@@ -8,8 +8,8 @@ use vltava_protocol::messages::join_group::{JoinGroupRequest, JoinGroupResponse}
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::Join;
-use crate::groups::{Input, Reply as GroupReply};
+use crate::groups::join::Join;
+use crate::groups::machine::{Input, Reply as GroupReply};
 use crate::runtime::Runtime;
 
 /// The API of this file.

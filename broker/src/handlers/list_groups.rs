@@ -8,8 +8,8 @@ use vltava_protocol::messages::list_groups::{ListGroupsRequest, ListGroupsRespon
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::ListGroups;
-use crate::groups::{Input, Reply as GroupReply};
+use crate::groups::describe::ListGroups;
+use crate::groups::machine::{Input, Reply as GroupReply};
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
 

@@ -45,7 +45,7 @@ pub async fn handle<R: Runtime>(
             let mut partitions = Vec::with_capacity(started.len());
             for (index, is_first, found) in started {
                 let found = if is_first { found.await } else { Err(ErrorCode::INVALID_REQUEST) };
-                partitions.push(partition_response(index, found));
+                partitions.push(partition_response(context.api_version, index, found));
             }
             topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
         }
@@ -54,6 +54,7 @@ pub async fn handle<R: Runtime>(
 }
 
 fn partition_response(
+    api_version: i16,
     partition_index: i32,
     found: Result<Position, ErrorCode>,
 ) -> ListOffsetsPartitionResponse {
@@ -62,7 +63,8 @@ fn partition_response(
             partition_index,
             timestamp,
             offset,
-            leader_epoch,
+            // Older clients have no field for it.
+            leader_epoch: if api_version >= 4 { leader_epoch } else { -1 },
             ..ListOffsetsPartitionResponse::default()
         },
         Err(error_code) => ListOffsetsPartitionResponse {

@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use vltava_protocol::types::Str;
 
 use super::budget::ConnectionId;
@@ -14,12 +16,18 @@ use super::connection::{self, Common, Handle};
 use crate::config::listeners::Endpoint;
 use crate::handlers::context::Client;
 use crate::metadata::image::NodeEndpoint;
+use crate::runtime::sync::Latch;
 use crate::runtime::{Connection, Listener, Network, Runtime};
 
 /// How long to wait after an accept failed: descriptors are used up, and some may come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often idle connections are looked for.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long answers that are owed may take when the broker stops.
+const STOP_GRACE: Duration = Duration::from_millis(600);
+/// How often is looked whether they have left.
+const STOP_STEP: Duration = Duration::from_millis(10);
 
 type Socket<R> = <<R as Runtime>::Network as Network>::Connection;
 
@@ -72,6 +80,7 @@ pub struct Connections<R: Runtime> {
     common: Common<R>,
     next: Cell<u64>,
     open: RefCell<BTreeMap<ConnectionId, (IpAddr, Rc<dyn Handle>)>>,
+    stopping: Latch,
 }
 
 impl<R: Runtime> Connections<R> {
@@ -81,13 +90,19 @@ impl<R: Runtime> Connections<R> {
             common,
             next: Cell::new(0),
             open: RefCell::default(),
+            stopping: Latch::default(),
         })
     }
 
-    /// Accepts for as long as the listener lives.
+    /// Accepts until [`Connections::stop`].
     pub async fn accept(self: Rc<Self>, acceptor: Acceptor<R>) {
         loop {
-            match acceptor.socket.accept().await {
+            let accepted = pin!(acceptor.socket.accept());
+            let Either::Left((accepted, _)) = select(accepted, pin!(self.stopping.wait())).await
+            else {
+                return;
+            };
+            match accepted {
                 Ok(socket) => self.start(socket, &acceptor.name),
                 Err(error) => {
                     tracing::warn!(%error, listener = %acceptor.name, "cannot accept connections for a moment");
@@ -172,14 +187,26 @@ impl<R: Runtime> Connections<R> {
         }
     }
 
-    /// Closes all connections.
-    pub fn close(&self) {
-        let open: Vec<_> = self
-            .open
-            .borrow()
-            .values()
-            .map(|(_, handle)| Rc::clone(handle))
-            .collect();
-        open.iter().for_each(|handle| handle.close());
+    /// Accepts nothing more, and closes the connections: each when its answers have left, or when the time for that is over.
+    pub async fn stop(&self) {
+        self.stopping.set();
+        let runtime = &self.common.services.runtime;
+        let deadline = runtime.now().after(STOP_GRACE);
+        loop {
+            let open: Vec<_> = self
+                .open
+                .borrow()
+                .values()
+                .map(|(_, handle)| Rc::clone(handle))
+                .collect();
+            let is_over = runtime.now() >= deadline;
+            open.iter()
+                .filter(|handle| is_over || !handle.is_busy())
+                .for_each(|handle| handle.close());
+            if is_over || open.iter().all(|handle| !handle.is_busy()) {
+                return;
+            }
+            runtime.sleep_until(runtime.now().after(STOP_STEP)).await;
+        }
     }
 }

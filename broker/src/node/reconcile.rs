@@ -11,7 +11,7 @@ use super::logs::open_or_create;
 use super::options::{group_options, log_options};
 use super::view::{Node, OFFSETS_TOPIC};
 use crate::config::topic_values::TopicConfig;
-use crate::groups::GroupMachine;
+use crate::groups::machine::GroupMachine;
 use crate::metadata::image::{Image, PartitionId, Topic};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;

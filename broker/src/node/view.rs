@@ -15,7 +15,7 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::GroupMachine;
+use crate::groups::machine::GroupMachine;
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
 use crate::partition::client::Partitions;

@@ -2,8 +2,8 @@
 //!
 //! Data goes to disk past the page cache (`O_DIRECT`), with the data sync in the same request (`RWF_DSYNC`); reads and `sendfile` go
 //! through a second descriptor, and the page cache. The second one of either kind is opened when it is first needed, so a
-//! file that is only written, or only read, holds one. What the ring cannot do (listing, `statfs`) runs on the executor's blocking
-//! thread.
+//! file that is only written, or only read, holds one. What the ring cannot do (listing, `statfs`) runs on a thread
+//! beside the shard's.
 
 use std::any::Any;
 use std::ffi::CString;
@@ -23,6 +23,7 @@ use vltava_storage::io::{
     IoResult, OpenMode, Space,
 };
 
+use super::blocking::Blocking;
 use super::request::{Handle, Request, SharedHandle};
 use super::ring::Ring;
 
@@ -175,6 +176,7 @@ pub struct MachineDisk(Rc<DiskState>);
 #[derive(Debug)]
 struct DiskState {
     ring: Ring,
+    blocking: Blocking,
     directory: Arc<DataDirectory>,
     /// Whether the ring can cut files (Linux 6.9).
     cuts: bool,
@@ -185,6 +187,7 @@ impl MachineDisk {
         let cuts = ring.knows(opcode::Ftruncate::CODE);
         Self(Rc::new(DiskState {
             ring,
+            blocking: Blocking::default(),
             directory,
             cuts,
         }))
@@ -211,7 +214,7 @@ impl MachineDisk {
         let opened = opened.map_err(|error| io_error("open", path, &error))?;
         Ok(Descriptor {
             file: opened.into(),
-            path: path.to_owned(),
+            path: if path.is_empty() { "." } else { path }.to_owned(),
         })
     }
 }
@@ -319,9 +322,7 @@ impl Disk for MachineDisk {
 
     async fn space(&self) -> IoResult<Space> {
         let directory = Arc::clone(&self.0.directory.directory);
-        let space = glommio::executor()
-            .spawn_blocking(move || space(&directory))
-            .await;
+        let space = self.0.blocking.run(move || space(&directory)).await;
         space.map_err(|error| io_error("statvfs", ".", &error))
     }
 }
@@ -473,9 +474,8 @@ impl File for MachineFile {
             return self.call(request, "truncate").await.map(drop);
         }
         let descriptor = Arc::clone(&self.open.descriptor);
-        let cut = glommio::executor()
-            .spawn_blocking(move || descriptor.file.set_len(len))
-            .await;
+        let blocking = &self.disk.0.blocking;
+        let cut = blocking.run(move || descriptor.file.set_len(len)).await;
         cut.map_err(|error| self.error("truncate", &error))
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,16 +21,18 @@ use super::request::{Request, SharedHandle};
 use super::ring::{self, Ring};
 use super::socket::{Listeners, MachineNetwork};
 use super::system::{self, ShutdownSignals};
+use super::tasks::Tasks;
 use super::{Monotonic, Queue, Runtime};
 
 /// Memory that each executor registers with its own rings. They carry little: sockets and files have the shard's ring.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 /// Entries of the executor's own rings.
 const EXECUTOR_RING_DEPTH: usize = 128;
-/// How long a task of another queue may hold the core while the foreground waits.
-const FOREGROUND_DELAY_MAX: Duration = Duration::from_millis(1);
-/// The same where only queues wait for which latency does not matter.
-const SLICE_MAX: Duration = Duration::from_millis(10);
+/// The executor's own clock for taking turns, which is not relied on: it is the ring's driver and [`Runtime::yield_if_needed`] that
+/// yield. Long, because the executor can fall asleep over tasks that are ready where this ends at the wrong moment.
+const EXECUTOR_SLICE: Duration = Duration::from_millis(100);
+/// The executor is woken as often as this at least, in case it has.
+const PULSE: Duration = Duration::from_secs(1);
 /// Random bytes fetched from the operating system at a time.
 const RANDOM_BYTES: usize = 512;
 /// Descriptors that a shard needs before it serves anybody: its rings, its eventfds, the data directory.
@@ -116,7 +118,8 @@ pub struct ShardStart {
 }
 
 /// Starts one shard for each of `parts` (what only that shard gets: its port of the mesh) and runs the future that `make` builds for it. Each
-/// has a core of its own where there are enough. The shards end when their futures do; the first that ends asks the others to.
+/// has a core of its own where there are enough. A shard ends when its future does: its other tasks are dropped where they wait. The first that
+/// ends asks the others to.
 ///
 /// # Errors
 /// Where any of them cannot start; then no `make` was called.
@@ -171,7 +174,11 @@ fn cancel<E>(threads: Vec<ShardThread<E>>) {
     }
 }
 
-fn check_limits(shards: usize) -> Result<(), StartError> {
+/// Whether this machine lets so many shards run: io_uring, locked memory, open files. Touches nothing.
+///
+/// # Errors
+/// What it refuses.
+pub fn check_limits(shards: usize) -> Result<(), StartError> {
     ring::try_set_up().map_err(StartError::IoUringRefused)?;
     let limit = system::limit("Max locked memory");
     let needed = system::LOCKED_MEMORY_BYTES_MIN;
@@ -250,7 +257,7 @@ impl Stop {
 
     /// Completes once it was asked.
     pub async fn requested(&self) {
-        std::future::poll_fn(|context| {
+        poll_fn(|context| {
             let mut waiting = self
                 .0
                 .waiting
@@ -344,12 +351,13 @@ fn equip(
         .name("vltava")
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(EXECUTOR_RING_DEPTH)
-        .preempt_timer(SLICE_MAX)
+        .preempt_timer(EXECUTOR_SLICE)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
         .make()
         .map_err(|error| error.to_string())?;
     let recorder = common.options.recorder.clone();
-    let ring = Ring::new(shard, recorder).map_err(|error| format!("io_uring: {error}"))?;
+    let ring =
+        Ring::new(shard, common.origin, recorder).map_err(|error| format!("io_uring: {error}"))?;
     Ok((executor, ring))
 }
 
@@ -368,18 +376,33 @@ where
     let runtime = MachineRuntime::new(ring.clone(), &common);
     let foreground = runtime.0.queues.foreground;
     let driver = into_queue(ring.clone().drive(), foreground);
+    let pulse = into_queue(pulse(ring.clone()), foreground);
+    let tasks = Rc::clone(&runtime.0.tasks);
     let start = ShardStart {
         runtime,
         shard,
         shards: common.shards,
         stop: common.stop.clone(),
     };
-    let result = into_queue(make(start, part), foreground).await;
+    let root = Rc::clone(&tasks).run(make(start, part));
+    let result = into_queue(root, foreground).await;
+    tasks.end().await;
+    drop(pulse);
     ring.shut_down();
     if let Err(error) = driver.await {
         panic!("the executor cannot wait for the shard's ring: {error}");
     }
-    result
+    match result {
+        Some(result) => result,
+        None => unreachable!("tasks are ended after this one"),
+    }
+}
+
+/// Wakes the executor now and then.
+async fn pulse(ring: Ring) {
+    loop {
+        ring.sleep_until(ring.now().after(PULSE)).await;
+    }
 }
 
 /// Starts a task in a queue.
@@ -403,7 +426,7 @@ struct RuntimeState {
     disk: MachineDisk,
     network: MachineNetwork,
     queues: Queues,
-    origin: Instant,
+    tasks: Rc<Tasks>,
     random: RefCell<RandomBytes>,
 }
 
@@ -422,7 +445,7 @@ impl MachineRuntime {
             glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
         };
         let queues = Queues {
-            foreground: queue(1000, Latency::Matters(FOREGROUND_DELAY_MAX), "foreground"),
+            foreground: queue(1000, Latency::Matters(EXECUTOR_SLICE), "foreground"),
             control: queue(400, Latency::NotImportant, "control"),
             recovery: queue(200, Latency::NotImportant, "recovery"),
             background: queue(50, Latency::NotImportant, "background"),
@@ -431,9 +454,9 @@ impl MachineRuntime {
         Self(Rc::new(RuntimeState {
             disk: MachineDisk::new(ring.clone(), directory),
             network: MachineNetwork::new(ring.clone(), Arc::clone(&common.listeners)),
-            ring,
             queues,
-            origin: common.origin,
+            tasks: Rc::new(Tasks::new(Arc::clone(ring.remote()))),
+            ring,
             random: RefCell::default(),
         }))
     }
@@ -457,7 +480,7 @@ impl Runtime for MachineRuntime {
     type Network = MachineNetwork;
 
     fn now(&self) -> Monotonic {
-        Monotonic::default().after(self.0.origin.elapsed())
+        self.0.ring.now()
     }
 
     fn wall_clock_ms(&self) -> i64 {
@@ -466,17 +489,7 @@ impl Runtime for MachineRuntime {
     }
 
     fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static {
-        let this = self.clone();
-        async move {
-            // The executor's timers may be early by less than a tick.
-            loop {
-                let left = deadline.since(this.now());
-                if left.is_zero() {
-                    return;
-                }
-                glommio::timer::sleep(left).await;
-            }
-        }
+        self.0.ring.sleep_until(deadline)
     }
 
     fn spawn(&self, queue: Queue, task: impl Future<Output = ()> + 'static) {
@@ -487,11 +500,13 @@ impl Runtime for MachineRuntime {
             Queue::Recovery => queues.recovery,
             Queue::Background => queues.background,
         };
-        into_queue(task, queue).detach();
+        into_queue(Rc::clone(&self.0.tasks).run(task), queue).detach();
     }
 
     async fn yield_if_needed(&self) {
-        glommio::yield_if_needed().await;
+        if self.0.tasks.has_had_its_time() {
+            glommio::executor().yield_task_queue_now().await;
+        }
     }
 
     fn random_u64(&self) -> u64 {

@@ -6,11 +6,13 @@
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
+mod blocking;
 mod file;
 pub mod jobs;
 mod machine;
 pub mod mesh;
 mod recorder;
+mod remote;
 mod request;
 mod ring;
 #[cfg(feature = "simulator")]
@@ -18,8 +20,10 @@ pub mod sim;
 mod socket;
 pub mod sync;
 mod system;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::future::Future;
 use std::io;
@@ -32,7 +36,8 @@ use vltava_storage::io::Disk;
 
 pub use self::file::{DataDirectory, DataDirectoryError, MachineDisk, MachineFile};
 pub use self::machine::{
-    MachineRuntime, Options, ShardError, ShardStart, Shards, StartError, Stop, run_shards,
+    MachineRuntime, Options, ShardError, ShardStart, Shards, StartError, Stop, check_limits,
+    run_shards,
 };
 pub use self::recorder::{Operation, Recorder};
 pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};

@@ -4,13 +4,13 @@
 //! result. Requests made while other tasks run are submitted together, by one *driver* task, in one system call. With nothing to do, the
 //! driver waits for an eventfd that the kernel signals; while it is awake, the signal is switched off, so that completions cost nothing more.
 //!
-//! A dropped [`Pending`] gives its request up: what may wait for ever is cancelled, everything else runs to its end, and in either
-//! case the memory stays until the kernel has answered.
+//! A dropped [`Pending`] gives its request up: what may wait for ever is cancelled, everything else is submitted and runs to its end,
+//! and in either case the memory stays until the kernel has answered.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::{Pin, pin};
@@ -22,11 +22,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BufMut;
 use glommio::io::BufferedFile;
-use io_uring::{IoUring, Probe, opcode, types};
+use io_uring::{IoUring, Probe, opcode, squeue, types};
 use slab::Slab;
 
+use super::Monotonic;
 use super::recorder::Recorder;
+use super::remote::{Remote, Woken};
 use super::request::Request;
+use super::timers::{TimerKey, Timers};
 
 /// Entries of the submission queue: what one system call submits at most.
 const SUBMISSIONS: u32 = 1024;
@@ -34,6 +37,10 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// The user data of cancellations, whose own results say nothing.
 const CANCELLATION: u64 = u64::MAX;
+/// The user data of the timeout that stands for the next timer.
+const TIMEOUT: u64 = u64::MAX - 1;
+/// How long tasks of the driver's queue may run while others wait.
+const SLICE_MAX: Duration = Duration::from_micros(500);
 /// How long a shutdown waits for the kernel to give the memory of requests back.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
@@ -43,8 +50,11 @@ pub(super) struct Ring(Rc<Shared>);
 
 struct Shared {
     core: RefCell<Core>,
-    /// Signalled by the kernel when there is something to do.
+    /// Signalled by the kernel, and by other threads, when there is something to do.
     eventfd: OwnedFd,
+    remote: Arc<Remote>,
+    /// When time began.
+    origin: Instant,
     shard: usize,
     recorder: Option<Arc<dyn Recorder>>,
 }
@@ -57,6 +67,13 @@ struct Core {
     queued: VecDeque<usize>,
     /// Submitted requests that nobody waits for, to be cancelled.
     cancelled: VecDeque<usize>,
+    timers: Timers,
+    /// When the kernel's timeout ends, where there is one.
+    timeout: Option<Monotonic>,
+    /// What the kernel reads when the timeout is submitted.
+    timeout_after: Box<types::Timespec>,
+    /// Tasks that other threads have woken.
+    remotely_woken: Woken,
     in_flight: usize,
     next_id: u64,
     driver: Option<Waker>,
@@ -91,6 +108,8 @@ enum State {
 enum Turn {
     /// Something was submitted or completed: there may be more.
     Progress,
+    /// The same, and the tasks of this queue have had their time: others first.
+    Enough,
     /// Nothing to do, and the eventfd will tell when there is.
     Idle,
     /// The ring is shut down.
@@ -102,27 +121,55 @@ impl Ring {
     ///
     /// # Errors
     /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of `io_uring_setup(2)`.
-    pub(super) fn new(shard: usize, recorder: Option<Arc<dyn Recorder>>) -> io::Result<Self> {
-        let (uring, deferred) = set_up(SUBMISSIONS, COMPLETIONS)?;
+    pub(super) fn new(
+        shard: usize,
+        origin: Instant,
+        recorder: Option<Arc<dyn Recorder>>,
+    ) -> io::Result<Self> {
+        let (uring, mode) = set_up(SUBMISSIONS, COMPLETIONS, Mode::Deferred)?;
+        Self::over(uring, mode, shard, origin, recorder)
+    }
+
+    /// [`Ring::new`] of a size of its own, as on a kernel that has no better mode.
+    #[cfg(test)]
+    pub(super) fn small(submissions: u32, completions: u32, mode: Mode) -> io::Result<Self> {
+        let (uring, mode) = set_up(submissions, completions, mode)?;
+        Self::over(uring, mode, 0, Instant::now(), None)
+    }
+
+    fn over(
+        uring: IoUring,
+        mode: Mode,
+        shard: usize,
+        origin: Instant,
+        recorder: Option<Arc<dyn Recorder>>,
+    ) -> io::Result<Self> {
         let eventfd = eventfd()?;
         uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        let (remote, remotely_woken) = Remote::new(&eventfd)?;
         let core = Core {
             uring: Some(Box::new(uring)),
             slots: Slab::new(),
             queued: VecDeque::new(),
             cancelled: VecDeque::new(),
+            timers: Timers::default(),
+            timeout: None,
+            timeout_after: Box::default(),
+            remotely_woken,
             in_flight: 0,
             next_id: 0,
             driver: None,
             driver_awake: true,
             // With deferred task work, what the kernel has to say shows in the ring's flags before it looks whether the eventfd is
             // switched off, with a full barrier in between on x86-64. Elsewhere a signal could be lost.
-            may_silence: deferred && cfg!(target_arch = "x86_64"),
+            may_silence: mode == Mode::Deferred && cfg!(target_arch = "x86_64"),
             woken: Vec::new(),
         };
         Ok(Self(Rc::new(Shared {
             core: RefCell::new(core),
             eventfd,
+            remote,
+            origin,
             shard,
             recorder,
         })))
@@ -164,6 +211,25 @@ impl Ring {
         }
     }
 
+    /// Time since the process began.
+    pub(super) fn now(&self) -> Monotonic {
+        self.0.now()
+    }
+
+    /// How other threads reach the shard.
+    pub(super) fn remote(&self) -> &Arc<Remote> {
+        &self.0.remote
+    }
+
+    /// Completes once it is as late as that.
+    pub(super) fn sleep_until(&self, deadline: Monotonic) -> Sleep {
+        Sleep {
+            ring: self.clone(),
+            deadline,
+            timer: None,
+        }
+    }
+
     /// Submits and completes until the ring is shut down. Run by one task of the executor.
     pub(super) async fn drive(self) -> io::Result<()> {
         let events = self.0.eventfd.try_clone()?.into_raw_fd();
@@ -176,30 +242,42 @@ impl Ring {
     /// Works until the eventfd was signalled, or (false) the ring is shut down.
     async fn until_signal(&self, events: &BufferedFile) -> io::Result<bool> {
         let mut signal = pin!(events.read_at(0, 8));
-        let open = std::future::poll_fn(|context| match self.turn(context.waker()) {
-            Turn::Progress => {
-                context.waker().wake_by_ref();
-                Poll::Pending
+        let mut slice = Instant::now();
+        loop {
+            let turn = poll_fn(|context| match self.turn(context.waker(), slice) {
+                Turn::Progress => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Turn::Idle => signal.as_mut().poll(context).map_ok(|_| Turn::Idle),
+                turn => Poll::Ready(Ok(turn)),
+            });
+            match turn.await? {
+                Turn::Enough => {
+                    glommio::executor().yield_task_queue_now().await;
+                    slice = Instant::now();
+                }
+                Turn::Closed => break,
+                Turn::Idle | Turn::Progress => return Ok(true),
             }
-            Turn::Closed => Poll::Ready(Ok(false)),
-            Turn::Idle => signal.as_mut().poll(context).map_ok(|_| true),
-        });
-        let open = open.await?;
-        if !open {
-            // The read under way ends with this, or the executor would keep it.
-            signal_eventfd(&self.0.eventfd)?;
-            signal.await?;
         }
-        Ok(open)
+        // The read under way ends with this, or the executor would keep it.
+        self.0.remote.signal();
+        signal.await?;
+        Ok(false)
     }
 
     /// One turn: submit, reap, and wake who waited.
-    fn turn(&self, driver: &Waker) -> Turn {
+    fn turn(&self, driver: &Waker, slice: Instant) -> Turn {
+        let now = Instant::now();
         let mut core = self.0.core.borrow_mut();
         core.remember_driver(driver);
         core.driver_awake = true;
-        let turn = core.turn(&self.0);
+        let mut turn = core.turn(&self.0);
         core.driver_awake = turn == Turn::Progress;
+        if turn == Turn::Progress && now.duration_since(slice) > SLICE_MAX {
+            turn = Turn::Enough;
+        }
         let woken = std::mem::take(&mut core.woken);
         drop(core);
         self.wake(woken);
@@ -244,6 +322,12 @@ impl fmt::Debug for Ring {
     }
 }
 
+impl Shared {
+    fn now(&self) -> Monotonic {
+        Monotonic::default().after(self.origin.elapsed())
+    }
+}
+
 impl Core {
     fn remember_driver(&mut self, driver: &Waker) {
         if !self
@@ -271,20 +355,57 @@ impl Core {
         if self.may_silence {
             uring.completion().disable_eventfd();
         }
+        shared.remote.rise();
+        let mut woken = self.wake_remotely_woken();
+        woken |= self.fire_timers(shared);
         let queued = self.fill(&mut uring, shared);
         let pending = uring.submission().taskrun() || uring.submission().cq_overflow();
         if queued || pending {
             enter(&uring);
         }
         let reaped = self.reap(&mut uring, shared);
-        let progress = queued || reaped || !self.queued.is_empty();
-        let turn = if progress || !rest(&mut uring, self.may_silence) {
+        let progress = woken || queued || reaped || !self.queued.is_empty();
+        let turn = if progress || !self.rest(&mut uring, shared) {
             Turn::Progress
         } else {
             Turn::Idle
         };
         self.uring = Some(uring);
         turn
+    }
+
+    /// Wakes tasks that other threads have woken. Returns whether there were any.
+    fn wake_remotely_woken(&mut self) -> bool {
+        let mut some = false;
+        for task in self.remotely_woken.try_iter() {
+            task.wake_here();
+            some = true;
+        }
+        some
+    }
+
+    /// Wakes tasks that have slept long enough. Returns whether there were any.
+    fn fire_timers(&mut self, shared: &Shared) -> bool {
+        if self.timers.next().is_none() {
+            return false;
+        }
+        let before = self.woken.len();
+        self.timers.fire(shared.now(), &mut self.woken);
+        self.woken.len() > before
+    }
+
+    /// Nothing to do: the eventfd will tell. Returns false where something has come in meanwhile.
+    fn rest(&mut self, uring: &mut IoUring, shared: &Shared) -> bool {
+        shared.remote.rest();
+        if self.may_silence {
+            uring.completion().enable_eventfd();
+        }
+        // What the kernel did before it saw the switch is seen here; what it does later, it signals.
+        fence(Ordering::SeqCst);
+        let submission = uring.submission();
+        let quiet = !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        quiet && uring.completion().is_empty() && !self.wake_remotely_woken()
     }
 
     /// Moves what is queued into the submission queue, as much as fits. Returns whether there is something in it.
@@ -295,7 +416,7 @@ impl Core {
                 break;
             };
             let slot = &mut self.slots[key];
-            if slot.state != State::Queued {
+            if slot.state != State::Queued && slot.request.is_endless() {
                 self.slots.remove(key); // Given up before it went out.
                 continue;
             }
@@ -307,7 +428,10 @@ impl Core {
             // reaped; descriptors are held by it, too.
             let pushed = unsafe { submissions.push(&entry) };
             assert!(pushed.is_ok(), "the queue was not full");
-            slot.state = State::InFlight;
+            slot.state = match slot.state {
+                State::Abandoned { .. } => State::Abandoned { submitted: true },
+                _ => State::InFlight,
+            };
             self.in_flight += 1;
         }
         while !submissions.is_full() {
@@ -326,8 +450,31 @@ impl Core {
                 assert!(pushed.is_ok(), "the queue was not full");
             }
         }
+        if let Some(next) = self.timers.next()
+            && self.timeout.is_none_or(|timeout| next < timeout)
+            && !submissions.is_full()
+        {
+            let entry = self.timeout_entry(next.since(shared.now()));
+            // SAFETY: the entry points to `timeout_after`, which stays where it is, and is not changed before the kernel has read it:
+            // when the entry is submitted, at the end of this turn.
+            let pushed = unsafe { submissions.push(&entry) };
+            assert!(pushed.is_ok(), "the queue was not full");
+            self.timeout = Some(next);
+        }
         submissions.sync();
         !submissions.is_empty()
+    }
+
+    /// Sets the kernel's timeout, or moves it.
+    fn timeout_entry(&mut self, after: Duration) -> squeue::Entry {
+        *self.timeout_after = types::Timespec::from(after);
+        let after: *const types::Timespec = &raw const *self.timeout_after;
+        if self.timeout.is_none() {
+            return opcode::Timeout::new(after).build().user_data(TIMEOUT);
+        }
+        // Where it has just ended, this fails, and the next turn sets another.
+        let moved = opcode::TimeoutUpdate::new(TIMEOUT, after).build();
+        moved.user_data(CANCELLATION)
     }
 
     /// Takes all completions that are there. Returns whether there were any.
@@ -335,8 +482,13 @@ impl Core {
         let mut reaped = false;
         for completion in uring.completion() {
             reaped = true;
-            if completion.user_data() == CANCELLATION {
-                continue;
+            match completion.user_data() {
+                CANCELLATION => continue,
+                TIMEOUT => {
+                    self.timeout = None;
+                    continue;
+                }
+                _ => {}
             }
             let key = usize::try_from(completion.user_data()).unwrap_or(usize::MAX);
             assert!(self.slots.contains(key), "a completion of no request");
@@ -476,46 +628,41 @@ fn enter(uring: &IoUring) {
     }
 }
 
-/// Switches the eventfd on. Returns false where something has come in meanwhile.
-fn rest(uring: &mut IoUring, silenced: bool) -> bool {
-    if silenced {
-        uring.completion().enable_eventfd();
-    }
-    // What the kernel did before it saw the switch is seen here; what it does later, it signals.
-    fence(Ordering::SeqCst);
-    let quiet = uring.completion().is_empty();
-    let submission = uring.submission();
-    quiet && !submission.taskrun() && !submission.cq_overflow()
+/// When the kernel does what completes requests, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// When it is asked to (Linux 6.1).
+    Deferred,
+    /// At the thread's next system call (Linux 5.19).
+    Cooperative,
+    /// At once, interrupting the thread.
+    Plain,
 }
 
-/// The best ring that this kernel has, and whether it puts task work off until it is asked.
-fn set_up(submissions: u32, completions: u32) -> io::Result<(IoUring, bool)> {
+/// The best ring that this kernel has, from `best` on.
+fn set_up(submissions: u32, completions: u32, best: Mode) -> io::Result<(IoUring, Mode)> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(completions).setup_clamp();
-    let deferred = builder
-        .clone()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .build(submissions);
-    match deferred {
-        Ok(uring) => Ok((uring, true)),
-        // Linux 6.1 has it.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let cooperative = builder
-                .clone()
-                .setup_coop_taskrun()
-                .setup_taskrun_flag()
-                .build(submissions);
-            match cooperative {
-                // Linux 5.19 has it.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    Ok((builder.build(submissions)?, false))
-                }
-                uring => Ok((uring?, false)),
-            }
+    let less = match best {
+        Mode::Deferred => {
+            builder
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag();
+            Mode::Cooperative
         }
-        Err(error) => Err(error),
+        Mode::Cooperative => {
+            builder.setup_coop_taskrun().setup_taskrun_flag();
+            Mode::Plain
+        }
+        Mode::Plain => return Ok((builder.build(submissions)?, best)),
+    };
+    match builder.build(submissions) {
+        // An older kernel.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            set_up(submissions, completions, less)
+        }
+        uring => Ok((uring?, best)),
     }
 }
 
@@ -528,11 +675,6 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     }
     // SAFETY: just made, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn signal_eventfd(eventfd: &OwnedFd) -> io::Result<()> {
-    use std::io::Write;
-    std::fs::File::from(eventfd.try_clone()?).write_all(&1u64.to_ne_bytes())
 }
 
 /// A request under way. Comes back with its result (bytes, events or a descriptor's number) once the kernel is done.
@@ -575,10 +717,51 @@ impl Drop for Pending {
     }
 }
 
+/// Completes at a deadline. See [`Ring::sleep_until`].
+#[must_use = "sleeps only when it is awaited"]
+pub(super) struct Sleep {
+    ring: Ring,
+    deadline: Monotonic,
+    timer: Option<TimerKey>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.ring.now() >= self.deadline {
+            return Poll::Ready(());
+        }
+        let mut core = self.ring.0.core.borrow_mut();
+        let former = match self.timer {
+            Some(timer) => core.timers.change(timer, context.waker()),
+            None => {
+                let timer = core.timers.add(self.deadline, context.waker().clone());
+                core.wake_driver();
+                drop(core);
+                self.timer = Some(timer);
+                return Poll::Pending;
+            }
+        };
+        drop(core);
+        drop(former);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            let waker = self.ring.0.core.borrow_mut().timers.remove(timer);
+            drop(waker);
+        }
+    }
+}
+
 /// Asks the kernel for a small ring and gives it back: whether io_uring may be used here.
 ///
 /// # Errors
 /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of `io_uring_setup(2)`.
 pub(super) fn try_set_up() -> io::Result<()> {
-    set_up(8, 16).map(drop)
+    set_up(8, 16, Mode::Deferred).map(drop)
 }

@@ -215,7 +215,7 @@ impl MachineConnection {
         };
         let (result, _) = self.0.ring.ask(last).await;
         result?;
-        Ok(is_cached(file, position, len))
+        Ok(is_cached(&**file, position, len))
     }
 
     /// Sends a range by way of a buffer: where the page cache does not keep it.
@@ -300,7 +300,7 @@ impl Connection for MachineConnection {
             let position = range.position + sent as u64;
             let len = CHUNK_BYTES.min(range.len - sent);
             let at_once =
-                is_cached(&file, position, len) || self.bring_in(&file, position, len).await?;
+                is_cached(&*file, position, len) || self.bring_in(&file, position, len).await?;
             let result = if at_once {
                 send_cached(&self.0.stream, &file, position, len)
             } else {
@@ -366,7 +366,7 @@ fn send_cached(
 }
 
 /// Whether a range can be read without waiting for the disk, as far as that can be known: it may be evicted the moment after.
-pub(super) fn is_cached(file: &Descriptor, position: u64, len: usize) -> bool {
+pub(super) fn is_cached(file: &impl AsRawFd, position: u64, len: usize) -> bool {
     let end = position + len as u64;
     let step = match all_pages_present(file, position, end) {
         Some(false) => return false,
@@ -385,7 +385,7 @@ pub(super) fn is_cached(file: &Descriptor, position: u64, len: usize) -> bool {
 }
 
 /// What `cachestat(2)` (Linux 6.5) says; `None` where it says nothing.
-fn all_pages_present(file: &Descriptor, position: u64, end: u64) -> Option<bool> {
+fn all_pages_present(file: &impl AsRawFd, position: u64, end: u64) -> Option<bool> {
     const CACHESTAT: libc::c_long = 451; // The same number on every architecture.
     const PAGE_BYTES: u64 = 4096;
     static MISSING: AtomicBool = AtomicBool::new(false);
@@ -429,7 +429,7 @@ fn all_pages_present(file: &Descriptor, position: u64, end: u64) -> Option<bool>
 }
 
 /// Whether the byte at this position is in memory.
-fn is_readable_now(file: &Descriptor, position: u64) -> bool {
+fn is_readable_now(file: &impl AsRawFd, position: u64) -> bool {
     let Ok(offset) = libc::off_t::try_from(position) else {
         return false;
     };

@@ -38,7 +38,7 @@ fn refuses(broker: &mut Broker, words: &[&str]) {
     let Err(status) = broker.try_run() else {
         panic!("it started, in spite of {words:?}");
     };
-    let said = broker.said();
+    let said = broker.errors();
     assert!(!status.success(), "exit code {status}");
     assert!(
         status.code().is_some_and(|code| code != 101),
@@ -74,7 +74,7 @@ fn a_second_process_on_the_same_directory() {
         panic!("two processes share a directory")
     };
     assert!(!status.success());
-    let said = second.said();
+    let said = second.errors();
     assert_eq!(said.lines().count(), 1, "not one line:\n{said}");
     assert!(said.contains(&*first.data.to_string_lossy()), "{said}");
     assert!(first.is_running());

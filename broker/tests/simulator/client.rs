@@ -126,7 +126,12 @@ impl Client {
         };
         let answer = self.exchange(3, &request).await?;
         let error = answer.error_code;
-        promise!(error.is_none(), "{}: ApiVersions v3: {}", self.name, error.name());
+        promise!(
+            error.is_none(),
+            "{}: ApiVersions v3: {}",
+            self.name,
+            error.name()
+        );
         let versions = answer.api_keys.iter();
         let versions = versions.map(|api| (api.api_key, api.min_version..=api.max_version));
         if let Some(link) = &mut self.link {
@@ -150,7 +155,9 @@ impl Client {
         if !self.random.chance(MILLION / 3) {
             return most;
         }
-        let above = self.random.below(u64::from((most - least).unsigned_abs()) + 1);
+        let above = self
+            .random
+            .below(u64::from((most - least).unsigned_abs()) + 1);
         least + i16::try_from(above).unwrap_or(0)
     }
 
@@ -185,8 +192,7 @@ impl Client {
             correlation_id: link.correlations,
             client_id: Some(Str::from(self.name.as_str())),
         };
-        link.awaited
-            .push_back((Q::API, version, link.correlations));
+        link.awaited.push_back((Q::API, version, link.correlations));
         let parts = frame(&header, version, request);
         let sending = link.connection.send(parts);
         let sent = within(&self.runtime, self.timeout, sending).await;

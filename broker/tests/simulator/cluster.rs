@@ -85,13 +85,18 @@ impl Cluster {
         let shards = usize::try_from(shards).unwrap_or(1);
         let runtimes = self.simulation.start(self.host, shards);
         let (state, name) = (Rc::clone(&self.state), executor.clone());
-        let started = node::start(runtimes, self.address(), &self.swarm.node_settings, move |why| {
-            // A disk that fails may end a node; nothing else may.
-            match state.disk_failed.get() {
-                true => name.note(&format!("the node has ended: {why}")),
-                false => panic!("the node has ended: {why}"),
-            }
-        });
+        let started = node::start(
+            runtimes,
+            self.address(),
+            &self.swarm.node_settings,
+            move |why| {
+                // A disk that fails may end a node; nothing else may.
+                match state.disk_failed.get() {
+                    true => name.note(&format!("the node has ended: {why}")),
+                    false => panic!("the node has ended: {why}"),
+                }
+            },
+        );
         *self.state.node.borrow_mut() = Some(started);
     }
 

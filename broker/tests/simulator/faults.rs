@@ -2,8 +2,8 @@
 //!
 //! The rates themselves are random ("swarm"): a run without any crash, or with nothing but crashes,
 //! finds what an average one does not. The *atlas* is what may fail together so that the promises
-//! still hold; with one node it is small: its disk may lose what was not flushed, fail a write, fill
-//! up and be slow, but it may not lie or rot, since there is no other copy.
+//! still hold; with one node it is small: its disk may lose what was not flushed, fail a write,
+//! fill up and be slow, but it may not lie or rot, since there is no other copy.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -83,6 +83,8 @@ pub struct Swarm {
     pub batch_records_max: u64,
     /// Bytes of a record, at most.
     pub record_bytes_max: u64,
+    /// Whether batches may be compressed with zstd, which old versions do not know.
+    pub zstd: bool,
     /// How long clients pause between two requests, at most.
     pub think_max: Duration,
     /// How long they wait for an answer.
@@ -110,10 +112,11 @@ impl fmt::Display for Swarm {
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
             f,
-            "  in flight {}, records {}, bytes {}, think {:?}, timeout {:?}, session {} ms",
+            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?}, session {} ms",
             self.in_flight_max,
             self.batch_records_max,
             self.record_bytes_max,
+            self.zstd,
             self.think_max,
             self.client_timeout,
             self.session_timeout_ms
@@ -193,9 +196,18 @@ fn draw_node_settings(random: &mut Random) -> Vec<(&'static str, String)> {
     let write_bytes_max = random.mostly_small(64 * 1024..=1024 * 1024);
     vec![
         ("write.max.bytes", write_bytes_max.to_string()),
-        ("offsets.topic.num.partitions", random.between(1..=3).to_string()),
-        ("group.initial.rebalance.delay.ms", random.between(0..=3000).to_string()),
-        ("disk.reserve.bytes", random.between(0..=100_000).to_string()),
+        (
+            "offsets.topic.num.partitions",
+            random.between(1..=3).to_string(),
+        ),
+        (
+            "group.initial.rebalance.delay.ms",
+            random.between(0..=3000).to_string(),
+        ),
+        (
+            "disk.reserve.bytes",
+            random.between(0..=100_000).to_string(),
+        ),
     ]
 }
 
@@ -212,6 +224,11 @@ fn draw_topic_configs(random: &mut Random) -> Vec<(&'static str, String)> {
 }
 
 impl Swarm {
+    /// The least versions of Produce and Fetch that know all codecs of the run.
+    pub fn least_versions(&self) -> (i16, i16) {
+        if self.zstd { (7, 10) } else { (3, 4) }
+    }
+
     /// What the seed says.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed, Purpose::Faults, 0);
@@ -238,6 +255,7 @@ impl Swarm {
             in_flight_max: usize::try_from(random.between(1..=5)).unwrap_or(1),
             batch_records_max: random.mostly_small(1..=50),
             record_bytes_max: random.mostly_small(0..=20_000),
+            zstd: random.chance(MILLION / 2),
             think_max: millis(random, 1..=500),
             client_timeout: millis(random, 12_000..=40_000),
             session_timeout_ms: i32::try_from(random.between(6_000..=10_000)).unwrap_or(6_000),
@@ -341,7 +359,12 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
         }
         Trouble::FullDisk => {
             let disk = cluster.disk();
-            let used: usize = disk.files().iter().filter_map(|path| disk.content(path)).map(|c| c.len()).sum();
+            let used: usize = disk
+                .files()
+                .iter()
+                .filter_map(|path| disk.content(path))
+                .map(|c| c.len())
+                .sum();
             disk.set_capacity(used as u64 + random.mostly_small(0..=1_000_000));
             sleep_ms(random, 100..=20_000).await;
             disk.set_capacity(DISK_BYTES);

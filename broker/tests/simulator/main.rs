@@ -71,13 +71,19 @@ fn say(line: &str) {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.trace {
+        print_log();
+    }
     watch_for_hangs();
     let mut tally = Tally::default();
     if let Some(name) = &arguments.scenario {
         for scenario in scenarios::all().filter(|scenario| name == "all" || scenario.name == name) {
-            tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
-                (scenario.run)(scenario.seed, sink(&arguments))
-            });
+            tally.run(
+                &format!("scenario {}", scenario.name),
+                scenario.seed,
+                false,
+                |_| (scenario.run)(scenario.seed, sink(&arguments)),
+            );
         }
         return tally.close();
     }
@@ -95,13 +101,26 @@ fn sink(arguments: &Arguments) -> Option<TraceSink> {
     arguments.trace.then_some(sink)
 }
 
+/// Prints what the broker logs between the lines of the trace.
+fn print_log() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .without_time()
+        .with_ansi(false)
+        .with_writer(stdout)
+        .init();
+}
+
 /// The scenarios, the kept seeds, then new ones for as long as the budget lasts.
 fn run_budget(arguments: &Arguments, tally: &mut Tally) {
     let began = now();
     for scenario in scenarios::all() {
-        tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
-            (scenario.run)(scenario.seed, None)
-        });
+        tally.run(
+            &format!("scenario {}", scenario.name),
+            scenario.seed,
+            false,
+            |_| (scenario.run)(scenario.seed, None),
+        );
     }
     for seed in kept_seeds() {
         tally.run("kept seed", seed, false, |_| run_seed(seed, None));
@@ -117,7 +136,10 @@ fn run_budget(arguments: &Arguments, tally: &mut Tally) {
         u64::MAX => format!("{} seconds", arguments.seconds.unwrap_or(0)),
         seeds => format!("{seeds} seeds"),
     };
-    say(&format!("new seeds from {first}, {limit}, commit {}", commit()));
+    say(&format!(
+        "new seeds from {first}, {limit}, commit {}",
+        commit()
+    ));
     for number in 0..seeds_max {
         let is_over = seconds.is_some_and(|seconds| began.elapsed() >= seconds);
         if is_over || (tally.failed() && !arguments.keep_going) {
@@ -175,7 +197,11 @@ impl Tally {
             took.as_millis()
         ));
         if let Some(failure) = failure {
-            say(&format!("  {failure:?}\n  commit {}\n{}", commit(), Swarm::new(seed)));
+            say(&format!(
+                "  {failure:?}\n  commit {}\n{}",
+                commit(),
+                outcome.swarm
+            ));
             say(&format!(
                 "  repeat: cargo test -p vltava --features simulator --test simulator -- \
                  --seed {seed} --trace"
@@ -202,18 +228,12 @@ impl Tally {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the budget is real time; nothing of a run depends on it"
-)]
+/// The budget is real time; nothing of a run depends on it.
 fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "new seeds must differ from run to run"
-)]
+/// New seeds differ from one start to the next.
 fn seed_from_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(1, |since| since.as_secs())

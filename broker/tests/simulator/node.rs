@@ -115,7 +115,9 @@ async fn serve(
     acceptors: Vec<Acceptor<SimRuntime>>,
 ) -> Result<(), ShardFailure> {
     let endpoints = acceptors.iter();
-    let endpoints = endpoints.filter_map(|acceptor| acceptor.endpoint("node")).collect();
+    let endpoints = endpoints
+        .filter_map(|acceptor| acceptor.endpoint("node"))
+        .collect();
     let accepting = async {
         shard.serve(acceptors).await;
         std::future::pending::<()>().await;

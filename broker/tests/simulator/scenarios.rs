@@ -70,7 +70,9 @@ fn calm(seed: u64, sink: Option<TraceSink>) -> Outcome {
     let swarm = Rc::new(quiet(seed));
     run_story(seed, swarm, sink, |cluster, _| async move {
         let executor = cluster.simulation.executor();
-        executor.sleep_until(executor.now_ns() + 5_000_000_000).await;
+        executor
+            .sleep_until(executor.now_ns() + 5_000_000_000)
+            .await;
     })
 }
 
@@ -95,6 +97,10 @@ fn a_full_disk(seed: u64, sink: Option<TraceSink>) -> Outcome {
     let swarm = Rc::new(swarm);
     run_story(seed, swarm, sink, |cluster, workload| async move {
         crate::faults::storm(&cluster, &workload).await;
-        assert_eq!(cluster.starts(), 1, "a full disk is no reason to start again");
+        assert_eq!(
+            cluster.starts(),
+            1,
+            "a full disk is no reason to start again"
+        );
     })
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -75,6 +75,7 @@ pub struct Broker {
     pub admin: SocketAddr,
     process: Option<Child>,
     output: Arc<Mutex<Vec<String>>>,
+    errors: Arc<Mutex<Vec<String>>>,
     _directory: Option<TempDir>,
 }
 
@@ -99,6 +100,7 @@ impl Broker {
             admin: local(free_port()),
             process: None,
             output: Arc::default(),
+            errors: Arc::default(),
             _directory: None,
         }
     }
@@ -116,7 +118,7 @@ impl Broker {
         let mut process = self.command().spawn().expect("vltava starts");
         let out = process.stdout.take().expect("its output");
         let err = process.stderr.take().expect("its errors");
-        let ready = self.listen(out, err);
+        let (ready, errors) = self.listen(out, err);
         let deadline = Instant::now() + PATIENCE;
         loop {
             match ready.recv_timeout(Duration::from_millis(50)) {
@@ -129,6 +131,7 @@ impl Broker {
                 }
                 // Its output is closed: it has ended, or is about to.
                 Err(RecvTimeoutError::Disconnected) => {
+                    errors.join().expect("its errors are kept");
                     return Err(process.wait().expect("its exit status"));
                 }
             }
@@ -162,16 +165,13 @@ impl Broker {
         &self,
         out: impl Read + Send + 'static,
         err: impl Read + Send + 'static,
-    ) -> Receiver<()> {
+    ) -> (Receiver<()>, JoinHandle<()>) {
         let (sender, receiver) = channel();
-        let output = Arc::clone(&self.output);
-        let keep = move |line: String| output.lock().expect("no panic while locked").push(line);
-        let errors = keep.clone();
-        thread::spawn(move || {
-            BufReader::new(err)
-                .lines()
-                .map_while(Result::ok)
-                .for_each(errors);
+        let (output, errors) = (Arc::clone(&self.output), Arc::clone(&self.errors));
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                errors.lock().expect("no panic while locked").push(line);
+            }
         });
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -179,15 +179,25 @@ impl Broker {
                     // Nobody waits any more when it says so a second time.
                     let _sent = sender.send(());
                 }
-                keep(line);
+                output.lock().expect("no panic while locked").push(line);
             }
         });
-        receiver
+        (receiver, reader)
     }
 
-    /// Everything that all runs have said.
+    /// What all runs have said to whoever watches, and as errors.
     pub fn said(&self) -> String {
-        self.output
+        let lines = self
+            .output
+            .lock()
+            .expect("no panic while locked")
+            .join("\n");
+        format!("{lines}\n{}", self.errors())
+    }
+
+    /// What all runs have said as errors.
+    pub fn errors(&self) -> String {
+        self.errors
             .lock()
             .expect("no panic while locked")
             .join("\n")

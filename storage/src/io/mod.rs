@@ -128,6 +128,10 @@ pub trait Disk: Clone + 'static {
 }
 
 /// An open file. A clone is the same open file. Offsets and lengths are in bytes.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is asked of the system; nobody asks whether it is zero"
+)]
 pub trait File: Clone + 'static {
     /// Writes whole blocks at a position that is a multiple of [`BLOCK_BYTES`], past the page cache where the file system
     /// allows it. Short writes are continued inside.

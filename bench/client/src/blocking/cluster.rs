@@ -303,6 +303,34 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Where a group stands: in some partitions, or (`None`) wherever it has committed. Partitions without a
+    /// commit are left out.
+    pub fn committed_offsets(
+        &mut self,
+        group: &Str,
+        partitions: Option<&[TopicPartition]>,
+    ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+        self.retry(|cluster| {
+            let node = cluster.coordinator(group)?;
+            // Topics have ids in later versions: what is known must not change while it is read.
+            let metadata = cluster.metadata.clone();
+            let response = cluster.call_with(node, |version| {
+                offsets::fetch_committed(version, group, partitions, &metadata)
+            })?;
+            offsets::committed(response, &metadata).map_err(|code| {
+                if code == ErrorCode::NOT_COORDINATOR {
+                    cluster.forget_coordinator(group);
+                }
+                let what = format!("asking where group {group} stands");
+                ClientError::Broker {
+                    what,
+                    code,
+                    message: None,
+                }
+            })
+        })
+    }
+
     /// Tries until it succeeds, fails for good, or the time for trying is up.
     pub fn retry<T>(
         &mut self,

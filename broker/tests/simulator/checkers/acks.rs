@@ -64,11 +64,19 @@ impl Acks {
 
     /// Its batch was acknowledged; the record stands at `offset`.
     pub fn acknowledge(&mut self, partition: &Partition, id: RecordId, offset: i64) {
-        let sent = self.sent.get_mut(partition).and_then(|ids| ids.get_mut(&id));
+        let sent = self
+            .sent
+            .get_mut(partition)
+            .and_then(|ids| ids.get_mut(&id));
         let Some(sent) = sent else {
-            violation(format!("{partition:?}: {id:?} is acknowledged, but was not sent"))
+            violation(format!(
+                "{partition:?}: {id:?} is acknowledged, but was not sent"
+            ))
         };
-        promise!(offset >= 0, "{partition:?}: {id:?} is acknowledged at {offset}");
+        promise!(
+            offset >= 0,
+            "{partition:?}: {id:?} is acknowledged at {offset}"
+        );
         sent.acknowledged = Some(offset);
         self.acknowledged += 1;
     }
@@ -134,7 +142,9 @@ impl Acks {
             else {
                 continue;
             };
-            let expected = last.insert(producer, sequence).map_or(0, |last: u64| last + 1);
+            let expected = last
+                .insert(producer, sequence)
+                .map_or(0, |last: u64| last + 1);
             promise!(
                 sequence == expected,
                 "{partition:?}@{offset}: producer {producer}'s record {sequence} ({id:?}) \

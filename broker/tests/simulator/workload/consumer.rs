@@ -46,19 +46,22 @@ pub async fn fetch(
     let bytes_max = i32::try_from(random.mostly_small(1..=1 << 20)).unwrap_or(1);
     let max_wait_ms = i32::try_from(random.mostly_small(0..=2000)).unwrap_or(0);
     let min_bytes = i32::try_from(random.mostly_small(0..=4096)).unwrap_or(0);
-    let offsets = workload.checkers.offsets.borrow();
-    let floors: BTreeMap<i32, i64> = positions
-        .keys()
-        .map(|&index| (index, offsets.high_watermark(&key(topic, index))))
-        .collect();
-    drop(offsets);
-    let partitions = positions.iter().map(|(&partition, &fetch_offset)| FetchPartition {
-        partition,
-        fetch_offset,
-        partition_max_bytes: bytes_max,
-        ..FetchPartition::default()
-    });
+    let floors: BTreeMap<i32, i64> = {
+        let offsets = workload.checkers.offsets.borrow();
+        let floors = positions.keys();
+        let floors = floors.map(|&index| (index, offsets.high_watermark(&key(topic, index))));
+        floors.collect()
+    };
+    let partitions = positions
+        .iter()
+        .map(|(&partition, &fetch_offset)| FetchPartition {
+            partition,
+            fetch_offset,
+            partition_max_bytes: bytes_max,
+            ..FetchPartition::default()
+        });
     let partitions: Vec<FetchPartition> = partitions.collect();
+    let (_, least) = workload.swarm.least_versions();
     let make = |version| FetchRequest {
         max_wait_ms,
         min_bytes,
@@ -76,7 +79,7 @@ pub async fn fetch(
         }],
         ..FetchRequest::default()
     };
-    let answer = client.call(4, make).await?;
+    let answer = client.call(least, make).await?;
     let error = answer.error_code;
     promise!(
         error.is_none() || error.is_retriable(),
@@ -84,14 +87,26 @@ pub async fn fetch(
         client.name,
         error.name()
     );
-    let data = answer.responses.iter().flat_map(|topic: &FetchableTopicResponse| &topic.partitions);
+    let data = answer
+        .responses
+        .iter()
+        .flat_map(|topic: &FetchableTopicResponse| &topic.partitions);
     let taken = data.filter_map(|data| {
         let position = positions.get(&data.partition_index);
         let Some(&position) = position else {
-            violation(format!("{}: a partition that was not asked for", client.name))
+            violation(format!(
+                "{}: a partition that was not asked for",
+                client.name
+            ))
         };
         let partition = key(topic, data.partition_index);
-        take_partition(workload, &partition, position, floors[&data.partition_index], data)
+        take_partition(
+            workload,
+            &partition,
+            position,
+            floors[&data.partition_index],
+            data,
+        )
     });
     Ok(taken.collect())
 }
@@ -118,7 +133,10 @@ fn take_partition(
     }
     let checkers = &workload.checkers;
     let told = data.high_watermark;
-    checkers.offsets.borrow_mut().check_high_watermark(partition, floor, told);
+    checkers
+        .offsets
+        .borrow_mut()
+        .check_high_watermark(partition, floor, told);
     let records = data.records.as_ref().and_then(|records| records.to_bytes());
     let bytes = records.unwrap_or_default();
     let (records, next) = records::take_in(checkers, partition, position, told, &bytes);
@@ -216,8 +234,10 @@ pub async fn read_through(workload: &Workload, client: &mut Client) -> ReadThrou
     for topic in workload.topics.iter() {
         let ends = loop {
             let ends = list_end(workload, client, topic).await.unwrap_or_default();
-            let known: BTreeMap<i32, i64> =
-                ends.iter().filter_map(|(&index, &end)| Some((index, end?))).collect();
+            let known: BTreeMap<i32, i64> = ends
+                .iter()
+                .filter_map(|(&index, &end)| Some((index, end?)))
+                .collect();
             if known.len() == topic.partitions.unsigned_abs() as usize {
                 break known;
             }
@@ -239,7 +259,10 @@ pub async fn read_through(workload: &Workload, client: &mut Client) -> ReadThrou
             }
             for fetched in fetched {
                 positions.insert(fetched.partition.1, fetched.next);
-                whole.entry(fetched.partition).or_default().extend(fetched.records);
+                whole
+                    .entry(fetched.partition)
+                    .or_default()
+                    .extend(fetched.records);
             }
         }
     }

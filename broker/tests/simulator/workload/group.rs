@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use vltava::runtime::sim::MILLION;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::message::{from_versioned_bytes, to_versioned_bytes};
@@ -160,7 +159,11 @@ impl Member<'_> {
     async fn find_coordinator(&mut self) -> Result<(), Leave> {
         let group = Str::from(self.group.as_str());
         let make = |version| FindCoordinatorRequest {
-            key: if version < 4 { group.clone() } else { Str::EMPTY },
+            key: if version < 4 {
+                group.clone()
+            } else {
+                Str::EMPTY
+            },
             key_type: 0,
             coordinator_keys: if version < 4 { Vec::new() } else { vec![group] },
         };
@@ -207,7 +210,11 @@ impl Member<'_> {
         self.generation = answer.generation_id;
         let leads = answer.leader == self.id && !answer.skip_assignment;
         let mut members: Vec<Str> = match leads {
-            true => answer.members.into_iter().map(|member| member.member_id).collect(),
+            true => answer
+                .members
+                .into_iter()
+                .map(|member| member.member_id)
+                .collect(),
             false => Vec::new(),
         };
         members.sort();
@@ -244,7 +251,10 @@ impl Member<'_> {
             Ok(assignment) => assignment,
             Err(error) => violation(format!("{}: its assignment: {error}", self.client.name)),
         };
-        let given = assignment.assigned_partitions.iter().flat_map(|topic| &topic.partitions);
+        let given = assignment
+            .assigned_partitions
+            .iter()
+            .flat_map(|topic| &topic.partitions);
         for &index in given {
             let partition = self.partition(index);
             let mut groups = self.workload.checkers.groups.borrow_mut();
@@ -273,7 +283,7 @@ impl Member<'_> {
             };
             SyncGroupRequestAssignment {
                 member_id: member.clone(),
-                assignment: to_versioned_bytes(&assignment, 0).unwrap_or(Bytes::new()),
+                assignment: to_versioned_bytes(&assignment, 0).unwrap_or_default(),
             }
         });
         assignments.collect()
@@ -324,7 +334,11 @@ impl Member<'_> {
         let new = new.map(|told| (told.partition_index, told.committed_offset, told.error_code));
         let group_error = answer.groups.first().map(|group| group.error_code);
         let name = &self.client.name;
-        react(name, "OffsetFetch", group_error.unwrap_or(answer.error_code))?;
+        react(
+            name,
+            "OffsetFetch",
+            group_error.unwrap_or(answer.error_code),
+        )?;
         let told: Vec<(i32, i64, ErrorCode)> = old.chain(new).collect();
         promise!(told.len() == floors.len(), "{name}: OffsetFetch: {told:?}");
         for (index, offset, error) in told {
@@ -350,7 +364,8 @@ impl Member<'_> {
             groups.delivered(&self.group, &fetched.partition, fetched.next);
             self.positions.insert(fetched.partition.1, fetched.next);
             if quiet {
-                self.ends.insert(fetched.partition.1, fetched.high_watermark);
+                self.ends
+                    .insert(fetched.partition.1, fetched.high_watermark);
             }
         }
         Ok(())
@@ -386,7 +401,10 @@ impl Member<'_> {
         for told in answer.topics.iter().flat_map(|topic| &topic.partitions) {
             let partition = self.partition(told.partition_index);
             let Some(&offset) = changed.get(&told.partition_index) else {
-                violation(format!("{}: OffsetCommit tells of {partition:?}", self.client.name))
+                violation(format!(
+                    "{}: OffsetCommit tells of {partition:?}",
+                    self.client.name
+                ))
             };
             let mut groups = workload.checkers.groups.borrow_mut();
             match told.error_code {

@@ -155,10 +155,11 @@ impl Producer<'_> {
 
     async fn step(&mut self) -> Result<(), CallError> {
         let room = self.in_flight.len() < self.workload.swarm.in_flight_max;
-        if room && !self.rewinding {
-            if let Some(number) = self.next_batch() {
-                return self.send(number).await;
-            }
+        if room
+            && !self.rewinding
+            && let Some(number) = self.next_batch()
+        {
+            return self.send(number).await;
         }
         if self.in_flight.is_empty() {
             if std::mem::take(&mut self.rewinding) {
@@ -217,7 +218,7 @@ impl Producer<'_> {
             &mut self.client.random,
             (life.producer_id, life.producer_epoch, base_sequence),
             &ids,
-            self.workload.swarm.record_bytes_max,
+            &self.workload.swarm,
             self.client.runtime.wall_clock_ms(),
         );
         let number = life.batches_made;
@@ -246,7 +247,8 @@ impl Producer<'_> {
                 partition_data: vec![data],
             }],
         };
-        self.client.send(3, make).await
+        let (least, _) = self.workload.swarm.least_versions();
+        self.client.send(least, make).await
     }
 
     async fn receive(&mut self) -> Result<(), CallError> {
@@ -263,7 +265,10 @@ impl Producer<'_> {
                 self.life.unacknowledged.remove(&number);
             }
             Verdict::Forgotten => {
-                self.workload.simulation.executor().note("a producer begins anew");
+                self.workload
+                    .simulation
+                    .executor()
+                    .note("a producer begins anew");
                 self.begin().await;
             }
         }
@@ -277,9 +282,15 @@ impl Producer<'_> {
             violation(format!("{name}: {} topics for one", body.responses.len()))
         };
         let [partition] = &topic.partition_responses[..] else {
-            violation(format!("{name}: {} partitions", topic.partition_responses.len()))
+            violation(format!(
+                "{name}: {} partitions",
+                topic.partition_responses.len()
+            ))
         };
-        promise!(partition.index == index, "{name}: another partition answers");
+        promise!(
+            partition.index == index,
+            "{name}: another partition answers"
+        );
         partition.clone()
     }
 

@@ -8,11 +8,13 @@ use vltava_protocol::compression::{Codec, Compressor, decompress};
 use vltava_protocol::record::records;
 
 use crate::checkers::{Checkers, Partition, RecordId, violation};
+use crate::faults::Swarm;
 use crate::promise;
 
 /// The most that a batch of this run unpacks to, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Zstd last: not all versions know it.
 const CODECS: [Codec; 5] = [
     Codec::None,
     Codec::Gzip,
@@ -30,25 +32,29 @@ fn value(id: RecordId, len: usize) -> Vec<u8> {
 
 /// What follows the id in a value, in pieces.
 fn filler(id: RecordId) -> impl Iterator<Item = [u8; 8]> {
-    (0u64..).map(move |piece| (id.0 ^ piece).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+    (0u64..).map(move |piece| {
+        (id.0 ^ piece)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .to_be_bytes()
+    })
 }
 
-/// A batch of records with these ids; each value has up to `bytes_max` bytes beside its id.
+/// A batch of records with these ids; each value has some bytes beside its id.
 pub fn build(
     random: &mut Random,
     (producer_id, producer_epoch, sequence): (i64, i16, i32),
     ids: &[RecordId],
-    bytes_max: u64,
+    swarm: &Swarm,
     now_ms: i64,
 ) -> Bytes {
     let mut builder = BatchBuilder::new().producer(producer_id, producer_epoch, sequence);
     for &id in ids {
-        let len = usize::try_from(random.mostly_small(0..=bytes_max)).unwrap_or(0);
+        let len = usize::try_from(random.mostly_small(0..=swarm.record_bytes_max)).unwrap_or(0);
         let appended = builder.append(now_ms, None, Some(&value(id, len)), &[]);
         assert!(appended.is_ok(), "{appended:?}");
     }
     let codec = match random.chance(300_000) {
-        true => *random.pick(&CODECS),
+        true => *random.pick(&CODECS[..CODECS.len() - usize::from(!swarm.zstd)]),
         false => Codec::None,
     };
     let built = Compressor::new(codec, None)
@@ -119,12 +125,18 @@ fn unpack(partition: &Partition, batch: &Batch<'_>) -> Vec<(i64, RecordId)> {
         let offset = at + i64::from(record.offset_delta);
         let value = record.value.unwrap_or_default();
         let Some((id, rest)) = value.split_first_chunk::<8>() else {
-            violation(format!("{partition:?}@{offset}: a record of {} bytes", value.len()))
+            violation(format!(
+                "{partition:?}@{offset}: a record of {} bytes",
+                value.len()
+            ))
         };
         let id = RecordId(u64::from_be_bytes(*id));
         let mut pieces = rest.chunks(8).zip(filler(id));
         let whole = pieces.all(|(found, written)| *found == written[..found.len()]);
-        promise!(whole, "{partition:?}@{offset}: {id:?} is not what was written");
+        promise!(
+            whole,
+            "{partition:?}@{offset}: {id:?} is not what was written"
+        );
         ids.push((offset, id));
     }
     ids

@@ -42,13 +42,17 @@ impl Context<'_> {
             out.push('\n');
             return;
         }
+        let _ = write!(out, " else if {} {{", differs(field));
+        self.emit_refusal(out, field);
+    }
+
+    /// The error for a field that the version lacks, and the end of its block.
+    fn emit_refusal(&self, out: &mut String, field: &Field) {
+        let name = format!("{}.{}", self.current.name, field.name);
         let _ = writeln!(
             out,
-            " else if {} {{\n            return Err(EncodeError::FieldNotInVersion {{ \
-             field: \"{}.{}\", version }});\n        }}",
-            differs(field),
-            self.current.name,
-            field.name
+            "\n            return Err(EncodeError::FieldNotInVersion {{ \
+             field: \"{name}\", version }});\n        }}"
         );
     }
 
@@ -125,17 +129,18 @@ impl Context<'_> {
     fn emit_encode_tags(&self, out: &mut String) {
         let tagged = self.tagged_fields();
         for field in &tagged {
-            let tag = field.tag.unwrap_or_default();
+            let has = format!("has_tag_{}", field.tag.unwrap_or_default());
             let differs = differs(field);
             match condition(field.versions, self.current.versions) {
-                None => _ = writeln!(out, "        let has_tag_{tag} = {differs};"),
-                Some(test) => {
-                    let _ = writeln!(out, "        let has_tag_{tag} = {test} && {differs};");
-                    if !field.ignorable {
-                        let _ = write!(out, "        if {test} {{\n        }}");
-                        self.emit_absence(out, field);
-                    }
+                Some(test) if field.ignorable => {
+                    let _ = writeln!(out, "        let {has} = {test} && {differs};");
                 }
+                Some(test) => {
+                    let _ = writeln!(out, "        let {has} = {differs};");
+                    let _ = write!(out, "        if {has} && !({test}) {{");
+                    self.emit_refusal(out, field);
+                }
+                None => _ = writeln!(out, "        let {has} = {differs};"),
             }
         }
         let (open, indent, close) = match self.flexible() {

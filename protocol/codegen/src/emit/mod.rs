@@ -9,3 +9,6 @@ mod structure;
 
 pub use structure::emit_module;
 pub(crate) use structure::struct_bytes_min;
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::image::{Chance, Image, SECTOR_BYTES};
-use super::tree::{NodeId, Tree};
+use super::tree::{Edit, NodeId, Tree};
 use crate::io::{
     AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
     IoResult, OpenMode, Space,
@@ -296,7 +296,7 @@ impl FaultDisk {
         &self,
         name: &'static str,
         path: &str,
-        make: impl Fn(&Tree) -> Result<Vec<(NodeId, String, Option<NodeId>)>, IoErrorKind>,
+        make: impl Fn(&Tree) -> Result<Vec<Edit>, IoErrorKind>,
     ) -> IoResult<()> {
         let (mut state, verdict) = self.change(name, path).await?;
         if let Verdict::Fail(kind) = verdict {

@@ -19,10 +19,13 @@ pub(super) enum Node {
     },
 }
 
+/// A name in a directory, and what it stands for afterwards.
+pub(super) type Edit = (NodeId, String, Option<NodeId>);
+
 /// One atomic change of names, not yet synced in the directories named.
 #[derive(Debug)]
 struct NameChange {
-    edits: Vec<(NodeId, String, Option<NodeId>)>,
+    edits: Vec<Edit>,
     unsynced: BTreeSet<NodeId>,
 }
 
@@ -100,7 +103,7 @@ impl Tree {
     }
 
     /// Changes names in the process's view, all at once; on the platter later, all at once.
-    pub(super) fn change(&mut self, edits: Vec<(NodeId, String, Option<NodeId>)>) {
+    pub(super) fn change(&mut self, edits: Vec<Edit>) {
         for (directory, name, node) in &edits {
             self.edit(*directory, name, *node, false);
         }

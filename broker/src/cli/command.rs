@@ -1,0 +1,48 @@
+//! Which commands there are.
+
+use crate::cli::consume::ConsumeArguments;
+use crate::cli::error::CliError;
+use crate::cli::group::GroupCommand;
+use crate::cli::inspect::InspectArguments;
+use crate::cli::manual::{CompletionsArguments, ManArguments};
+use crate::cli::produce::ProduceArguments;
+use crate::cli::topic::TopicCommand;
+use crate::cli::{consume, group, inspect, manual, produce, topic};
+
+/// A command that is a client.
+#[derive(Debug, clap::Subcommand)]
+pub enum ClientCommand {
+    /// Create, list, describe and delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Write the lines of standard input as records
+    Produce(ProduceArguments),
+    /// Print records, as a member of a group or from partitions
+    Consume(ConsumeArguments),
+    /// List and describe groups of consumers
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Check segment files of a log, and show what is in them
+    Inspect(InspectArguments),
+    /// Print a completion script for a shell
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write all pages into a directory
+    Man(ManArguments),
+}
+
+/// Does it. `root` is the whole program as clap knows it, for completions and manual pages.
+pub fn run(command: ClientCommand, root: fn() -> clap::Command) -> Result<(), CliError> {
+    let done = match command {
+        ClientCommand::Topic(command) => topic::run(command),
+        ClientCommand::Produce(arguments) => produce::run(&arguments),
+        ClientCommand::Consume(arguments) => consume::run(&arguments),
+        ClientCommand::Group(command) => group::run(command),
+        ClientCommand::Inspect(arguments) => inspect::run(&arguments),
+        ClientCommand::Completions(arguments) => manual::completions(&arguments, root()),
+        ClientCommand::Man(arguments) => manual::man(&arguments, root()),
+    };
+    match done {
+        Err(error) if error.is_quiet() => Ok(()),
+        done => done,
+    }
+}

@@ -1,0 +1,125 @@
+//! Where to begin to read, and in which partitions.
+
+use std::str::FromStr;
+
+use crate::cli::timestamp;
+
+/// Where to begin in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// At the first record.
+    Beginning,
+    /// Behind the last.
+    End,
+    /// At an offset.
+    Offset(i64),
+    /// So many offsets before the end.
+    BeforeEnd(i64),
+    /// At the first record of this time or later, in milliseconds since 1970.
+    Time(i64),
+}
+
+impl FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is none of beginning, end, offset:N, -N, time:WHEN");
+        let offset = |digits: &str| {
+            digits
+                .parse()
+                .ok()
+                .filter(|offset| *offset >= 0)
+                .ok_or_else(wrong)
+        };
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "end" => Ok(Self::End),
+            _ => {
+                if let Some(when) = text.strip_prefix("time:") {
+                    return timestamp::parse(when).map(Self::Time);
+                }
+                if let Some(digits) = text.strip_prefix("offset:") {
+                    return offset(digits).map(Self::Offset);
+                }
+                offset(text.strip_prefix('-').ok_or_else(wrong)?).map(Self::BeforeEnd)
+            }
+        }
+    }
+}
+
+/// Partitions by number, as `0,2,5-7`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartitionList(pub(super) Vec<i32>);
+
+/// More than a topic has.
+const PARTITIONS_MAX: usize = 100_000;
+
+impl FromStr for PartitionList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is no list of partitions; write 0,2,5-7");
+        let number = |digits: &str| {
+            digits
+                .parse::<i32>()
+                .ok()
+                .filter(|n| *n >= 0)
+                .ok_or_else(wrong)
+        };
+        let mut partitions = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let range = number(first)?..=number(last)?;
+            if range.is_empty() {
+                return Err(wrong());
+            }
+            partitions.extend(range.take(PARTITIONS_MAX));
+            if partitions.len() >= PARTITIONS_MAX {
+                return Err(wrong());
+            }
+        }
+        partitions.sort_unstable();
+        partitions.dedup();
+        Ok(Self(partitions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read() {
+        for (text, position) in [
+            ("beginning", Position::Beginning),
+            ("end", Position::End),
+            ("offset:17", Position::Offset(17)),
+            ("-3", Position::BeforeEnd(3)),
+            ("time:5", Position::Time(5)),
+            ("time:1970-01-01T00:00:01Z", Position::Time(1000)),
+        ] {
+            assert_eq!(text.parse(), Ok(position));
+        }
+        for text in [
+            "",
+            "17",
+            "offset:",
+            "offset:-1",
+            "-",
+            "--1",
+            "time:",
+            "start",
+        ] {
+            assert!(text.parse::<Position>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_partitions_are_read() {
+        assert_eq!("3".parse(), Ok(PartitionList(vec![3])));
+        assert_eq!("5-7,0,2,6".parse(), Ok(PartitionList(vec![0, 2, 5, 6, 7])));
+        for text in ["", "a", "1,", "3-1", "-1", "1-", "0-2147483647"] {
+            assert!(text.parse::<PartitionList>().is_err(), "{text}");
+        }
+    }
+}

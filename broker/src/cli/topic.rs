@@ -1,0 +1,440 @@
+//! `vltava topic`.
+
+use vltava_client::blocking::Cluster;
+use vltava_client::error::ClientError;
+use vltava_client::metadata::{Metadata, Topic, TopicPartition};
+use vltava_client::offsets::{EARLIEST, LATEST};
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use vltava_protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use vltava_protocol::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource,
+};
+use vltava_protocol::types::Str;
+
+use crate::cli::arguments::{ClusterArguments, Pair};
+use crate::cli::error::CliError;
+use crate::cli::json::{self, Object};
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
+
+/// In DescribeConfigs: a topic.
+const RESOURCE_TOPIC: i8 = 2;
+/// In DescribeConfigs: a value that was set for the topic itself.
+const SOURCE_TOPIC: i8 = 1;
+/// From this version on, DeleteTopics has a list of names or ids.
+const DELETE_TOPICS_STATES: i16 = 6;
+const TIMEOUT_MS: i32 = 30_000;
+
+/// What to do with topics.
+#[derive(Debug, clap::Subcommand)]
+pub enum TopicCommand {
+    /// Create a topic
+    Create(CreateArguments),
+    /// List all topics
+    List(ListArguments),
+    /// Show topics with their partitions, offsets and settings
+    Describe(DescribeArguments),
+    /// Delete topics with all their records
+    Delete(DeleteArguments),
+}
+
+/// `vltava topic create`.
+#[derive(Debug, clap::Args)]
+pub struct CreateArguments {
+    /// The topic's name
+    name: String,
+    /// How many partitions; the broker's default otherwise
+    #[arg(long, short, value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// How many copies of each partition; the broker's default otherwise
+    #[arg(long, short, value_parser = clap::value_parser!(i16).range(1..))]
+    replication_factor: Option<i16>,
+    /// A setting of the topic, as retention.ms=86400000; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    config: Vec<Pair>,
+    /// A topic that exists already is no error
+    #[arg(long)]
+    if_not_exists: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+/// `vltava topic list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArguments {
+    /// Topics of the brokers themselves, too
+    #[arg(long)]
+    internal: bool,
+    /// Print JSON, a topic a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+/// `vltava topic describe`.
+#[derive(Debug, clap::Args)]
+pub struct DescribeArguments {
+    /// The topics' names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Print JSON, a topic a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+/// `vltava topic delete`.
+#[derive(Debug, clap::Args)]
+pub struct DeleteArguments {
+    /// The topics' names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// A topic that does not exist is no error
+    #[arg(long)]
+    if_exists: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+/// Does it.
+pub(super) fn run(command: TopicCommand) -> Result<(), CliError> {
+    match command {
+        TopicCommand::Create(arguments) => create(&arguments),
+        TopicCommand::List(arguments) => list(&arguments),
+        TopicCommand::Describe(arguments) => describe(&arguments),
+        TopicCommand::Delete(arguments) => delete(&arguments),
+    }
+}
+
+fn create(arguments: &CreateArguments) -> Result<(), CliError> {
+    let _progress = Progress::start(format!("creating topic {}", arguments.name));
+    let mut cluster = arguments.cluster.connect()?;
+    let configs = arguments.config.iter().map(|pair| CreatableTopicConfig {
+        name: Str::from(pair.name.as_str()),
+        value: Some(Str::from(pair.value.as_str())),
+    });
+    let request = CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: Str::from(arguments.name.as_str()),
+            num_partitions: arguments.partitions.unwrap_or(-1),
+            replication_factor: arguments.replication_factor.unwrap_or(-1),
+            configs: configs.collect(),
+            ..CreatableTopic::default()
+        }],
+        timeout_ms: TIMEOUT_MS,
+        ..CreateTopicsRequest::default()
+    };
+    let what = format!("creating topic {}", arguments.name);
+    let created = cluster.retry(|cluster| {
+        let response = cluster.call_controller(&request)?;
+        let Some(topic) = response.topics.into_iter().next() else {
+            return Err(ClientError::Missing(what.clone()));
+        };
+        if arguments.if_not_exists && topic.error_code == ErrorCode::TOPIC_ALREADY_EXISTS {
+            return Ok(None);
+        }
+        ClientError::check(topic.error_code, topic.error_message.as_ref(), what.clone())?;
+        Ok(Some(topic))
+    })?;
+    let mut output = Output::stdout();
+    match created {
+        None if arguments.json => output.line(
+            &Object::new()
+                .text("topic", &arguments.name)
+                .raw("created", false)
+                .finish(),
+        )?,
+        None => output.line(&format!("topic {} exists already", arguments.name))?,
+        Some(topic) if arguments.json => {
+            let object = Object::new()
+                .text("topic", &topic.name)
+                .raw("created", true)
+                .text("id", &topic.topic_id.to_string())
+                .raw("partitions", topic.num_partitions)
+                .raw("replication_factor", topic.replication_factor);
+            output.line(&object.finish())?;
+        }
+        // A broker below version 5 does not say how many it made.
+        Some(topic) if topic.num_partitions < 0 => {
+            output.line(&format!("created topic {}", topic.name))?;
+        }
+        Some(topic) => output.line(&format!(
+            "created topic {}: partitions {}, replication factor {}",
+            topic.name, topic.num_partitions, topic.replication_factor
+        ))?,
+    }
+    Ok(std::io::Write::flush(&mut output)?)
+}
+
+fn list(arguments: &ListArguments) -> Result<(), CliError> {
+    let _progress = Progress::start("listing topics");
+    let mut cluster = arguments.cluster.connect()?;
+    cluster.refresh(None, false)?;
+    let topics = cluster.metadata().topics.iter();
+    let shown = topics.filter(|(_, topic)| arguments.internal || !topic.is_internal);
+    let mut output = Output::stdout();
+    if arguments.json {
+        for (name, topic) in shown {
+            let object = Object::new()
+                .text("topic", name)
+                .text("id", &topic.id.to_string())
+                .raw("partitions", topic.partitions.len())
+                .raw("replication_factor", replication_factor(topic))
+                .raw("internal", topic.is_internal);
+            output.line(&object.finish())?;
+        }
+    } else {
+        let row = |(name, topic): (&Str, &Topic)| {
+            let partitions = topic.partitions.len().to_string();
+            vec![
+                name.to_string(),
+                partitions,
+                replication_factor(topic).to_string(),
+            ]
+        };
+        let rows: Vec<_> = shown.map(row).collect();
+        output.table(&["TOPIC", "PARTITIONS", "REPLICATION"], &rows)?;
+    }
+    Ok(std::io::Write::flush(&mut output)?)
+}
+
+fn replication_factor(topic: &Topic) -> usize {
+    topic
+        .partitions
+        .values()
+        .map(|partition| partition.replicas.len())
+        .max()
+        .unwrap_or(0)
+}
+
+/// The offsets between which a partition has records.
+struct Range {
+    first: i64,
+    end: i64,
+}
+
+fn describe(arguments: &DescribeArguments) -> Result<(), CliError> {
+    let _progress = Progress::start("describing topics");
+    let mut cluster = arguments.cluster.connect()?;
+    let names: Vec<Str> = arguments
+        .names
+        .iter()
+        .map(|name| Str::from(name.as_str()))
+        .collect();
+    cluster.await_topics(&names, false)?;
+    let mut output = Output::stdout();
+    for (index, name) in names.iter().enumerate() {
+        let configs = configs_of(&mut cluster, name)?;
+        let ranges = ranges_of(&mut cluster, name)?;
+        let Some(topic) = cluster.metadata().topics.get(name) else {
+            return Err(ClientError::Missing(format!("topic {name}")).into());
+        };
+        if arguments.json {
+            output.line(&as_json(name, topic, &ranges, &configs))?;
+        } else {
+            if index > 0 {
+                output.line("")?;
+            }
+            show(&mut output, name, topic, &ranges, &configs)?;
+        }
+    }
+    Ok(std::io::Write::flush(&mut output)?)
+}
+
+/// The settings that were made for the topic itself.
+fn configs_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(Str, Option<Str>)>, ClientError> {
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: RESOURCE_TOPIC,
+            resource_name: name.clone(),
+            configuration_keys: None,
+        }],
+        ..DescribeConfigsRequest::default()
+    };
+    let response = cluster.call_any(&request)?;
+    let mut configs = Vec::new();
+    for result in response.results {
+        let what = format!("asking for the settings of topic {name}");
+        ClientError::check(result.error_code, result.error_message.as_ref(), what)?;
+        let own = result
+            .configs
+            .into_iter()
+            .filter(|config| config.config_source == SOURCE_TOPIC);
+        configs.extend(own.map(|config| (config.name, config.value)));
+    }
+    configs.sort();
+    Ok(configs)
+}
+
+fn ranges_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(i32, Range)>, ClientError> {
+    let partitions: Vec<TopicPartition> = partitions_of(cluster.metadata(), name);
+    let at = |timestamp| {
+        partitions
+            .iter()
+            .map(|at| (at.clone(), timestamp))
+            .collect::<Vec<_>>()
+    };
+    let first = cluster.list_offsets(&at(EARLIEST))?;
+    let end = cluster.list_offsets(&at(LATEST))?;
+    let range = |at: &TopicPartition| {
+        let range = Range {
+            first: first.get(at).copied().unwrap_or(-1),
+            end: end.get(at).copied().unwrap_or(-1),
+        };
+        (at.partition, range)
+    };
+    Ok(partitions.iter().map(range).collect())
+}
+
+/// All partitions of a topic.
+pub(super) fn partitions_of(metadata: &Metadata, name: &Str) -> Vec<TopicPartition> {
+    let topic = metadata.topics.get(name);
+    let numbers = topic.into_iter().flat_map(|topic| topic.partitions.keys());
+    let partitions = numbers.map(|partition| TopicPartition {
+        topic: name.clone(),
+        partition: *partition,
+    });
+    partitions.collect()
+}
+
+fn show(
+    output: &mut Output,
+    name: &Str,
+    topic: &Topic,
+    ranges: &[(i32, Range)],
+    configs: &[(Str, Option<Str>)],
+) -> Result<(), CliError> {
+    output.line(&format!("topic {name}"))?;
+    output.line(&format!("id    {}", topic.id))?;
+    for (name, value) in configs {
+        let value = value.as_ref().map_or("(hidden)", |value| value.as_str());
+        output.line(&format!("set   {name}={value}"))?;
+    }
+    output.line("")?;
+    let rows: Vec<Vec<String>> = ranges
+        .iter()
+        .filter_map(|(number, range)| {
+            let partition = topic.partitions.get(number)?;
+            Some(vec![
+                number.to_string(),
+                partition
+                    .leader
+                    .map_or(String::from("none"), |leader| leader.to_string()),
+                partition.leader_epoch.to_string(),
+                nodes(&partition.replicas),
+                nodes(&partition.in_sync),
+                range.first.to_string(),
+                range.end.to_string(),
+            ])
+        })
+        .collect();
+    let head = [
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "REPLICAS",
+        "IN SYNC",
+        "FIRST OFFSET",
+        "END OFFSET",
+    ];
+    Ok(output.table(&head, &rows)?)
+}
+
+fn nodes(nodes: &[i32]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(i32::to_string).collect();
+    nodes.join(",")
+}
+
+fn as_json(
+    name: &Str,
+    topic: &Topic,
+    ranges: &[(i32, Range)],
+    configs: &[(Str, Option<Str>)],
+) -> String {
+    let partitions = ranges.iter().filter_map(|(number, range)| {
+        let partition = topic.partitions.get(number)?;
+        let object = Object::new()
+            .raw("partition", number)
+            .raw(
+                "leader",
+                partition
+                    .leader
+                    .map_or(String::from("null"), |leader| leader.to_string()),
+            )
+            .raw("leader_epoch", partition.leader_epoch)
+            .raw("replicas", json::array(&partition.replicas))
+            .raw("in_sync", json::array(&partition.in_sync))
+            .raw("first_offset", range.first)
+            .raw("end_offset", range.end);
+        Some(object.finish())
+    });
+    let settings = configs.iter().fold(Object::new(), |object, (name, value)| {
+        object.optional_text(name, value.as_ref().map(|value| value.as_str()))
+    });
+    Object::new()
+        .text("topic", name)
+        .text("id", &topic.id.to_string())
+        .raw("internal", topic.is_internal)
+        .raw("configs", settings.finish())
+        .raw("partitions", json::array(partitions))
+        .finish()
+}
+
+fn delete(arguments: &DeleteArguments) -> Result<(), CliError> {
+    let _progress = Progress::start("deleting topics");
+    let mut cluster = arguments.cluster.connect()?;
+    let controller = cluster.metadata().controller_id;
+    for name in &arguments.names {
+        let what = format!("deleting topic {name}");
+        let deleted = cluster.retry(|cluster| {
+            let response =
+                cluster.call_with(controller, |version| delete_request(name, version))?;
+            let Some(topic) = response.responses.into_iter().next() else {
+                return Err(ClientError::Missing(what.clone()));
+            };
+            let unknown = topic.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+            if unknown && arguments.if_exists {
+                return Ok(false);
+            }
+            if unknown {
+                return Err(ClientError::Missing(format!("topic {name}")));
+            }
+            ClientError::check(topic.error_code, topic.error_message.as_ref(), what.clone())?;
+            Ok(true)
+        })?;
+        let mut output = Output::stdout();
+        let done = if deleted {
+            "deleted topic"
+        } else {
+            "there was no topic"
+        };
+        output.line(&format!("{done} {name}"))?;
+        std::io::Write::flush(&mut output)?;
+    }
+    Ok(())
+}
+
+fn delete_request(name: &str, version: i16) -> DeleteTopicsRequest {
+    let name = Str::from(name);
+    let mut request = DeleteTopicsRequest {
+        timeout_ms: TIMEOUT_MS,
+        ..DeleteTopicsRequest::default()
+    };
+    if version < DELETE_TOPICS_STATES {
+        request.topic_names.push(name);
+    } else {
+        request.topics.push(DeleteTopicState {
+            name: Some(name),
+            ..DeleteTopicState::default()
+        });
+    }
+    request
+}

@@ -1,0 +1,297 @@
+//! The data directory.
+
+use std::sync::Mutex;
+
+use vltava_storage::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
+
+use super::*;
+
+#[test]
+fn a_file_keeps_what_is_written() {
+    run(1, |start| async move {
+        let disk = start.runtime.disk();
+        disk.create_dir("topic-0").await.unwrap();
+        let file = disk.open("topic-0/log", OpenMode::Create).await.unwrap();
+        file.allocate(0, 1 << 20).await.unwrap();
+        let written = blocks(&[7; BLOCK_BYTES + 9]);
+        file.write_at(written, 4096, Durability::Flushed)
+            .await
+            .unwrap();
+        assert_eq!(file.len().await.unwrap(), 1 << 20);
+        let read = file.read_at(4095, BLOCK_BYTES + 11).await.unwrap();
+        assert_eq!(read[0], 0);
+        assert!(read[1..BLOCK_BYTES + 10].iter().all(|byte| *byte == 7));
+        assert_eq!(read[BLOCK_BYTES + 10], 0);
+        file.set_len(4096 + 9).await.unwrap();
+        assert_eq!(file.read_at(4096, 100).await.unwrap(), [7; 9][..]);
+        assert!(file.read_at(1 << 30, 100).await.unwrap().is_empty());
+        file.sync().await.unwrap();
+        disk.sync_dir("topic-0").await.unwrap();
+        let space = disk.space().await.unwrap();
+        assert!(space.free <= space.total && space.total > 0, "{space:?}");
+    });
+}
+
+#[test]
+fn reads_see_every_write_that_has_returned() {
+    run(1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("log", OpenMode::Create).await.unwrap();
+        for round in 0..50u8 {
+            // The page cache holds the round before.
+            let written = blocks(&vec![round; 3 * BLOCK_BYTES]);
+            file.write_at(written, 0, Durability::Written)
+                .await
+                .unwrap();
+            let read = file.read_at(10, 2 * BLOCK_BYTES).await.unwrap();
+            assert!(read.iter().all(|byte| *byte == round), "{round}");
+        }
+    });
+}
+
+#[test]
+fn a_file_system_that_refuses_direct_writes_gets_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut data = DataDirectory::open(directory.path()).unwrap();
+    data.refuse_direct();
+    let options = Options {
+        data_directory: Arc::new(data),
+        recorder: None,
+    };
+    run_over(&options, 1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("log", OpenMode::Create).await.unwrap();
+        let written = blocks(&pattern(5 * BLOCK_BYTES));
+        file.write_at(written, 0, Durability::Flushed)
+            .await
+            .unwrap();
+        let read = file.read_at(0, 5 * BLOCK_BYTES).await.unwrap();
+        assert!(read == pattern(5 * BLOCK_BYTES));
+    });
+}
+
+#[test]
+fn names_come_and_go() {
+    run(1, |start| async move {
+        let disk = start.runtime.disk();
+        let kind =
+            |result: Result<_, vltava_storage::io::IoError>| result.err().map(|error| error.kind);
+        assert_eq!(
+            kind(disk.open("a", OpenMode::Read).await.map(drop)),
+            Some(IoErrorKind::NotFound)
+        );
+        assert_eq!(
+            kind(disk.open("a", OpenMode::Write).await.map(drop)),
+            Some(IoErrorKind::NotFound)
+        );
+        let file = disk.open("a", OpenMode::Create).await.unwrap();
+        assert_eq!(
+            kind(disk.open("a", OpenMode::Create).await.map(drop)),
+            Some(IoErrorKind::AlreadyExists)
+        );
+        assert_eq!(
+            kind(disk.create_dir("a").await),
+            Some(IoErrorKind::AlreadyExists)
+        );
+        disk.create_dir("d").await.unwrap();
+        disk.create_dir("d").await.unwrap();
+        disk.create_dir("d/e").await.unwrap();
+        disk.rename("a", "d/b").await.unwrap();
+        let listed = disk.list("d").await.unwrap();
+        let names: Vec<_> = listed
+            .iter()
+            .map(|entry| (entry.name.as_str(), entry.is_directory))
+            .collect();
+        assert_eq!(names, [("b", false), ("e", true)]);
+        assert!(
+            disk.list("")
+                .await
+                .unwrap()
+                .iter()
+                .any(|entry| entry.name == "d")
+        );
+        disk.sync_dir("d").await.unwrap();
+        disk.sync_dir("").await.unwrap();
+        // What is open stays readable under no name, or another one; also by the descriptor that was not open yet.
+        file.write_at(blocks(&[3; BLOCK_BYTES]), 0, Durability::Flushed)
+            .await
+            .unwrap();
+        disk.remove_file("d/b").await.unwrap();
+        assert_eq!(file.read_at(0, 2).await.unwrap(), [3; 2][..]);
+        assert_eq!(
+            kind(disk.remove_file("d/b").await),
+            Some(IoErrorKind::NotFound)
+        );
+        assert_eq!(
+            kind(disk.remove_dir("d").await),
+            Some(IoErrorKind::Failed),
+            "not empty"
+        );
+        disk.remove_dir("d/e").await.unwrap();
+        disk.remove_dir("d").await.unwrap();
+        assert_eq!(
+            kind(disk.list("d").await.map(drop)),
+            Some(IoErrorKind::NotFound)
+        );
+    });
+}
+
+#[test]
+fn nothing_outside_the_data_directory_can_be_named() {
+    run(1, |start| async move {
+        let disk = start.runtime.disk();
+        for path in ["../x", "a/../../x", "/etc/passwd", "a/..", "..", "nul\0"] {
+            let opened = disk.open(path, OpenMode::Read).await.map(drop);
+            assert_eq!(opened.unwrap_err().operation, "name", "{path}");
+            assert_eq!(disk.remove_file(path).await.unwrap_err().operation, "name");
+            assert_eq!(disk.rename("a", path).await.unwrap_err().operation, "name");
+            assert_eq!(disk.rename(path, "a").await.unwrap_err().operation, "name");
+            assert_eq!(disk.create_dir(path).await.unwrap_err().operation, "name");
+            assert_eq!(disk.list(path).await.unwrap_err().operation, "name");
+            assert_eq!(disk.sync_dir(path).await.unwrap_err().operation, "name");
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", directory.path().join("log")).unwrap();
+    let mut data = DataDirectory::open(directory.path()).unwrap();
+    data.refuse_direct();
+    let options = Options {
+        data_directory: Arc::new(data),
+        recorder: None,
+    };
+    run_over(&options, 1, |start| async move {
+        let file = start
+            .runtime
+            .disk()
+            .open("log", OpenMode::Write)
+            .await
+            .unwrap();
+        let written = file.write_at(blocks(&[1]), 0, Durability::Written).await;
+        let error = written.unwrap_err();
+        assert_eq!((error.kind, error.operation), (IoErrorKind::Full, "write"));
+        assert_eq!(error.path, "log");
+    });
+}
+
+#[test]
+fn writes_that_are_given_up_run_to_their_end() {
+    run(1, |start| async move {
+        let file = start
+            .runtime
+            .disk()
+            .open("log", OpenMode::Create)
+            .await
+            .unwrap();
+        for i in 0..64u64 {
+            let written = blocks(&[9; BLOCK_BYTES]);
+            let position = i * BLOCK_BYTES as u64;
+            begin_and_drop(file.write_at(written, position, Durability::Written)).await;
+            sync::yield_now().await;
+        }
+        // One that is waited for comes after all of them here, but need not: so look until they are all there.
+        while file.len().await.unwrap() < 64 * BLOCK_BYTES as u64 {
+            sync::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_data_directory_belongs_to_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let held = DataDirectory::open(directory.path()).unwrap();
+    let second = DataDirectory::open(directory.path()).unwrap_err();
+    assert!(matches!(second, DataDirectoryError::InUse(_)), "{second}");
+    drop(held);
+    DataDirectory::open(directory.path()).unwrap();
+    let missing = DataDirectory::open(&directory.path().join("none")).unwrap_err();
+    assert!(
+        matches!(missing, DataDirectoryError::Missing(_)),
+        "{missing}"
+    );
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let file = DataDirectory::open(&directory.path().join("file")).unwrap_err();
+    assert!(
+        matches!(file, DataDirectoryError::Unusable { .. }),
+        "{file}"
+    );
+}
+
+/// Keeps what it sees, in order: the operation where it was submitted, its result where it was done.
+#[derive(Debug, Default)]
+struct Witness(Mutex<Vec<(u64, Result<Operation, i32>)>>);
+
+impl Recorder for Witness {
+    fn submitted(&self, _: usize, id: u64, operation: &Operation) {
+        self.0.lock().unwrap().push((id, Ok(operation.clone())));
+    }
+
+    fn completed(&self, _: usize, id: u64, result: i32) {
+        self.0.lock().unwrap().push((id, Err(result)));
+    }
+}
+
+#[test]
+fn a_recorder_sees_what_is_flushed_and_in_which_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let witness = Arc::new(Witness::default());
+    let options = Options {
+        recorder: Some(Arc::clone(&witness) as Arc<dyn Recorder>),
+        ..options(directory.path())
+    };
+    run_over(&options, 1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("new", OpenMode::Create).await.unwrap();
+        file.write_at(blocks(&[1; 4097]), 4096, Durability::Flushed)
+            .await
+            .unwrap();
+        file.write_at(blocks(&[1]), 0, Durability::Written)
+            .await
+            .unwrap();
+        file.sync().await.unwrap();
+        disk.rename("new", "log").await.unwrap();
+        disk.sync_dir("").await.unwrap();
+    });
+    let seen = witness.0.lock().unwrap();
+    let done = |id| seen.iter().any(|(seen, what)| *seen == id && what.is_err());
+    let submitted = seen
+        .iter()
+        .filter_map(|(id, what)| Some((id, what.as_ref().ok()?)));
+    let operations: Vec<&Operation> = submitted
+        .inspect(|(id, operation)| assert!(done(**id), "{operation:?} never ended"))
+        .map(|(_, operation)| operation)
+        .filter(|operation| !matches!(operation, Operation::Other(_)))
+        .collect();
+    let write = |position, len, data_sync| Operation::Write {
+        path: "new".to_owned(),
+        position,
+        len,
+        data_sync,
+    };
+    let expected = [
+        Operation::Open {
+            path: "new".to_owned(),
+            create: true,
+        },
+        write(4096, 8192, true),
+        write(0, 4096, false),
+        Operation::Sync {
+            path: "new".to_owned(),
+        },
+        Operation::Rename {
+            from: "new".to_owned(),
+            to: "log".to_owned(),
+        },
+        Operation::Open {
+            path: ".".to_owned(),
+            create: false,
+        },
+        Operation::Sync {
+            path: ".".to_owned(),
+        },
+    ];
+    assert_eq!(operations, expected.iter().collect::<Vec<_>>());
+}

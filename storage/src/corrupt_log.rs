@@ -1,0 +1,111 @@
+//! A damaged log, until somebody decides.
+
+use std::rc::Rc;
+
+use vltava_protocol::types::Uuid;
+
+use crate::checkpoint::read_file;
+use crate::environment::LogEnvironment;
+use crate::error::{Corruption, StorageError, StorageResult};
+use crate::io::Disk;
+use crate::layout;
+use crate::leader_epochs::LeaderEpochs;
+use crate::log::Log;
+use crate::log_checkpoint::LogCheckpoint;
+use crate::notes::Note;
+use crate::options::LogOptions;
+use crate::partition_files::remove_directory;
+use crate::recovery::Damage;
+use crate::segment::SegmentCursor;
+
+/// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever holds this.
+pub struct CorruptLog<D: Disk> {
+    environment: Rc<LogEnvironment<D>>,
+    directory: String,
+    options: LogOptions,
+    corruption: Corruption,
+}
+
+impl<D: Disk> CorruptLog<D> {
+    pub(crate) fn new(
+        environment: &Rc<LogEnvironment<D>>,
+        directory: &str,
+        options: LogOptions,
+        corruption: Corruption,
+    ) -> Self {
+        Self {
+            environment: Rc::clone(environment),
+            directory: directory.to_owned(),
+            options,
+            corruption,
+        }
+    }
+
+    /// What is damaged, and where.
+    pub fn corruption(&self) -> &Corruption {
+        &self.corruption
+    }
+
+    /// Its directory below the data directory.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// Gives up everything from the first batch on that cannot be proved, for good, and serves the rest. Only on an operator's word.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where not even the topic's id is known; or what the disk says.
+    pub async fn accept_loss(self) -> StorageResult<Log<D>> {
+        let disk = &self.environment.disk;
+        let note = self.environment.note_of(&self.directory).await;
+        let mut checkpoint = match LogCheckpoint::read(disk, &self.directory).await {
+            Err(StorageError::Corrupt(_)) => self.checkpoint_from_files().await?,
+            read => read?,
+        };
+        let noted = note.map_or(0, |note| note.generation);
+        checkpoint.generation = checkpoint.generation.max(noted) + 1;
+        let (environment, options) = (&self.environment, &self.options);
+        let directory = self.directory.as_str();
+        Log::recover(environment, directory, options, checkpoint, Damage::Accept).await
+    }
+
+    /// Deletes it, where nobody wants it any more.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn remove(self) -> StorageResult<()> {
+        let note = Note {
+            topic_id: Uuid(0),
+            generation: 0,
+            flushed_end: 0,
+        };
+        remove_directory(&self.environment.disk, &self.directory, note).await
+    }
+
+    /// A checkpoint that claims nothing, from the files that are there: everything is to be walked.
+    async fn checkpoint_from_files(&self) -> StorageResult<LogCheckpoint> {
+        let disk = &self.environment.disk;
+        let path = format!("{}/{}", self.directory, layout::PARTITION_METADATA);
+        let text = read_file(disk, &path)
+            .await
+            .map_err(StorageError::from_read)?;
+        let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+        let topic_id = layout::parse_partition_metadata(&text)
+            .ok_or_else(|| StorageError::Corrupt(self.corruption.clone()))?;
+        let entries = disk.list(&self.directory).await;
+        let entries = entries.map_err(StorageError::from_read)?;
+        let mut bases = entries
+            .iter()
+            .filter_map(|e| layout::offset_of(&e.name, "log"));
+        let first = bases.next().unwrap_or(0);
+        Ok(LogCheckpoint {
+            topic_id,
+            generation: 0,
+            log_start: first,
+            write_bytes_max: self.environment.options.write_bytes_max as u64,
+            snapshot: None,
+            epochs: LeaderEpochs::default(),
+            segments: vec![SegmentCursor::new(first, 0)],
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! The directory of a partition: made whole, found, removed.
+
+use vltava_protocol::types::Uuid;
+
+use crate::checkpoint::{Tail, read_file, write_new};
+use crate::error::{Corruption, StorageError, StorageResult};
+use crate::io::{Disk, IoError, IoResult};
+use crate::layout::{self, DirectoryKind};
+use crate::log_checkpoint::LogCheckpoint;
+use crate::notes::Note;
+
+/// Makes a partition's directory aside, whole and durable, then gives it its name.
+pub(crate) async fn make_directory<D: Disk>(
+    disk: &D,
+    directory: &str,
+    checkpoint: &LogCheckpoint,
+) -> IoResult<()> {
+    let new = layout::new_directory(directory, checkpoint.topic_id);
+    disk.create_dir(&new).await?;
+    let metadata = layout::partition_metadata(checkpoint.topic_id);
+    let path = format!("{new}/{}", layout::PARTITION_METADATA);
+    write_new(disk, &path, metadata.as_bytes(), Tail::Exact).await?;
+    let path = format!("{new}/{}", layout::log_file(0));
+    write_new(disk, &path, &[], Tail::Padded).await?;
+    let path = format!("{new}/{}", layout::CHECKPOINT);
+    write_new(disk, &path, &checkpoint.encode(), Tail::Padded).await?;
+    disk.sync_dir(&new).await.map_err(IoError::of_sync)?;
+    disk.rename(&new, directory).await?;
+    if let Err(error) = disk.sync_dir("").await {
+        // Whether the name survives is not known: nobody shall find it, and write there.
+        disk.rename(directory, &new).await?;
+        return Err(error.of_sync());
+    }
+    Ok(())
+}
+
+/// The directories of all partitions, sorted.
+///
+/// # Errors
+/// Where the data directory cannot be listed.
+pub async fn partition_directories<D: Disk>(disk: &D) -> StorageResult<Vec<String>> {
+    let entries = disk.list("").await.map_err(StorageError::from_read)?;
+    let is_partition =
+        |name: &str| matches!(layout::directory_kind(name), DirectoryKind::Partition(_));
+    let found = entries
+        .into_iter()
+        .filter(|e| e.is_directory && is_partition(&e.name));
+    Ok(found.map(|entry| entry.name).collect())
+}
+
+/// Removes what a stop left half created or half deleted. To be called once at start, before any log is opened.
+///
+/// # Errors
+/// What the disk says.
+pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
+    let entries = disk.list("").await.map_err(StorageError::from_read)?;
+    for entry in entries {
+        let is_leftover = layout::directory_kind(&entry.name) == DirectoryKind::Leftover;
+        if entry.is_directory && is_leftover {
+            remove_tree(disk, &entry.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The topic's id of a partition's directory, without opening its log; `None` where there is no such directory.
+///
+/// # Errors
+/// [`StorageError::Corrupt`] where the file with it is damaged; [`StorageError::Unreadable`].
+pub async fn topic_id_of<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
+    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
+    let text = read_file(disk, &path)
+        .await
+        .map_err(StorageError::from_read)?;
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let parsed = layout::parse_partition_metadata(&String::from_utf8_lossy(&text));
+    parsed.map(Some).ok_or_else(|| {
+        StorageError::Corrupt(Corruption {
+            path,
+            position: 0,
+            offset: -1,
+            what: "no topic id of version 0".to_owned(),
+        })
+    })
+}
+
+/// Renames a partition's directory, durably, then removes it with what is in it.
+pub(crate) async fn remove_directory<D: Disk>(
+    disk: &D,
+    directory: &str,
+    note: Note,
+) -> StorageResult<()> {
+    let deleted = layout::deleted_directory(directory, note.topic_id);
+    let renamed = disk.rename(directory, &deleted).await;
+    renamed.map_err(StorageError::from_write)?;
+    disk.sync_dir("").await.map_err(StorageError::from_sync)?;
+    remove_tree(disk, &deleted).await
+}
+
+/// Removes a directory of files.
+pub(crate) async fn remove_tree<D: Disk>(disk: &D, directory: &str) -> StorageResult<()> {
+    let entries = disk.list(directory).await;
+    for entry in entries.map_err(StorageError::from_read)? {
+        let removed = disk
+            .remove_file(&format!("{directory}/{}", entry.name))
+            .await;
+        removed.map_err(StorageError::from_write)?;
+    }
+    let removed = disk.remove_dir(directory).await;
+    removed.map_err(StorageError::from_write)
+}

@@ -1,0 +1,54 @@
+//! Looks for bit rot where nothing else reads: in segments that are proved.
+
+use std::rc::Rc;
+
+use crate::error::{Corruption, StorageError, StorageResult};
+use crate::io::Disk;
+use crate::scan::FileScan;
+use crate::segment::Segment;
+use crate::state::LogInner;
+
+impl<D: Disk> LogInner<D> {
+    /// Checks the batches of the segment that holds `offset`. Where the next one begins.
+    pub(crate) async fn verify(&self, offset: i64) -> StorageResult<Option<i64>> {
+        let segment = self.state.borrow().segment_of(offset);
+        let Some(segment) = segment else {
+            return Ok(None);
+        };
+        let checked = self.verify_segment(&segment).await;
+        let state = self.state.borrow();
+        let current = state.segments.get(&segment.base_offset);
+        // What was cut or deleted meanwhile may look as it likes.
+        if current.is_some_and(|current| Rc::ptr_eq(current, &segment)) {
+            checked?;
+        }
+        let next = state.segments.range(segment.base_offset + 1..).next();
+        Ok(next.map(|(base, _)| *base))
+    }
+
+    async fn verify_segment(&self, segment: &Segment<D>) -> StorageResult<()> {
+        let end = segment.flushed.get();
+        let path = segment.log_path();
+        let mut scan = FileScan::open(&self.environment.disk, &path).await?;
+        let (mut position, mut offset) = (0, end.base_offset);
+        while position < end.position {
+            let what = match scan.header(position).await? {
+                Err(what) => what,
+                Ok(header) if header.base_offset != offset => "an offset that does not continue",
+                Ok(header) if scan.check_crc(position, &header).await? => {
+                    position += header.bytes;
+                    offset = header.next_offset();
+                    continue;
+                }
+                Ok(_) => "a CRC that does not match",
+            };
+            return Err(StorageError::Corrupt(Corruption {
+                path,
+                position,
+                offset,
+                what: what.to_owned(),
+            }));
+        }
+        Ok(())
+    }
+}
