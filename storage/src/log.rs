@@ -352,7 +352,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty
+    /// where nothing is there yet.
     ///
     /// # Errors
     /// As for [`Log::read`].
