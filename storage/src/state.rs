@@ -67,6 +67,8 @@ pub(crate) struct LogState<D: Disk> {
     pub(crate) allocated: u64,
     /// CRC-32C of what the last, partly filled block holds, while no buffer does.
     pub(crate) last_block_crc: Option<u32>,
+    /// The log is being closed: what is queued is written, nothing new is taken.
+    pub(crate) closing: bool,
     /// Why nothing is appended any more.
     pub(crate) ended: Option<StorageError>,
     places: [Option<Place>; PLACES_KEPT],
@@ -120,6 +122,7 @@ impl<D: Disk> LogState<D> {
             capture: None,
             allocated: recovered.allocated,
             last_block_crc: None,
+            closing: false,
             ended: None,
             places: [None; PLACES_KEPT],
             next_place: 0,
