@@ -1,5 +1,5 @@
-//! Crashes, failures and full disks at every single disk operation of a run. What was acknowledged is there afterwards, once, in order;
-//! what was cut does not come back.
+//! Crashes, failures and full disks at every single disk operation of a run. What was acknowledged
+//! is there afterwards, once, in order; what was cut does not come back.
 
 #![allow(
     clippy::unwrap_used,

@@ -38,9 +38,14 @@ const ROOMS: &[(&str, &str)] = &[
         "storage config metrics runtime metadata machine partition coordinator node groups shares \
          transactions cluster security protocol",
     ),
-    ("net", "config handlers security runtime metrics protocol"),
+    // A listener is advertised by an endpoint of the image.
+    (
+        "net",
+        "config metadata handlers security runtime metrics protocol",
+    ),
     ("admin", "cluster partition metrics runtime"),
     ("shard", "*"),
+    ("screen", "*"),
     ("server", "*"),
     ("cli", "*"),
 ];

@@ -180,7 +180,8 @@ pub async fn work(
             21 if chance.one_in(4) => {
                 let to = log.flushed_end() - chance.below(15) as i64;
                 let to = to.max(log.log_start());
-                // From here on nobody may count on what is behind, whether or not the cut comes through. A batch has three records at most.
+                // From here on nobody may count on what is behind, whether or not the cut comes
+                // through. A batch has three records at most.
                 model.acked_end = model.acked_end.min(to - 2).max(0);
                 model.start = model.start.min(to - 2).max(0);
                 // Batches that retention took may be forgotten.
@@ -227,8 +228,8 @@ pub async fn work(
     Went::Through
 }
 
-/// A log that was opened again holds what was acknowledged, each record once, in order; nothing from nowhere; and knows its producers.
-/// The model then is what the log holds.
+/// A log that was opened again holds what was acknowledged, each record once, in order; nothing
+/// from nowhere; and knows its producers. The model then is what the log holds.
 pub async fn check_reopened(log: &Log<FaultDisk>, model: &mut Model) {
     let (start, end) = (log.log_start(), log.flushed_end());
     assert!(end >= model.acked_end, "lost {end}..{}", model.acked_end);
