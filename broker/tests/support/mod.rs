@@ -27,6 +27,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What `vltava serve` says when it serves.
 const READY: &str = "is ready";
 
+/// What a failed test shows of the broker's last lines.
+const SAID_LINES_MAX: usize = 60;
+
 /// The binary under test: this build's, or the one that `VLTAVA_BIN` names.
 pub fn binary() -> PathBuf {
     match std::env::var_os("VLTAVA_BIN") {
@@ -281,7 +284,13 @@ impl Drop for Broker {
             drop(process.wait());
         }
         if thread::panicking() {
-            eprintln!("what vltava said:\n{}", self.said());
+            let said = self.said();
+            let lines: Vec<&str> = said
+                .lines()
+                .filter(|line| !line.contains(" INFO "))
+                .collect();
+            let begin = lines.len().saturating_sub(SAID_LINES_MAX);
+            eprintln!("what vltava said:\n{}", lines[begin..].join("\n"));
         }
     }
 }
