@@ -366,8 +366,8 @@ fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
     });
 }
 
-/// What comes while a log is being closed is refused, or stands in the log: never in the snapshot of
-/// producers alone, where its repetition would be taken for a duplicate.
+/// What comes while a log is being closed is refused, or stands in the log: never in the snapshot
+/// of producers alone, where its repetition would be taken for a duplicate.
 #[test]
 fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
     for seed in 0..60 {
@@ -407,7 +407,11 @@ fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
             let log = ready(open_or_create(&environment).await.unwrap());
             assert_eq!(log.end(), i64::from(taken.get()), "seed {seed}");
             let next = nth(taken.get()).producer().unwrap();
-            assert_eq!(log.check_producer(&next), SequenceCheck::Append, "seed {seed}");
+            assert_eq!(
+                log.check_producer(&next),
+                SequenceCheck::Append,
+                "seed {seed}"
+            );
         });
     }
 }
