@@ -183,11 +183,11 @@ mod tests {
             .append(1234, key, value, &[(b"a", Some(b"1")), (b"b", None)])
             .unwrap();
         let mut out = Vec::new();
-        for_each_record(&builder.build(), 0, &mut Decompressor::new(), |record| {
+        let flow = for_each_record(&builder.build(), 0, &mut Decompressor::new(), |record| {
             format.write(&mut out, "topic", 3, &record).unwrap();
             ControlFlow::Continue(())
-        })
-        .unwrap();
+        });
+        assert_eq!(flow.unwrap(), ControlFlow::Continue(()));
         out
     }
 
