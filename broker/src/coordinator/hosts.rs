@@ -68,7 +68,8 @@ where
         self.hosts.borrow().get(&partition).cloned()
     }
 
-    /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is loading does not get it.
+    /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is
+    /// loading does not get it.
     pub fn tell_local(&self, input: impl Fn() -> M::Input) {
         let hosts: Vec<_> = self.hosts.borrow().values().cloned().collect();
         for host in hosts {
