@@ -211,6 +211,9 @@ impl<D: Disk> Log<D> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
         state.check_open()?;
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
             return Err(StorageError::Full(

@@ -1,4 +1,5 @@
-//! What can be asked of a shard's ring: each request owns the memory that the kernel may touch until it is done.
+//! What can be asked of a shard's ring: each request owns the memory that the kernel may touch
+//! until it is done.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -44,7 +45,8 @@ pub(super) enum Request {
         handle: SharedHandle,
         buffer: BytesMut,
     },
-    /// Sends what is left of the message, or a part of it.
+    /// Sends what is left of the message; less only where the connection ends, or the message has
+    /// very many parts.
     Send {
         handle: SharedHandle,
         message: Box<Message>,
@@ -117,8 +119,8 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// The entry for the submission queue. Its pointers lead into memory on the heap that `self` owns: they stay good when `self`
-    /// moves, until it is dropped or changed.
+    /// The entry for the submission queue. Its pointers lead into memory on the heap that `self`
+    /// owns: they stay good when `self` moves, until it is dropped or changed.
     pub(super) fn entry(&mut self) -> squeue::Entry {
         match self {
             Self::Poll { handle, events } => {
@@ -132,7 +134,7 @@ impl Request {
             Self::Send { handle, message } => {
                 let header = message.header();
                 opcode::SendMsg::new(descriptor(handle), header)
-                    .flags(libc::MSG_NOSIGNAL.cast_unsigned())
+                    .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL).cast_unsigned())
                     .build()
             }
             Self::Accept { handle, .. } => {
@@ -148,7 +150,7 @@ impl Request {
         }
     }
 
-    /// [`Request::entry`] of what concerns files.
+    /// [`Request::entry`] of what moves the bytes of files.
     fn file_entry(&mut self) -> squeue::Entry {
         match self {
             Self::Write {
@@ -187,6 +189,13 @@ impl Request {
                     .offset(*position)
                     .build()
             }
+            _ => self.name_entry(),
+        }
+    }
+
+    /// [`Request::entry`] of what concerns names and sizes.
+    fn name_entry(&self) -> squeue::Entry {
+        match self {
             Self::Open {
                 directory,
                 path,
@@ -231,12 +240,15 @@ impl Request {
             | Self::Receive { .. }
             | Self::Send { .. }
             | Self::Accept { .. }
-            | Self::Connect { .. } => unreachable!("`entry` makes these"),
+            | Self::Connect { .. }
+            | Self::Write { .. }
+            | Self::Read { .. }
+            | Self::ReadAhead { .. } => unreachable!("made before"),
         }
     }
 
-    /// Whether it may wait for a peer for ever: such a request is cancelled where nobody waits for it any more. The others end
-    /// by themselves.
+    /// Whether it may wait for a peer for ever: such a request is cancelled where nobody waits for
+    /// it any more. The others end by themselves.
     pub(super) fn is_endless(&self) -> bool {
         matches!(
             self,
@@ -339,14 +351,6 @@ impl Message {
         self.parts[self.first..].iter().all(Bytes::is_empty)
     }
 
-    /// What is left, as far as one call takes it.
-    pub(super) fn slices(&self) -> Vec<std::io::IoSlice<'_>> {
-        let left = self.parts[self.first..].iter();
-        left.take(PARTS_PER_SEND_MAX)
-            .map(|part| std::io::IoSlice::new(part))
-            .collect()
-    }
-
     /// So many bytes of what was left are sent.
     pub(super) fn advance(&mut self, mut sent: usize) {
         while self.first < self.parts.len() {
@@ -413,13 +417,9 @@ impl From<SocketAddr> for SocketAddress {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "2")]
+#[expect(clippy::cast_possible_truncation, reason = "it is 2")]
 const FAMILY_V4: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "10"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "it is 10")]
 const FAMILY_V6: libc::sa_family_t = libc::AF_INET6 as libc::sa_family_t;
 
 impl SocketAddress {

@@ -1,10 +1,12 @@
 //! TCP on the shard's ring.
 //!
-//! Sockets are non-blocking: what can be done at once is done at once, by a plain system call; waiting is the ring's. A listening socket
-//! is one for all shards of the process: whichever shard is idle takes the next connection, and a second process that wants the
-//! same port is refused by the kernel.
+//! Everything goes through the ring, where the requests of many connections share a system call,
+//! but for `sendfile`: it is done at once where it cannot wait for the disk, and sockets are
+//! non-blocking so that it does not wait for the peer either. A listening socket is one for all
+//! shards of the process: whichever shard is idle takes the next connection, and a second process
+//! that wants the same port is refused by the kernel.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
@@ -45,7 +47,8 @@ impl Listeners {
             return Ok(listener);
         }
         let listener = TcpListener::bind(address)?;
-        // SAFETY: takes no memory of ours. `bind` listens with a short backlog; this changes its length.
+        // SAFETY: takes no memory of ours. `bind` listens with a short backlog; this changes its
+        // length.
         if unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -187,7 +190,8 @@ impl MachineConnection {
         result.map(drop)
     }
 
-    /// Makes sure that a range can be sent without waiting for the disk. Returns false where that is not known even after it was read.
+    /// Makes sure that a range can be sent without waiting for the disk. Returns false where that
+    /// is not known even after it was read.
     async fn bring_in(
         &self,
         file: &Arc<Descriptor>,
@@ -199,7 +203,8 @@ impl MachineConnection {
             position,
             len: READ_AHEAD_BYTES,
         };
-        // This window, and the next one while this is sent. Nobody has to wait for that: a request that is dropped runs to its end.
+        // This window, and the next one while this is sent. Nobody has to wait for that: a request
+        // that is dropped runs to its end.
         let (result, _) = self.0.ring.ask(read_ahead(position)).await;
         result?;
         drop(
@@ -272,12 +277,22 @@ impl Connection for MachineConnection {
     }
 
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()> {
-        let mut message = Message::new(parts);
+        let mut message = Box::new(Message::new(parts));
         while !message.is_done() {
-            match (&*self.0.stream).write_vectored(&message.slices()) {
+            let request = Request::Send {
+                handle: self.handle(),
+                message,
+            };
+            let (result, request) = self.0.ring.ask(request).await;
+            let Request::Send { message: rest, .. } = request else {
+                unreachable!("the ring gives back what it was asked");
+            };
+            message = rest;
+            match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => message.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A kernel that takes the socket's own flag for the request's.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.poll(libc::POLLOUT).await?;
                 }
@@ -365,7 +380,8 @@ fn send_cached(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Whether a range can be read without waiting for the disk, as far as that can be known: it may be evicted the moment after.
+/// Whether a range can be read without waiting for the disk, as far as that can be known: it may be
+/// evicted the moment after.
 pub(super) fn is_cached(file: &impl AsRawFd, position: u64, len: usize) -> bool {
     let end = position + len as u64;
     let step = match all_pages_present(file, position, end) {
@@ -373,7 +389,8 @@ pub(super) fn is_cached(file: &impl AsRawFd, position: u64, len: usize) -> bool 
         Some(true) => PROBE_BYTES,
         None => PROBE_ALONE_BYTES,
     };
-    // A page that is present may still be on its way from the disk: reading a byte of it, without waiting, tells.
+    // A page that is present may still be on its way from the disk: reading a byte of it, without
+    // waiting, tells.
     let mut at = position;
     while at < end {
         if !is_readable_now(file, at) {
