@@ -1,8 +1,4 @@
-//! The facade: one partition's log.
-//!
-//! A [`Log`] belongs to one shard; all its calls may overlap. `append` gives batches their offsets
-//! and returns at once; they are acknowledged by the flushed end that [`Log::write_pending`]
-//! returns, and can be read from then on.
+//! One partition's log, as its users see it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,8 +7,8 @@ use bytes::Bytes;
 use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
+use super::corrupt::CorruptLog;
 use crate::append_queue::{Queued, RollPoint};
-use crate::corrupt_log::CorruptLog;
 use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
