@@ -99,7 +99,7 @@ const LIBRARIES: &[Tiers] = &[
             &["compaction", "cut", "lookup"],
             &["log"],
         ],
-        protocol: &["types", "batch", "control", "compression", "encode"],
+        protocol: &["types", "batch", "record", "control", "compression", "encode"],
     },
 ];
 
