@@ -1,5 +1,4 @@
-//! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees of
-//! them.
+//! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
