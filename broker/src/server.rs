@@ -1,11 +1,12 @@
 //! Starts the shards of one process, says what it found and chose, and stops it in order.
 
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 
@@ -21,6 +22,9 @@ use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 /// What a shard needs at least, in bytes: less would not hold a request and what answers it.
 const SHARD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
+/// The kernel takes rings apart a moment after their process was killed, and the sockets with them.
+const LEFT_SOCKETS_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Why the server does not run, in one line for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -33,7 +37,7 @@ pub enum ServerError {
         /// Where.
         address: String,
         /// Why.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The machine refuses what a shard needs.
     #[error(transparent)]
@@ -113,9 +117,22 @@ fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
             error,
         };
         let address = listener::address(endpoint).map_err(failed)?;
-        TcpListener::bind(address).map_err(failed)?;
+        bind_once(address).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Takes an address and gives it back.
+fn bind_once(address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound.map(drop),
+        }
+    }
 }
 
 async fn run_shard(

@@ -211,6 +211,9 @@ impl<D: Disk> Log<D> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
         state.check_open()?;
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
             return Err(StorageError::Full(
@@ -342,9 +345,12 @@ impl<D: Disk> Log<D> {
     ) -> StorageResult<ReadResult> {
         let generation = self.inner.state.borrow().generation;
         let result = self.inner.read(from, limit, bytes_max, at_least_one).await;
-        let was_cut = self.inner.state.borrow().generation != generation;
+        let was_cut = {
+            let state = self.inner.state.borrow();
+            state.generation != generation || from < state.log_start
+        };
         match result {
-            // It was truncated meanwhile: what was not found may simply be gone.
+            // It was made shorter meanwhile: what was not found may simply be gone.
             Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if was_cut => {
                 self.inner.read(from, limit, bytes_max, at_least_one).await
             }
@@ -352,7 +358,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty
+    /// where nothing is there yet.
     ///
     /// # Errors
     /// As for [`Log::read`].
