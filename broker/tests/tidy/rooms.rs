@@ -29,7 +29,8 @@ const ROOMS: &[(&str, &str)] = &[
     // It turns settings of topics into options of logs, and internal topics into machines.
     (
         "node",
-        "storage config groups cluster metadata partition peer coordinator runtime metrics protocol",
+        "storage config groups cluster metadata partition peer coordinator runtime metrics \
+         protocol",
     ),
     ("transactions", "machine metadata protocol"),
     ("security", "metadata runtime protocol"),
@@ -86,25 +87,18 @@ const LIBRARIES: &[Tiers] = &[
     Tiers {
         crate_folder: "storage/src/",
         tiers: &[
-            &["error", "options", "layout", "io"],
-            &["checkpoint"],
-            &[
-                "leader_epochs",
-                "producer_state",
-                "index",
-                "transaction_index",
-                "vote_journal",
-            ],
+            &["io", "layout", "leader_epochs", "batch_cache"],
+            &["error", "options"],
+            &["checkpoint", "index", "transaction_index", "retention"],
+            &["producer_state", "notes", "vote_journal"],
+            &["header"],
             &["segment"],
-            &[
-                "appender",
-                "reader",
-                "batch_cache",
-                "recovery",
-                "retention",
-                "compaction",
-            ],
+            &["append_queue", "environment", "log_checkpoint", "scan"],
+            &["partition_files", "state"],
+            &["appender", "reader", "recovery", "verify", "compaction"],
+            &["corrupt_log", "cut", "lookup"],
             &["log"],
+            &["testing"],
         ],
         protocol: &["types", "batch", "control", "compression", "encode"],
     },
