@@ -1,6 +1,7 @@
 //! Counters and histograms of one shard, and their sum when somebody looks.
 //!
-//! A shard counts into its own [`ShardMetrics`] without a lock; a scrape asks every shard for a [`Snapshot`] and adds them up.
+//! A shard counts into its own [`ShardMetrics`] without a lock; a scrape asks every shard for a
+//! [`Snapshot`] and adds them up.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -78,7 +79,8 @@ impl Snapshot {
                     for (error, count) in &theirs.errors {
                         *ours.errors.entry(*error).or_default() += count;
                     }
-                    // Same bounds, so it cannot fail; a latency more or less would be no reason to stop.
+                    // Same bounds, so it cannot fail; a latency more or less would be no reason to
+                    // stop.
                     let _same_bounds = ours.latency_us.add(&theirs.latency_us);
                 }
             }
@@ -105,7 +107,8 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
-    /// A request was answered: its API, how long that took, and the first error code in the answer (0: none).
+    /// A request was answered: its API, how long that took, and the first error code in the answer
+    /// (0: none).
     pub fn answered(&self, api_key: i16, latency: Duration, error_code: i16) {
         let mut apis = self.apis.borrow_mut();
         if !apis.contains_key(&api_key)

@@ -372,8 +372,8 @@ fn use_trees_are_read() {
         paths,
         [vec!["a"], vec!["b", "c"], vec!["b", "d", "e"], vec!["f"]]
     );
-    let text = "use super::super::raft::Node;\nfn x() { crate::net::go(); }\n\
-                #[cfg(test)]\nmod t { use crate::cli; }";
+    let text = "use super::super::raft::Node;\nfn x() { crate::net::go(); }\n#[cfg(test)]\nmod t \
+                { use crate::cli; }";
     let source = Source::new("broker/src/groups/classic.rs".into(), text.into());
     let mut findings = Vec::new();
     check_room(&source, &mut findings);
