@@ -1,4 +1,5 @@
-//! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees of them.
+//! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees of
+//! them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
