@@ -68,6 +68,11 @@ where
         self.hosts.borrow().get(&partition).cloned()
     }
 
+    /// All hosts of this shard.
+    pub fn all_local(&self) -> Vec<Rc<Host<M, R>>> {
+        self.hosts.borrow().values().cloned().collect()
+    }
+
     /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its reply.
     pub async fn submit(
         &self,

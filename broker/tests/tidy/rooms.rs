@@ -39,7 +39,11 @@ const ROOMS: &[(&str, &str)] = &[
          transactions cluster security protocol",
     ),
     ("net", "config handlers security runtime metrics protocol"),
-    ("admin", "cluster partition metrics runtime"),
+    // It names groups by what they have committed, and topics and errors by their names.
+    (
+        "admin",
+        "storage::io cluster coordinator groups metadata metrics node partition runtime protocol",
+    ),
     ("shard", "*"),
     ("server", "*"),
     ("cli", "*"),
