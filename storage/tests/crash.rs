@@ -1,5 +1,5 @@
-//! Crashes, failures and full disks at every single disk operation of a run. What was acknowledged is there afterwards, once, in order;
-//! what was cut does not come back.
+//! Crashes, failures and full disks at every single disk operation of a run. What was acknowledged
+//! is there afterwards, once, in order; what was cut does not come back.
 
 #![allow(
     clippy::unwrap_used,
@@ -76,7 +76,7 @@ fn operations_of(seed: u64) -> u64 {
     run(async {
         let (disk, model, went) = first_life(seed, None, false).await;
         assert_eq!(went, Went::Through);
-        assert!(model.acked_end > 50, "the run writes enough");
+        assert!(model.end() > 40, "the run writes enough");
         disk.operations()
     })
 }
@@ -85,7 +85,7 @@ fn operations_of(seed: u64) -> u64 {
 fn a_crash_at_any_operation_loses_nothing_acknowledged() {
     for seed in 1..=4 {
         let operations = operations_of(seed);
-        assert!(operations > 80, "{operations} operations");
+        assert!(operations > 70, "{operations} operations");
         for at in 0..operations {
             run(async {
                 let fault = Fault::Crash { at };

@@ -58,7 +58,8 @@ async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
     );
 }
 
-/// Whether the batch that holds `from` may end at or behind `limit` (a batch has three records at most).
+/// Whether the batch that holds `from` may end at or behind `limit` (a batch has three records at
+/// most).
 fn batch_goes_over(model: &Model, from: i64, limit: i64) -> bool {
     from + 3 > limit.min(model.end())
 }
@@ -127,7 +128,8 @@ async fn one_after_the_other(seed: u64) {
                 let end = log.end();
                 assert!(end <= to && end + 3 > to && end == log.flushed_end());
                 model.cut(end);
-                // What stood below the log's start, and before the oldest snapshot, cannot be known again.
+                // What stood below the log's start, and before the oldest snapshot, cannot be known
+                // again.
                 let start = log.log_start();
                 let below = model
                     .sent
@@ -201,7 +203,8 @@ fn a_log_is_a_vector() {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A driver writes, clients append, readers read, and the log is trimmed, all at the same time on a slow disk.
+/// A driver writes, clients append, readers read, and the log is trimmed, all at the same time on a
+/// slow disk.
 fn all_at_once(seed: u64) {
     let chance = Rc::new(Chance::new(seed));
     let disk = FaultDisk::new(seed);

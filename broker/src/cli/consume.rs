@@ -128,6 +128,13 @@ fn read_partitions(reading: &mut Reading, arguments: &ConsumeArguments) -> Resul
         }
     }
     let offsets = reading.offsets_at(&partitions, arguments.from)?;
+    if let Position::Offset(offset) = arguments.from {
+        let ends = reading.offsets_at(&partitions, Position::End)?;
+        if let Some((partition, end)) = ends.iter().find(|(_, end)| **end < offset) {
+            let message = format!("{partition} has no offset {offset}: it ends at {end}");
+            return Err(CliError::new(message));
+        }
+    }
     reading.begin(offsets)?;
     while !reading.is_done() {
         reading.fetch(None)?;

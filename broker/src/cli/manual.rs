@@ -12,14 +12,14 @@ use crate::cli::output::Output;
 
 /// `vltava completions`.
 #[derive(Debug, clap::Args)]
-pub(super) struct CompletionsArguments {
+pub struct CompletionsArguments {
     /// For which shell
     shell: Shell,
 }
 
 /// `vltava man`.
 #[derive(Debug, clap::Args)]
-pub(super) struct ManArguments {
+pub struct ManArguments {
     /// Where to write one page for each command; the program's own page is printed otherwise
     #[arg(long, value_name = "PATH")]
     directory: Option<PathBuf>,

@@ -129,7 +129,11 @@ pub static BROKER: &[Definition] = &[
     node("offsets.commit.timeout.ms", Kind::Int, "5000")
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(1))
-        .doc("How long an offset commit may wait for its record to be replicated."),
+        .without_effect()
+        .doc(
+            "How long an offset commit may wait for its record to be replicated. There is nothing \
+              to wait for on one node.",
+        ),
     node("offsets.retention.check.interval.ms", Kind::Long, "600000")
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(1))

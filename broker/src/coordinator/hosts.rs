@@ -73,6 +73,13 @@ where
         self.hosts.borrow().values().cloned().collect()
     }
 
+    /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is loading does not get it.
+    pub fn tell_local(&self, input: impl Fn() -> M::Input) {
+        for host in self.all_local() {
+            drop(host.submit(input()));
+        }
+    }
+
     /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its reply.
     pub async fn submit(
         &self,

@@ -62,6 +62,5 @@ fn state((producer_id, producer): (i64, ProducerEntry)) -> ProducerState {
         last_timestamp: producer.last_timestamp,
         coordinator_epoch: producer.coordinator_epoch,
         current_txn_start_offset: producer.transaction_start.unwrap_or(-1),
-        ..ProducerState::default()
     }
 }

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::produce::{
@@ -147,7 +146,7 @@ fn place_partition<R: Runtime>(
     if topic.is_internal() && !context.is_admin_client() {
         return Place::Known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION, None));
     }
-    let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_else(Bytes::new);
+    let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
     let now_ms = context.services.runtime.wall_clock_ms();
     let mut decompressor = context.services.decompressor.borrow_mut();
     let version = context.api_version;

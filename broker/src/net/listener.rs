@@ -75,11 +75,14 @@ pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
     first.ok_or_else(|| io::Error::other(format!("{host} has no address")))
 }
 
+/// A connection that is open: who is at the other end, and how to end it.
+type Open = (IpAddr, Rc<dyn Handle>);
+
 /// The connections of one shard.
 pub struct Connections<R: Runtime> {
     common: Common<R>,
     next: Cell<u64>,
-    open: RefCell<BTreeMap<ConnectionId, (IpAddr, Rc<dyn Handle>)>>,
+    open: RefCell<BTreeMap<ConnectionId, Open>>,
     stopping: Latch,
 }
 

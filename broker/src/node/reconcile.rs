@@ -11,7 +11,7 @@ use super::logs::open_or_create;
 use super::options::{group_options, log_options};
 use super::view::{Node, OFFSETS_TOPIC};
 use crate::config::topic_values::TopicConfig;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Input};
 use crate::metadata::image::{Image, PartitionId, Topic};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
@@ -144,5 +144,10 @@ impl<R: Runtime> Node<R> {
                 tracing::error!(partition = replica.name(), %error, "the log of a deleted partition cannot be removed; remove its directory by hand");
             }
         }
+        // A topic of the same name may come: it must not inherit what groups have read of this one.
+        self.parts.groups.tell_local(|| Input::TopicDeleted {
+            name: topic.name.clone(),
+            id: topic.id,
+        });
     }
 }

@@ -260,10 +260,10 @@ impl<M> Future for SendMessage<'_, M> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let first = this.outgoing.waiting.borrow().keys().next().copied();
-        if first.is_none() || first == this.waiter {
-            if let Poll::Ready(result) = this.try_push() {
-                return Poll::Ready(result);
-            }
+        if (first.is_none() || first == this.waiter)
+            && let Poll::Ready(result) = this.try_push()
+        {
+            return Poll::Ready(result);
         }
         let waiter = *this.waiter.get_or_insert_with(|| {
             let next = this.outgoing.next_waiter.get();

@@ -44,7 +44,7 @@ pub(super) enum Request {
         handle: SharedHandle,
         buffer: BytesMut,
     },
-    /// Sends what is left of the message, or a part of it.
+    /// Sends what is left of the message; less only where the connection ends, or the message has very many parts.
     Send {
         handle: SharedHandle,
         message: Box<Message>,
@@ -132,7 +132,7 @@ impl Request {
             Self::Send { handle, message } => {
                 let header = message.header();
                 opcode::SendMsg::new(descriptor(handle), header)
-                    .flags(libc::MSG_NOSIGNAL.cast_unsigned())
+                    .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL).cast_unsigned())
                     .build()
             }
             Self::Accept { handle, .. } => {
@@ -339,14 +339,6 @@ impl Message {
         self.parts[self.first..].iter().all(Bytes::is_empty)
     }
 
-    /// What is left, as far as one call takes it.
-    pub(super) fn slices(&self) -> Vec<std::io::IoSlice<'_>> {
-        let left = self.parts[self.first..].iter();
-        left.take(PARTS_PER_SEND_MAX)
-            .map(|part| std::io::IoSlice::new(part))
-            .collect()
-    }
-
     /// So many bytes of what was left are sent.
     pub(super) fn advance(&mut self, mut sent: usize) {
         while self.first < self.parts.len() {
@@ -413,13 +405,9 @@ impl From<SocketAddr> for SocketAddress {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "2")]
+#[expect(clippy::cast_possible_truncation, reason = "it is 2")]
 const FAMILY_V4: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "10"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "it is 10")]
 const FAMILY_V6: libc::sa_family_t = libc::AF_INET6 as libc::sa_family_t;
 
 impl SocketAddress {

@@ -1,10 +1,11 @@
 //! TCP on the shard's ring.
 //!
-//! Sockets are non-blocking: what can be done at once is done at once, by a plain system call; waiting is the ring's. A listening socket
+//! Everything goes through the ring, where the requests of many connections share a system call, but for `sendfile`: it is done at once
+//! where it cannot wait for the disk, and sockets are non-blocking so that it does not wait for the peer either. A listening socket
 //! is one for all shards of the process: whichever shard is idle takes the next connection, and a second process that wants the
 //! same port is refused by the kernel.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
@@ -272,12 +273,22 @@ impl Connection for MachineConnection {
     }
 
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()> {
-        let mut message = Message::new(parts);
+        let mut message = Box::new(Message::new(parts));
         while !message.is_done() {
-            match (&*self.0.stream).write_vectored(&message.slices()) {
+            let request = Request::Send {
+                handle: self.handle(),
+                message,
+            };
+            let (result, request) = self.0.ring.ask(request).await;
+            let Request::Send { message: rest, .. } = request else {
+                unreachable!("the ring gives back what it was asked");
+            };
+            message = rest;
+            match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => message.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A kernel that takes the socket's own flag for the request's.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.poll(libc::POLLOUT).await?;
                 }

@@ -38,13 +38,18 @@ const ROOMS: &[(&str, &str)] = &[
         "storage config metrics runtime metadata machine partition coordinator node groups shares \
          transactions cluster security protocol",
     ),
-    ("net", "config handlers security runtime metrics protocol"),
+    // A listener is advertised by an endpoint of the image.
+    (
+        "net",
+        "config metadata handlers security runtime metrics protocol",
+    ),
     // It names groups by what they have committed, and topics and errors by their names.
     (
         "admin",
         "storage::io cluster coordinator groups metadata metrics node partition runtime protocol",
     ),
     ("shard", "*"),
+    ("screen", "*"),
     ("server", "*"),
     ("cli", "*"),
 ];

@@ -847,8 +847,18 @@ fn resources_that_cannot_be_altered() {
     refuse(2, "a b", name, "Topic name is invalid");
     let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
     refuse(2, "none", unknown, "The topic 'none' does not exist.");
-    refuse(4, "1", request, "Cannot update these configs dynamically");
-    refuse(4, "", request, "Cannot update these configs dynamically");
+    refuse(
+        4,
+        "1",
+        request,
+        "Cannot update these configs dynamically: []",
+    );
+    refuse(
+        4,
+        "",
+        request,
+        "Cannot update these configs dynamically: []",
+    );
     refuse(
         4,
         "2",

@@ -77,7 +77,8 @@ impl Image {
         }
     }
 
-    /// A write has begun: from here to [`Image::finish_write`] a crash may leave any of its sectors.
+    /// A write has begun: from here to [`Image::finish_write`] a crash may leave any of its
+    /// sectors.
     pub(super) fn begin_write(&mut self, position: usize, bytes: Vec<u8>) -> u64 {
         let number = self.push(Change::Write { position, bytes }, false);
         if let Some(begun) = self.pending.last_mut() {
@@ -109,7 +110,8 @@ impl Image {
         }
     }
 
-    /// The write failed: some of its first `limit` bytes may be there, for the process and on the platter.
+    /// The write failed: some of its first `limit` bytes may be there, for the process and on the
+    /// platter.
     pub(super) fn fail_write(&mut self, number: u64, limit: usize, chance: &mut Chance) {
         let Some(at) = self.pending.iter().position(|p| p.number == number) else {
             return;
@@ -155,13 +157,15 @@ impl Image {
         }
     }
 
-    /// A sync failed: the process still reads everything, and some of it will never be on the platter, whatever later syncs say.
+    /// A sync failed: the process still reads everything, and some of it will never be on the
+    /// platter, whatever later syncs say.
     pub(super) fn fail_sync(&mut self, chance: &mut Chance) {
         self.pending
             .retain(|p| p.certain || p.in_flight || chance.coin());
     }
 
-    /// What the platter holds after a crash: certain changes, and of the others what chance lets through.
+    /// What the platter holds after a crash: certain changes, and of the others what chance lets
+    /// through.
     pub(super) fn crash(&mut self, chance: &mut Chance) {
         for pending in std::mem::take(&mut self.pending) {
             match (pending.certain, chance.below(3)) {
