@@ -1,11 +1,12 @@
 //! Starts the shards of one process, says what it found and chose, and stops it in order.
 
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{Either, select};
 
@@ -22,6 +23,9 @@ use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 /// What a shard needs at least, in bytes: less would not hold a request and what answers it.
 const SHARD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
+/// The kernel takes rings apart a moment after their process was killed, and the sockets with them.
+const LEFT_SOCKETS_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Why the server does not run, in one line for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -34,7 +38,7 @@ pub enum ServerError {
         /// Where.
         address: String,
         /// Why.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The machine refuses what a shard needs.
     #[error(transparent)]
@@ -110,15 +114,28 @@ fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
     let listeners = config.listeners.iter().map(|l| l.bind.clone());
     // All are held until all are known to be free.
     let mut held = Vec::new();
+    let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
     for endpoint in listeners.chain(shard::admin_endpoint(config)) {
         let failed = |error| ServerError::Listen {
             address: format!("{endpoint} ({})", endpoint.name),
             error,
         };
         let address = listener::address(&endpoint).map_err(failed)?;
-        held.push(TcpListener::bind(address).map_err(failed)?);
+        held.push(bind(address, deadline).map_err(failed)?);
     }
     Ok(())
+}
+
+/// Takes an address; waits until the deadline for one that is in use.
+fn bind(address: SocketAddr, deadline: Instant) -> io::Result<TcpListener> {
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 async fn run_shard(

@@ -211,6 +211,9 @@ impl<D: Disk> Log<D> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
         state.check_open()?;
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
             return Err(StorageError::Full(
@@ -352,7 +355,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty
+    /// where nothing is there yet.
     ///
     /// # Errors
     /// As for [`Log::read`].

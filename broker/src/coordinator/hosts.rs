@@ -73,7 +73,8 @@ where
         self.hosts.borrow().values().cloned().collect()
     }
 
-    /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is loading does not get it.
+    /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is
+    /// loading does not get it.
     pub fn tell_local(&self, input: impl Fn() -> M::Input) {
         for host in self.all_local() {
             drop(host.submit(input()));

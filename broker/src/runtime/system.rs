@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::ring;
+use super::{ring, setup};
 
 /// Locked memory below which an executor does not start.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
@@ -18,9 +18,11 @@ pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
 pub struct MachineFacts {
     /// Cores this process may run on, by number.
     pub cores: Vec<usize>,
-    /// Memory this process may use, in bytes: the machine's, or what its control groups leave of it.
+    /// Memory this process may use, in bytes: the machine's, or what its control groups leave of
+    /// it.
     pub memory_bytes: u64,
-    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is no limit.
+    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is
+    /// no limit.
     pub locked_memory_bytes_max: u64,
     /// Descriptors it may open, after the soft limit was raised to the hard one.
     pub descriptors_max: u64,
@@ -40,7 +42,7 @@ pub fn probe() -> MachineFacts {
         locked_memory_bytes_max: limit("Max locked memory"),
         descriptors_max: limit("Max open files"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        io_uring_refused: ring::try_set_up().err().map(|error| error.kind()),
+        io_uring_refused: setup::try_set_up().err().map(|error| error.kind()),
     }
 }
 
@@ -173,8 +175,9 @@ static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
 extern "C" fn on_signal(_: libc::c_int) {
     let one = 1u64.to_ne_bytes();
     let fd = SIGNALLED.load(Ordering::Relaxed);
-    // SAFETY: `write(2)` may be called in a handler; the descriptor is never closed; what it does to `errno`, which belongs to the
-    // code that was interrupted, is undone. Its own errors (a counter that is full) say nothing.
+    // SAFETY: `write(2)` may be called in a handler; the descriptor is never closed; what it does
+    // to `errno`, which belongs to the code that was interrupted, is undone. Its own errors (a
+    // counter that is full) say nothing.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
@@ -183,14 +186,16 @@ extern "C" fn on_signal(_: libc::c_int) {
     }
 }
 
-/// SIGTERM and SIGINT as something to wait for. The first of each is caught; the second one ends the process at once.
+/// SIGTERM and SIGINT as something to wait for. The first of each is caught; the second one ends
+/// the process at once.
 #[derive(Clone, Debug)]
 pub struct ShutdownSignals {
     pub(super) event: Arc<OwnedFd>,
 }
 
 impl ShutdownSignals {
-    /// Catches the signals from now on, for the whole process. Called once, before the shards start.
+    /// Catches the signals from now on, for the whole process. Called once, before the shards
+    /// start.
     ///
     /// # Errors
     /// Where the kernel refuses a descriptor or a handler.
@@ -201,7 +206,8 @@ impl ShutdownSignals {
         SIGNALLED.store(for_handler.as_raw_fd(), Ordering::Relaxed);
         std::mem::forget(for_handler);
         for signal in [libc::SIGTERM, libc::SIGINT] {
-            // SAFETY: zeroes are a valid `sigaction` (no flags, an empty mask); the handler does only what a handler may.
+            // SAFETY: zeroes are a valid `sigaction` (no flags, an empty mask); the handler does
+            // only what a handler may.
             let result = unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
@@ -218,7 +224,8 @@ impl ShutdownSignals {
     }
 }
 
-/// Tells the service manager (systemd's `sd_notify`): "READY=1", "STOPPING=1", "STATUS=...". Does nothing where there is none.
+/// Tells the service manager (systemd's `sd_notify`): "READY=1", "STOPPING=1", "STATUS=...". Does
+/// nothing where there is none.
 ///
 /// # Errors
 /// Where the manager's socket cannot be reached.
