@@ -1,4 +1,5 @@
-//! The server, room by room, from the ground up: a room names only rooms that stand above it in this list.
+//! The server, room by room, from the ground up: a room names only rooms that stand above it in
+//! this list.
 
 pub mod config;
 pub mod metrics;

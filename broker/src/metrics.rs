@@ -1,6 +1,7 @@
 //! Counters and histograms of one shard, and their sum when somebody looks.
 //!
-//! A shard counts into its own [`ShardMetrics`] without a lock; a scrape asks every shard for a [`Snapshot`] and adds them up.
+//! A shard counts into its own [`ShardMetrics`] without a lock; a scrape asks every shard for a
+//! [`Snapshot`] and adds them up.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -128,7 +129,8 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
-    /// A request was answered: its API, how long that took, and the first error code in the answer (0: none).
+    /// A request was answered: its API, how long that took, and the first error code in the answer
+    /// (0: none).
     pub fn answered(&self, api_key: i16, latency: Duration, error_code: i16) {
         let mut apis = self.apis.borrow_mut();
         if !apis.contains_key(&api_key)

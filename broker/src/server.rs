@@ -109,7 +109,8 @@ fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
     }
 }
 
-/// An address that is taken is met before anything on disk is touched; so are two listeners of ours with one address.
+/// An address that is taken is met before anything on disk is touched; so are two listeners of ours
+/// with one address.
 fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
     let listeners = config.listeners.iter().map(|l| l.bind.clone());
     // All are held until all are known to be free.

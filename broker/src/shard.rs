@@ -227,7 +227,8 @@ impl<R: Runtime> Shard<R> {
 
     async fn open_group0(&self) -> Result<Rc<Replica<R>>, StorageError> {
         let options = LogOptions {
-            // The controller writes its live state again when a segment is closed; nothing else deletes here.
+            // The controller writes its live state again when a segment is closed; nothing else
+            // deletes here.
             segment_bytes: 16 * 1024 * 1024,
             deletes: false,
             ..LogOptions::default()
@@ -261,7 +262,8 @@ impl<R: Runtime> Shard<R> {
             Some(found) if found.cluster_id == cluster_id => found,
             Some(found) => {
                 return Err(format!(
-                    "the data directory belongs to cluster {}, and group 0 is of cluster {cluster_id}",
+                    "the data directory belongs to cluster {}, and group 0 is of cluster \
+                     {cluster_id}",
                     found.cluster_id
                 ));
             }
@@ -324,7 +326,8 @@ impl<R: Runtime> Shard<R> {
         network.listen(address).await.map_err(failed)
     }
 
-    /// Opens the admin port, where there is to be one, and serves it from now on: to be called on shard 0. Returns its address.
+    /// Opens the admin port, where there is to be one, and serves it from now on: to be called on
+    /// shard 0. Returns its address.
     pub async fn serve_admin(
         &self,
         process: ProcessProbe,
@@ -366,7 +369,10 @@ impl<R: Runtime> Shard<R> {
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {
             if let Err(error) = replica.close().await {
-                tracing::error!(partition = replica.name(), %error, "a log did not close cleanly; it will be recovered at the next start");
+                tracing::error!(
+                    partition = replica.name(), %error,
+                    "a log did not close cleanly; it will be recovered at the next start"
+                );
             }
         }
     }
@@ -416,7 +422,8 @@ fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
     }
 }
 
-/// What the logs of a shard share: the notes of all shards, since a log may have been another's before.
+/// What the logs of a shard share: the notes of all shards, since a log may have been another's
+/// before.
 async fn log_environment<R: Runtime>(
     runtime: &R,
     shard: usize,

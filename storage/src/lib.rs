@@ -8,13 +8,13 @@
 //! tested):
 //!
 //! 1. What [`Log::write_pending`] has returned as flushed is on stable storage, and is there after
-//!   any crash, once, in order.
+//!    any crash, once, in order.
 //! 2. Nothing above the flushed end is ever read.
 //! 3. After a failed write or sync nothing more is acknowledged on that log until it is opened
-//!   again.
+//!    again.
 //! 4. A full disk changes nothing: what could not be written was never appended.
 //! 5. What was cut never comes back: the file is shortened, durably, before anything is written
-//!   behind the cut.
+//!    behind the cut.
 //! 6. Damage is reported, never cut silently: only what was never acknowledged may be cut.
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.

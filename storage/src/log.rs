@@ -345,9 +345,12 @@ impl<D: Disk> Log<D> {
     ) -> StorageResult<ReadResult> {
         let generation = self.inner.state.borrow().generation;
         let result = self.inner.read(from, limit, bytes_max, at_least_one).await;
-        let was_cut = self.inner.state.borrow().generation != generation;
+        let was_cut = {
+            let state = self.inner.state.borrow();
+            state.generation != generation || from < state.log_start
+        };
         match result {
-            // It was truncated meanwhile: what was not found may simply be gone.
+            // It was made shorter meanwhile: what was not found may simply be gone.
             Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if was_cut => {
                 self.inner.read(from, limit, bytes_max, at_least_one).await
             }

@@ -343,6 +343,42 @@ fn a_reader_keeps_its_file_while_the_log_is_deleted() {
 }
 
 #[test]
+fn a_read_that_loses_its_segment_is_out_of_range() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let environment = environment(&disk).await.unwrap();
+        let log = ready(open_or_create(&environment).await.unwrap());
+        for _ in 0..40 {
+            let batch = batch(1, &[vec![7; 4000]], None);
+            log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+            log.write_pending().await.unwrap();
+        }
+        drop(log);
+        let environment = support::environment(&disk).await.unwrap();
+        let log = ready(open_or_create(&environment).await.unwrap());
+        let chance = Rc::new(Chance::new(3));
+        // The reader is held up at its first look at a file; the segment goes meanwhile.
+        disk.set_latency(Some(Rc::new(|operation| {
+            let polls = if operation.name == "open" { 200 } else { 0 };
+            Box::pin(pause(polls)) as Pin<Box<dyn Future<Output = ()>>>
+        })));
+        let (reader, deleter) = (log.clone(), log.clone());
+        let read = Box::pin(async move {
+            let result = reader.read(1, 40, 1000, true).await;
+            assert!(
+                matches!(result, Err(StorageError::OutOfRange { .. })),
+                "{result:?}"
+            );
+        });
+        let delete = Box::pin(async move {
+            pause(20).await;
+            assert_eq!(deleter.delete_records(35).await.unwrap(), 35);
+        });
+        run_all(&chance, vec![read, delete]);
+    });
+}
+
+#[test]
 fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
     run(async {
         let disk = FaultDisk::new(1);
@@ -366,8 +402,8 @@ fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
     });
 }
 
-/// What comes while a log is being closed is refused, or stands in the log: never in the snapshot of
-/// producers alone, where its repetition would be taken for a duplicate.
+/// What comes while a log is being closed is refused, or stands in the log: never in the snapshot
+/// of producers alone, where its repetition would be taken for a duplicate.
 #[test]
 fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
     for seed in 0..60 {
@@ -407,7 +443,11 @@ fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
             let log = ready(open_or_create(&environment).await.unwrap());
             assert_eq!(log.end(), i64::from(taken.get()), "seed {seed}");
             let next = nth(taken.get()).producer().unwrap();
-            assert_eq!(log.check_producer(&next), SequenceCheck::Append, "seed {seed}");
+            assert_eq!(
+                log.check_producer(&next),
+                SequenceCheck::Append,
+                "seed {seed}"
+            );
         });
     }
 }

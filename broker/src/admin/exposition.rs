@@ -56,7 +56,8 @@ impl Samples<'_> {
         self.sample("", labels, None, value);
     }
 
-    /// A histogram: cumulative counts by upper bound (in ascending order, without infinity), and all of them.
+    /// A histogram: cumulative counts by upper bound (in ascending order, without infinity), and
+    /// all of them.
     pub fn add_histogram(
         &mut self,
         labels: &[&dyn Display],

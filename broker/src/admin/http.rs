@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 as a scraper and a person with a browser need: GET and HEAD, one request a connection. Pure.
+//! As much of HTTP/1.1 as a scraper and a person with a browser need: GET and HEAD, one request a
+//! connection. Pure.
 
 use bytes::Bytes;
 

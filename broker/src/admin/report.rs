@@ -48,7 +48,8 @@ pub struct GroupOffset {
 }
 
 impl GroupOffset {
-    /// Records that are committed and not read yet. A group that committed beyond the end (of a topic that was made anew) lags by none.
+    /// Records that are committed and not read yet. A group that committed beyond the end (of a
+    /// topic that was made anew) lags by none.
     pub fn lag(&self) -> Option<i64> {
         Some(self.high_watermark?.saturating_sub(self.committed).max(0))
     }

@@ -134,7 +134,8 @@ async fn read_request(socket: &impl Connection) -> Option<Parsed> {
     }
 }
 
-/// Reads and forgets, to the peer's end: closing over unread bytes would take the answer away from it.
+/// Reads and forgets, to the peer's end: closing over unread bytes would take the answer away from
+/// it.
 async fn drain(socket: &impl Connection) {
     let mut left = DRAIN_BYTES_MAX;
     let mut buffer = BytesMut::with_capacity(HEAD_BYTES_MAX);

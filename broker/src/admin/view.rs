@@ -110,7 +110,8 @@ impl<R: Runtime> View<R> {
         }
     }
 
-    /// How this shard stands. The high watermarks of `offsets` are not known yet: their partitions may be on other shards.
+    /// How this shard stands. The high watermarks of `offsets` are not known yet: their partitions
+    /// may be on other shards.
     pub(super) fn report(&self) -> Report {
         let hosts = self.parts.groups.all_local();
         let groups = hosts

@@ -81,7 +81,8 @@ where
         }
     }
 
-    /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its reply.
+    /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its
+    /// reply.
     pub async fn submit(
         &self,
         partition: PartitionId,

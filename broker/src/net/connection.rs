@@ -1,8 +1,8 @@
 //! One connection: requests in, answers out in their order.
 //!
-//! Two tasks share it. The *reader* cuts the stream into frames and hands each to its handler; it goes on to the next
-//! frame when the handler says that the order is kept. The *writer* sends what is ready, in order, several answers in one call where
-//! they are ready together.
+//! Two tasks share it. The *reader* cuts the stream into frames and hands each to its handler; it
+//! goes on to the next frame when the handler says that the order is kept. The *writer* sends what
+//! is ready, in order, several answers in one call where they are ready together.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,9 +22,11 @@ use crate::handlers::{self, Answer, Refusal};
 use crate::metrics::ShardMetrics;
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
 
-/// What a connection reads into while it does not know how large its next request is, in bytes: all that an idle one holds.
+/// What a connection reads into while it does not know how large its next request is, in bytes: all
+/// that an idle one holds.
 const SMALL_BUFFER_BYTES: usize = 4 * 1024;
-/// Memory reserved at once for a request whose length is known, in bytes; a larger one grows as its bytes arrive.
+/// Memory reserved at once for a request whose length is known, in bytes; a larger one grows as its
+/// bytes arrive.
 const RESERVE_BYTES_MAX: usize = 1024 * 1024;
 /// Answers below this size are gathered into one send, in bytes.
 const GATHER_BYTES_MAX: usize = 256 * 1024;
@@ -191,7 +193,8 @@ impl<R: Runtime> Reader<R> {
         self.note_end(&why);
         self.shared.close();
         self.budget.forget(self.shared.id);
-        // Dropped here, not with the writer: what parked requests hold must not outlive the connection.
+        // Dropped here, not with the writer: what parked requests hold must not outlive the
+        // connection.
         self.shared.owed.borrow_mut().clear();
         ended();
     }
@@ -276,8 +279,9 @@ impl<R: Runtime> Reader<R> {
         }
     }
 
-    /// Makes room for what comes next: exactly the rest of a request where that is large, so that it ends where its buffer ends
-    /// and was never moved (memory that is reserved costs nothing before its bytes arrive).
+    /// Makes room for what comes next: exactly the rest of a request where that is large, so that
+    /// it ends where its buffer ends and was never moved (memory that is reserved costs nothing
+    /// before its bytes arrive).
     fn make_room(&mut self, needed: Option<usize>) {
         if self.buffer.capacity() > self.buffer.len() {
             return;
@@ -327,7 +331,8 @@ async fn write_answers<R: Runtime>(shared: Rc<Shared<R>>) {
     }
 }
 
-/// The answers at the front that are ready, as one list of parts; `None` once the connection is closed.
+/// The answers at the front that are ready, as one list of parts; `None` once the connection is
+/// closed.
 fn poll_gather<R: Runtime>(
     shared: &Rc<Shared<R>>,
     context: &mut Context<'_>,

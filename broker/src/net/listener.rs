@@ -42,7 +42,8 @@ pub struct Acceptor<R: Runtime> {
 }
 
 impl<R: Runtime> Acceptor<R> {
-    /// How clients reach this listener; `None` where it is not advertised. `host` is this machine's name, for a listener on all interfaces.
+    /// How clients reach this listener; `None` where it is not advertised. `host` is this machine's
+    /// name, for a listener on all interfaces.
     pub fn endpoint(&self, host: &str) -> Option<NodeEndpoint> {
         let advertised = self.advertised.as_ref()?;
         let bound = self.socket.local_address();
@@ -64,8 +65,8 @@ impl<R: Runtime> Acceptor<R> {
     }
 }
 
-/// The address that an endpoint means: all of this machine's where it names no host. A name that means several, as localhost may, means the
-/// first in IPv4, which is what clients try.
+/// The address that an endpoint means: all of this machine's where it names no host. A name that
+/// means several, as localhost may, means the first in IPv4, which is what clients try.
 pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
     let Some(host) = &endpoint.host else {
         return Ok(SocketAddr::from(([0, 0, 0, 0], endpoint.port)));
@@ -113,7 +114,10 @@ impl<R: Runtime> Connections<R> {
             match accepted {
                 Ok(socket) => self.start(socket, &acceptor.name),
                 Err(error) => {
-                    tracing::warn!(%error, listener = %acceptor.name, "cannot accept connections for a moment");
+                    tracing::warn!(
+                        %error, listener = %acceptor.name,
+                        "cannot accept connections for a moment"
+                    );
                     let runtime = &self.common.services.runtime;
                     runtime.sleep_until(runtime.now().after(ACCEPT_PAUSE)).await;
                 }
@@ -151,7 +155,8 @@ impl<R: Runtime> Connections<R> {
         self.open.borrow_mut().insert(id, (peer.ip(), handle));
     }
 
-    /// Which limit one more connection would pass. Limits of the node are shared evenly by its shards.
+    /// Which limit one more connection would pass. Limits of the node are shared evenly by its
+    /// shards.
     fn limit_reached(&self, peer: IpAddr) -> Option<&'static str> {
         let config = &self.common.services.config;
         let shards = self.common.services.partitions.shard_count();
@@ -197,7 +202,8 @@ impl<R: Runtime> Connections<R> {
         }
     }
 
-    /// Accepts nothing more, and closes the connections: each when its answers have left, or when the time for that is over.
+    /// Accepts nothing more, and closes the connections: each when its answers have left, or when
+    /// the time for that is over.
     pub async fn stop(&self) {
         self.stopping.set();
         let runtime = &self.common.services.runtime;

@@ -11,7 +11,8 @@ use super::replica::{Queued, Replica};
 use super::request::{AppendResult, AppendTo, Appended};
 use crate::runtime::Runtime;
 
-/// Enqueues all batches, in their order, before it returns; the future gives their results, in that order.
+/// Enqueues all batches, in their order, before it returns; the future gives their results, in that
+/// order.
 pub fn append_all<R: Runtime>(
     partitions: &Rc<Partitions<R>>,
     batches: Vec<AppendTo>,

@@ -1,7 +1,7 @@
 //! The same calls for a partition on this shard and on another.
 //!
-//! [`Partitions`] holds the replicas of one shard, and every shard's way to those of the others. Callers do not know where a
-//! partition lives.
+//! [`Partitions`] holds the replicas of one shard, and every shard's way to those of the others.
+//! Callers do not know where a partition lives.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -135,8 +135,8 @@ impl<R: Runtime> Partitions<R> {
         broken.collect()
     }
 
-    /// Runs `work` on the shard that owns the partition. When this returns, `work` has started, or stands in the mesh behind all that was
-    /// sent before.
+    /// Runs `work` on the shard that owns the partition. When this returns, `work` has started, or
+    /// stands in the mesh behind all that was sent before.
     pub async fn on_owner<A, F>(
         self: &Rc<Self>,
         partition: PartitionId,
@@ -172,7 +172,8 @@ impl<R: Runtime> Partitions<R> {
     }
 }
 
-/// Work that has started, here or on another shard; completes with its result. A shard that is gone answers [`PartitionError::Unknown`].
+/// Work that has started, here or on another shard; completes with its result. A shard that is gone
+/// answers [`PartitionError::Unknown`].
 pub enum Working<A> {
     /// On this shard.
     Here(Pin<Box<dyn Future<Output = Result<A, PartitionError>>>>),

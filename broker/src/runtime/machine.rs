@@ -56,12 +56,14 @@ pub struct Options {
 pub enum StartError {
     /// The kernel, or a container's profile, refuses io_uring.
     #[error(
-        "io_uring cannot be used here ({0}): a kernel without it, sysctl kernel.io_uring_disabled, or a container profile"
+        "io_uring cannot be used here ({0}): a kernel without it, sysctl \
+         kernel.io_uring_disabled, or a container profile"
     )]
     IoUringRefused(io::Error),
     /// `RLIMIT_MEMLOCK` is too low.
     #[error(
-        "the limit of locked memory is {limit} bytes; {needed} are needed (ulimit -l, LimitMEMLOCK=)"
+        "the limit of locked memory is {limit} bytes; {needed} are needed (ulimit -l, \
+         LimitMEMLOCK=)"
     )]
     LockedMemory {
         /// What it is, in bytes.
@@ -71,7 +73,8 @@ pub enum StartError {
     },
     /// `RLIMIT_NOFILE` is too low.
     #[error(
-        "the limit of open files is {limit}; at least {needed} are needed (ulimit -n, LimitNOFILE=)"
+        "the limit of open files is {limit}; at least {needed} are needed (ulimit -n, \
+         LimitNOFILE=)"
     )]
     Descriptors {
         /// What it is.

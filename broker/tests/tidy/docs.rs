@@ -22,7 +22,8 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The APIs of the one list, `apis! { produce, fetch, ... }`, from which modules and dispatch follow.
+/// The APIs of the one list, `apis! { produce, fetch, ... }`, from which modules and dispatch
+/// follow.
 pub fn listed_apis(tree: &Tree) -> Vec<&str> {
     let list = tree.source(HANDLERS).and_then(|source| {
         let (_, behind) = source.code.split_once("\napis! {")?;

@@ -29,7 +29,8 @@ const ROOMS: &[(&str, &str)] = &[
     // It turns settings of topics into options of logs, and internal topics into machines.
     (
         "node",
-        "storage config groups cluster metadata partition peer coordinator runtime metrics protocol",
+        "storage config groups cluster metadata partition peer coordinator runtime metrics \
+         protocol",
     ),
     ("transactions", "machine metadata protocol"),
     ("security", "metadata runtime protocol"),
@@ -368,8 +369,8 @@ fn use_trees_are_read() {
         paths,
         [vec!["a"], vec!["b", "c"], vec!["b", "d", "e"], vec!["f"]]
     );
-    let text = "use super::super::raft::Node;\nfn x() { crate::net::go(); }\n\
-                #[cfg(test)]\nmod t { use crate::cli; }";
+    let text = "use super::super::raft::Node;\nfn x() { crate::net::go(); }\n#[cfg(test)]\nmod t \
+                { use crate::cli; }";
     let source = Source::new("broker/src/groups/classic.rs".into(), text.into());
     let mut findings = Vec::new();
     check_room(&source, &mut findings);
