@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::{Either, select};
 
 use crate::admin::server::ProcessProbe;
+use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::net::listener::{self, Acceptor};
 use crate::runtime::{
@@ -112,17 +113,24 @@ fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
 /// An address that is taken is met before anything on disk is touched; so are two listeners of ours
 /// with one address.
 fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
+    let failed = |endpoint: &Endpoint, error| ServerError::Listen {
+        address: format!("{endpoint} ({})", endpoint.name),
+        error,
+    };
     let listeners = config.listeners.iter().map(|l| l.bind.clone());
-    // All are held until all are known to be free.
-    let mut held = Vec::new();
-    let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
+    let mut wanted = Vec::new();
     for endpoint in listeners.chain(shard::admin_endpoint(config)) {
-        let failed = |error| ServerError::Listen {
-            address: format!("{endpoint} ({})", endpoint.name),
-            error,
-        };
-        let address = listener::address(&endpoint).map_err(failed)?;
-        held.push(bind(address, deadline).map_err(failed)?);
+        let address = listener::address(&endpoint).map_err(|e| failed(&endpoint, e))?;
+        wanted.push((endpoint, address));
+    }
+    let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
+    // A port may be had in IPv4 and in IPv6: each family for itself.
+    for is_ipv4 in [true, false] {
+        // Held until all are known to be free.
+        let mut held = Vec::new();
+        for (endpoint, address) in wanted.iter().filter(|(_, a)| a.is_ipv4() == is_ipv4) {
+            held.push(bind(*address, deadline).map_err(|e| failed(endpoint, e))?);
+        }
     }
     Ok(())
 }

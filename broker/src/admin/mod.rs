@@ -7,8 +7,7 @@
 //!
 //! Invariants:
 //! - A page costs a bounded time on each shard: above a number of partitions (or of committed
-//!   offsets) the lines for
-//!   each are left out, and a gauge says so.
+//!   offsets) the lines for each are left out, and a gauge says so.
 //! - Whatever is sent to the port costs a bounded memory and time, and ends in an answer or a
 //!   closed connection.
 //! - A shard that does not answer makes a page fail, not wait: sums never leave out a shard.
