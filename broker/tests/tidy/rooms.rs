@@ -44,7 +44,11 @@ const ROOMS: &[(&str, &str)] = &[
         "net",
         "config metadata handlers security runtime metrics protocol",
     ),
-    ("admin", "cluster partition metrics runtime"),
+    // It names groups by what they have committed, and topics and errors by their names.
+    (
+        "admin",
+        "storage::io cluster coordinator groups metadata metrics node partition runtime protocol",
+    ),
     ("shard", "*"),
     ("screen", "*"),
     ("server", "*"),
