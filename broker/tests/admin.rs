@@ -201,11 +201,13 @@ fn metrics_move_with_what_clients_do() {
         ),
         ("vltava_groups", 1.0),
         (
-            "vltava_group_committed_offset{group=\"billing \\\"x\\\"\",topic=\"orders-eu\",partition=\"0\"}",
+            "vltava_group_committed_offset{group=\"billing \
+             \\\"x\\\"\",topic=\"orders-eu\",partition=\"0\"}",
             4.0,
         ),
         (
-            "vltava_group_lag_records{group=\"billing \\\"x\\\"\",topic=\"orders-eu\",partition=\"0\"}",
+            "vltava_group_lag_records{group=\"billing \
+             \\\"x\\\"\",topic=\"orders-eu\",partition=\"0\"}",
             2.0,
         ),
         ("vltava_partitions_out_of_service", 0.0),
