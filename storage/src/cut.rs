@@ -358,6 +358,9 @@ impl<D: Disk> LogInner<D> {
     /// Writes what waits, and leaves the files as Kafka's tools expect them: cut to their length,
     /// with whole indexes.
     pub(crate) async fn close(&self) -> StorageResult<()> {
+        // From here on nothing is taken: what came while the files are closed would stand in the
+        // snapshot of producers without standing in the log.
+        self.state.borrow_mut().closing = true;
         while !self.state.borrow().queue.is_empty() {
             self.write_pending().await?;
         }

@@ -4,6 +4,8 @@
 //! and returns at once; they are acknowledged by the flushed end that [`Log::write_pending`]
 //! returns, and can be read from then on.
 
+mod corrupt;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -12,7 +14,6 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::append_queue::{Queued, RollPoint};
-use crate::corrupt_log::CorruptLog;
 use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -31,6 +32,8 @@ use crate::recovery::{Damage, Recovery};
 use crate::retention::SegmentFacts;
 use crate::segment::{SEGMENT_BYTES_LIMIT, SegmentCursor};
 use crate::state::{LogInner, LogState, Recovered};
+
+pub use self::corrupt::CorruptLog;
 
 /// Where appended batches stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +214,9 @@ impl<D: Disk> Log<D> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
         state.check_open()?;
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
             return Err(StorageError::Full(
@@ -342,9 +348,12 @@ impl<D: Disk> Log<D> {
     ) -> StorageResult<ReadResult> {
         let generation = self.inner.state.borrow().generation;
         let result = self.inner.read(from, limit, bytes_max, at_least_one).await;
-        let was_cut = self.inner.state.borrow().generation != generation;
+        let was_cut = {
+            let state = self.inner.state.borrow();
+            state.generation != generation || from < state.log_start
+        };
         match result {
-            // It was truncated meanwhile: what was not found may simply be gone.
+            // It was made shorter meanwhile: what was not found may simply be gone.
             Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if was_cut => {
                 self.inner.read(from, limit, bytes_max, at_least_one).await
             }
@@ -352,7 +361,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty
+    /// where nothing is there yet.
     ///
     /// # Errors
     /// As for [`Log::read`].

@@ -92,6 +92,8 @@ pub(crate) struct LogState<D: Disk> {
     pub(crate) allocated: u64,
     /// CRC-32C of what the last, partly filled block holds, while no buffer does.
     pub(crate) last_block_crc: Option<u32>,
+    /// The log is being closed: what is queued is written, nothing new is taken.
+    pub(crate) closing: bool,
     /// Why nothing is appended any more.
     pub(crate) ended: Option<StorageError>,
     /// Where writes ended: there, readers of the tail go on.
@@ -147,6 +149,7 @@ impl<D: Disk> LogState<D> {
             capture: None,
             allocated: recovered.allocated,
             last_block_crc: None,
+            closing: false,
             ended: None,
             write_ends: Places::default(),
             read_ends: Places::default(),

@@ -14,7 +14,8 @@ use crate::runtime::Runtime;
 /// The API of this file.
 pub const API: ApiKey = ApiKey::HEARTBEAT;
 
-/// Tells the group's coordinator. One that is still loading cannot know the member: it says nothing against it, as Kafka does.
+/// Tells the group's coordinator. One that is still loading cannot know the member: it says nothing
+/// against it, as Kafka does.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: HeartbeatRequest,

@@ -1,4 +1,5 @@
-//! OffsetDelete (key 47): forgets committed offsets of topics that a group no longer reads (KIP-496).
+//! OffsetDelete (key 47): forgets committed offsets of topics that a group no longer reads
+//! (KIP-496).
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;

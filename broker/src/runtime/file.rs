@@ -1,9 +1,10 @@
 //! The data directory, on the shard's ring: `storage::io` on a real file system.
 //!
-//! Data goes to disk past the page cache (`O_DIRECT`), with the data sync in the same request (`RWF_DSYNC`); reads and `sendfile` go
-//! through a second descriptor, and the page cache. The second one of either kind is opened when it is first needed, so a
-//! file that is only written, or only read, holds one. What the ring cannot do (listing, `statfs`) runs on a thread
-//! beside the shard's.
+//! Data goes to disk past the page cache (`O_DIRECT`), with the data sync in the same request
+//! (`RWF_DSYNC`); reads and `sendfile` go through a second descriptor, and the page cache. The
+//! second one of either kind is opened when it is first needed, so a file that is only written, or
+//! only read, holds one. What the ring cannot do (listing, `statfs`) runs on a thread beside the
+//! shard's.
 
 use std::any::Any;
 use std::ffi::CString;
@@ -29,7 +30,8 @@ use super::ring::Ring;
 
 /// Names the process that uses the data directory.
 const LOCK_FILE: &str = ".lock";
-/// Writes in a row that write less than a block, before that is an error. The second one usually says why (`ENOSPC`).
+/// Writes in a row that write less than a block, before that is an error. The second one usually
+/// says why (`ENOSPC`).
 const FRUITLESS_WRITES_MAX: u32 = 4;
 
 /// Why a data directory cannot be used. Nothing in it has been changed.
@@ -51,7 +53,8 @@ pub enum DataDirectoryError {
     },
 }
 
-/// The data directory of this process, locked against others while this lives. Shared by all shards.
+/// The data directory of this process, locked against others while this lives. Shared by all
+/// shards.
 #[derive(Debug)]
 pub struct DataDirectory {
     /// Absolute.
@@ -62,7 +65,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Locks an existing directory, and finds out whether its file system takes writes past the page cache.
+    /// Locks an existing directory, and finds out whether its file system takes writes past the
+    /// page cache.
     ///
     /// # Errors
     /// See [`DataDirectoryError`].
@@ -108,7 +112,8 @@ impl DataDirectory {
         })
     }
 
-    /// Whether writes go past the page cache. Where the file system refuses that, they go through it, with the same data sync.
+    /// Whether writes go past the page cache. Where the file system refuses that, they go through
+    /// it, with the same data sync.
     pub fn is_direct(&self) -> bool {
         self.direct
     }
@@ -146,8 +151,8 @@ impl Handle for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // The last descriptor of a removed file gives its space back when it is closed, which takes milliseconds for a large one:
-        // not on a shard. Its copy is that last one.
+        // The last descriptor of a removed file gives its space back when it is closed, which takes
+        // milliseconds for a large one: not on a shard. Its copy is that last one.
         let removed = self.file.metadata().is_ok_and(|file| file.nlink() == 0);
         if removed && let Ok(copy) = self.file.try_clone() {
             close_elsewhere(copy);
@@ -191,6 +196,11 @@ impl MachineDisk {
             directory,
             cuts,
         }))
+    }
+
+    /// This shard's thread for calls that block.
+    pub(super) fn blocking(&self) -> &Blocking {
+        &self.0.blocking
     }
 
     fn root(&self) -> SharedHandle {

@@ -18,24 +18,28 @@ use glommio::{
 use super::file::{DataDirectory, MachineDisk};
 use super::recorder::Recorder;
 use super::request::{Request, SharedHandle};
-use super::ring::{self, Ring};
+use super::ring::Ring;
+use super::setup;
 use super::socket::{Listeners, MachineNetwork};
-use super::system::{self, ShutdownSignals};
+use super::system::{self, ProcessFacts, ShutdownSignals};
 use super::tasks::Tasks;
 use super::{Monotonic, Queue, Runtime};
 
-/// Memory that each executor registers with its own rings. They carry little: sockets and files have the shard's ring.
+/// Memory that each executor registers with its own rings. They carry little: sockets and files
+/// have the shard's ring.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
 /// Entries of the executor's own rings.
 const EXECUTOR_RING_DEPTH: usize = 128;
-/// The executor's own clock for taking turns, which is not relied on: it is the ring's driver and [`Runtime::yield_if_needed`] that
-/// yield. Long, because the executor can fall asleep over tasks that are ready where this ends at the wrong moment.
+/// The executor's own clock for taking turns, which is not relied on: it is the ring's driver and
+/// [`Runtime::yield_if_needed`] that yield. Long, because the executor can fall asleep over tasks
+/// that are ready where this ends at the wrong moment.
 const EXECUTOR_SLICE: Duration = Duration::from_millis(100);
 /// The executor is woken as often as this at least, in case it has.
 const PULSE: Duration = Duration::from_secs(1);
 /// Random bytes fetched from the operating system at a time.
 const RANDOM_BYTES: usize = 512;
-/// Descriptors that a shard needs before it serves anybody: its rings, its eventfds, the data directory.
+/// Descriptors that a shard needs before it serves anybody: its rings, its eventfds, the data
+/// directory.
 const DESCRIPTORS_PER_SHARD_MIN: u64 = 32;
 
 /// How the shards run.
@@ -52,12 +56,14 @@ pub struct Options {
 pub enum StartError {
     /// The kernel, or a container's profile, refuses io_uring.
     #[error(
-        "io_uring cannot be used here ({0}): a kernel without it, sysctl kernel.io_uring_disabled, or a container profile"
+        "io_uring cannot be used here ({0}): a kernel without it, sysctl kernel.io_uring_disabled, \
+         or a container profile"
     )]
     IoUringRefused(io::Error),
     /// `RLIMIT_MEMLOCK` is too low.
     #[error(
-        "the limit of locked memory is {limit} bytes; {needed} are needed (ulimit -l, LimitMEMLOCK=)"
+        "the limit of locked memory is {limit} bytes; {needed} are needed (ulimit -l, \
+         LimitMEMLOCK=)"
     )]
     LockedMemory {
         /// What it is, in bytes.
@@ -67,7 +73,8 @@ pub enum StartError {
     },
     /// `RLIMIT_NOFILE` is too low.
     #[error(
-        "the limit of open files is {limit}; at least {needed} are needed (ulimit -n, LimitNOFILE=)"
+        "the limit of open files is {limit}; at least {needed} are needed (ulimit -n, \
+         LimitNOFILE=)"
     )]
     Descriptors {
         /// What it is.
@@ -117,9 +124,10 @@ pub struct ShardStart {
     pub stop: Stop,
 }
 
-/// Starts one shard for each of `parts` (what only that shard gets: its port of the mesh) and runs the future that `make` builds for it. Each
-/// has a core of its own where there are enough. A shard ends when its future does: its other tasks are dropped where they wait. The first that
-/// ends asks the others to.
+/// Starts one shard for each of `parts` (what only that shard gets: its port of the mesh) and runs
+/// the future that `make` builds for it. Each has a core of its own where there are enough. A shard
+/// ends when its future does: its other tasks are dropped where they wait. The first that ends asks
+/// the others to.
 ///
 /// # Errors
 /// Where any of them cannot start; then no `make` was called.
@@ -174,12 +182,13 @@ fn cancel<E>(threads: Vec<ShardThread<E>>) {
     }
 }
 
-/// Whether this machine lets so many shards run: io_uring, locked memory, open files. Touches nothing.
+/// Whether this machine lets so many shards run: io_uring, locked memory, open files. Touches
+/// nothing.
 ///
 /// # Errors
 /// What it refuses.
 pub fn check_limits(shards: usize) -> Result<(), StartError> {
-    ring::try_set_up().map_err(StartError::IoUringRefused)?;
+    setup::try_set_up().map_err(StartError::IoUringRefused)?;
     let limit = system::limit("Max locked memory");
     let needed = system::LOCKED_MEMORY_BYTES_MIN;
     if limit < needed {
@@ -459,6 +468,13 @@ impl MachineRuntime {
             ring,
             random: RefCell::default(),
         }))
+    }
+
+    /// What the process has taken so far. Asked of the system on a thread beside the shard's.
+    pub async fn process_facts(&self) -> ProcessFacts {
+        let asked = self.0.disk.blocking().run(|| Ok(ProcessFacts::read()));
+        // Only where no thread can be started: then nothing is known.
+        asked.await.unwrap_or_default()
     }
 
     /// Completes once the process is asked to end, by SIGTERM or SIGINT.

@@ -1,11 +1,12 @@
 //! Typed messages between the shards of a process.
 //!
-//! One bounded queue for each ordered pair of shards (a shard may send to itself), so that no two threads ever write into the same one, and
-//! one waker for each receiving shard. Messages of one sender arrive in the order in which their `send` was first polled. A shard whose
-//! receiving task is at work is not woken. Plain wakers: the same code runs on threads and on the simulator's one.
+//! One bounded queue for each ordered pair of shards (a shard may send to itself), so that no two
+//! threads ever write into the same one, and one waker for each receiving shard. Messages of one
+//! sender arrive in the order in which their `send` was first polled. A shard whose receiving task
+//! is at work is not woken. Plain wakers: the same code runs on threads and on the simulator's one.
 //!
-//! A port moves to its shard's thread and stays there. Dropping a future loses nothing: a message leaves its queue only when
-//! `receive` returns it, and enters it only when `send` returns.
+//! A port moves to its shard's thread and stays there. Dropping a future loses nothing: a message
+//! leaves its queue only when `receive` returns it, and enters it only when `send` returns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -126,7 +127,8 @@ impl<M: Send + 'static> MeshPort<M> {
         self.outgoing.len()
     }
 
-    /// Sends to a shard, waiting for room where there is none. The message's place in the order is that of the first poll.
+    /// Sends to a shard, waiting for room where there is none. The message's place in the order is
+    /// that of the first poll.
     ///
     /// # Panics
     /// Where there is no such shard: the caller's mistake.
@@ -153,8 +155,8 @@ impl<M: Send + 'static> MeshPort<M> {
         outgoing.push(message)
     }
 
-    /// The next message, and which shard sent it. Only one task of the shard may wait for it. Returns at once as long as there are messages:
-    /// a loop that answers them yields by itself.
+    /// The next message, and which shard sent it. Only one task of the shard may wait for it.
+    /// Returns at once as long as there are messages: a loop that answers them yields by itself.
     pub async fn receive(&self) -> (usize, M) {
         std::future::poll_fn(|context| {
             if let Some(received) = self.try_receive() {

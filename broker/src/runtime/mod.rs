@@ -1,8 +1,9 @@
 //! The ground: the only room that names glommio, io_uring and libc.
 //!
-//! A [`Runtime`] is one shard's executor with its clock, its randomness, its disk and its network. Rooms above are generic
-//! over `R: Runtime` in their drivers only; pure cores have no such parameter. Two back ends exist: `machine` (glommio, with a ring of its own for sockets
-//! and log files) and `sim` (seeded; virtual time, the faulty disk, a simulated network).
+//! A [`Runtime`] is one shard's executor with its clock, its randomness, its disk and its network.
+//! Rooms above are generic over `R: Runtime` in their drivers only; pure cores have no such
+//! parameter. Two back ends exist: `machine` (glommio, with a ring of its own for sockets and log
+//! files) and `sim` (seeded; virtual time, the faulty disk, a simulated network).
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
@@ -15,6 +16,7 @@ mod recorder;
 mod remote;
 mod request;
 mod ring;
+mod setup;
 #[cfg(feature = "simulator")]
 pub mod sim;
 mod socket;
@@ -41,9 +43,12 @@ pub use self::machine::{
 };
 pub use self::recorder::{Operation, Recorder};
 pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};
-pub use self::system::{MachineFacts, ShutdownSignals, notify_service_manager, probe};
+pub use self::system::{
+    MachineFacts, ProcessFacts, ShutdownSignals, notify_service_manager, probe,
+};
 
-/// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and subtracted.
+/// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and
+/// subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Monotonic(pub u64);
 
@@ -126,17 +131,20 @@ pub trait Listener: 'static {
     /// What it accepts.
     type Connection: Connection;
 
-    /// The next connection (`TCP_NODELAY` set). Errors are passing ones (descriptors used up); the caller waits and tries again.
+    /// The next connection (`TCP_NODELAY` set). Errors are passing ones (descriptors used up); the
+    /// caller waits and tries again.
     async fn accept(&self) -> io::Result<Self::Connection>;
 
     /// Where it listens.
     fn local_address(&self) -> SocketAddr;
 }
 
-/// An established connection. A clone is the same connection; one task may receive while another sends.
+/// An established connection. A clone is the same connection; one task may receive while another
+/// sends.
 pub trait Connection: Clone + 'static {
-    /// Appends what has arrived to the spare capacity of `buffer` (which must have some), waiting until there is something. 0 bytes: the
-    /// peer sends no more. The buffer comes back in every case.
+    /// Appends what has arrived to the spare capacity of `buffer` (which must have some), waiting
+    /// until there is something. 0 bytes: the peer sends no more. The buffer comes back in every
+    /// case.
     async fn receive(&self, buffer: BytesMut) -> (io::Result<usize>, BytesMut);
 
     /// Waits until there is something to receive, or the peer is gone; holds no buffer meanwhile.
@@ -145,8 +153,9 @@ pub trait Connection: Clone + 'static {
     /// Sends all parts, in order, as few packets as it takes.
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()>;
 
-    /// Sends a range of a file of this runtime's disk, without copying it where it is in the page cache, and never blocks the
-    /// shard on the disk where it is not. An error (also a file shorter than the range) leaves the stream broken: close it.
+    /// Sends a range of a file of this runtime's disk, without copying it where it is in the page
+    /// cache, and never blocks the shard on the disk where it is not. An error (also a file shorter
+    /// than the range) leaves the stream broken: close it.
     async fn send_file(&self, range: &ExternalBytes) -> io::Result<()>;
 
     /// Ends it in both directions: calls under way, and later ones, return.

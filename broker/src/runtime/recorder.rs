@@ -1,10 +1,11 @@
-//! A witness of what the rings are asked and what they answer, for tests that prove the order of things:
-//! "nothing is acknowledged before a completed data-sync write covers it", "no rename without a directory sync".
+//! A witness of what the rings are asked and what they answer, for tests that prove the order of
+//! things: "nothing is acknowledged before a completed data-sync write covers it", "no rename
+//! without a directory sync".
 
 use std::fmt;
 
-/// What one request to a ring does to the data directory or to a socket. Made from the submission itself, not from the call
-/// that led to it.
+/// What one request to a ring does to the data directory or to a socket. Made from the submission
+/// itself, not from the call that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A write into a file.
@@ -67,12 +68,13 @@ pub enum Operation {
     Other(&'static str),
 }
 
-/// Sees every request of every shard. Called on the shard's thread, in the order in which the ring sees it; must be quick.
+/// Sees every request of every shard. Called on the shard's thread, in the order in which the ring
+/// sees it; must be quick.
 pub trait Recorder: fmt::Debug + Send + Sync {
     /// The request goes to the kernel. `id` is unique within the shard.
     fn submitted(&self, shard: usize, id: u64, operation: &Operation);
 
-    /// It is done: bytes or a descriptor where not negative, else the negated error number. Comes before the task that waits for
-    /// it runs.
+    /// It is done: bytes or a descriptor where not negative, else the negated error number. Comes
+    /// before the task that waits for it runs.
     fn completed(&self, shard: usize, id: u64, result: i32);
 }

@@ -1,9 +1,11 @@
 //! Waking the tasks of a shard from other threads.
 //!
-//! The executor has a way of its own for that, and can lose a wake there: glommio 0.9.0 goes to sleep over tasks that are ready where its
-//! own eventfd is signalled between its last look at the I/O and its first look at the task queues. So every task of a shard is polled
-//! with a waker of ours. On the shard's thread it wakes the executor's task; on others it goes through a queue to the ring's
-//! driver, which is waiting for the ring's eventfd. A shard whose driver is at work is not signalled.
+//! The executor has a way of its own for that, and can lose a wake there: glommio 0.9.0 goes to
+//! sleep over tasks that are ready where its own eventfd is signalled between its last look at the
+//! I/O and its first look at the task queues. So every task of a shard is polled with a waker of
+//! ours. On the shard's thread it wakes the executor's task; on others it goes through a queue to
+//! the ring's driver, which is waiting for the ring's eventfd. A shard whose driver is at work is
+//! not signalled.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -65,7 +67,8 @@ impl Remote {
         let _full = (&self.eventfd).write(&1u64.to_ne_bytes());
     }
 
-    /// The driver goes to sleep: who wakes a task from now on signals. What came before has to be looked for after this.
+    /// The driver goes to sleep: who wakes a task from now on signals. What came before has to be
+    /// looked for after this.
     pub(super) fn rest(&self) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! What can be asked of a shard's ring: each request owns the memory that the kernel may touch until it is done.
+//! What can be asked of a shard's ring: each request owns the memory that the kernel may touch
+//! until it is done.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -44,7 +45,8 @@ pub(super) enum Request {
         handle: SharedHandle,
         buffer: BytesMut,
     },
-    /// Sends what is left of the message; less only where the connection ends, or the message has very many parts.
+    /// Sends what is left of the message; less only where the connection ends, or the message has
+    /// very many parts.
     Send {
         handle: SharedHandle,
         message: Box<Message>,
@@ -117,8 +119,8 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// The entry for the submission queue. Its pointers lead into memory on the heap that `self` owns: they stay good when `self`
-    /// moves, until it is dropped or changed.
+    /// The entry for the submission queue. Its pointers lead into memory on the heap that `self`
+    /// owns: they stay good when `self` moves, until it is dropped or changed.
     pub(super) fn entry(&mut self) -> squeue::Entry {
         match self {
             Self::Poll { handle, events } => {
@@ -148,7 +150,7 @@ impl Request {
         }
     }
 
-    /// [`Request::entry`] of what concerns files.
+    /// [`Request::entry`] of what moves the bytes of files.
     fn file_entry(&mut self) -> squeue::Entry {
         match self {
             Self::Write {
@@ -187,6 +189,13 @@ impl Request {
                     .offset(*position)
                     .build()
             }
+            _ => self.name_entry(),
+        }
+    }
+
+    /// [`Request::entry`] of what concerns names and sizes.
+    fn name_entry(&self) -> squeue::Entry {
+        match self {
             Self::Open {
                 directory,
                 path,
@@ -231,12 +240,15 @@ impl Request {
             | Self::Receive { .. }
             | Self::Send { .. }
             | Self::Accept { .. }
-            | Self::Connect { .. } => unreachable!("`entry` makes these"),
+            | Self::Connect { .. }
+            | Self::Write { .. }
+            | Self::Read { .. }
+            | Self::ReadAhead { .. } => unreachable!("made before"),
         }
     }
 
-    /// Whether it may wait for a peer for ever: such a request is cancelled where nobody waits for it any more. The others end
-    /// by themselves.
+    /// Whether it may wait for a peer for ever: such a request is cancelled where nobody waits for
+    /// it any more. The others end by themselves.
     pub(super) fn is_endless(&self) -> bool {
         matches!(
             self,

@@ -1,11 +1,14 @@
 //! The shard's own io_uring, beside the rings of the executor.
 //!
-//! A request goes into a table that owns its memory until the kernel is done with it, and comes back to the task that waits for it with its
-//! result. Requests made while other tasks run are submitted together, by one *driver* task, in one system call. With nothing to do, the
-//! driver waits for an eventfd that the kernel signals; while it is awake, the signal is switched off, so that completions cost nothing more.
+//! A request goes into a table that owns its memory until the kernel is done with it, and comes
+//! back to the task that waits for it with its result. Requests made while other tasks run are
+//! submitted together, by one *driver* task, in one system call. With nothing to do, the driver
+//! waits for an eventfd that the kernel signals; while it is awake, the signal is switched off, so
+//! that completions cost nothing more.
 //!
-//! A dropped [`Pending`] gives its request up: what may wait for ever is cancelled, everything else is submitted and runs to its end,
-//! and in either case the memory stays until the kernel has answered.
+//! A dropped [`Pending`] gives its request up: what may wait for ever is cancelled, everything else
+//! is submitted and runs to its end, and in either case the memory stays until the kernel has
+//! answered.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -29,6 +32,7 @@ use super::Monotonic;
 use super::recorder::Recorder;
 use super::remote::{Remote, Woken};
 use super::request::Request;
+use super::setup::{Mode, set_up};
 use super::timers::{TimerKey, Timers};
 
 /// Entries of the submission queue: what one system call submits at most.
@@ -120,7 +124,8 @@ impl Ring {
     /// Sets up a ring for the calling thread, which must be the only one that uses it.
     ///
     /// # Errors
-    /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of `io_uring_setup(2)`.
+    /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of
+    /// `io_uring_setup(2)`.
     pub(super) fn new(
         shard: usize,
         origin: Instant,
@@ -160,8 +165,9 @@ impl Ring {
             next_id: 0,
             driver: None,
             driver_awake: true,
-            // With deferred task work, what the kernel has to say shows in the ring's flags before it looks whether the eventfd is
-            // switched off, with a full barrier in between on x86-64. Elsewhere a signal could be lost.
+            // With deferred task work, what the kernel has to say shows in the ring's flags before
+            // it looks whether the eventfd is switched off, with a full barrier in between on
+            // x86-64. Elsewhere a signal could be lost.
             may_silence: mode == Mode::Deferred && cfg!(target_arch = "x86_64"),
             woken: Vec::new(),
         };
@@ -185,7 +191,8 @@ impl Ring {
             && probe.is_supported(operation)
     }
 
-    /// Asks for something. It is submitted when the tasks that are ready now have run, also where the answer is never awaited.
+    /// Asks for something. It is submitted when the tasks that are ready now have run, also where
+    /// the answer is never awaited.
     pub(super) fn ask(&self, request: Request) -> Pending {
         let mut core = self.0.core.borrow_mut();
         let id = core.next_id;
@@ -292,7 +299,8 @@ impl Ring {
         self.0.core.borrow_mut().woken = woken;
     }
 
-    /// Cancels what waits, waits for what is under way, and closes the ring. Later requests are answered `ECANCELED`.
+    /// Cancels what waits, waits for what is under way, and closes the ring. Later requests are
+    /// answered `ECANCELED`.
     pub(super) fn shut_down(&self) {
         let mut core = self.0.core.borrow_mut();
         core.shut_down(&self.0);
@@ -400,7 +408,8 @@ impl Core {
         if self.may_silence {
             uring.completion().enable_eventfd();
         }
-        // What the kernel did before it saw the switch is seen here; what it does later, it signals.
+        // What the kernel did before it saw the switch is seen here; what it does later, it
+        // signals.
         fence(Ordering::SeqCst);
         let submission = uring.submission();
         let quiet = !submission.taskrun() && !submission.cq_overflow();
@@ -408,7 +417,8 @@ impl Core {
         quiet && uring.completion().is_empty() && !self.wake_remotely_woken()
     }
 
-    /// Moves what is queued into the submission queue, as much as fits. Returns whether there is something in it.
+    /// Moves what is queued into the submission queue, as much as fits. Returns whether there is
+    /// something in it.
     fn fill(&mut self, uring: &mut IoUring, shared: &Shared) -> bool {
         let mut submissions = uring.submission();
         while !submissions.is_full() {
@@ -424,8 +434,8 @@ impl Core {
                 recorder.submitted(shared.shard, slot.id, &slot.request.operation());
             }
             let entry = slot.request.entry().user_data(key as u64);
-            // SAFETY: what the entry points to is owned by the request, which stays in its slot, unchanged, until the completion is
-            // reaped; descriptors are held by it, too.
+            // SAFETY: what the entry points to is owned by the request, which stays in its slot,
+            // unchanged, until the completion is reaped; descriptors are held by it, too.
             let pushed = unsafe { submissions.push(&entry) };
             assert!(pushed.is_ok(), "the queue was not full");
             slot.state = match slot.state {
@@ -455,8 +465,9 @@ impl Core {
             && !submissions.is_full()
         {
             let entry = self.timeout_entry(next.since(shared.now()));
-            // SAFETY: the entry points to `timeout_after`, which stays where it is, and is not changed before the kernel has read it:
-            // when the entry is submitted, at the end of this turn.
+            // SAFETY: the entry points to `timeout_after`, which stays where it is, and is not
+            // changed before the kernel has read it: when the entry is submitted, at the end of
+            // this turn.
             let pushed = unsafe { submissions.push(&entry) };
             assert!(pushed.is_ok(), "the queue was not full");
             self.timeout = Some(next);
@@ -516,7 +527,8 @@ impl Core {
         }
     }
 
-    /// Nobody waits for this request any more. Returns its waker: dropping it may run code that comes back here.
+    /// Nobody waits for this request any more. Returns its waker: dropping it may run code that
+    /// comes back here.
     fn abandon(&mut self, key: usize) -> Option<Waker> {
         let slot = &mut self.slots[key];
         let waker = slot.waker.take();
@@ -567,7 +579,8 @@ impl Core {
             }
             let wait = types::Timespec::new().nsec(100_000_000);
             let wait = types::SubmitArgs::new().timespec(&wait);
-            // A timeout, or a completion queue that is full, is no matter: what counts is what is reaped.
+            // A timeout, or a completion queue that is full, is no matter: what counts is what is
+            // reaped.
             drop(uring.submitter().submit_with_args(1, &wait));
             self.reap(&mut uring, shared);
         }
@@ -581,7 +594,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // A ring that was not shut down (a panic): the kernel may still write into the memory of its requests.
+        // A ring that was not shut down (a panic): the kernel may still write into the memory of
+        // its requests.
         if self.in_flight > 0 {
             std::mem::forget(std::mem::take(&mut self.slots));
         }
@@ -599,14 +613,16 @@ fn take_result(request: &mut Request, result: i32) {
                 filled <= buffer.capacity() - buffer.len(),
                 "more came than was asked for"
             );
-            // SAFETY: the kernel has filled so many bytes of the spare capacity that the entry pointed to.
+            // SAFETY: the kernel has filled so many bytes of the spare capacity that the entry
+            // pointed to.
             unsafe { buffer.advance_mut(filled) };
         }
         Request::Accept {
             accepted: opened, ..
         }
         | Request::Open { opened, .. } => {
-            // SAFETY: a descriptor that the kernel has just made for this request; nobody else knows it.
+            // SAFETY: a descriptor that the kernel has just made for this request; nobody else
+            // knows it.
             *opened = Some(unsafe { OwnedFd::from_raw_fd(result) });
         }
         _ => {}
@@ -620,49 +636,12 @@ fn enter(uring: &IoUring) {
             Ok(_) => return,
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR) => {}
-                // Completions have to be reaped first, or memory is short for a moment: the next turn tries again.
+                // Completions have to be reaped first, or memory is short for a moment: the next
+                // turn tries again.
                 Some(libc::EBUSY | libc::EAGAIN) => return,
                 _ => panic!("the shard's ring refuses to work: {error}"),
             },
         }
-    }
-}
-
-/// When the kernel does what completes requests, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// When it is asked to (Linux 6.1).
-    Deferred,
-    /// At the thread's next system call (Linux 5.19).
-    Cooperative,
-    /// At once, interrupting the thread.
-    Plain,
-}
-
-/// The best ring that this kernel has, from `best` on.
-fn set_up(submissions: u32, completions: u32, best: Mode) -> io::Result<(IoUring, Mode)> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(completions).setup_clamp();
-    let less = match best {
-        Mode::Deferred => {
-            builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag();
-            Mode::Cooperative
-        }
-        Mode::Cooperative => {
-            builder.setup_coop_taskrun().setup_taskrun_flag();
-            Mode::Plain
-        }
-        Mode::Plain => return Ok((builder.build(submissions)?, best)),
-    };
-    match builder.build(submissions) {
-        // An older kernel.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            set_up(submissions, completions, less)
-        }
-        uring => Ok((uring?, best)),
     }
 }
 
@@ -677,7 +656,8 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A request under way. Comes back with its result (bytes, events or a descriptor's number) once the kernel is done.
+/// A request under way. Comes back with its result (bytes, events or a descriptor's number) once
+/// the kernel is done.
 #[must_use = "nobody looks at the result"]
 pub(super) struct Pending {
     ring: Ring,
@@ -756,12 +736,4 @@ impl Drop for Sleep {
             drop(waker);
         }
     }
-}
-
-/// Asks the kernel for a small ring and gives it back: whether io_uring may be used here.
-///
-/// # Errors
-/// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of `io_uring_setup(2)`.
-pub(super) fn try_set_up() -> io::Result<()> {
-    set_up(8, 16, Mode::Deferred).map(drop)
 }

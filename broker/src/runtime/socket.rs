@@ -1,9 +1,10 @@
 //! TCP on the shard's ring.
 //!
-//! Everything goes through the ring, where the requests of many connections share a system call, but for `sendfile`: it is done at once
-//! where it cannot wait for the disk, and sockets are non-blocking so that it does not wait for the peer either. A listening socket
-//! is one for all shards of the process: whichever shard is idle takes the next connection, and a second process that wants the
-//! same port is refused by the kernel.
+//! Everything goes through the ring, where the requests of many connections share a system call,
+//! but for `sendfile`: it is done at once where it cannot wait for the disk, and sockets are
+//! non-blocking so that it does not wait for the peer either. A listening socket is one for all
+//! shards of the process: whichever shard is idle takes the next connection, and a second process
+//! that wants the same port is refused by the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -46,7 +47,8 @@ impl Listeners {
             return Ok(listener);
         }
         let listener = TcpListener::bind(address)?;
-        // SAFETY: takes no memory of ours. `bind` listens with a short backlog; this changes its length.
+        // SAFETY: takes no memory of ours. `bind` listens with a short backlog; this changes its
+        // length.
         if unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -188,7 +190,8 @@ impl MachineConnection {
         result.map(drop)
     }
 
-    /// Makes sure that a range can be sent without waiting for the disk. Returns false where that is not known even after it was read.
+    /// Makes sure that a range can be sent without waiting for the disk. Returns false where that
+    /// is not known even after it was read.
     async fn bring_in(
         &self,
         file: &Arc<Descriptor>,
@@ -200,7 +203,8 @@ impl MachineConnection {
             position,
             len: READ_AHEAD_BYTES,
         };
-        // This window, and the next one while this is sent. Nobody has to wait for that: a request that is dropped runs to its end.
+        // This window, and the next one while this is sent. Nobody has to wait for that: a request
+        // that is dropped runs to its end.
         let (result, _) = self.0.ring.ask(read_ahead(position)).await;
         result?;
         drop(
@@ -376,7 +380,8 @@ fn send_cached(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Whether a range can be read without waiting for the disk, as far as that can be known: it may be evicted the moment after.
+/// Whether a range can be read without waiting for the disk, as far as that can be known: it may be
+/// evicted the moment after.
 pub(super) fn is_cached(file: &impl AsRawFd, position: u64, len: usize) -> bool {
     let end = position + len as u64;
     let step = match all_pages_present(file, position, end) {
@@ -384,7 +389,8 @@ pub(super) fn is_cached(file: &impl AsRawFd, position: u64, len: usize) -> bool 
         Some(true) => PROBE_BYTES,
         None => PROBE_ALONE_BYTES,
     };
-    // A page that is present may still be on its way from the disk: reading a byte of it, without waiting, tells.
+    // A page that is present may still be on its way from the disk: reading a byte of it, without
+    // waiting, tells.
     let mut at = position;
     while at < end {
         if !is_readable_now(file, at) {

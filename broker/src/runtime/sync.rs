@@ -1,7 +1,7 @@
 //! Waiting within one shard: an event, and a value that comes once.
 //!
-//! Plain wakers on one thread, so both run on every back end. Nothing here is `Send`, nothing is lost when a waiter is
-//! dropped, and wakers run in the order in which their tasks began to wait.
+//! Plain wakers on one thread, so both run on every back end. Nothing here is `Send`, nothing is
+//! lost when a waiter is dropped, and wakers run in the order in which their tasks began to wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,10 +10,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// Something that happens again and again, and wakes all that wait for it. A clone is the same event.
+/// Something that happens again and again, and wakes all that wait for it. A clone is the same
+/// event.
 ///
-/// To wait for a condition: `listen()`, look at the condition, and only then await the listener. What happens in between
-/// is not missed.
+/// To wait for a condition: `listen()`, look at the condition, and only then await the listener.
+/// What happens in between is not missed.
 #[derive(Clone, Debug, Default)]
 pub struct Event(Rc<EventState>);
 
@@ -41,7 +42,8 @@ impl Event {
         }
     }
 
-    /// Completes at the first `notify` after this call, even one before the listener is first polled.
+    /// Completes at the first `notify` after this call, even one before the listener is first
+    /// polled.
     pub fn listen(&self) -> Listen {
         Listen {
             event: Rc::clone(&self.0),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::ring;
+use super::{ring, setup};
 
 /// Locked memory below which an executor does not start.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
@@ -18,9 +18,11 @@ pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
 pub struct MachineFacts {
     /// Cores this process may run on, by number.
     pub cores: Vec<usize>,
-    /// Memory this process may use, in bytes: the machine's, or what its control groups leave of it.
+    /// Memory this process may use, in bytes: the machine's, or what its control groups leave of
+    /// it.
     pub memory_bytes: u64,
-    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is no limit.
+    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is
+    /// no limit.
     pub locked_memory_bytes_max: u64,
     /// Descriptors it may open, after the soft limit was raised to the hard one.
     pub descriptors_max: u64,
@@ -40,8 +42,51 @@ pub fn probe() -> MachineFacts {
         locked_memory_bytes_max: limit("Max locked memory"),
         descriptors_max: limit("Max open files"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        io_uring_refused: ring::try_set_up().err().map(|error| error.kind()),
+        io_uring_refused: setup::try_set_up().err().map(|error| error.kind()),
     }
+}
+
+/// What this process has taken so far, for whoever watches it. What the system does not say is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Processor time, in microseconds.
+    pub cpu_us: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Descriptors it may open.
+    pub descriptors_max: u64,
+    /// When it started, in seconds since 1970; filled in by whoever knows.
+    pub started_at_s: u64,
+}
+
+impl ProcessFacts {
+    /// Asks the system; may take milliseconds where many descriptors are open.
+    pub(super) fn read() -> Self {
+        let status = read("/proc/self/status");
+        let resident = labelled(&status, "VmRSS").unwrap_or_default();
+        let resident_kib: u64 = resident.trim_end_matches(" kB").parse().unwrap_or_default();
+        // Listing it takes a descriptor, too.
+        let descriptors = fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count().max(1) - 1);
+        Self {
+            resident_bytes: resident_kib * 1024,
+            cpu_us: cpu_us(&read("/proc/self/stat")),
+            descriptors: descriptors as u64,
+            descriptors_max: limit("Max open files"),
+            started_at_s: 0,
+        }
+    }
+}
+
+/// Processor time of `/proc/self/stat`, whose unit is a hundredth of a second on every Linux.
+fn cpu_us(stat: &str) -> u64 {
+    const TICK_US: u64 = 10_000;
+    // Behind the name, which may hold anything, in parentheses.
+    let fields = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let user_and_kernel = fields.split_whitespace().skip(11).take(2);
+    let ticks = user_and_kernel.filter_map(|ticks| ticks.parse::<u64>().ok());
+    ticks.sum::<u64>().saturating_mul(TICK_US)
 }
 
 /// Text of a file of the kernel; empty where there is none.
@@ -130,8 +175,9 @@ static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
 extern "C" fn on_signal(_: libc::c_int) {
     let one = 1u64.to_ne_bytes();
     let fd = SIGNALLED.load(Ordering::Relaxed);
-    // SAFETY: `write(2)` may be called in a handler; the descriptor is never closed; what it does to `errno`, which belongs to the
-    // code that was interrupted, is undone. Its own errors (a counter that is full) say nothing.
+    // SAFETY: `write(2)` may be called in a handler; the descriptor is never closed; what it does
+    // to `errno`, which belongs to the code that was interrupted, is undone. Its own errors (a
+    // counter that is full) say nothing.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
@@ -140,14 +186,16 @@ extern "C" fn on_signal(_: libc::c_int) {
     }
 }
 
-/// SIGTERM and SIGINT as something to wait for. The first of each is caught; the second one ends the process at once.
+/// SIGTERM and SIGINT as something to wait for. The first of each is caught; the second one ends
+/// the process at once.
 #[derive(Clone, Debug)]
 pub struct ShutdownSignals {
     pub(super) event: Arc<OwnedFd>,
 }
 
 impl ShutdownSignals {
-    /// Catches the signals from now on, for the whole process. Called once, before the shards start.
+    /// Catches the signals from now on, for the whole process. Called once, before the shards
+    /// start.
     ///
     /// # Errors
     /// Where the kernel refuses a descriptor or a handler.
@@ -158,7 +206,8 @@ impl ShutdownSignals {
         SIGNALLED.store(for_handler.as_raw_fd(), Ordering::Relaxed);
         std::mem::forget(for_handler);
         for signal in [libc::SIGTERM, libc::SIGINT] {
-            // SAFETY: zeroes are a valid `sigaction` (no flags, an empty mask); the handler does only what a handler may.
+            // SAFETY: zeroes are a valid `sigaction` (no flags, an empty mask); the handler does
+            // only what a handler may.
             let result = unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as usize;
@@ -175,7 +224,8 @@ impl ShutdownSignals {
     }
 }
 
-/// Tells the service manager (systemd's `sd_notify`): "READY=1", "STOPPING=1", "STATUS=...". Does nothing where there is none.
+/// Tells the service manager (systemd's `sd_notify`): "READY=1", "STOPPING=1", "STATUS=...". Does
+/// nothing where there is none.
 ///
 /// # Errors
 /// Where the manager's socket cannot be reached.
@@ -214,6 +264,21 @@ mod tests {
         assert!(facts.memory_bytes > 64 << 20, "{facts:?}");
         assert!(facts.descriptors_max >= 64, "{facts:?}");
         assert!(facts.kernel.contains('.'), "{facts:?}");
+    }
+
+    #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let stat = "1 (a) b 9) S 1 1 1 0 -1 4 10 0 0 0 250 50 0 0 20 0 3 0 100 1 1";
+        assert_eq!(cpu_us(stat), 3_000_000);
+        assert_eq!(cpu_us(""), 0);
+    }
+
+    #[test]
+    fn this_process_can_be_looked_at() {
+        let facts = ProcessFacts::read();
+        assert!(facts.resident_bytes > 1 << 20, "{facts:?}");
+        assert!(facts.descriptors >= 3, "{facts:?}");
+        assert!(facts.descriptors_max >= facts.descriptors, "{facts:?}");
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl Tasks {
         }
     }
 
-    /// A task as the executor polls it: with a waker for all threads, until it ends or (`None`) all tasks are ended.
+    /// A task as the executor polls it: with a waker for all threads, until it ends or (`None`) all
+    /// tasks are ended.
     pub(super) async fn run<F: Future>(self: Rc<Self>, task: F) -> Option<F::Output> {
         let mut task = pin!(task);
         let mut waker: Option<Waker> = None;

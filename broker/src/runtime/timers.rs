@@ -24,7 +24,8 @@ impl Timers {
         key
     }
 
-    /// Wakes another task when it fires, where it has not. Gives the former waker back: dropping it may run code.
+    /// Wakes another task when it fires, where it has not. Gives the former waker back: dropping it
+    /// may run code.
     pub(super) fn change(&mut self, key: TimerKey, waker: &Waker) -> Option<Waker> {
         let known = self.sleeping.get_mut(&key)?;
         if known.will_wake(waker) {

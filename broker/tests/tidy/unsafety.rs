@@ -9,6 +9,7 @@ const PLACES: &[&str] = &[
     "broker/src/runtime/ring.rs",
     "broker/src/runtime/file.rs",
     "broker/src/runtime/socket.rs",
+    "broker/src/runtime/system.rs",
     "broker/src/peer/schema/",
     "storage/src/io/",
 ];

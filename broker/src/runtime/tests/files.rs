@@ -112,7 +112,8 @@ fn names_come_and_go() {
         );
         disk.sync_dir("d").await.unwrap();
         disk.sync_dir("").await.unwrap();
-        // What is open stays readable under no name, or another one; also by the descriptor that was not open yet.
+        // What is open stays readable under no name, or another one; also by the descriptor that
+        // was not open yet.
         file.write_at(blocks(&[3; BLOCK_BYTES]), 0, Durability::Flushed)
             .await
             .unwrap();
@@ -192,7 +193,8 @@ fn writes_that_are_given_up_run_to_their_end() {
             begin_and_drop(file.write_at(written, position, Durability::Written)).await;
             sync::yield_now().await;
         }
-        // One that is waited for comes after all of them here, but need not: so look until they are all there.
+        // One that is waited for comes after all of them here, but need not: so look until they are
+        // all there.
         while file.len().await.unwrap() < 64 * BLOCK_BYTES as u64 {
             sync::yield_now().await;
         }
@@ -220,7 +222,8 @@ fn a_data_directory_belongs_to_one() {
     );
 }
 
-/// Keeps what it sees, in order: the operation where it was submitted, its result where it was done.
+/// Keeps what it sees, in order: the operation where it was submitted, its result where it was
+/// done.
 #[derive(Debug, Default)]
 struct Witness(Mutex<Vec<(u64, Result<Operation, i32>)>>);
 

@@ -7,7 +7,8 @@ use futures_util::future::join_all;
 use glommio::LocalExecutor;
 
 use super::super::request::{Handle, Request, SharedHandle};
-use super::super::ring::{Mode, Ring};
+use super::super::ring::Ring;
+use super::super::setup::Mode;
 use super::super::sync::yield_now;
 use super::*;
 

@@ -30,7 +30,8 @@ fn every_shard_takes_connections_of_one_socket() {
         |start, port| async move {
             let network = start.runtime.network().clone();
             if start.shard == 2 {
-                // Each says where it listens; they share one socket, but the kernel hands connections out to who waits.
+                // Each says where it listens; they share one socket, but the kernel hands
+                // connections out to who waits.
                 let (_, first) = port.receive().await;
                 let mut takers = BTreeSet::new();
                 for _ in 0..CONNECTIONS {
