@@ -1,4 +1,5 @@
-//! The server, room by room, from the ground up: a room names only rooms that stand above it in this list.
+//! The server, room by room, from the ground up: a room names only rooms that stand above it in
+//! this list.
 
 pub mod config;
 pub mod metrics;
@@ -13,6 +14,7 @@ pub mod coordinator;
 pub mod node;
 pub mod handlers;
 pub mod net;
+pub mod admin;
 pub mod shard;
 pub mod screen;
 pub mod server;

@@ -1,10 +1,12 @@
 //! What a replicated state machine is. Pure: no I/O, no clock, no async.
 //!
-//! A machine lives over one partition, on the shard that owns it, in the view of that partition's leader. `coordinator::host` runs it: inputs
-//! become records, records are appended and replayed, replies leave once what they saw is committed. The contract is in the
-//! signatures: [`Machine::handle`] cannot change `State`; only [`Machine::replay`] can, and it sees nothing but records. `Session` is what
-//! no record holds (joining members, last heartbeats, parked requests); it dies with leadership. Where an append fails or
-//! leadership goes, the host drops both and loads the partition again.
+//! A machine lives over one partition, on the shard that owns it, in the view of that partition's
+//! leader. `coordinator::host` runs it: inputs become records, records are appended and replayed,
+//! replies leave once what they saw is committed. The contract is in the signatures:
+//! [`Machine::handle`] cannot change `State`; only [`Machine::replay`] can, and it sees nothing but
+//! records. `Session` is what no record holds (joining members, last heartbeats, parked requests);
+//! it dies with leadership. Where an append fails or leadership goes, the host drops both and loads
+//! the partition again.
 
 use std::fmt::Debug;
 
@@ -23,7 +25,8 @@ pub struct Now {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// A record of the partition: a key, and a value or (a tombstone) none. Bytes as they stand in the log.
+/// A record of the partition: a key, and a value or (a tombstone) none. Bytes as they stand in the
+/// log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
     /// Which piece of state.
@@ -52,13 +55,15 @@ pub enum TimerChange<K> {
 /// What one input came to.
 #[derive(Debug)]
 pub struct Outcome<M: Machine + ?Sized> {
-    /// Appended as one batch, in this order, all or none; replayed once they stand in the log, and before the next call.
+    /// Appended as one batch, in this order, all or none; replayed once they stand in the log, and
+    /// before the next call.
     pub records: Vec<KeyValue>,
     /// Sent once `records`, and all that was appended before, is committed.
     pub replies: Vec<(Ticket, M::Reply)>,
     /// Applied at once.
     pub timers: Vec<TimerChange<M::Timer>>,
-    /// What happened, for whoever reads the broker's log. Changes of state only: nothing for each request.
+    /// What happened, for whoever reads the broker's log. Changes of state only: nothing for each
+    /// request.
     pub notes: Vec<String>,
 }
 
@@ -73,7 +78,8 @@ impl<M: Machine + ?Sized> Default for Outcome<M> {
     }
 }
 
-/// A record that this machine cannot read: of a newer version, or damaged. The host stops and says which.
+/// A record that this machine cannot read: of a newer version, or damaged. The host stops and says
+/// which.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("record cannot be replayed: {0}")]
 pub struct ReplayError(pub String);
@@ -91,7 +97,8 @@ pub trait Machine: 'static {
     /// Names a timer.
     type Timer: Clone + Ord + Debug;
 
-    /// Answers an input. The reply may come later, in the outcome of another input or timer, under the same ticket.
+    /// Answers an input. The reply may come later, in the outcome of another input or timer, under
+    /// the same ticket.
     fn handle(
         &self,
         state: &Self::State,
@@ -110,7 +117,8 @@ pub trait Machine: 'static {
         now: Now,
     ) -> Outcome<Self>;
 
-    /// Called once when the whole log has been replayed and this node leads: timers for what was loaded.
+    /// Called once when the whole log has been replayed and this node leads: timers for what was
+    /// loaded.
     fn lead(&self, state: &Self::State, session: &mut Self::Session, now: Now) -> Outcome<Self>;
 
     /// Applies one record. `offset` and `timestamp_ms` are those of the record in the log.
@@ -122,8 +130,9 @@ pub trait Machine: 'static {
         timestamp_ms: i64,
     ) -> Result<(), ReplayError>;
 
-    /// The live state as records, in pieces: what a log must hold for a replay to give this state. The host writes it again when segments
-    /// roll, and deletes what lies before. `after` is the last key of the piece before; an empty piece is the end.
+    /// The live state as records, in pieces: what a log must hold for a replay to give this state.
+    /// The host writes it again when segments roll, and deletes what lies before. `after` is
+    /// the last key of the piece before; an empty piece is the end.
     fn snapshot(
         &self,
         state: &Self::State,

@@ -64,13 +64,15 @@ fn advice(facts: &MachineFacts) -> Vec<String> {
     let mut advice = Vec::new();
     if facts.descriptors_max < DESCRIPTORS_WANTED {
         advice.push(format!(
-            "open files are limited to {}; {DESCRIPTORS_WANTED} would serve many clients and partitions (ulimit -n, LimitNOFILE=)",
+            "open files are limited to {}; {DESCRIPTORS_WANTED} would serve many clients and \
+             partitions (ulimit -n, LimitNOFILE=)",
             facts.descriptors_max
         ));
     }
     if facts.locked_memory_bytes_max < LOCKED_MEMORY_WANTED {
         advice.push(format!(
-            "locked memory is limited to {}; {} would do for many shards (ulimit -l, LimitMEMLOCK=)",
+            "locked memory is limited to {}; {} would do for many shards (ulimit -l, \
+             LimitMEMLOCK=)",
             size(facts.locked_memory_bytes_max),
             size(LOCKED_MEMORY_WANTED)
         ));

@@ -411,7 +411,8 @@ impl<'a> Batch<'a> {
         zerocopy::transmute!(header)
     }
 
-    /// The same batch with its records in another codec's form: for a topic whose `compression.type` is not the producer's.
+    /// The same batch with its records in another codec's form: for a topic whose
+    /// `compression.type` is not the producer's.
     pub fn with_payload(
         &self,
         codec: Codec,

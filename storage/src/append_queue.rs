@@ -1,7 +1,8 @@
 //! Batches that wait for their write, and the aligned buffer they are written from. No I/O.
 //!
-//! A batch is copied once: from the receive buffer into the segment's buffer, when its write starts. While a write is under way nothing
-//! changes the buffer: the last block must reach the disk as it was.
+//! A batch is copied once: from the receive buffer into the segment's buffer, when its write
+//! starts. While a write is under way nothing changes the buffer: the last block must reach the
+//! disk as it was.
 
 use std::collections::VecDeque;
 
@@ -160,7 +161,8 @@ impl AppendQueue {
         room.is_some_and(|room| room >= first)
     }
 
-    /// How large the next buffer is: twice the last while the log is busy, and large enough for what waits.
+    /// How large the next buffer is: twice the last while the log is busy, and large enough for
+    /// what waits.
     pub(crate) fn buffer_bytes(
         &mut self,
         prefix: usize,
@@ -180,7 +182,8 @@ impl AppendQueue {
         self.next_buffer_bytes = 0;
     }
 
-    /// Copies what fits into the buffer, stamped, and gives it as one write. There is room for the first batch.
+    /// Copies what fits into the buffer, stamped, and gives it as one write. There is room for the
+    /// first batch.
     pub(crate) fn gather(&mut self, write_bytes_max: usize) -> Option<Write> {
         assert_eq!(write_bytes_max % BLOCK_BYTES, 0, "a write of whole blocks");
         let tail = self.buffer.as_mut()?;

@@ -1,8 +1,11 @@
-//! Group commit: what was appended goes to disk in one write for all that waits; and the roll from one segment to the next.
+//! Group commit: what was appended goes to disk in one write for all that waits; and the roll from
+//! one segment to the next.
 //!
-//! Order of a write: roll if the next batch begins a segment; allocate space (here a full disk is met, before any byte); copy into the
-//! buffer; write with data sync; only then is anything acknowledged. Order of a roll: the closing file is cut to its length and synced; its
-//! indexes and the snapshot of producers are written; the new file's name is synced; the checkpoint that knows both is written.
+//! Order of a write: roll if the next batch begins a segment; allocate space (here a full disk is
+//! met, before any byte); copy into the buffer; write with data sync; only then is anything
+//! acknowledged. Order of a roll: the closing file is cut to its length and synced; its indexes and
+//! the snapshot of producers are written; the new file's name is synced; the checkpoint that knows
+//! both is written.
 
 use std::rc::Rc;
 
@@ -122,7 +125,8 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// What the last block holds, from disk. It is written again with what follows, so it must be what was written.
+    /// What the last block holds, from disk. It is written again with what follows, so it must be
+    /// what was written.
     async fn read_last_block(&self, from: u64, len: usize) -> StorageResult<bytes::Bytes> {
         let (active, expected) = {
             let state = self.state.borrow();
@@ -172,7 +176,7 @@ impl<D: Disk> LogInner<D> {
                 .for_each(|entry| active.times.push(entry));
         }
         let cursor = active.flushed.get();
-        state.remember_place(Place {
+        state.write_ends.remember(Place {
             segment: cursor.base_offset,
             position: cursor.position,
             after: cursor.next_offset - 1,
@@ -185,8 +189,8 @@ impl<D: Disk> LogInner<D> {
         cursor.next_offset
     }
 
-    /// The write failed. Without space a part of it may be in the file all the same: that is cut away, durably, before anything
-    /// else is written there.
+    /// The write failed. Without space a part of it may be in the file all the same: that is cut
+    /// away, durably, before anything else is written there.
     async fn write_failed(&self, write: Write, error: StorageError) -> StorageError {
         let error = self.fail(error);
         self.take_back(write.batches);
@@ -211,7 +215,8 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// Closes the active segment and begins the next. The caller holds `writer`. May be repeated where it failed for want of space.
+    /// Closes the active segment and begins the next. The caller holds `writer`. May be repeated
+    /// where it failed for want of space.
     pub(crate) async fn roll(&self, point: RollPoint) -> StorageResult<()> {
         let _files = self.files.lock().await;
         let disk = &self.environment.disk;
@@ -263,7 +268,8 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// Whether enough was written since the last checkpoint for another: an eighth of the active segment.
+    /// Whether enough was written since the last checkpoint for another: an eighth of the active
+    /// segment.
     pub(crate) fn is_checkpoint_due(&self) -> bool {
         let state = self.state.borrow();
         let flushed = state.active.flushed.get();
@@ -277,7 +283,8 @@ impl<D: Disk> LogInner<D> {
         flushed.position - proved.position >= enough
     }
 
-    /// Writes a checkpoint of the log's present end. False where that end is not flushed yet: call again.
+    /// Writes a checkpoint of the log's present end. False where that end is not flushed yet: call
+    /// again.
     pub(crate) async fn checkpoint(&self) -> StorageResult<bool> {
         let _files = self.files.lock().await;
         self.state.borrow().check_open()?;
@@ -333,14 +340,18 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// Removes all snapshots but the newest two and the one that the checkpoint names. Only once that checkpoint is durable.
+    /// Removes all snapshots but the newest two, the one that the checkpoint names, and the one at
+    /// the active segment's start (a truncation walks from there). Only once that checkpoint is
+    /// durable.
     async fn prune_snapshots(&self) -> StorageResult<()> {
         let surplus: Vec<i64> = {
             let mut state = self.state.borrow_mut();
-            let named = state.snapshot;
+            let kept = [state.snapshot, Some(state.active.base_offset)];
             let older = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
             let surplus = state.snapshots[..older].iter().copied();
-            let surplus: Vec<i64> = surplus.filter(|offset| Some(*offset) != named).collect();
+            let surplus: Vec<i64> = surplus
+                .filter(|offset| !kept.contains(&Some(*offset)))
+                .collect();
             state.snapshots.retain(|offset| !surplus.contains(offset));
             surplus
         };

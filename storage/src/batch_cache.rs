@@ -1,14 +1,15 @@
 //! The tail of the logs in memory: the appenders' written buffers, within the shard's byte budget.
 //!
-//! Never slices of receive buffers. The oldest buffer of all logs goes first. Buffers that are being filled count against the
-//! budget, too, but only what is kept here is given up for them.
+//! Never slices of receive buffers. The oldest buffer of all logs goes first. Buffers that are
+//! being filled count against the budget, too, but only what is kept here is given up for them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-/// Where a buffer's bytes stand: number of the log, base offset of the segment, position in its file.
+/// Where a buffer's bytes stand: number of the log, base offset of the segment, position in its
+/// file.
 type Place = (u64, i64, u64);
 
 struct Kept {
@@ -72,7 +73,8 @@ impl BatchCache {
         self.evict();
     }
 
-    /// The bytes at `position`, as many as lie together, at most `len`; or else where the next kept bytes of the segment begin.
+    /// The bytes at `position`, as many as lie together, at most `len`; or else where the next kept
+    /// bytes of the segment begin.
     pub(crate) fn find(
         &self,
         log: u64,

@@ -49,7 +49,8 @@ pub(crate) fn frame(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
     fields.0
 }
 
-/// The payload of the frame at the start of `bytes`. The checksum is looked at before the version is believed.
+/// The payload of the frame at the start of `bytes`. The checksum is looked at before the version
+/// is believed.
 pub(crate) fn unframe(kind: FrameKind, bytes: &[u8]) -> Result<&[u8], FrameError> {
     let mut fields = FieldReader(bytes);
     let mut header = || -> Option<(u32, usize, u32)> {
@@ -149,7 +150,8 @@ pub(crate) async fn write_new<D: Disk>(
     Ok(())
 }
 
-/// Replaces a file atomically: after a crash the old content or the new one stands; the new one for certain once this returns.
+/// Replaces a file atomically: after a crash the old content or the new one stands; the new one for
+/// certain once this returns.
 pub(crate) async fn replace<D: Disk>(
     disk: &D,
     directory: &str,

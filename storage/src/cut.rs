@@ -1,4 +1,5 @@
-//! What makes a log shorter: truncation, a new log start, retention, deletion; and the orderly close.
+//! What makes a log shorter: truncation, a new log start, retention, deletion; and the orderly
+//! close.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,7 +27,8 @@ impl<D: Disk> LogInner<D> {
         }
     }
 
-    /// Cuts the log so that it ends with the last batch that ends at or below `to`. What is queued is taken back in any case.
+    /// Cuts the log so that it ends with the last batch that ends at or below `to`. What is queued
+    /// is taken back in any case.
     pub(crate) async fn truncate(&self, to: i64) -> StorageResult<()> {
         let _writer = self.writer.lock().await;
         self.state.borrow().check_open()?;
@@ -83,7 +85,8 @@ impl<D: Disk> LogInner<D> {
         };
         let mut snapshot = self.state.borrow().snapshot;
         if is_below {
-            // The checkpoint must not claim more than will be left: from the segment's start on, everything is walked again.
+            // The checkpoint must not claim more than will be left: from the segment's start on,
+            // everything is walked again.
             proved = SegmentCursor::new(segment.base_offset, segment.flushed.get().created_ms);
             let recovery = self.recovery(&options);
             let offset = proved.base_offset;
@@ -100,7 +103,8 @@ impl<D: Disk> LogInner<D> {
         let epochs = {
             let mut state = self.state.borrow_mut();
             state.generation = generation;
-            // A start inside the batch that goes: what takes its place must not begin below the start.
+            // A start inside the batch that goes: what takes its place must not begin below the
+            // start.
             state.log_start = state.log_start.min(new_end);
             let mut epochs = state.epochs.clone();
             epochs.truncate(proved.next_offset);
@@ -114,10 +118,36 @@ impl<D: Disk> LogInner<D> {
         self.write_checkpoint(&capture, snapshot).await?;
         self.cut_files(segment, position, &cursors).await?;
         let checkpoint = LogCheckpoint::read(&self.environment.disk, &self.directory).await?;
-        self.reload(checkpoint, &options).await
+        self.reload(checkpoint, &options).await?;
+        if is_below {
+            self.restore_producers(&options).await?;
+        }
+        Ok(())
     }
 
-    /// Removes the segments behind `segment`, newest first, and makes that one end at `position`. Durable once this returns.
+    /// After a cut below the checkpoint: producers as the newest snapshot at or below the cut knows
+    /// them, and a checkpoint that says so.
+    async fn restore_producers(&self, options: &crate::options::LogOptions) -> StorageResult<()> {
+        let (end, snapshots, cursors) = {
+            let state = self.state.borrow();
+            let cursors = state.segments.values().map(|s| s.flushed.get());
+            let cursors: Vec<SegmentCursor> = cursors.collect();
+            (state.flushed_end(), state.snapshots.clone(), cursors)
+        };
+        let recovery = self.recovery(options);
+        let (_, states) = recovery.producers_at(end, &snapshots, &cursors).await?;
+        let capture = {
+            let mut state = self.state.borrow_mut();
+            let (before, after) = (state.producers.len(), states.len());
+            self.environment.count_producers(before, after);
+            state.producers = states;
+            state.capture()
+        };
+        self.save(capture).await
+    }
+
+    /// Removes the segments behind `segment`, newest first, and makes that one end at `position`.
+    /// Durable once this returns.
     async fn cut_files(
         &self,
         segment: &Rc<Segment<D>>,
@@ -177,7 +207,8 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// Moves the log's start up to `new_start`, durably; segments wholly below it go. The log's start after it.
+    /// Moves the log's start up to `new_start`, durably; segments wholly below it go. The log's
+    /// start after it.
     pub(crate) async fn delete_records(&self, new_start: i64) -> StorageResult<i64> {
         let _writer = self.writer.lock().await;
         let (log_start, end) = {
@@ -261,7 +292,8 @@ impl<D: Disk> LogInner<D> {
         self.environment.count_producers(before, after);
     }
 
-    /// The log starts at `new_start`: first the checkpoint says so, durably, then the files below it go. The caller holds both locks.
+    /// The log starts at `new_start`: first the checkpoint says so, durably, then the files below
+    /// it go. The caller holds both locks.
     async fn move_start(&self, new_start: i64) -> StorageResult<()> {
         let (going, old) = {
             let mut state = self.state.borrow_mut();
@@ -323,8 +355,12 @@ impl<D: Disk> LogInner<D> {
         state.segments.keys().next().copied()
     }
 
-    /// Writes what waits, and leaves the files as Kafka's tools expect them: cut to their length, with whole indexes.
+    /// Writes what waits, and leaves the files as Kafka's tools expect them: cut to their length,
+    /// with whole indexes.
     pub(crate) async fn close(&self) -> StorageResult<()> {
+        // From here on nothing is taken: what came while the files are closed would stand in the
+        // snapshot of producers without standing in the log.
+        self.state.borrow_mut().closing = true;
         while !self.state.borrow().queue.is_empty() {
             self.write_pending().await?;
         }

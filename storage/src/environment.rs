@@ -1,4 +1,5 @@
-//! What the logs of a shard share: the disk, the batch cache, the notes of flushed ends, space, bounds.
+//! What the logs of a shard share: the disk, the batch cache, the notes of flushed ends, space,
+//! bounds.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -109,7 +110,8 @@ pub struct LogEnvironment<D: Disk> {
 }
 
 impl<D: Disk> LogEnvironment<D> {
-    /// The environment of a shard. `notes` are those of all shards ([`crate::load_notes`]): a log may have been another's before.
+    /// The environment of a shard. `notes` are those of all shards ([`crate::load_notes`]): a log
+    /// may have been another's before.
     pub fn new(disk: D, options: EnvironmentOptions, shard: u32, notes: Notes) -> Rc<Self> {
         let options = options.rounded();
         Rc::new(Self {
@@ -136,7 +138,8 @@ impl<D: Disk> LogEnvironment<D> {
         *self.reporter.borrow_mut() = Some(Rc::new(reporter));
     }
 
-    /// The space that is left, as the caller learned it. Client appends are refused below the reserve.
+    /// The space that is left, as the caller learned it. Client appends are refused below the
+    /// reserve.
     pub fn set_space(&self, space: Space) {
         self.free_bytes.set(Some(space.free));
     }
@@ -151,7 +154,8 @@ impl<D: Disk> LogEnvironment<D> {
         Ok(space)
     }
 
-    /// Notes the flushed ends of the logs that moved since the last call: one small durable write for all. Call it once a second.
+    /// Notes the flushed ends of the logs that moved since the last call: one small durable write
+    /// for all. Call it once a second.
     ///
     /// # Errors
     /// Where the write failed; the notes are tried again with the next call.
@@ -245,7 +249,8 @@ impl<D: Disk> LogEnvironment<D> {
         self.options.producer_ids_max.saturating_sub(others).max(1)
     }
 
-    /// A reader opened this segment's file: where too many are open, the one opened first is closed.
+    /// A reader opened this segment's file: where too many are open, the one opened first is
+    /// closed.
     pub(crate) fn opened(&self, segment: &Rc<Segment<D>>) {
         let mut open = self.open_files.borrow_mut();
         open.push_back(Rc::downgrade(segment));

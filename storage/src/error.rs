@@ -24,11 +24,12 @@ pub struct Corruption {
 /// Why a storage call did not do what it was asked.
 #[derive(Clone, Debug, Error)]
 pub enum StorageError {
-    /// No space is left, or less than the reserve. Nothing has changed; later appends work again once there is space.
+    /// No space is left, or less than the reserve. Nothing has changed; later appends work again
+    /// once there is space.
     #[error("no space for the log: {0}")]
     Full(String),
-    /// A write or sync failed: what the files hold is no longer known. Nothing more is acknowledged on this log until it is opened again
-    /// (after a restart); reads of what was flushed go on.
+    /// A write or sync failed: what the files hold is no longer known. Nothing more is acknowledged
+    /// on this log until it is opened again (after a restart); reads of what was flushed go on.
     #[error("the log ended with an I/O error: {0}")]
     Failed(IoError),
     /// A read failed. It may be tried again.
@@ -82,7 +83,8 @@ impl StorageError {
         }
     }
 
-    /// An error of a sync, of a file or a directory: what is durable is no longer known, also where it says that there is no space.
+    /// An error of a sync, of a file or a directory: what is durable is no longer known, also where
+    /// it says that there is no space.
     pub(crate) fn from_sync(error: IoError) -> Self {
         Self::Failed(error.of_sync())
     }

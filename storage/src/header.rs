@@ -1,7 +1,7 @@
 //! A batch's header by itself, read from a log without the rest of the batch.
 //!
-//! `protocol::batch::Batch` borrows a whole batch; recovery and look-ups walk over headers of batches that are larger than
-//! what they read.
+//! `protocol::batch::Batch` borrows a whole batch; recovery and look-ups walk over headers of
+//! batches that are larger than what they read.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -121,15 +121,16 @@ pub struct AppendBatch {
 }
 
 impl AppendBatch {
-    /// A batch whose CRC, records and producer the caller has checked. `bytes` is exactly one batch. It is kept by reference
-    /// until it is written.
+    /// A batch whose CRC, records and producer the caller has checked. `bytes` is exactly one
+    /// batch. It is kept by reference until it is written.
     pub fn new(bytes: Bytes) -> Result<Self, InvalidBatch> {
         let header = bytes.first_chunk::<HEADER_BYTES>();
         let header = *header.ok_or(InvalidBatch("shorter than a header"))?;
         Self::with_header(bytes, header)
     }
 
-    /// The same with another header (`Batch::header_with_timestamps`): what is behind it stays in `bytes`.
+    /// The same with another header (`Batch::header_with_timestamps`): what is behind it stays in
+    /// `bytes`.
     pub fn with_header(bytes: Bytes, header: [u8; HEADER_BYTES]) -> Result<Self, InvalidBatch> {
         let facts = BatchHeader::parse(&header).map_err(InvalidBatch)?;
         match Batch::parse(&bytes) {

@@ -1,7 +1,8 @@
 //! The two sparse indexes of a segment: offset to position, timestamp to offset.
 //!
-//! The files are Kafka's: fixed entries, big-endian, rising. What is in a file is proved by nothing but its use: whoever
-//! follows an entry checks that the batch it leads to is the one it names, and rebuilds the index where it is not.
+//! The files are Kafka's: fixed entries, big-endian, rising. What is in a file is proved by nothing
+//! but its use: whoever follows an entry checks that the batch it leads to is the one it names, and
+//! rebuilds the index where it is not.
 
 use std::cell::{Cell, RefCell};
 
@@ -30,7 +31,8 @@ pub(crate) struct OffsetEntry {
     pub(crate) position: u32,
 }
 
-/// The largest timestamp up to here is `timestamp`, in the batch whose last offset is `relative_offset`.
+/// The largest timestamp up to here is `timestamp`, in the batch whose last offset is
+/// `relative_offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeEntry {
     pub(crate) timestamp: i64,
@@ -114,8 +116,8 @@ impl<E: Entry> SparseIndex<E> {
         *self.chunks.borrow_mut() = Vec::new();
     }
 
-    /// Writes what is not saved behind what is, durably. `exact`: the file then ends with its last entry. The name of a file made here
-    /// is durable once the caller has synced the directory.
+    /// Writes what is not saved behind what is, durably. `exact`: the file then ends with its last
+    /// entry. The name of a file made here is durable once the caller has synced the directory.
     pub(crate) async fn save<D: Disk>(&self, disk: &D, path: &str, exact: bool) -> IoResult<()> {
         let entries = self.tail.borrow().clone();
         if entries.is_empty() && !exact {
@@ -153,8 +155,8 @@ impl<E: Entry> SparseIndex<E> {
         Ok(())
     }
 
-    /// The last entry for which `holds`, which must hold for a first part of the entries and for none behind it. What a damaged file
-    /// gives is anything: check it.
+    /// The last entry for which `holds`, which must hold for a first part of the entries and for
+    /// none behind it. What a damaged file gives is anything: check it.
     pub(crate) async fn floor<D: Disk>(
         &self,
         disk: &D,

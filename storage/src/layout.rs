@@ -4,7 +4,8 @@ use vltava_protocol::types::Uuid;
 
 /// Kafka's file with the topic's id.
 pub const PARTITION_METADATA: &str = "partition.metadata";
-/// Kafka's file with the epochs and their start offsets. For Kafka's tools: ours is in [`CHECKPOINT`].
+/// Kafka's file with the epochs and their start offsets. For Kafka's tools: ours is in
+/// [`CHECKPOINT`].
 pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 /// Our own file: all that recovery needs, checksummed.
 pub const CHECKPOINT: &str = "vltava-checkpoint";
@@ -63,13 +64,15 @@ pub fn directory_kind(name: &str) -> DirectoryKind {
     }
 }
 
-/// The directory in which a partition is made, before it has its own name. Short, however long the topic's name is.
+/// The directory in which a partition is made, before it has its own name. Short, however long the
+/// topic's name is.
 pub(crate) fn new_directory(directory: &str, topic_id: Uuid) -> String {
     let number = directory.rsplit_once('-').map_or("", |(_, number)| number);
     format!("{:032x}-{number}{NEW}", topic_id.0)
 }
 
-/// What a partition's directory is called while it is deleted, cut to what a file system takes (as Kafka does).
+/// What a partition's directory is called while it is deleted, cut to what a file system takes (as
+/// Kafka does).
 pub(crate) fn deleted_directory(directory: &str, topic_id: Uuid) -> String {
     let suffix = format!(".{:032x}{DELETED}", topic_id.0);
     let mut end = directory.len().min(NAME_BYTES_MAX - suffix.len());

@@ -1,6 +1,7 @@
 //! Which leader epoch begins at which offset (KIP-101). Pure.
 //!
-//! Holds what the batches say: the epoch of each batch, at the first offset that has it. Both columns only rise.
+//! Holds what the batches say: the epoch of each batch, at the first offset that has it. Both
+//! columns only rise.
 
 /// The epochs of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +38,8 @@ impl LeaderEpochs {
         self.entries.last().map(|entry| entry.0)
     }
 
-    /// A batch of this epoch stands at this offset, behind all others. True where the epoch is new. An epoch below the newest
-    /// is left out: it can begin nothing.
+    /// A batch of this epoch stands at this offset, behind all others. True where the epoch is new.
+    /// An epoch below the newest is left out: it can begin nothing.
     pub fn assign(&mut self, epoch: i32, offset: i64) -> bool {
         match self.entries.last_mut() {
             Some((latest, _)) if epoch <= *latest => false,
@@ -61,9 +62,10 @@ impl LeaderEpochs {
         behind.checked_sub(1).map(|at| self.entries[at].0)
     }
 
-    /// Where `epoch` ended: the start of the first larger epoch, or `log_end` for the newest. The epoch in the answer is the
-    /// largest that is not larger. `None` for an epoch that is newer than all, or where nothing is known (KIP-101's
-    /// UNDEFINED). An epoch older than all: itself, ending where the oldest begins (as Kafka answers).
+    /// Where `epoch` ended: the start of the first larger epoch, or `log_end` for the newest. The
+    /// epoch in the answer is the largest that is not larger. `None` for an epoch that is newer
+    /// than all, or where nothing is known (KIP-101's UNDEFINED). An epoch older than all: itself,
+    /// ending where the oldest begins (as Kafka answers).
     pub fn end_of(&self, epoch: i32, log_end: i64) -> Option<EpochEnd> {
         let behind = self.entries.partition_point(|entry| entry.0 <= epoch);
         let Some(next) = self.entries.get(behind) else {
@@ -86,7 +88,8 @@ impl LeaderEpochs {
         self.entries.truncate(kept);
     }
 
-    /// The log now starts at `start`: epochs that ended before are gone, and the one at `start` begins there.
+    /// The log now starts at `start`: epochs that ended before are gone, and the one at `start`
+    /// begins there.
     pub fn cut_front(&mut self, start: i64) {
         let behind = self.entries.partition_point(|entry| entry.1 <= start);
         if behind > 0 {

@@ -1,16 +1,20 @@
 //! The log on disk.
 //!
-//! Everything here reaches a file through [`io`] only, and learns the time from its caller. It spawns nothing, holds no
-//! lock across shards, and chooses no Kafka error codes. One [`LogEnvironment`] belongs to one shard; so does each
-//! [`Log`] opened in it.
+//! Everything here reaches a file through [`io`] only, and learns the time from its caller. It
+//! spawns nothing, holds no lock across shards, and chooses no Kafka error codes. One
+//! [`LogEnvironment`] belongs to one shard; so does each [`Log`] opened in it.
 //!
-//! What must hold, whatever happens (see `docs/invariants.md` for where each is asserted and tested):
+//! What must hold, whatever happens (see `docs/invariants.md` for where each is asserted and
+//! tested):
 //!
-//! 1. What [`Log::write_pending`] has returned as flushed is on stable storage, and is there after any crash, once, in order.
+//! 1. What [`Log::write_pending`] has returned as flushed is on stable storage, and is there after
+//!    any crash, once, in order.
 //! 2. Nothing above the flushed end is ever read.
-//! 3. After a failed write or sync nothing more is acknowledged on that log until it is opened again.
+//! 3. After a failed write or sync nothing more is acknowledged on that log until it is opened
+//!    again.
 //! 4. A full disk changes nothing: what could not be written was never appended.
-//! 5. What was cut never comes back: the file is shortened, durably, before anything is written behind the cut.
+//! 5. What was cut never comes back: the file is shortened, durably, before anything is written
+//!    behind the cut.
 //! 6. Damage is reported, never cut silently: only what was never acknowledged may be cut.
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.
@@ -27,7 +31,6 @@ mod append_queue;
 mod appender;
 mod batch_cache;
 mod checkpoint;
-mod corrupt_log;
 mod cut;
 mod environment;
 mod header;
@@ -46,11 +49,10 @@ mod state;
 mod testing;
 mod verify;
 
-pub use self::corrupt_log::CorruptLog;
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};
 pub use self::header::{AppendBatch, AppendBatches, InvalidBatch};
-pub use self::log::{Appended, Log, Opened};
+pub use self::log::{Appended, CorruptLog, Log, Opened};
 pub use self::lookup::TimestampOffset;
 pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
 pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};

@@ -1,7 +1,10 @@
 //! The facade: one partition's log.
 //!
-//! A [`Log`] belongs to one shard; all its calls may overlap. `append` gives batches their offsets and returns at once; they are
-//! acknowledged by the flushed end that [`Log::write_pending`] returns, and can be read from then on.
+//! A [`Log`] belongs to one shard; all its calls may overlap. `append` gives batches their offsets
+//! and returns at once; they are acknowledged by the flushed end that [`Log::write_pending`]
+//! returns, and can be read from then on.
+
+mod corrupt;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,7 +14,6 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::append_queue::{Queued, RollPoint};
-use crate::corrupt_log::CorruptLog;
 use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -30,6 +32,8 @@ use crate::recovery::{Damage, Recovery};
 use crate::retention::SegmentFacts;
 use crate::segment::{SEGMENT_BYTES_LIMIT, SegmentCursor};
 use crate::state::{LogInner, LogState, Recovered};
+
+pub use self::corrupt::CorruptLog;
 
 /// Where appended batches stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +101,8 @@ impl<D: Disk> Log<D> {
     /// Opens a partition's log, and recovers it where the last stop was no orderly one.
     ///
     /// # Errors
-    /// [`StorageError::Format`] for files of another version; or what the disk says. Damage is no error: [`Opened::Corrupt`].
+    /// [`StorageError::Format`] for files of another version; or what the disk says. Damage is no
+    /// error: [`Opened::Corrupt`].
     pub async fn open(
         environment: &Rc<LogEnvironment<D>>,
         directory: &str,
@@ -188,14 +193,17 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Gives batches their offsets and puts them in the queue, all or none. They are kept by reference until they are written.
+    /// Gives batches their offsets and puts them in the queue, all or none. They are kept by
+    /// reference until they are written.
     ///
-    /// Nothing is acknowledged by this: wait until the flushed end is above `last_offset`. Should a later write fail, [`Log::end`] goes
-    /// back to the flushed end, and every batch above it is gone.
+    /// Nothing is acknowledged by this: wait until the flushed end is above `last_offset`. Should a
+    /// later write fail, [`Log::end`] goes back to the flushed end, and every batch above it is
+    /// gone.
     ///
     /// # Errors
-    /// [`StorageError::Full`] for a client below the reserve; [`StorageError::BatchTooLarge`]; [`StorageError::Failed`] or
-    /// [`StorageError::Closed`] when the log has ended. Nothing has changed then.
+    /// [`StorageError::Full`] for a client below the reserve; [`StorageError::BatchTooLarge`];
+    /// [`StorageError::Failed`] or [`StorageError::Closed`] when the log has ended. Nothing has
+    /// changed then.
     pub fn append(
         &self,
         batches: AppendBatches,
@@ -206,6 +214,9 @@ impl<D: Disk> Log<D> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
         state.check_open()?;
+        if state.closing {
+            return Err(StorageError::Closed);
+        }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
             return Err(StorageError::Full(
@@ -263,7 +274,8 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// What is to be done with a client's batch, by what its producer wrote before, queued batches included.
+    /// What is to be done with a client's batch, by what its producer wrote before, queued batches
+    /// included.
     pub fn check_producer(&self, batch: &ProducerBatch) -> SequenceCheck {
         self.inner.state.borrow().producers.check(batch)
     }
@@ -278,11 +290,13 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().queue.waiting_bytes()
     }
 
-    /// Writes the next batches that wait, durably, as one group; the new flushed end. To be called while [`Log::has_pending`].
+    /// Writes the next batches that wait, durably, as one group; the new flushed end. To be called
+    /// while [`Log::has_pending`].
     ///
     /// # Errors
-    /// [`StorageError::Full`]: everything that waited is gone, as if it had never been appended; later appends work again. Any other error:
-    /// the same, and after [`StorageError::Failed`] nothing is appended until the log is opened anew (what was gone may be there then).
+    /// [`StorageError::Full`]: everything that waited is gone, as if it had never been appended;
+    /// later appends work again. Any other error: the same, and after [`StorageError::Failed`]
+    /// nothing is appended until the log is opened anew (what was gone may be there then).
     pub async fn write_pending(&self) -> StorageResult<i64> {
         self.inner.write_pending().await
     }
@@ -317,12 +331,14 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().ended.clone()
     }
 
-    /// Batches from the one that holds `from`, none at or above `limit`, at most `bytes_max` bytes; where `at_least_one`, the first batch
-    /// whatever its size. Whole batches of one segment. Nothing to read yet is an empty result.
+    /// Batches from the one that holds `from`, none at or above `limit`, at most `bytes_max` bytes;
+    /// where `at_least_one`, the first batch whatever its size. Whole batches of one segment.
+    /// Nothing to read yet is an empty result.
     ///
     /// # Errors
-    /// [`StorageError::OutOfRange`] below the log's start or above the flushed end; [`StorageError::Unreadable`];
-    /// [`StorageError::Corrupt`] where the log is found to be damaged.
+    /// [`StorageError::OutOfRange`] below the log's start or above the flushed end;
+    /// [`StorageError::Unreadable`]; [`StorageError::Corrupt`] where the log is found to be
+    /// damaged.
     pub async fn read(
         &self,
         from: i64,
@@ -332,9 +348,12 @@ impl<D: Disk> Log<D> {
     ) -> StorageResult<ReadResult> {
         let generation = self.inner.state.borrow().generation;
         let result = self.inner.read(from, limit, bytes_max, at_least_one).await;
-        let was_cut = self.inner.state.borrow().generation != generation;
+        let was_cut = {
+            let state = self.inner.state.borrow();
+            state.generation != generation || from < state.log_start
+        };
         match result {
-            // It was truncated meanwhile: what was not found may simply be gone.
+            // It was made shorter meanwhile: what was not found may simply be gone.
             Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if was_cut => {
                 self.inner.read(from, limit, bytes_max, at_least_one).await
             }
@@ -342,7 +361,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty where nothing is there yet.
+    /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty
+    /// where nothing is there yet.
     ///
     /// # Errors
     /// As for [`Log::read`].
@@ -390,7 +410,8 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().epochs.epoch_at(offset)
     }
 
-    /// Cuts the log so that it ends at or just below `to`, durably. What was queued is gone in any case.
+    /// Cuts the log so that it ends at or just below `to`, durably. What was queued is gone in any
+    /// case.
     ///
     /// # Errors
     /// [`StorageError::OutOfRange`] below the log's start; or what the disk says.
@@ -398,7 +419,8 @@ impl<D: Disk> Log<D> {
         self.inner.truncate(to).await
     }
 
-    /// Moves the log's start up to `new_start`, durably; a lower one changes nothing. The log's start.
+    /// Moves the log's start up to `new_start`, durably; a lower one changes nothing. The log's
+    /// start.
     ///
     /// # Errors
     /// [`StorageError::OutOfRange`] above the flushed end; or what the disk says.
@@ -406,8 +428,8 @@ impl<D: Disk> Log<D> {
         self.inner.delete_records(new_start).await
     }
 
-    /// Deletes the oldest segments as far as the options say, none that holds an offset at or above `committed_end`, and forgets producers that
-    /// have expired. How many segments.
+    /// Deletes the oldest segments as far as the options say, none that holds an offset at or above
+    /// `committed_end`, and forgets producers that have expired. How many segments.
     ///
     /// # Errors
     /// What the disk says.
@@ -420,8 +442,8 @@ impl<D: Disk> Log<D> {
         self.inner.is_checkpoint_due()
     }
 
-    /// Writes down what a restart would have to work out again: indexes, producers, epochs. Writes go on meanwhile. False where it could
-    /// not be done yet; call again later.
+    /// Writes down what a restart would have to work out again: indexes, producers, epochs. Writes
+    /// go on meanwhile. False where it could not be done yet; call again later.
     ///
     /// # Errors
     /// What the disk says.
@@ -429,7 +451,8 @@ impl<D: Disk> Log<D> {
         self.inner.checkpoint().await
     }
 
-    /// Gives back buffer and file handle, unless something is being written. For logs that were idle for a while.
+    /// Gives back buffer and file handle, unless something is being written. For logs that were
+    /// idle for a while.
     pub fn release_idle(&self) {
         let Some(_writer) = self.inner.writer.try_lock() else {
             return;
@@ -443,11 +466,13 @@ impl<D: Disk> Log<D> {
         state.active.close_files();
     }
 
-    /// Checks every batch of one segment against its CRC, reading it from disk: the segment that holds `offset`. The next segment's first
-    /// offset; `None` behind the last. For a patient background task: nothing else looks at closed segments once they are proved.
+    /// Checks every batch of one segment against its CRC, reading it from disk: the segment that
+    /// holds `offset`. The next segment's first offset; `None` behind the last. For a patient
+    /// background task: nothing else looks at closed segments once they are proved.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] where a batch is not what was written; [`StorageError::Unreadable`].
+    /// [`StorageError::Corrupt`] where a batch is not what was written;
+    /// [`StorageError::Unreadable`].
     pub async fn verify(&self, offset: i64) -> StorageResult<Option<i64>> {
         self.inner.verify(offset).await
     }
@@ -487,8 +512,8 @@ impl<D: Disk> Log<D> {
             .collect()
     }
 
-    /// Writes what waits and closes the log in good order: the next open walks nothing, and Kafka's tools read all files. Appends fail from
-    /// then on.
+    /// Writes what waits and closes the log in good order: the next open walks nothing, and Kafka's
+    /// tools read all files. Appends fail from then on.
     ///
     /// # Errors
     /// What the disk says; the log is then closed as a crash would close it.
@@ -496,7 +521,8 @@ impl<D: Disk> Log<D> {
         self.inner.close().await
     }
 
-    /// Deletes the log. Once this returns it does not come back; readers that hold one of its files go on.
+    /// Deletes the log. Once this returns it does not come back; readers that hold one of its files
+    /// go on.
     ///
     /// # Errors
     /// What the disk says. What is left is removed by [`remove_leftovers`].

@@ -1,7 +1,9 @@
-//! What a log writes down so that recovery can start from it: the file `vltava-checkpoint` of a partition.
+//! What a log writes down so that recovery can start from it: the file `vltava-checkpoint` of a
+//! partition.
 //!
-//! One frame (see `checkpoint`), replaced as a whole when a segment is closed, when the log's start moves, when it is cut, when
-//! it is closed in good order, and now and then while it grows. Everything below its last cursor needs no walk.
+//! One frame (see `checkpoint`), replaced as a whole when a segment is closed, when the log's start
+//! moves, when it is cut, when it is closed in good order, and now and then while it grows.
+//! Everything below its last cursor needs no walk.
 
 use vltava_protocol::types::Uuid;
 
@@ -29,7 +31,8 @@ pub(crate) struct LogCheckpoint {
     /// The snapshot of producers at or below the last cursor's end; `None`: none was known there.
     pub(crate) snapshot: Option<i64>,
     pub(crate) epochs: LeaderEpochs,
-    /// All segments, oldest first. The last one is proved up to where its cursor stands, the others are whole.
+    /// All segments, oldest first. The last one is proved up to where its cursor stands, the others
+    /// are whole.
     pub(crate) segments: Vec<SegmentCursor>,
 }
 
@@ -78,7 +81,8 @@ impl LogCheckpoint {
         (joined && !checkpoint.segments.is_empty()).then_some(checkpoint)
     }
 
-    /// Reads a partition's checkpoint. Without one, or with a damaged one, nothing can be proved: [`StorageError::Corrupt`].
+    /// Reads a partition's checkpoint. Without one, or with a damaged one, nothing can be proved:
+    /// [`StorageError::Corrupt`].
     pub(crate) async fn read<D: Disk>(disk: &D, directory: &str) -> StorageResult<Self> {
         let path = format!("{directory}/{CHECKPOINT}");
         let payload = read_frame(disk, &path, LOG_CHECKPOINT).await?;

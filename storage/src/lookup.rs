@@ -98,7 +98,8 @@ impl<D: Disk> LogInner<D> {
     }
 }
 
-/// The first record of a batch for which `wanted(timestamp, offset)`. A batch whose records cannot be read answers by its header.
+/// The first record of a batch for which `wanted(timestamp, offset)`. A batch whose records cannot
+/// be read answers by its header.
 fn first_record(batch: &Bytes, wanted: impl Fn(i64, i64) -> bool) -> Option<TimestampOffset> {
     let (batch, _) = Batch::parse(batch).ok()?;
     let found = |timestamp, offset| TimestampOffset {

@@ -1,11 +1,12 @@
 //! The flushed ends of a shard's logs, noted at least once a second while they move.
 //!
-//! A note says: this log was flushed up to here. Recovery needs it to tell a torn tail, which may be cut, from damage, which may
-//! not. Notes are lower bounds, so losing the newest costs nothing but sharpness. Each shard appends to a file of its own; at start the files
-//! of all shards are read, whoever wrote them.
+//! A note says: this log was flushed up to here. Recovery needs it to tell a torn tail, which may
+//! be cut, from damage, which may not. Notes are lower bounds, so losing the newest costs nothing
+//! but sharpness. Each shard appends to a file of its own; at start the files of all shards are
+//! read, whoever wrote them.
 //!
-//! The file: frames (see `checkpoint`), each at the start of a block, behind each other; a frame holds the notes that changed.
-//! When it has grown, a new file with all notes takes its place.
+//! The file: frames (see `checkpoint`), each at the start of a block, behind each other; a frame
+//! holds the notes that changed. When it has grown, a new file with all notes takes its place.
 
 use std::collections::BTreeMap;
 
@@ -51,8 +52,8 @@ pub type Notes = BTreeMap<String, Note>;
 pub struct LoadedNotes {
     /// The best note of each directory.
     pub notes: Notes,
-    /// Files in which something in front of the end was damaged: to be reported. Recovery of what was written just before the stop is less
-    /// sharp without it.
+    /// Files in which something in front of the end was damaged: to be reported. Recovery of what
+    /// was written just before the stop is less sharp without it.
     pub damaged: Vec<String>,
 }
 
@@ -80,7 +81,8 @@ pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
     Ok(loaded)
 }
 
-/// Adds the notes of all frames; false where one is damaged that is not the last: a stop tears no other.
+/// Adds the notes of all frames; false where one is damaged that is not the last: a stop tears no
+/// other.
 fn read_frames(bytes: &[u8], notes: &mut Notes) -> bool {
     let mut at = 0;
     let mut damaged = false;

@@ -9,7 +9,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// A segment is closed when its first batch is this old (`segment.ms`).
     pub segment_ms: i64,
-    /// Taken off `segment_ms`, so that many logs do not roll at once: a random number below `segment.jitter.ms`, drawn by the caller.
+    /// Taken off `segment_ms`, so that many logs do not roll at once: a random number below
+    /// `segment.jitter.ms`, drawn by the caller.
     pub segment_jitter_ms: i64,
     /// Bytes of log between two entries of an index (`index.interval.bytes`).
     pub index_interval_bytes: u64,
@@ -17,11 +18,14 @@ pub struct LogOptions {
     pub index_bytes_max: u64,
     /// Segments whose newest batch is older may go (`retention.ms`); `None`: never by age.
     pub retention_ms: Option<i64>,
-    /// The oldest segments may go while the rest holds at least this much (`retention.bytes`); `None`: never by size.
+    /// The oldest segments may go while the rest holds at least this much (`retention.bytes`);
+    /// `None`: never by size.
     pub retention_bytes: Option<u64>,
-    /// Whether age and size delete at all: false for a topic that is only compacted (`cleanup.policy`).
+    /// Whether age and size delete at all: false for a topic that is only compacted
+    /// (`cleanup.policy`).
     pub deletes: bool,
-    /// A producer id that has written nothing for so long is forgotten (`producer.id.expiration.ms`).
+    /// A producer id that has written nothing for so long is forgotten
+    /// (`producer.id.expiration.ms`).
     pub producer_expiration_ms: i64,
 }
 
@@ -56,7 +60,8 @@ pub struct EnvironmentOptions {
     pub reserve_bytes: u64,
     /// Segment files kept open for readers.
     pub open_files_max: usize,
-    /// Producer ids remembered by all logs of the shard; beyond it, the log that learns a new one forgets its oldest.
+    /// Producer ids remembered by all logs of the shard; beyond it, the log that learns a new one
+    /// forgets its oldest.
     pub producer_ids_max: usize,
 }
 

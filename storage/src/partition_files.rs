@@ -48,7 +48,8 @@ pub async fn partition_directories<D: Disk>(disk: &D) -> StorageResult<Vec<Strin
     Ok(found.map(|entry| entry.name).collect())
 }
 
-/// Removes what a stop left half created or half deleted. To be called once at start, before any log is opened.
+/// Removes what a stop left half created or half deleted. To be called once at start, before any
+/// log is opened.
 ///
 /// # Errors
 /// What the disk says.
@@ -63,7 +64,8 @@ pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
     Ok(())
 }
 
-/// The topic's id of a partition's directory, without opening its log; `None` where there is no such directory.
+/// The topic's id of a partition's directory, without opening its log; `None` where there is no
+/// such directory.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] where the file with it is damaged; [`StorageError::Unreadable`].

@@ -1,11 +1,14 @@
 //! What the log knows of its idempotent producers (KIP-98). Pure.
 //!
-//! For each producer id: its epoch, its last five batches, the start of its open transaction. A batch is checked against that
-//! ([`ProducerStates::check`]) and, once it stands in the log's queue, noted ([`ProducerStates::note`]). What is queued may yet be taken
-//! back: `note` returns what restores the state before. Kafka's rules: `ProducerAppendInfo`, and what a 4.4 broker was seen to answer.
+//! For each producer id: its epoch, its last five batches, the start of its open transaction. A
+//! batch is checked against that ([`ProducerStates::check`]) and, once it stands in the log's
+//! queue, noted ([`ProducerStates::note`]). What is queued may yet be taken back: `note` returns
+//! what restores the state before. Kafka's rules: `ProducerAppendInfo`, and what a 4.4 broker was
+//! seen to answer.
 //!
-//! The snapshot is Kafka's file `<offset>.snapshot`, version 1, with the older four batches of each producer behind what
-//! Kafka reads (it checksums them, and skips them): a retry of any of the last five batches is known after a crash, too.
+//! The snapshot is Kafka's file `<offset>.snapshot`, version 1, with the older four batches of each
+//! producer behind what Kafka reads (it checksums them, and skips them): a retry of any of the last
+//! five batches is known after a crash, too.
 
 use std::collections::BTreeMap;
 
@@ -158,6 +161,8 @@ pub struct ProducerStates {
     entries: BTreeMap<i64, ProducerEntry>,
     /// By the offset last written: the oldest is forgotten first.
     by_age: BTreeMap<i64, i64>,
+    /// Producers with an open transaction, by its first offset.
+    open: BTreeMap<i64, i64>,
 }
 
 impl ProducerStates {
@@ -183,15 +188,13 @@ impl ProducerStates {
 
     /// First offset of the oldest open transaction.
     pub fn first_open_transaction(&self) -> Option<i64> {
-        self.entries
-            .values()
-            .filter_map(|e| e.transaction_start)
-            .min()
+        self.open.keys().next().copied()
     }
 
     /// What is to be done with a client's batch.
     pub fn check(&self, batch: &ProducerBatch) -> SequenceCheck {
-        // An id that is not known may go on with any sequence: retention may have taken what it wrote.
+        // An id that is not known may go on with any sequence: retention may have taken what it
+        // wrote.
         let Some(entry) = self.entries.get(&batch.producer_id) else {
             return SequenceCheck::Append;
         };
@@ -223,8 +226,9 @@ impl ProducerStates {
         }
     }
 
-    /// The batch stands at `base_offset`, behind all that was noted before. Where more than `ids_max` ids are known then, the one that
-    /// has not written for longest is forgotten (never one with an open transaction).
+    /// The batch stands at `base_offset`, behind all that was noted before. Where more than
+    /// `ids_max` ids are known then, the one that has not written for longest is forgotten (never
+    /// one with an open transaction).
     pub fn note(
         &mut self,
         batch: &ProducerBatch,
@@ -289,15 +293,18 @@ impl ProducerStates {
 
     fn put(&mut self, producer_id: i64, entry: Option<ProducerEntry>) {
         let old = match entry {
-            Some(entry) => {
-                self.by_age.insert(entry.last_offset, producer_id);
-                self.entries.insert(producer_id, entry)
-            }
+            Some(entry) => self.entries.insert(producer_id, entry),
             None => self.entries.remove(&producer_id),
         };
-        if let Some(old) = old.filter(|old| entry.is_none_or(|e| e.last_offset != old.last_offset))
-        {
+        if let Some(old) = old {
             self.by_age.remove(&old.last_offset);
+            old.transaction_start.map(|start| self.open.remove(&start));
+        }
+        if let Some(entry) = entry {
+            self.by_age.insert(entry.last_offset, producer_id);
+            entry
+                .transaction_start
+                .map(|start| self.open.insert(start, producer_id));
         }
     }
 

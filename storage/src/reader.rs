@@ -1,8 +1,9 @@
 //! From offsets to bytes: the tail from memory, older ranges as ranges of files.
 //!
-//! A range of a file is given out only below the last whole block on disk, which is not written again; what stands in that last block
-//! comes from memory, or is read into memory. Answers end at whole batches. A sequential reader does not search the index
-//! twice: where a read ended is remembered.
+//! A range of a file is given out only below the last whole block on disk, which is not written
+//! again; what stands in that last block comes from memory, or is read into memory. Answers end at
+//! whole batches. A sequential reader does not search the index twice: where a read ended is
+//! remembered.
 
 use std::rc::Rc;
 
@@ -133,8 +134,9 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
 }
 
 impl<D: Disk> LogInner<D> {
-    /// Batches from the one that holds `from` up to `limit`, of one segment, at most `bytes_max` bytes, or, where `at_least_one`, the
-    /// first batch whatever its size. Empty where nothing is there yet.
+    /// Batches from the one that holds `from` up to `limit`, of one segment, at most `bytes_max`
+    /// bytes, or, where `at_least_one`, the first batch whatever its size. Empty where nothing is
+    /// there yet.
     pub(crate) async fn read(
         &self,
         from: i64,
@@ -221,7 +223,8 @@ impl<D: Disk> LogInner<D> {
         Ok(None)
     }
 
-    /// Which bytes of a segment answer a read: the first batch, where they end, and the offset behind, where it is known.
+    /// Which bytes of a segment answer a read: the first batch, where they end, and the offset
+    /// behind, where it is known.
     async fn range(
         &self,
         segment: &Rc<Segment<D>>,
@@ -268,7 +271,7 @@ impl<D: Disk> LogInner<D> {
             after: header.last_offset(),
             until: segment.base_offset + i64::from(entry.relative_offset),
         };
-        self.state.borrow_mut().remember_place(place);
+        self.state.borrow_mut().read_ends.remember(place);
         Ok(Some((first, place.position, None)))
     }
 
@@ -320,6 +323,13 @@ impl<D: Disk> LogInner<D> {
     ) -> StorageResult<Option<Found>> {
         while position < cursor.position {
             let header = walk.header(position).await?;
+            if header.base_offset > offset {
+                // Logs have no gaps (nothing is compacted yet): the batch that stands here lost its
+                // offset, which is not under its CRC.
+                return Err(
+                    walk.corrupt(position, "a batch whose offset does not continue the log")
+                );
+            }
             if header.last_offset() >= offset {
                 return Ok(Some(Found {
                     position,
@@ -331,7 +341,8 @@ impl<D: Disk> LogInner<D> {
         Ok(None)
     }
 
-    /// The last entry of the offset index for which `holds`, checked against the batch it names. A damaged index is rebuilt.
+    /// The last entry of the offset index for which `holds`, checked against the batch it names. A
+    /// damaged index is rebuilt.
     async fn offset_entry(
         &self,
         segment: &Rc<Segment<D>>,
@@ -371,7 +382,8 @@ impl<D: Disk> LogInner<D> {
         }
     }
 
-    /// The last entry of the time index below or at `timestamp`; `None` where none is, or where the index cannot be believed.
+    /// The last entry of the time index below or at `timestamp`; `None` where none is, or where the
+    /// index cannot be believed.
     pub(crate) async fn time_entry(
         &self,
         segment: &Rc<Segment<D>>,
@@ -397,8 +409,8 @@ impl<D: Disk> LogInner<D> {
         Ok((is_sound && entry.timestamp < timestamp).then_some(entry))
     }
 
-    /// Makes a segment's indexes anew from its headers, and saves them. False where the segment changed meanwhile: the next look-up tries
-    /// again.
+    /// Makes a segment's indexes anew from its headers, and saves them. False where the segment
+    /// changed meanwhile: the next look-up tries again.
     async fn rebuild_indexes(&self, segment: &Rc<Segment<D>>) -> StorageResult<bool> {
         let interval = self.state.borrow().options.index_interval_bytes;
         let end = segment.flushed.get();
@@ -440,7 +452,8 @@ impl<D: Disk> LogInner<D> {
         Ok(true)
     }
 
-    /// The bytes at `position` of a segment, as many as lie together in memory; or where the next in memory begin.
+    /// The bytes at `position` of a segment, as many as lie together in memory; or where the next
+    /// in memory begin.
     fn in_memory(
         &self,
         segment: &Segment<D>,
@@ -490,7 +503,8 @@ impl<D: Disk> LogInner<D> {
                 Err(next) => next.map_or(end, |next| next.min(end)),
             };
             let file = self.reader_file(segment).await?;
-            // Of the active file, the last block is written again: only what is below is given out as a range.
+            // Of the active file, the last block is written again: only what is below is given out
+            // as a range.
             let flushed = segment.flushed.get().position;
             let stable = if segment.is_closed.get() {
                 flushed

@@ -1,9 +1,11 @@
 //! Opening a log: walk what is not proved, cut a torn tail, and report what must not be cut.
 //!
-//! The checkpoint says up to where the log is proved. From there each batch is checked: its header, that its offset continues, its CRC. At
-//! the first that fails there are two cases. *Torn*: the stop tore the last write; nothing there was acknowledged; it is cut, the file is
-//! shortened and flushed before anything else happens. *Damaged*: the note of flushed ends lies above; or a valid batch stands
-//! farther behind than one write reaches; or another segment follows. Then nothing is changed, and the caller is told.
+//! The checkpoint says up to where the log is proved. From there each batch is checked: its header,
+//! that its offset continues, its CRC. At the first that fails there are two cases. *Torn*: the
+//! stop tore the last write; nothing there was acknowledged; it is cut, the file is shortened and
+//! flushed before anything else happens. *Damaged*: the note of flushed ends lies above; or a valid
+//! batch stands farther behind than one write reaches; or another segment follows. Then nothing is
+//! changed, and the caller is told.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -134,7 +136,8 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(files)
     }
 
-    /// Closed segments must be there, and as long as they were. Where a loss is accepted, the log goes on from the first that is not.
+    /// Closed segments must be there, and as long as they were. Where a loss is accepted, the log
+    /// goes on from the first that is not.
     async fn check_closed(&self, checkpoint: &mut LogCheckpoint) -> StorageResult<()> {
         let disk = &self.environment.disk;
         for at in 0..checkpoint.segments.len() {
@@ -186,7 +189,8 @@ impl<D: Disk> Recovery<'_, D> {
         closed.collect()
     }
 
-    /// The producers at the proved end: from the snapshot, or, where that is lost, from an older one and the log.
+    /// The producers at the proved end: from the snapshot, or, where that is lost, from an older
+    /// one and the log.
     async fn producers(
         &self,
         checkpoint: &LogCheckpoint,
@@ -206,18 +210,20 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(states)
     }
 
-    /// The producers at `offset`: from the newest sound snapshot at or below it, and the log from there. Which snapshot that was.
+    /// The producers at `offset`: from the newest sound snapshot at or below it, and the log from
+    /// there. Which snapshot that was.
     pub(crate) async fn producers_at(
         &self,
         offset: i64,
         snapshots: &[i64],
         segments: &[SegmentCursor],
     ) -> StorageResult<(Option<i64>, ProducerStates)> {
-        let below = snapshots
-            .iter()
-            .copied()
-            .filter(|snapshot| *snapshot <= offset);
-        let (at, states) = self.newest_snapshot(below.collect()).await?;
+        // Batches between an older snapshot and the first segment are gone: what that snapshot says
+        // of a producer may be out of date, and a producer that is not known may go on where it is.
+        let first = segments.first().map_or(offset, |s| s.base_offset);
+        let usable = snapshots.iter().copied();
+        let usable = usable.filter(|snapshot| (first..=offset).contains(snapshot));
+        let (at, states) = self.newest_snapshot(usable.collect()).await?;
         let from = at.unwrap_or(i64::MIN);
         let states = self
             .replay_producers(states, from, offset, segments)
@@ -270,7 +276,8 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(states)
     }
 
-    /// Walks from the proved point to the end of the log. The active segment, and how long its file is.
+    /// Walks from the proved point to the end of the log. The active segment, and how long its file
+    /// is.
     async fn walk_all(
         &self,
         proved: SegmentCursor,
@@ -334,7 +341,8 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// An empty file at the end is a roll that was begun: it stands where the log ends, or was left when there was no space.
+    /// An empty file at the end is a roll that was begun: it stands where the log ends, or was left
+    /// when there was no space.
     async fn take_empty_last(&self, later: &mut Vec<i64>) -> StorageResult<Option<i64>> {
         let Some(last) = later.last().copied() else {
             return Ok(None);
@@ -368,6 +376,13 @@ impl<D: Disk> Recovery<'_, D> {
             };
             if header.base_offset != cursor.next_offset {
                 return failing("a batch whose offset does not continue the log");
+            }
+            if walked
+                .epochs
+                .latest()
+                .is_some_and(|latest| header.leader_epoch < latest)
+            {
+                return failing("a batch whose epoch goes back");
             }
             if header.bytes > scan.len() - position {
                 return failing("a batch that ends behind the file");
@@ -449,8 +464,8 @@ impl<D: Disk> Recovery<'_, D> {
         file.sync().await.map_err(StorageError::from_sync)
     }
 
-    /// Removes snapshots behind the end, of a log that is no more: once the log has grown past them again they would lie. Durable once this
-    /// returns.
+    /// Removes snapshots behind the end, of a log that is no more: once the log has grown past them
+    /// again they would lie. Durable once this returns.
     async fn remove_snapshots(&self, offsets: &[i64]) -> StorageResult<()> {
         let disk = &self.environment.disk;
         for offset in offsets {

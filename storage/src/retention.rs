@@ -15,9 +15,10 @@ pub struct SegmentFacts {
     pub newest_ms: i64,
 }
 
-/// How many of the oldest segments go: those wholly below the log's start; and, where `options` delete, those that are
-/// old or more than is to be kept. Nothing at or above `committed_end` goes by age or size. Where the active one is
-/// among them, it is to be closed first (Kafka's rule); an empty one never is.
+/// How many of the oldest segments go: those wholly below the log's start; and, where `options`
+/// delete, those that are old or more than is to be kept. Nothing at or above `committed_end` goes
+/// by age or size. Where the active one is among them, it is to be closed first (Kafka's rule); an
+/// empty one never is.
 pub fn segments_to_delete(
     segments: &[SegmentFacts],
     log_start: i64,

@@ -63,7 +63,8 @@ impl<D: Disk> FileScan<D> {
         Ok(BatchHeader::parse(&bytes))
     }
 
-    /// Whether the batch's bytes are those that were written. Reads it in chunks, however long its header says it is.
+    /// Whether the batch's bytes are those that were written. Reads it in chunks, however long its
+    /// header says it is.
     pub(crate) async fn check_crc(
         &mut self,
         position: u64,
@@ -88,7 +89,8 @@ impl<D: Disk> FileScan<D> {
         Ok(crc == header.crc)
     }
 
-    /// Where in `[from, to)` the first valid batch starts whose base offset is above `offset`, at any byte.
+    /// Where in `[from, to)` the first valid batch starts whose base offset is above `offset`, at
+    /// any byte.
     pub(crate) async fn find_batch(
         &mut self,
         from: u64,

@@ -28,7 +28,8 @@ pub(crate) struct SegmentCursor {
     pub(crate) max_timestamp_offset: i64,
     /// Largest timestamp of the first batch: age counts from it.
     pub(crate) first_timestamp: i64,
-    /// When the segment was begun, by the clock: age counts from it while no batch has a timestamp. 0: not known.
+    /// When the segment was begun, by the clock: age counts from it while no batch has a timestamp.
+    /// 0: not known.
     pub(crate) created_ms: i64,
     pub(crate) bytes_since_index: u64,
     pub(crate) offset_entries: u32,
@@ -70,8 +71,8 @@ impl SegmentCursor {
         u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
     }
 
-    /// The batch stands behind all others. Kafka's rule for index entries: before a batch, where more than an interval of bytes has
-    /// gone by since the last.
+    /// The batch stands behind all others. Kafka's rule for index entries: before a batch, where
+    /// more than an interval of bytes has gone by since the last.
     pub(crate) fn advance(&mut self, batch: &BatchHeader, interval_bytes: u64) -> IndexEntries {
         assert!(
             batch.base_offset >= self.next_offset,
@@ -116,7 +117,8 @@ impl SegmentCursor {
         })
     }
 
-    /// Whether the segment is closed before batches of so many bytes up to `last_offset` (Kafka's `LogSegment.shouldRoll`).
+    /// Whether the segment is closed before batches of so many bytes up to `last_offset` (Kafka's
+    /// `LogSegment.shouldRoll`).
     pub(crate) fn should_roll(
         &self,
         bytes: u64,
@@ -183,7 +185,8 @@ impl SegmentCursor {
     }
 }
 
-/// A segment with its file. Files are opened when they are needed and may be closed again; what a reader holds stays open.
+/// A segment with its file. Files are opened when they are needed and may be closed again; what a
+/// reader holds stays open.
 pub(crate) struct Segment<D: Disk> {
     /// Without extension: `topic-0/00000000000000000042`.
     directory: Rc<str>,
@@ -191,7 +194,8 @@ pub(crate) struct Segment<D: Disk> {
     file: RefCell<Option<D::File>>,
     /// What is flushed of it.
     pub(crate) flushed: Cell<SegmentCursor>,
-    /// Of a closed segment nothing changes; its file may be closed by the shard's bound on open files.
+    /// Of a closed segment nothing changes; its file may be closed by the shard's bound on open
+    /// files.
     pub(crate) is_closed: Cell<bool>,
     pub(crate) offsets: SparseIndex<OffsetEntry>,
     pub(crate) times: SparseIndex<TimeEntry>,

@@ -1,7 +1,8 @@
 //! What an open log holds in memory, and the few rules that everything which changes it shares.
 //!
-//! Two locks, always taken in this order: `writer` (one write, roll or cut at a time) and `files` (one change of the files beside the
-//! log at a time). The state itself is borrowed for moments only, never across an await.
+//! Two locks, always taken in this order: `writer` (one write, roll or cut at a time) and `files`
+//! (one change of the files beside the log at a time). The state itself is borrowed for moments
+//! only, never across an await.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,18 +21,42 @@ use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
 use crate::segment::{Segment, SegmentCursor};
 
-/// Positions that a log remembers for its readers.
-const PLACES_KEPT: usize = 16;
+/// Places that a log remembers: of each kind.
+const PLACES_KEPT: usize = 8;
 
-/// Where a reader will go on: the batch that begins after `after` and ends at or behind `until` starts at `position`.
+/// Where a reader will go on: the batch that begins after `after` and ends at or behind `until`
+/// starts at `position`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) segment: i64,
     pub(crate) position: u64,
     /// Offsets above this one ...
     pub(crate) after: i64,
-    /// ... up to this one are answered by the batch at `position`; whether it begins with the offset asked for is to be checked.
+    /// ... up to this one are answered by the batch at `position`; whether it begins with the
+    /// offset asked for is to be checked.
     pub(crate) until: i64,
+}
+
+/// The newest few places of one kind.
+#[derive(Default)]
+pub(crate) struct Places {
+    kept: [Option<Place>; PLACES_KEPT],
+    next: usize,
+}
+
+impl Places {
+    pub(crate) fn remember(&mut self, place: Place) {
+        self.kept[self.next] = Some(place);
+        self.next = (self.next + 1) % PLACES_KEPT;
+    }
+
+    fn find(&self, segment: i64, offset: i64) -> Option<Place> {
+        let fits = |place: &&Place| {
+            place.segment == segment && place.after < offset && offset <= place.until
+        };
+        let found = self.kept.iter().flatten().filter(fits);
+        found.max_by_key(|place| place.after).copied()
+    }
 }
 
 /// State captured for a checkpoint at a point that is not flushed yet.
@@ -67,10 +92,14 @@ pub(crate) struct LogState<D: Disk> {
     pub(crate) allocated: u64,
     /// CRC-32C of what the last, partly filled block holds, while no buffer does.
     pub(crate) last_block_crc: Option<u32>,
+    /// The log is being closed: what is queued is written, nothing new is taken.
+    pub(crate) closing: bool,
     /// Why nothing is appended any more.
     pub(crate) ended: Option<StorageError>,
-    places: [Option<Place>; PLACES_KEPT],
-    next_place: usize,
+    /// Where writes ended: there, readers of the tail go on.
+    pub(crate) write_ends: Places,
+    /// Where reads ended: there, readers of older ranges go on.
+    pub(crate) read_ends: Places,
 }
 
 /// An open log.
@@ -120,9 +149,10 @@ impl<D: Disk> LogState<D> {
             capture: None,
             allocated: recovered.allocated,
             last_block_crc: None,
+            closing: false,
             ended: None,
-            places: [None; PLACES_KEPT],
-            next_place: 0,
+            write_ends: Places::default(),
+            read_ends: Places::default(),
         }
     }
 
@@ -161,22 +191,15 @@ impl<D: Disk> LogState<D> {
         self.ended.as_ref().map_or(Ok(()), |why| Err(why.clone()))
     }
 
-    pub(crate) fn remember_place(&mut self, place: Place) {
-        self.places[self.next_place] = Some(place);
-        self.next_place = (self.next_place + 1) % PLACES_KEPT;
-    }
-
-    /// Places at which a reader of `offset` may go on in the segment, best first.
+    /// A place at which a reader of `offset` may go on in the segment.
     pub(crate) fn place_of(&self, segment: i64, offset: i64) -> Option<Place> {
-        let fits = |place: &&Place| {
-            place.segment == segment && place.after < offset && offset <= place.until
-        };
-        let found = self.places.iter().flatten().filter(fits);
-        found.max_by_key(|place| place.after).copied()
+        let written = self.write_ends.find(segment, offset);
+        written.or_else(|| self.read_ends.find(segment, offset))
     }
 
     pub(crate) fn forget_places(&mut self) {
-        self.places = [None; PLACES_KEPT];
+        self.write_ends = Places::default();
+        self.read_ends = Places::default();
     }
 
     /// The checkpoint of this state, proved up to `cursor` of the active segment.
@@ -204,8 +227,8 @@ impl<D: Disk> LogState<D> {
 }
 
 impl<D: Disk> LogInner<D> {
-    /// After an error while something was changed. No space: what is queued is taken back, and the log goes on. Anything else but a
-    /// failed read ends the log. The same error, for the caller.
+    /// After an error while something was changed. No space: what is queued is taken back, and the
+    /// log goes on. Anything else but a failed read ends the log. The same error, for the caller.
     pub(crate) fn fail(&self, error: StorageError) -> StorageError {
         if let StorageError::Failed(io) = &error {
             let mut state = self.state.borrow_mut();
@@ -221,7 +244,8 @@ impl<D: Disk> LogInner<D> {
         error
     }
 
-    /// Takes back everything that is not flushed: the batches of a failed write, and all that is queued behind them.
+    /// Takes back everything that is not flushed: the batches of a failed write, and all that is
+    /// queued behind them.
     pub(crate) fn take_back(&self, failed: Vec<Queued>) {
         let mut state = self.state.borrow_mut();
         let flushed = state.active.flushed.get();

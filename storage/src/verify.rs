@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::{Corruption, StorageError, StorageResult};
+use crate::header::BatchHeader;
 use crate::io::Disk;
 use crate::scan::FileScan;
 use crate::segment::Segment;
@@ -26,6 +27,13 @@ impl<D: Disk> LogInner<D> {
         Ok(next.map(|(base, _)| *base))
     }
 
+    /// The leader epoch is not under the CRC; the log knows which one an offset has.
+    fn is_epoch(&self, header: &BatchHeader) -> bool {
+        let state = self.state.borrow();
+        let known = state.epochs.epoch_at(header.base_offset);
+        known.is_none_or(|known| known == header.leader_epoch)
+    }
+
     async fn verify_segment(&self, segment: &Segment<D>) -> StorageResult<()> {
         let end = segment.flushed.get();
         let path = segment.log_path();
@@ -35,6 +43,9 @@ impl<D: Disk> LogInner<D> {
             let what = match scan.header(position).await? {
                 Err(what) => what,
                 Ok(header) if header.base_offset != offset => "an offset that does not continue",
+                Ok(header) if !self.is_epoch(&header) => {
+                    "an epoch that is not the one of its offset"
+                }
                 Ok(header) if scan.check_crc(position, &header).await? => {
                     position += header.bytes;
                     offset = header.next_offset();

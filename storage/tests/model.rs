@@ -22,6 +22,7 @@ use support::{
 };
 use vltava_protocol::encode::Part;
 use vltava_storage::io::fault_disk::FaultDisk;
+use vltava_storage::producer_state::SequenceCheck;
 use vltava_storage::{AppendClass, Log, StorageError, TimestampOffset};
 
 /// One random read, compared with the vector.
@@ -58,7 +59,8 @@ async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
     );
 }
 
-/// Whether the batch that holds `from` may end at or behind `limit` (a batch has three records at most).
+/// Whether the batch that holds `from` may end at or behind `limit` (a batch has three records at
+/// most).
 fn batch_goes_over(model: &Model, from: i64, limit: i64) -> bool {
     from + 3 > limit.min(model.end())
 }
@@ -127,7 +129,8 @@ async fn one_after_the_other(seed: u64) {
                 let end = log.end();
                 assert!(end <= to && end + 3 > to && end == log.flushed_end());
                 model.cut(end);
-                // What stood below the log's start, and before the oldest snapshot, cannot be known again.
+                // What stood below the log's start, and before the oldest snapshot, cannot be known
+                // again.
                 let start = log.log_start();
                 let below = model
                     .sent
@@ -201,7 +204,8 @@ fn a_log_is_a_vector() {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A driver writes, clients append, readers read, and the log is trimmed, all at the same time on a slow disk.
+/// A driver writes, clients append, readers read, and the log is trimmed, all at the same time on a
+/// slow disk.
 fn all_at_once(seed: u64) {
     let chance = Rc::new(Chance::new(seed));
     let disk = FaultDisk::new(seed);
@@ -339,6 +343,42 @@ fn a_reader_keeps_its_file_while_the_log_is_deleted() {
 }
 
 #[test]
+fn a_read_that_loses_its_segment_is_out_of_range() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let environment = environment(&disk).await.unwrap();
+        let log = ready(open_or_create(&environment).await.unwrap());
+        for _ in 0..40 {
+            let batch = batch(1, &[vec![7; 4000]], None);
+            log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+            log.write_pending().await.unwrap();
+        }
+        drop(log);
+        let environment = support::environment(&disk).await.unwrap();
+        let log = ready(open_or_create(&environment).await.unwrap());
+        let chance = Rc::new(Chance::new(3));
+        // The reader is held up at its first look at a file; the segment goes meanwhile.
+        disk.set_latency(Some(Rc::new(|operation| {
+            let polls = if operation.name == "open" { 200 } else { 0 };
+            Box::pin(pause(polls)) as Pin<Box<dyn Future<Output = ()>>>
+        })));
+        let (reader, deleter) = (log.clone(), log.clone());
+        let read = Box::pin(async move {
+            let result = reader.read(1, 40, 1000, true).await;
+            assert!(
+                matches!(result, Err(StorageError::OutOfRange { .. })),
+                "{result:?}"
+            );
+        });
+        let delete = Box::pin(async move {
+            pause(20).await;
+            assert_eq!(deleter.delete_records(35).await.unwrap(), 35);
+        });
+        run_all(&chance, vec![read, delete]);
+    });
+}
+
+#[test]
 fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
     run(async {
         let disk = FaultDisk::new(1);
@@ -360,4 +400,54 @@ fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
         assert_eq!(environment.buffer_bytes(), 0);
         assert_eq!(read_all(&log, 100).await.unwrap().len(), 1);
     });
+}
+
+/// What comes while a log is being closed is refused, or stands in the log: never in the snapshot
+/// of producers alone, where its repetition would be taken for a duplicate.
+#[test]
+fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
+    for seed in 0..60 {
+        let chance = Rc::new(Chance::new(seed));
+        let disk = FaultDisk::new(seed);
+        let log = run(async {
+            let environment = environment(&disk).await.unwrap();
+            ready(open_or_create(&environment).await.unwrap())
+        });
+        slow_down(&disk, &chance);
+        let taken = Rc::new(Cell::new(0));
+        let nth = |sequence| batch(1000, &[vec![1]], Some((7, 0, sequence)));
+        let (closing, wait) = (log.clone(), chance.below(30));
+        let (appending, counted) = (log.clone(), Rc::clone(&taken));
+        let tasks: Vec<Pin<Box<dyn Future<Output = ()>>>> = vec![
+            Box::pin(async move {
+                pause(wait).await;
+                closing.close().await.unwrap();
+            }),
+            Box::pin(async move {
+                loop {
+                    let batch = vec![nth(counted.get())];
+                    match appending.append(batch, 0, AppendClass::Client, 1000) {
+                        Ok(_) => counted.set(counted.get() + 1),
+                        Err(StorageError::Closed) => return,
+                        Err(error) => panic!("{error}"),
+                    }
+                    pause(1).await;
+                }
+            }),
+        ];
+        run_all(&chance, tasks);
+        disk.set_latency(None);
+        drop(log);
+        run(async {
+            let environment = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&environment).await.unwrap());
+            assert_eq!(log.end(), i64::from(taken.get()), "seed {seed}");
+            let next = nth(taken.get()).producer().unwrap();
+            assert_eq!(
+                log.check_producer(&next),
+                SequenceCheck::Append,
+                "seed {seed}"
+            );
+        });
+    }
 }

@@ -228,3 +228,6 @@ impl Connection {
         Ok(parts)
     }
 }
+
+#[cfg(test)]
+mod tests;

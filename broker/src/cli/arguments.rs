@@ -9,7 +9,7 @@ use crate::cli::CliError;
 
 /// How a cluster is reached.
 #[derive(Debug, clap::Args)]
-pub(super) struct ClusterArguments {
+pub struct ClusterArguments {
     /// Brokers to ask for the cluster's brokers, with commas between them
     #[arg(
         long,
@@ -41,7 +41,7 @@ impl ClusterArguments {
 
 /// A name and a value, as `name=value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pair {
+pub struct Pair {
     pub(super) name: String,
     pub(super) value: String,
 }

@@ -51,7 +51,8 @@ pub struct ConsumeArguments {
     #[arg(long, short = 'e')]
     exit_at_end: bool,
     /// How to print a record
-    #[arg(long, short = 'f', default_value = "%s\\n", long_help = format::HELP, conflicts_with = "json")]
+    #[arg(long, short = 'f', default_value = "%s\\n")]
+    #[arg(long_help = format::HELP, conflicts_with = "json")]
     format: String,
     /// What to print for a null key or value
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -128,6 +129,13 @@ fn read_partitions(reading: &mut Reading, arguments: &ConsumeArguments) -> Resul
         }
     }
     let offsets = reading.offsets_at(&partitions, arguments.from)?;
+    if let Position::Offset(offset) = arguments.from {
+        let ends = reading.offsets_at(&partitions, Position::End)?;
+        if let Some((partition, end)) = ends.iter().find(|(_, end)| **end < offset) {
+            let message = format!("{partition} has no offset {offset}: it ends at {end}");
+            return Err(CliError::new(message));
+        }
+    }
     reading.begin(offsets)?;
     while !reading.is_done() {
         reading.fetch(None)?;

@@ -37,6 +37,8 @@ pub(super) struct Reading {
     /// Where the partitions ended when reading began; only if that is where to stop.
     ends: Option<BTreeMap<TopicPartition, i64>>,
     progress: Option<Progress>,
+    /// A broker does not answer, and that was said.
+    is_cut_off: bool,
 }
 
 impl Reading {
@@ -59,6 +61,7 @@ impl Reading {
             exit_at_end,
             ends: None,
             progress,
+            is_cut_off: false,
         }
     }
 
@@ -159,6 +162,7 @@ impl Reading {
                 .and_then(|link| link.receive::<FetchRequest>())
             {
                 Ok(response) => {
+                    self.is_cut_off = false;
                     let now_ms = self.cluster.now_ms();
                     let metadata = self.cluster.metadata();
                     for fetched in self.fetcher.on_response(now_ms, node, response, metadata) {

@@ -167,7 +167,7 @@ impl<'a> Resources<'a> {
         check_changes(changes)?;
         match kind {
             TOPIC_RESOURCE => self.alter_topic(name, changes, is_incremental),
-            NODE_RESOURCE => Err(self.node_refusal(name)),
+            NODE_RESOURCE => Err(self.node_refusal(name, changes)),
             NODE_LOGGER_RESOURCE => Err(Refusal::invalid_request(
                 "Log levels cannot be altered while the node runs.",
             )),
@@ -285,7 +285,7 @@ impl<'a> Resources<'a> {
     }
 
     /// Settings of a node cannot be altered; a wrong node is told first.
-    fn node_refusal(&self, name: &Str) -> Refusal {
+    fn node_refusal(&self, name: &Str, changes: &[Change]) -> Refusal {
         let node_id = self.node_id;
         if !name.is_empty() {
             match name.parse::<i32>() {
@@ -301,9 +301,11 @@ impl<'a> Resources<'a> {
                 }
             }
         }
-        Refusal::invalid_request(
-            "Cannot update these configs dynamically: a node reads its settings when it starts.",
-        )
+        let names: Vec<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+        Refusal::invalid_request(format!(
+            "Cannot update these configs dynamically: [{}]; a node reads its settings at start",
+            names.join(", ")
+        ))
     }
 }
 

@@ -65,9 +65,10 @@ pub static TOPIC: &[Definition] = &[
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(0))
         .synonyms(&[same("log.segment.delete.delay.ms")])
+        .without_effect()
         .doc(
-            "How long the files of a removed segment stay on disk for readers that still hold \
-             them.",
+            "How long Kafka keeps the files of a removed segment. Vltava removes them at once: \
+              who reads them still holds them open.",
         ),
     topic("flush.messages", Kind::Long, "9223372036854775807")
         .check(Check::AtLeast(1))

@@ -160,6 +160,7 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
     node("log.segment.delete.delay.ms", Kind::Long, "60000")
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(0))
+        .without_effect()
         .doc("Default of the topic setting `file.delete.delay.ms`."),
     node("max.decompressed.message.bytes", Kind::Int, "2147483639")
         .unit(Unit::Bytes)

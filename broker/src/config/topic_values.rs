@@ -42,8 +42,6 @@ pub struct TopicConfig {
     pub compact: bool,
     /// How batches are stored.
     pub compression: Compression,
-    /// How long the files of a removed segment stay.
-    pub file_delete_delay_ms: u64,
     /// Bytes of log between two index entries.
     pub index_interval_bytes: u32,
     /// Largest batch, as stored.
@@ -153,7 +151,6 @@ impl Default for TopicConfig {
             delete: true,
             compact: false,
             compression: Compression::Producer,
-            file_delete_delay_ms: 60_000,
             index_interval_bytes: 4096,
             message_bytes_max: 1_048_588,
             decompressed_message_bytes_max: 2_147_483_639,
@@ -186,7 +183,6 @@ impl TopicConfig {
                 "zstd" => Compression::Zstd(reader.int("compression.zstd.level")?),
                 _ => Compression::Producer,
             },
-            file_delete_delay_ms: reader.unsigned("file.delete.delay.ms")?,
             index_interval_bytes: reader.bytes("index.interval.bytes")?,
             message_bytes_max: reader.bytes("max.message.bytes")?,
             decompressed_message_bytes_max: reader.bytes("max.decompressed.message.bytes")?,

@@ -173,8 +173,6 @@ pub struct GroupSettings {
 pub struct OffsetsSettings {
     /// `offset.metadata.max.bytes`.
     pub metadata_bytes_max: u32,
-    /// `offsets.commit.timeout.ms`.
-    pub commit_timeout_ms: u32,
     /// `offsets.retention.minutes`, in milliseconds.
     pub retention_ms: u64,
     /// `offsets.retention.check.interval.ms`.
@@ -363,6 +361,7 @@ impl Loader {
             ));
         }
         let admin_listener = match self.non_empty("admin.listener") {
+            Some(text) if text.eq_ignore_ascii_case("none") => None,
             Some(text) => Some(listeners::host_and_port("admin.listener", text)?),
             None => None,
         };
@@ -434,7 +433,6 @@ impl Loader {
         let minutes: u64 = self.number("offsets.retention.minutes")?;
         Ok(OffsetsSettings {
             metadata_bytes_max: self.number("offset.metadata.max.bytes")?,
-            commit_timeout_ms: self.number("offsets.commit.timeout.ms")?,
             retention_ms: minutes.saturating_mul(60 * 1000),
             retention_check_interval_ms: self.number("offsets.retention.check.interval.ms")?,
             topic_partitions: self.number("offsets.topic.num.partitions")?,

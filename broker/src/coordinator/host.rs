@@ -1,7 +1,8 @@
 //! Runs one machine over one partition.
 //!
-//! Order is everything here: `submit` hands an input to the machine, appends what it decided and replays it, without an await
-//! in between; so the machine's state is always the log's content up to its end, queued appends included.
+//! Order is everything here: `submit` hands an input to the machine, appends what it decided and
+//! replays it, without an await in between; so the machine's state is always the log's content up
+//! to its end, queued appends included.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -70,7 +71,8 @@ pub struct Host<M: Machine, R: Runtime> {
 }
 
 impl<M: Machine, R: Runtime> Host<M, R> {
-    /// Starts a host over a replica that leads: it loads in the background, and answers [`HostError::Loading`] until then.
+    /// Starts a host over a replica that leads: it loads in the background, and answers
+    /// [`HostError::Loading`] until then.
     pub fn start(machine: M, runtime: R, replica: Rc<Replica<R>>) -> Rc<Self> {
         let host = Rc::new(Self {
             machine,
@@ -90,7 +92,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         host
     }
 
-    /// Ends the host: the partition is deleted, or the shard stops. Whoever waits is told that the answer is lost.
+    /// Ends the host: the partition is deleted, or the shard stops. Whoever waits is told that the
+    /// answer is lost.
     pub fn stop(&self) {
         self.stopped.set(true);
         self.unload(&HostError::NotHere);
@@ -107,7 +110,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.is_loaded.wait().await;
     }
 
-    /// Reads the machine's state as it stands: everything appended, whether committed or not. `None` while loading.
+    /// Reads the machine's state as it stands: everything appended, whether committed or not.
+    /// `None` while loading.
     pub fn read<T>(&self, read: impl FnOnce(&M::State) -> T) -> Option<T> {
         self.loaded
             .borrow()
@@ -115,7 +119,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             .map(|loaded| read(&loaded.state))
     }
 
-    /// Hands an input to the machine. The receiver gets the reply once all that it depends on is committed.
+    /// Hands an input to the machine. The receiver gets the reply once all that it depends on is
+    /// committed.
     pub fn submit(self: &Rc<Self>, input: M::Input) -> oneshot::Receiver<Answer<M>> {
         let (sender, receiver) = oneshot::channel();
         let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
@@ -145,7 +150,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let _ = sender.map(|sender| sender.send(answer));
     }
 
-    /// Makes an outcome true: timers now, records into the log and the state, replies after the commit.
+    /// Makes an outcome true: timers now, records into the log and the state, replies after the
+    /// commit.
     fn apply(self: &Rc<Self>, outcome: Outcome<M>, now: Now) {
         let Outcome {
             records,
@@ -209,9 +215,13 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         }
     }
 
-    /// The log did not take what the machine decided: its state is no longer the log's. Drops it and loads again.
+    /// The log did not take what the machine decided: its state is no longer the log's. Drops it
+    /// and loads again.
     fn lose(self: &Rc<Self>, error: &PartitionError, replies: Vec<(Ticket, M::Reply)>) {
-        tracing::error!(partition = self.replica.name(), %error, "coordinator lost its log; loading again");
+        tracing::error!(
+            partition = self.replica.name(), %error,
+            "coordinator lost its log; loading again"
+        );
         drop(replies);
         self.unload(&HostError::Lost(error.clone()));
         let host = Rc::clone(self);
@@ -386,8 +396,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         }
     }
 
-    /// Once a segment of the log is closed, the live state is written again behind it and what lies before is deleted: the log stays
-    /// within about two segments, whatever its history.
+    /// Once a segment of the log is closed, the live state is written again behind it and what lies
+    /// before is deleted: the log stays within about two segments, whatever its history.
     fn rewrite_if_due(self: &Rc<Self>) {
         if self.rewriting.get() || !self.replica.has_closed_segments() {
             return;
@@ -396,7 +406,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Background, async move {
             if let Err(error) = host.rewrite().await {
-                tracing::warn!(partition = host.replica.name(), %error, "coordinator could not shorten its log");
+                tracing::warn!(
+                    partition = host.replica.name(), %error,
+                    "coordinator could not shorten its log"
+                );
             }
             host.rewriting.set(false);
         });

@@ -68,7 +68,21 @@ where
         self.hosts.borrow().get(&partition).cloned()
     }
 
-    /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its reply.
+    /// All hosts of this shard.
+    pub fn all_local(&self) -> Vec<Rc<Host<M, R>>> {
+        self.hosts.borrow().values().cloned().collect()
+    }
+
+    /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is
+    /// loading does not get it.
+    pub fn tell_local(&self, input: impl Fn() -> M::Input) {
+        for host in self.all_local() {
+            drop(host.submit(input()));
+        }
+    }
+
+    /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its
+    /// reply.
     pub async fn submit(
         &self,
         partition: PartitionId,

@@ -179,12 +179,10 @@ impl Group {
             &self.id,
             format_args!("is empty, with generation {generation}"),
         );
-        if let Err(error) = self.write(work) {
-            // What the log has is an older generation, whose members will not be heard again.
-            work.note(
-                &self.id,
-                format_args!("generation {generation} was not written: {error:?}"),
-            );
+        // Small enough for any batch; without it the log would have members that are not here.
+        match records::group(&self.id, &self.stored(work.now.wall_ms)) {
+            Ok(record) => work.record_always(record),
+            Err(error) => work.note(&self.id, format_args!("cannot be written: {error:?}")),
         }
     }
 

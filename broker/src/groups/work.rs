@@ -64,6 +64,12 @@ impl<'a> Work<'a> {
         self.records(vec![record])
     }
 
+    /// Appends one record that must be written, whatever its size.
+    pub(super) fn record_always(&mut self, record: KeyValue) {
+        self.record_bytes += record_bytes(&record);
+        self.outcome.records.push(record);
+    }
+
     /// Appends all of these or, where the batch has no room for all, none.
     pub(super) fn records(&mut self, records: Vec<KeyValue>) -> Result<(), RecordError> {
         let bytes: usize = records.iter().map(record_bytes).sum();

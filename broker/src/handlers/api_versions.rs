@@ -1,10 +1,11 @@
 //! ApiVersions (key 18): which APIs and versions are served here.
 //!
-//! Versions: 3 flexible, client's software (KIP-511), features (KIP-584), 4 features whose minimum is 0 (KAFKA-17011), 5 cluster and node id as
-//! a client believes them to be (KIP-1242).
+//! Versions: 3 flexible, client's software (KIP-511), features (KIP-584), 4 features whose minimum
+//! is 0 (KAFKA-17011), 5 cluster and node id as a client believes them to be (KIP-1242).
 //!
-//! A version that is not served is answered in version 0, with UNSUPPORTED_VERSION and this API's own versions. Features are advertised as they
-//! are implemented: none of group, transaction, share or streams yet.
+//! A version that is not served is answered in version 0, with UNSUPPORTED_VERSION and this API's
+//! own versions. Features are advertised as they are implemented: none of group, transaction, share
+//! or streams yet.
 
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
@@ -27,14 +28,21 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<ApiVersionsResponse> {
     let named = |name: &str| {
         let mut bytes = name.bytes();
-        let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        let first = bytes
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let rest = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         first && rest && !name.ends_with(['-', '.'])
     };
     let is_named = named(&request.client_software_name) && named(&request.client_software_version);
     if context.api_version >= 3 && !is_named {
         let error_code = ErrorCode::INVALID_REQUEST;
-        return Reply::Now(ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() });
+        return Reply::Now(ApiVersionsResponse {
+            error_code,
+            ..ApiVersionsResponse::default()
+        });
     }
     Reply::Now(ApiVersionsResponse {
         api_keys: SERVED.iter().filter_map(|key| key.api()).map(row).collect(),
@@ -44,21 +52,37 @@ pub async fn handle<R: Runtime>(
 }
 
 fn row(api: &'static Api) -> ApiVersion {
-    // librdkafka turns compression off for a broker whose Produce does not begin at 0 (KAFKA-18659). Versions 0 to 2 are refused.
-    let min_version = if api.key == ApiKey::PRODUCE { 0 } else { api.min_version };
-    ApiVersion { api_key: api.key.0, min_version, max_version: api.max_version }
+    // librdkafka turns compression off for a broker whose Produce does not begin at 0
+    // (KAFKA-18659). Versions 0 to 2 are refused.
+    let min_version = if api.key == ApiKey::PRODUCE {
+        0
+    } else {
+        api.min_version
+    };
+    ApiVersion {
+        api_key: api.key.0,
+        min_version,
+        max_version: api.max_version,
+    }
 }
 
-/// What a request in a version that is not served gets: this API answers in version 0, others have no answer.
+/// What a request in a version that is not served gets: this API answers in version 0, others have
+/// no answer.
 pub fn refuse_version(api: &'static Api, header: &RequestHeader) -> Result<Answer, Refusal> {
     if api.key != API {
-        return Err(Refusal::UnknownVersion { api: api.name, version: header.api_version });
+        return Err(Refusal::UnknownVersion {
+            api: api.name,
+            version: header.api_version,
+        });
     }
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UNSUPPORTED_VERSION,
         api_keys: vec![row(api)],
         ..ApiVersionsResponse::default()
     };
-    let header = RequestHeader { api_version: 0, ..header.clone() };
+    let header = RequestHeader {
+        api_version: 0,
+        ..header.clone()
+    };
     Ok(Answer::Now(encode(&response, &header)?.0))
 }

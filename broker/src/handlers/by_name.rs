@@ -31,8 +31,8 @@ pub fn resolve<R: Runtime>(
     })
 }
 
-/// Starts `work` on the shard that owns the partition; the future is its result. Start all of a request before the first is
-/// awaited, and they run side by side.
+/// Starts `work` on the shard that owns the partition; the future is its result. Start all of a
+/// request before the first is awaited, and they run side by side.
 pub async fn start<R, A, F, W>(
     context: &Context<R>,
     topic: &str,

@@ -127,7 +127,8 @@ impl<R: Runtime> Services<R> {
                 Reply::Refused { error, .. } => return Err(error),
                 _ => return Err(ErrorCode::UNKNOWN_SERVER_ERROR),
             };
-            // Another request may have got a block meanwhile: then this one's ids are never used, as Kafka's may be.
+            // Another request may have got a block meanwhile: then this one's ids are never used,
+            // as Kafka's may be.
             *self.producer_ids.borrow_mut() = first..first + count;
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Versions: 2 flexible.
 //!
-//! Ours: answered when the new start is durable. Kafka writes it with its next checkpoint, so a crash may bring records back.
+//! Ours: answered when the new start is durable. Kafka writes it with its next checkpoint, so a
+//! crash may bring records back.
 
 use std::rc::Rc;
 
@@ -33,14 +34,18 @@ pub async fn handle<R: Runtime>(
             let mut started = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
                 let work = move |replica: Rc<Replica<R>>| async move {
-                    let to = if asked.offset == -1 { replica.high_watermark() } else { asked.offset };
+                    let to = if asked.offset == -1 {
+                        replica.high_watermark()
+                    } else {
+                        asked.offset
+                    };
                     replica.delete_records(to).await
                 };
                 let moved = match refused {
                     Some(error) => Err(error),
-                    None => {
-                        Ok(by_name::start(&context, &topic.name, asked.partition_index, work).await)
-                    }
+                    None => Ok(
+                        by_name::start(&context, &topic.name, asked.partition_index, work).await,
+                    ),
                 };
                 started.push((asked.partition_index, moved));
             }
@@ -56,13 +61,20 @@ pub async fn handle<R: Runtime>(
                     error_code: moved.err().unwrap_or(ErrorCode::NONE),
                 });
             }
-            topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+            topics.push(DeleteRecordsTopicResult {
+                name: topic.name,
+                partitions,
+            });
         }
-        DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() }
+        DeleteRecordsResponse {
+            topics,
+            ..DeleteRecordsResponse::default()
+        }
     })
 }
 
-/// Records of a topic that is only compacted are not deleted by offset, nor are those of internal topics.
+/// Records of a topic that is only compacted are not deleted by offset, nor are those of internal
+/// topics.
 fn refusal<R: Runtime>(context: &Context<R>, topic: &str) -> Option<ErrorCode> {
     let image = context.services.node.image();
     let topic = image.topic(topic)?;

@@ -1,6 +1,7 @@
 //! DescribeGroups (key 15): members and state of classic groups.
 //!
-//! Versions: 3 authorised operations (KIP-430), 4 static members (KIP-345), 5 flexible, 6 GROUP_ID_NOT_FOUND (KIP-1043).
+//! Versions: 3 authorised operations (KIP-430), 4 static members (KIP-345), 5 flexible, 6
+//! GROUP_ID_NOT_FOUND (KIP-1043).
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::messages::describe_groups::{
@@ -27,12 +28,19 @@ pub async fn handle<R: Runtime>(
         let mut groups = Vec::with_capacity(request.groups.len());
         for group_id in request.groups {
             let api_version = context.api_version;
-            let input = Input::DescribeGroup { group_id: group_id.clone(), api_version };
+            let input = Input::DescribeGroup {
+                group_id: group_id.clone(),
+                api_version,
+            };
             let mut described = match group::ask(&context, &group_id, input).await {
                 Ok(GroupReply::DescribeGroup(described)) => described,
                 other => {
                     let error_code = group::error_of(other);
-                    DescribedGroup { group_id, error_code, ..DescribedGroup::default() }
+                    DescribedGroup {
+                        group_id,
+                        error_code,
+                        ..DescribedGroup::default()
+                    }
                 }
             };
             if request.include_authorized_operations {
@@ -40,6 +48,9 @@ pub async fn handle<R: Runtime>(
             }
             groups.push(described);
         }
-        DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() }
+        DescribeGroupsResponse {
+            groups,
+            ..DescribeGroupsResponse::default()
+        }
     })
 }

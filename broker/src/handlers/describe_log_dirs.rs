@@ -1,6 +1,7 @@
 //! DescribeLogDirs (key 35): what lies in the data directory (KIP-113).
 //!
-//! Versions: 2 flexible, 3 top-level error, 4 space of the volume (KIP-827), 5 cordoned directories (KIP-1066: none here).
+//! Versions: 2 flexible, 3 top-level error, 4 space of the volume (KIP-827), 5 cordoned directories
+//! (KIP-1066: none here).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -32,7 +33,10 @@ pub async fn handle<R: Runtime>(
         let wanted: Option<BTreeSet<(Str, i32)>> = request.topics.map(|topics| {
             let pairs = topics.into_iter().flat_map(|topic| {
                 let name = topic.topic;
-                topic.partitions.into_iter().map(move |index| (name.clone(), index))
+                topic
+                    .partitions
+                    .into_iter()
+                    .map(move |index| (name.clone(), index))
             });
             pairs.collect()
         });
@@ -49,14 +53,19 @@ pub async fn handle<R: Runtime>(
         for sizes in started {
             for (partition, bytes) in sizes.await.unwrap_or_default() {
                 let image = context.services.node.image();
-                let Some(topic) = image.topic_by_id(partition.topic_id) else { continue };
+                let Some(topic) = image.topic_by_id(partition.topic_id) else {
+                    continue;
+                };
                 let pair = (topic.name.clone(), partition.index);
                 if wanted.as_ref().is_none_or(|wanted| wanted.contains(&pair)) {
-                    topics.entry(pair.0).or_default().push(DescribeLogDirsPartition {
-                        partition_index: partition.index,
-                        partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
-                        ..DescribeLogDirsPartition::default()
-                    });
+                    topics
+                        .entry(pair.0)
+                        .or_default()
+                        .push(DescribeLogDirsPartition {
+                            partition_index: partition.index,
+                            partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
+                            ..DescribeLogDirsPartition::default()
+                        });
                 }
             }
         }
@@ -74,7 +83,10 @@ pub async fn handle<R: Runtime>(
 
 fn sizes<R: Runtime>(partitions: &Rc<Partitions<R>>) -> Vec<(PartitionId, u64)> {
     let local = partitions.all_local();
-    local.into_iter().map(|(id, replica)| (id, replica.size_bytes())).collect()
+    local
+        .into_iter()
+        .map(|(id, replica)| (id, replica.size_bytes()))
+        .collect()
 }
 
 async fn directory<R: Runtime>(

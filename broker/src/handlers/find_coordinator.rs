@@ -1,9 +1,11 @@
 //! FindCoordinator (key 10): which node coordinates a group.
 //!
-//! Versions: 1 transactional ids (KIP-98), 3 flexible, 4 several keys (KIP-699), 5 and 6 share groups (KIP-932).
+//! Versions: 1 transactional ids (KIP-98), 3 flexible, 4 several keys (KIP-699), 5 and 6 share
+//! groups (KIP-932).
 //!
-//! Ours: there are no transactions and no share groups yet. A transactional id gets TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which
-//! every client takes as final, with a message that says so.
+//! Ours: there are no transactions and no share groups yet. A transactional id gets
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which every client takes as final, with a message that
+//! says so.
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
@@ -33,12 +35,22 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<FindCoordinatorResponse> {
     Reply::later(async move {
         let one = context.api_version < KEYS_FROM;
-        let keys = if one { vec![request.key] } else { request.coordinator_keys };
+        let keys = if one {
+            vec![request.key]
+        } else {
+            request.coordinator_keys
+        };
         let found = find(&context, request.key_type).await;
-        let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
+        let mut coordinators = keys.into_iter().map(|key| Coordinator {
+            key,
+            ..found.clone()
+        });
         if !one {
             let coordinators = coordinators.collect();
-            return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
+            return FindCoordinatorResponse {
+                coordinators,
+                ..FindCoordinatorResponse::default()
+            };
         }
         let found = coordinators.next().unwrap_or_default();
         FindCoordinatorResponse {
@@ -54,15 +66,24 @@ pub async fn handle<R: Runtime>(
 
 async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
     match key_type {
-        GROUP => match context.services.node.ensure_topic(group::OFFSETS_TOPIC).await {
+        GROUP => match context
+            .services
+            .node
+            .ensure_topic(group::OFFSETS_TOPIC)
+            .await
+        {
             Ok(()) => here(context),
             Err(error) => failed(error, ErrorCode::message(error)),
         },
         TRANSACTION => failed(
             ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-            "transactions are not implemented yet; use the idempotent producer without transactional.id",
+            "transactions are not implemented yet; use the idempotent producer without \
+             transactional.id",
         ),
-        _ => failed(ErrorCode::INVALID_REQUEST, "there is no coordinator of this type here"),
+        _ => failed(
+            ErrorCode::INVALID_REQUEST,
+            "there is no coordinator of this type here",
+        ),
     }
 }
 

@@ -64,7 +64,8 @@ fn partition_of<R: Runtime>(context: &Context<R>, group_id: &str) -> Option<Part
     })
 }
 
-/// Kafka's choice, which its tools repeat: the absolute of Java's string hash, modulo the number of partitions.
+/// Kafka's choice, which its tools repeat: the absolute of Java's string hash, modulo the number of
+/// partitions.
 fn partition_for(group_id: &str, partitions: i32) -> i32 {
     let hash = group_id.encode_utf16().fold(0i32, |hash, unit| {
         hash.wrapping_mul(31).wrapping_add(i32::from(unit))
@@ -91,7 +92,8 @@ mod tests {
 
     #[test]
     fn partitions_are_those_of_kafka() {
-        // Java: "".hashCode() is 0, "abc".hashCode() is 96354, "polygenelubricants".hashCode() is Integer.MIN_VALUE.
+        // Java: "".hashCode() is 0, "abc".hashCode() is 96354, "polygenelubricants".hashCode() is
+        // Integer.MIN_VALUE.
         assert_eq!(partition_for("", 50), 0);
         assert_eq!(partition_for("polygenelubricants", 50), 0);
         assert_eq!(partition_for("abc", 50), 96354 % 50);

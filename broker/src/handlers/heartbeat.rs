@@ -3,6 +3,7 @@
 //! Versions: 3 static members (KIP-345), 4 flexible.
 
 use vltava_protocol::api::ApiKey;
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 
 use super::context::Context;
@@ -13,7 +14,8 @@ use crate::runtime::Runtime;
 /// The API of this file.
 pub const API: ApiKey = ApiKey::HEARTBEAT;
 
-/// Tells the group's coordinator.
+/// Tells the group's coordinator. One that is still loading cannot know the member: it says nothing
+/// against it, as Kafka does.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: HeartbeatRequest,
@@ -21,9 +23,14 @@ pub async fn handle<R: Runtime>(
     Reply::later(async move {
         let group_id = request.group_id.clone();
         let input = Input::Heartbeat(request);
-        match group::ask(&context, &group_id, input).await {
-            Ok(GroupReply::Heartbeat(response)) => response,
-            other => HeartbeatResponse { error_code: group::error_of(other), ..HeartbeatResponse::default() },
+        let error_code = match group::ask(&context, &group_id, input).await {
+            Ok(GroupReply::Heartbeat(response)) => return response,
+            Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => ErrorCode::NONE,
+            other => group::error_of(other),
+        };
+        HeartbeatResponse {
+            error_code,
+            ..HeartbeatResponse::default()
         }
     })
 }

@@ -1,9 +1,10 @@
 //! InitProducerId (key 22): an id for an idempotent producer (KIP-98, KIP-360).
 //!
-//! Versions: 2 flexible, 3 the producer's id and epoch so far, 4 PRODUCER_FENCED, 5 transactions v2 (KIP-890). Version 6 is unstable in Kafka
-//! and not served.
+//! Versions: 2 flexible, 3 the producer's id and epoch so far, 4 PRODUCER_FENCED, 5 transactions v2
+//! (KIP-890). Version 6 is unstable in Kafka and not served.
 //!
-//! Ours: there are no transactions yet. A transactional id gets TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which every client takes as final.
+//! Ours: there are no transactions yet. A transactional id gets
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which every client takes as final.
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
@@ -29,7 +30,8 @@ pub async fn handle<R: Runtime>(
         tracing::warn!(
             transactional_id = %id,
             peer = %context.client.peer,
-            "refused: transactions are not implemented yet; use the idempotent producer without transactional.id"
+            "refused: transactions are not implemented yet; use the idempotent producer without \
+             transactional.id"
         );
         return Reply::Now(failed(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED));
     }

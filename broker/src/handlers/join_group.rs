@@ -1,7 +1,8 @@
 //! JoinGroup (key 11): a member comes to a classic group.
 //!
-//! Versions: 1 rebalance timeout (KIP-62), 4 a new member is given an id first (KIP-394), 5 static members (KIP-345), 6 flexible, 7 protocol type in the
-//! answer (KIP-559), 8 the client's reason (KIP-800), 9 a static leader keeps the assignment (KIP-814).
+//! Versions: 1 rebalance timeout (KIP-62), 4 a new member is given an id first (KIP-394), 5 static
+//! members (KIP-345), 6 flexible, 7 protocol type in the answer (KIP-559), 8 the client's reason
+//! (KIP-800), 9 a static leader keeps the assignment (KIP-814).
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
@@ -25,7 +26,12 @@ pub async fn handle<R: Runtime>(
         let runtime = &context.services.runtime;
         let random = u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
         let client = group::client(&context);
-        let join = Join { request, api_version: context.api_version, client, random };
+        let join = Join {
+            request,
+            api_version: context.api_version,
+            client,
+            random,
+        };
         match group::ask(&context, &group_id, Input::JoinGroup(Box::new(join))).await {
             Ok(GroupReply::JoinGroup(response)) => response,
             other => JoinGroupResponse {

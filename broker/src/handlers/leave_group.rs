@@ -1,6 +1,7 @@
 //! LeaveGroup (key 13): members leave a classic group.
 //!
-//! Versions: 3 several members, by instance id too (KIP-345), 4 flexible, 5 the client's reason (KIP-800).
+//! Versions: 3 several members, by instance id too (KIP-345), 4 flexible, 5 the client's reason
+//! (KIP-800).
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse};
@@ -20,10 +21,16 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<LeaveGroupResponse> {
     Reply::later(async move {
         let group_id = request.group_id.clone();
-        let input = Input::LeaveGroup { request, api_version: context.api_version };
+        let input = Input::LeaveGroup {
+            request,
+            api_version: context.api_version,
+        };
         match group::ask(&context, &group_id, input).await {
             Ok(GroupReply::LeaveGroup(response)) => response,
-            other => LeaveGroupResponse { error_code: group::error_of(other), ..LeaveGroupResponse::default() },
+            other => LeaveGroupResponse {
+                error_code: group::error_of(other),
+                ..LeaveGroupResponse::default()
+            },
         }
     })
 }

@@ -1,10 +1,11 @@
 //! ListOffsets (key 2): which offset a timestamp means.
 //!
-//! Versions: 1 one offset, 2 isolation level (KIP-98), 4 leader epochs (KIP-320), 6 flexible, 7 the largest timestamp (KIP-734), 8 the local log's start
-//! (KIP-405), 9 the last tiered offset (KIP-1005), 10 timeout (KIP-1075), 11 the earliest offset not yet tiered (KIP-1023).
+//! Versions: 1 one offset, 2 isolation level (KIP-98), 4 leader epochs (KIP-320), 6 flexible, 7 the
+//! largest timestamp (KIP-734), 8 the local log's start (KIP-405), 9 the last tiered offset
+//! (KIP-1005), 10 timeout (KIP-1075), 11 the earliest offset not yet tiered (KIP-1023).
 //!
-//! Ours: nothing is tiered, so what asks for tiered offsets is answered with -1. There are no transactions yet, so the isolation level changes
-//! nothing.
+//! Ours: nothing is tiered, so what asks for tiered offsets is answered with -1. There are no
+//! transactions yet, so the isolation level changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -37,19 +38,30 @@ pub async fn handle<R: Runtime>(
                 let is_first = seen.insert((topic.name.clone(), index));
                 let lookup = Lookup::from(partition.timestamp);
                 let epoch = partition.current_leader_epoch;
-                let found = by_name::start(&context, &topic.name, index, move |replica| async move {
-                    replica.lookup(epoch, lookup).await
-                });
+                let found =
+                    by_name::start(&context, &topic.name, index, move |replica| async move {
+                        replica.lookup(epoch, lookup).await
+                    });
                 started.push((index, is_first, found.await));
             }
             let mut partitions = Vec::with_capacity(started.len());
             for (index, is_first, found) in started {
-                let found = if is_first { found.await } else { Err(ErrorCode::INVALID_REQUEST) };
+                let found = if is_first {
+                    found.await
+                } else {
+                    Err(ErrorCode::INVALID_REQUEST)
+                };
                 partitions.push(partition_response(context.api_version, index, found));
             }
-            topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+            topics.push(ListOffsetsTopicResponse {
+                name: topic.name,
+                partitions,
+            });
         }
-        ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
+        ListOffsetsResponse {
+            topics,
+            ..ListOffsetsResponse::default()
+        }
     })
 }
 
@@ -59,7 +71,11 @@ fn partition_response(
     found: Result<Position, ErrorCode>,
 ) -> ListOffsetsPartitionResponse {
     match found {
-        Ok(Position { offset, timestamp, leader_epoch }) => ListOffsetsPartitionResponse {
+        Ok(Position {
+            offset,
+            timestamp,
+            leader_epoch,
+        }) => ListOffsetsPartitionResponse {
             partition_index,
             timestamp,
             offset,

@@ -117,9 +117,10 @@ fn wanted(request: &MetadataRequest, version: i16) -> Wanted {
         return Wanted::All;
     }
     let mut seen = BTreeSet::new();
+    // Who asks by id may leave the name null or, as Java's client does, empty.
     let named = topics.iter().map(|topic| match &topic.name {
-        Some(name) => WantedTopic::Name(name.clone()),
-        None => WantedTopic::Id(topic.topic_id),
+        Some(name) if topic.topic_id.is_zero() => WantedTopic::Name(name.clone()),
+        _ => WantedTopic::Id(topic.topic_id),
     });
     Wanted::These(named.filter(|topic| seen.insert(topic.clone())).collect())
 }

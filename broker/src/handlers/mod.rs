@@ -1,10 +1,12 @@
 //! One file for each API of Kafka, and the one list from which dispatch and ApiVersions follow.
 //!
-//! A handler is `async fn handle(context, request) -> Reply<Response>`. A connection awaits it before it starts the next request, so what a
-//! handler does before it returns keeps the order of requests; what may overlap with later requests goes into [`Reply::Later`]. A
-//! new API is a schema file, a handler file and one word in the list below.
+//! A handler is `async fn handle(context, request) -> Reply<Response>`. A connection awaits it
+//! before it starts the next request, so what a handler does before it returns keeps the order of
+//! requests; what may overlap with later requests goes into [`Reply::Later`]. A new API is a schema
+//! file, a handler file and one word in the list below.
 //!
-//! Lives on every shard, in the view of one connection on it. Kafka's error codes are chosen here (and in coordinators), never below.
+//! Lives on every shard, in the view of one connection on it. Kafka's error codes are chosen here
+//! (and in coordinators), never below.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,7 +37,8 @@ pub enum Reply<A> {
     Later(Pin<Box<dyn Future<Output = A>>>),
     /// Nothing is sent (Produce with acks=0).
     Nothing,
-    /// The connection is closed: the only way to tell a client that waits for no answer (Produce with acks=0 that failed).
+    /// The connection is closed: the only way to tell a client that waits for no answer (Produce
+    /// with acks=0 that failed).
     Refuse(ErrorCode),
 }
 
@@ -166,7 +169,8 @@ pub async fn dispatch<R: Runtime>(
         api_version: header.api_version,
         received,
     };
-    // Here, before every handler, stands the authoriser; it allows everything until there is a security room.
+    // Here, before every handler, stands the authoriser; it allows everything until there is a
+    // security room.
     run(context, &header, body).await
 }
 

@@ -1,7 +1,7 @@
 //! OffsetCommit (key 8): how far a group has read.
 //!
-//! Versions: 2 retention time (gone in 5, KIP-211), 6 leader epochs (KIP-320), 7 static members (KIP-345), 8 flexible, 9 the protocol of KIP-848, 10 topic
-//! ids.
+//! Versions: 2 retention time (gone in 5, KIP-211), 6 leader epochs (KIP-320), 7 static members
+//! (KIP-345), 8 flexible, 9 the protocol of KIP-848, 10 topic ids.
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
@@ -35,13 +35,19 @@ pub async fn handle<R: Runtime>(
         request.topics = known;
         let group_id = request.group_id.clone();
         let topics = request.topics.clone();
-        let input = Input::OffsetCommit { request, api_version: context.api_version };
+        let input = Input::OffsetCommit {
+            request,
+            api_version: context.api_version,
+        };
         let mut response = match group::ask(&context, &group_id, input).await {
             Ok(GroupReply::OffsetCommit(response)) => response,
             other => {
                 let error = group::error_of(other);
                 let topics = topics.iter().map(|topic| failed(topic, error)).collect();
-                OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
+                OffsetCommitResponse {
+                    topics,
+                    ..OffsetCommitResponse::default()
+                }
             }
         };
         response.topics.extend(refused);
@@ -49,7 +55,8 @@ pub async fn handle<R: Runtime>(
     })
 }
 
-/// Fills in the half of the topic's name that the request lacks; takes out partitions that do not exist.
+/// Fills in the half of the topic's name that the request lacks; takes out partitions that do not
+/// exist.
 fn sort_out<R: Runtime>(
     context: &Context<R>,
     mut asked: OffsetCommitRequestTopic,
@@ -58,7 +65,11 @@ fn sort_out<R: Runtime>(
 ) {
     let image = context.services.node.image();
     let by_id = context.api_version >= TOPIC_IDS_FROM;
-    let found = if by_id { image.topic_by_id(asked.topic_id) } else { image.topic(&asked.name) };
+    let found = if by_id {
+        image.topic_by_id(asked.topic_id)
+    } else {
+        image.topic(&asked.name)
+    };
     let Some(topic) = found else {
         let error = if by_id {
             ErrorCode::UNKNOWN_TOPIC_ID
@@ -70,9 +81,13 @@ fn sort_out<R: Runtime>(
     asked.name = topic.name.clone();
     asked.topic_id = topic.id;
     let all = std::mem::take(&mut asked.partitions);
-    let (here, unknown) =
-        all.into_iter().partition(|partition| topic.has_partition(partition.partition_index));
-    let unknown = OffsetCommitRequestTopic { partitions: unknown, ..asked.clone() };
+    let (here, unknown) = all
+        .into_iter()
+        .partition(|partition| topic.has_partition(partition.partition_index));
+    let unknown = OffsetCommitRequestTopic {
+        partitions: unknown,
+        ..asked.clone()
+    };
     if !unknown.partitions.is_empty() {
         refused.push(failed(&unknown, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
@@ -83,10 +98,13 @@ fn sort_out<R: Runtime>(
 }
 
 fn failed(topic: &OffsetCommitRequestTopic, error_code: ErrorCode) -> OffsetCommitResponseTopic {
-    let partitions = topic.partitions.iter().map(|partition| OffsetCommitResponsePartition {
-        partition_index: partition.partition_index,
-        error_code,
-    });
+    let partitions = topic
+        .partitions
+        .iter()
+        .map(|partition| OffsetCommitResponsePartition {
+            partition_index: partition.partition_index,
+            error_code,
+        });
     OffsetCommitResponseTopic {
         name: topic.name.clone(),
         topic_id: topic.topic_id,

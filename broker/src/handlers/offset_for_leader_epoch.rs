@@ -2,6 +2,8 @@
 //!
 //! Versions: 2 the caller's idea of the current epoch, 3 replica id, 4 flexible.
 
+use std::rc::Rc;
+
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::messages::offset_for_leader_epoch::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
@@ -10,6 +12,7 @@ use vltava_protocol::messages::offset_for_leader_epoch::{
 
 use super::context::Context;
 use super::{Reply, by_name};
+use crate::partition::replica::Replica;
 use crate::runtime::Runtime;
 
 /// The API of this file.
@@ -26,7 +29,7 @@ pub async fn handle<R: Runtime>(
             let mut started = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
                 let (current, epoch) = (asked.current_leader_epoch, asked.leader_epoch);
-                let work = move |replica: std::rc::Rc<crate::partition::replica::Replica<R>>| async move {
+                let work = move |replica: Rc<Replica<R>>| async move {
                     replica.check_epoch(current)?;
                     Ok(replica.end_of_epoch(epoch))
                 };
@@ -42,13 +45,21 @@ pub async fn handle<R: Runtime>(
                         end_offset,
                         ..EpochEndOffset::default()
                     },
-                    Err(error_code) => {
-                        EpochEndOffset { partition, error_code, ..EpochEndOffset::default() }
-                    }
+                    Err(error_code) => EpochEndOffset {
+                        partition,
+                        error_code,
+                        ..EpochEndOffset::default()
+                    },
                 });
             }
-            topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
+            topics.push(OffsetForLeaderTopicResult {
+                topic: topic.topic,
+                partitions,
+            });
         }
-        OffsetForLeaderEpochResponse { topics, ..OffsetForLeaderEpochResponse::default() }
+        OffsetForLeaderEpochResponse {
+            topics,
+            ..OffsetForLeaderEpochResponse::default()
+        }
     })
 }

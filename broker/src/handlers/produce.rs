@@ -1,9 +1,11 @@
 //! Produce (key 0): appends record batches.
 //!
-//! Versions: 3 magic 2 (KIP-98), 7 zstd (KIP-110), 8 which record was wrong (KIP-467), 9 flexible, 10 the leader in the answer (KIP-951), 12
-//! transactions v2 (KIP-890), 13 topic ids (KIP-516). ApiVersions says 0, because librdkafka turns compression off otherwise; 0 to 2 are refused.
+//! Versions: 3 magic 2 (KIP-98), 7 zstd (KIP-110), 8 which record was wrong (KIP-467), 9 flexible,
+//! 10 the leader in the answer (KIP-951), 12 transactions v2 (KIP-890), 13 topic ids (KIP-516).
+//! ApiVersions says 0, because librdkafka turns compression off otherwise; 0 to 2 are refused.
 //!
-//! Ours: acks=1 is answered when the batch is durable, as acks=all is; a request with a transactional id is refused.
+//! Ours: acks=1 is answered when the batch is durable, as acks=all is; a request with a
+//! transactional id is refused.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -30,11 +32,16 @@ use crate::runtime::Runtime;
 /// The API of this file.
 pub const API: ApiKey = ApiKey::PRODUCE;
 
-/// Where a partition's place in the answer is, and what stands there: known already, or the owing shard and its place in that
-/// shard's results.
+/// Where a partition's place in the answer is, and what stands there: known already, or the owing
+/// shard and its place in that shard's results.
 enum Place {
     Known(PartitionProduceResponse),
-    Owed { index: i32, shard: usize, position: usize, log_append_time_ms: i64 },
+    Owed {
+        index: i32,
+        shard: usize,
+        position: usize,
+        log_append_time_ms: i64,
+    },
 }
 
 /// Enqueues every batch at its partition before it returns; answers when all are committed.
@@ -56,7 +63,10 @@ pub async fn handle<R: Runtime>(
             let results = append_all(partitions, batches);
             async move { Ok(results.await) }
         };
-        owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
+        owed.insert(
+            shard,
+            context.services.partitions.on_shard(shard, job).await,
+        );
     }
     if request.acks == 0 {
         return known_error(&topics).map_or(Reply::Nothing, Reply::Refuse);
@@ -66,7 +76,10 @@ pub async fn handle<R: Runtime>(
         for (shard, owed) in owed {
             results.insert(shard, owed.await);
         }
-        ProduceResponse { responses: answer(topics, &results), ..ProduceResponse::default() }
+        ProduceResponse {
+            responses: answer(topics, &results),
+            ..ProduceResponse::default()
+        }
     })
 }
 
@@ -74,8 +87,12 @@ fn refuse_whole(request: &ProduceRequest) -> Option<ErrorCode> {
     if !(-1..=1).contains(&request.acks) {
         return Some(ErrorCode::INVALID_REQUIRED_ACKS);
     }
-    // No transactions yet: the code that InitProducerId gave for this id, which clients take as final.
-    request.transactional_id.is_some().then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    // No transactions yet: the code that InitProducerId gave for this id, which clients take as
+    // final.
+    request
+        .transactional_id
+        .is_some()
+        .then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 }
 
 fn refusal(request: &ProduceRequest, error: ErrorCode) -> ProduceResponse {
@@ -88,7 +105,10 @@ fn refusal(request: &ProduceRequest, error: ErrorCode) -> ProduceResponse {
             .map(|partition| failed(partition.index, error, None))
             .collect(),
     });
-    ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() }
+    ProduceResponse {
+        responses: responses.collect(),
+        ..ProduceResponse::default()
+    }
 }
 
 fn failed(index: i32, error_code: ErrorCode, message: Option<Str>) -> PartitionProduceResponse {
@@ -110,7 +130,11 @@ fn place_topic<R: Runtime>(
 ) -> Places {
     let by_id = context.api_version >= 13;
     let image = context.services.node.image();
-    let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
+    let topic = if by_id {
+        image.topic_by_id(data.topic_id)
+    } else {
+        image.topic(&data.name)
+    };
     let unknown = if by_id {
         ErrorCode::UNKNOWN_TOPIC_ID
     } else {
@@ -146,18 +170,33 @@ fn place_partition<R: Runtime>(
     if topic.is_internal() && !context.is_admin_client() {
         return Place::Known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION, None));
     }
-    let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
+    let records = data
+        .records
+        .and_then(|records| records.to_bytes())
+        .unwrap_or_default();
     let now_ms = context.services.runtime.wall_clock_ms();
     let mut decompressor = context.services.decompressor.borrow_mut();
     let version = context.api_version;
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
-            let partition = PartitionId { topic_id: topic.id, index };
+            let partition = PartitionId {
+                topic_id: topic.id,
+                index,
+            };
             let shard = context.services.partitions.shard_of(partition);
             let batches = by_shard.entry(shard).or_default();
             batches.push(AppendTo { partition, batch });
-            let log_append_time_ms = if rules.is_log_append_time() { now_ms } else { -1 };
-            Place::Owed { index, shard, position: batches.len() - 1, log_append_time_ms }
+            let log_append_time_ms = if rules.is_log_append_time() {
+                now_ms
+            } else {
+                -1
+            };
+            Place::Owed {
+                index,
+                shard,
+                position: batches.len() - 1,
+                log_append_time_ms,
+            }
         }
         Err(rejection) => {
             let error = errors::of_rejection(&rejection);
@@ -178,10 +217,13 @@ fn place_partition<R: Runtime>(
 
 /// An error that is known before anything was written.
 fn known_error(topics: &[Places]) -> Option<ErrorCode> {
-    topics.iter().flat_map(|(_, places)| places).find_map(|place| match place {
-        Place::Known(response) => Some(response.error_code),
-        Place::Owed { .. } => None,
-    })
+    topics
+        .iter()
+        .flat_map(|(_, places)| places)
+        .find_map(|place| match place {
+            Place::Known(response) => Some(response.error_code),
+            Place::Owed { .. } => None,
+        })
 }
 
 fn answer(
@@ -193,7 +235,12 @@ fn answer(
             .into_iter()
             .map(|place| match place {
                 Place::Known(known) => known,
-                Place::Owed { index, shard, position, log_append_time_ms } => {
+                Place::Owed {
+                    index,
+                    shard,
+                    position,
+                    log_append_time_ms,
+                } => {
                     let result = match results.get(&shard) {
                         Some(Ok(results)) => results.get(position).cloned(),
                         Some(Err(error)) => Some(Err(error.clone())),
@@ -211,13 +258,20 @@ fn answer(
 
 fn appended(index: i32, log_append_time_ms: i64, result: AppendResult) -> PartitionProduceResponse {
     match result {
-        Ok(Appended { base_offset, log_start }) => PartitionProduceResponse {
+        Ok(Appended {
+            base_offset,
+            log_start,
+        }) => PartitionProduceResponse {
             index,
             base_offset,
             log_append_time_ms,
             log_start_offset: log_start,
             ..PartitionProduceResponse::default()
         },
-        Err(error) => failed(index, errors::of_append(&error), Some(error.to_string().into())),
+        Err(error) => failed(
+            index,
+            errors::of_append(&error),
+            Some(error.to_string().into()),
+        ),
     }
 }

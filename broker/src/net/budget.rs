@@ -1,8 +1,9 @@
 //! The memory that requests of one shard may hold.
 //!
-//! Bytes are charged as they arrive. A *complete* request keeps its charge until its answer has left; the charge of an *incomplete*
-//! one belongs to its connection. When the budget is spent and incomplete requests hold some of it, the connection whose
-//! incomplete request has gone longest without progress is closed; when complete requests hold all of it, reading waits. The
+//! Bytes are charged as they arrive. A *complete* request keeps its charge until its answer has
+//! left; the charge of an *incomplete* one belongs to its connection. When the budget is spent and
+//! incomplete requests hold some of it, the connection whose incomplete request has gone longest
+//! without progress is closed; when complete requests hold all of it, reading waits. The
 //! only incomplete request is always let through, so one request can always complete.
 
 use std::cell::RefCell;
@@ -93,8 +94,9 @@ impl Budget {
         }
     }
 
-    /// Charges `bytes` that just arrived to `connection`'s incomplete request; waits where complete requests hold the budget, closes
-    /// others (through their `close`) where they hold it without progress.
+    /// Charges `bytes` that just arrived to `connection`'s incomplete request; waits where complete
+    /// requests hold the budget, closes others (through their `close`) where they hold it
+    /// without progress.
     pub async fn admit(
         &self,
         connection: ConnectionId,
@@ -148,8 +150,9 @@ impl Budget {
         Attempt::Granted
     }
 
-    /// `bytes` of the connection's incomplete request have become a complete one: they stay charged until the returned charge is
-    /// dropped. Bytes that were given up with a closed connection are not charged again.
+    /// `bytes` of the connection's incomplete request have become a complete one: they stay charged
+    /// until the returned charge is dropped. Bytes that were given up with a closed connection
+    /// are not charged again.
     pub fn complete(&self, connection: ConnectionId, bytes: usize) -> Charge {
         let mut state = self.state.borrow_mut();
         let mut moved = 0;
@@ -180,6 +183,11 @@ impl Budget {
     /// Bytes charged now.
     pub fn used(&self) -> usize {
         self.state.borrow().used
+    }
+
+    /// Bytes that may be charged.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     fn release(&self, bytes: usize) {

@@ -1,8 +1,8 @@
 //! One connection: requests in, answers out in their order.
 //!
-//! Two tasks share it. The *reader* cuts the stream into frames and hands each to its handler; it goes on to the next
-//! frame when the handler says that the order is kept. The *writer* sends what is ready, in order, several answers in one call where
-//! they are ready together.
+//! Two tasks share it. The *reader* cuts the stream into frames and hands each to its handler; it
+//! goes on to the next frame when the handler says that the order is kept. The *writer* sends what
+//! is ready, in order, several answers in one call where they are ready together.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,11 +19,14 @@ use super::budget::{Admission, Budget, Charge, ConnectionId};
 use super::log_limit::LogLimit;
 use crate::handlers::context::{Client, Services};
 use crate::handlers::{self, Answer, Refusal};
+use crate::metrics::ShardMetrics;
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
 
-/// What a connection reads into while it does not know how large its next request is, in bytes: all that an idle one holds.
+/// What a connection reads into while it does not know how large its next request is, in bytes: all
+/// that an idle one holds.
 const SMALL_BUFFER_BYTES: usize = 4 * 1024;
-/// Memory reserved at once for a request whose length is known, in bytes; a larger one grows as its bytes arrive.
+/// Memory reserved at once for a request whose length is known, in bytes; a larger one grows as its
+/// bytes arrive.
 const RESERVE_BYTES_MAX: usize = 1024 * 1024;
 /// Answers below this size are gathered into one send, in bytes.
 const GATHER_BYTES_MAX: usize = 256 * 1024;
@@ -65,6 +68,7 @@ struct Owed {
 struct Shared<R: Runtime> {
     runtime: R,
     socket: Socket<R>,
+    metrics: Rc<ShardMetrics>,
     id: ConnectionId,
     owed: RefCell<VecDeque<Owed>>,
     /// Waits for something to be owed (writer), or for room to owe more (reader).
@@ -72,6 +76,14 @@ struct Shared<R: Runtime> {
     reader: RefCell<Option<Waker>>,
     closed: Cell<bool>,
     last_progress: Cell<Monotonic>,
+}
+
+impl<R: Runtime> Shared<R> {
+    fn sent(&self, bytes: usize) {
+        self.metrics
+            .count(|counters| counters.sent_bytes += bytes as u64);
+        self.last_progress.set(self.runtime.now());
+    }
 }
 
 /// A connection as others on its shard see it.
@@ -139,6 +151,7 @@ pub fn start<R: Runtime>(
         last_progress: Cell::new(runtime.now()),
         runtime: runtime.clone(),
         socket,
+        metrics: Rc::clone(&services.metrics),
         id,
         owed: RefCell::default(),
         writer: RefCell::default(),
@@ -180,7 +193,8 @@ impl<R: Runtime> Reader<R> {
         self.note_end(&why);
         self.shared.close();
         self.budget.forget(self.shared.id);
-        // Dropped here, not with the writer: what parked requests hold must not outlive the connection.
+        // Dropped here, not with the writer: what parked requests hold must not outlive the
+        // connection.
         self.shared.owed.borrow_mut().clear();
         ended();
     }
@@ -190,9 +204,8 @@ impl<R: Runtime> Reader<R> {
         if matches!(why, Ended::Peer | Ended::Io(_)) {
             return;
         }
-        self.services
-            .metrics
-            .count(|counters| counters.connections_refused += 1);
+        let metrics = &self.shared.metrics;
+        metrics.count(|counters| counters.connections_refused += 1);
         if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
             let Client { peer, listener } = &*self.client;
             tracing::warn!(%peer, %listener, left_out, "closed a connection: {why}");
@@ -266,8 +279,9 @@ impl<R: Runtime> Reader<R> {
         }
     }
 
-    /// Makes room for what comes next: exactly the rest of a request where that is large, so that it ends where its buffer ends
-    /// and was never moved (memory that is reserved costs nothing before its bytes arrive).
+    /// Makes room for what comes next: exactly the rest of a request where that is large, so that
+    /// it ends where its buffer ends and was never moved (memory that is reserved costs nothing
+    /// before its bytes arrive).
     fn make_room(&mut self, needed: Option<usize>) {
         if self.buffer.capacity() > self.buffer.len() {
             return;
@@ -290,6 +304,8 @@ impl<R: Runtime> Reader<R> {
         if bytes == 0 {
             return Err(Ended::Peer);
         }
+        let metrics = &self.shared.metrics;
+        metrics.count(|counters| counters.received_bytes += bytes as u64);
         let now = self.shared.runtime.now();
         self.shared.last_progress.set(now);
         match self
@@ -315,7 +331,8 @@ async fn write_answers<R: Runtime>(shared: Rc<Shared<R>>) {
     }
 }
 
-/// The answers at the front that are ready, as one list of parts; `None` once the connection is closed.
+/// The answers at the front that are ready, as one list of parts; `None` once the connection is
+/// closed.
 fn poll_gather<R: Runtime>(
     shared: &Rc<Shared<R>>,
     context: &mut Context<'_>,
@@ -390,8 +407,9 @@ async fn send_in_memory<R: Runtime>(
     if parts.is_empty() {
         return Ok(());
     }
+    let bytes = parts.iter().map(Bytes::len).sum();
     shared.socket.send(std::mem::take(parts)).await?;
-    shared.last_progress.set(shared.runtime.now());
+    shared.sent(bytes);
     Ok(())
 }
 
@@ -400,6 +418,6 @@ async fn send_external<R: Runtime>(
     range: &ExternalBytes,
 ) -> std::io::Result<()> {
     shared.socket.send_file(range).await?;
-    shared.last_progress.set(shared.runtime.now());
+    shared.sent(range.len);
     Ok(())
 }

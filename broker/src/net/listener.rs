@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use vltava_protocol::types::Str;
 
-use super::budget::ConnectionId;
+use super::budget::{Budget, ConnectionId};
 use super::connection::{self, Common, Handle};
 use crate::config::listeners::Endpoint;
 use crate::handlers::context::Client;
@@ -42,7 +42,8 @@ pub struct Acceptor<R: Runtime> {
 }
 
 impl<R: Runtime> Acceptor<R> {
-    /// How clients reach this listener; `None` where it is not advertised. `host` is this machine's name, for a listener on all interfaces.
+    /// How clients reach this listener; `None` where it is not advertised. `host` is this machine's
+    /// name, for a listener on all interfaces.
     pub fn endpoint(&self, host: &str) -> Option<NodeEndpoint> {
         let advertised = self.advertised.as_ref()?;
         let bound = self.socket.local_address();
@@ -64,8 +65,8 @@ impl<R: Runtime> Acceptor<R> {
     }
 }
 
-/// The address that an endpoint means: all of this machine's where it names no host. A name that means several, as localhost may, means the
-/// first in IPv4, which is what clients try.
+/// The address that an endpoint means: all of this machine's where it names no host. A name that
+/// means several, as localhost may, means the first in IPv4, which is what clients try.
 pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
     let Some(host) = &endpoint.host else {
         return Ok(SocketAddr::from(([0, 0, 0, 0], endpoint.port)));
@@ -97,6 +98,11 @@ impl<R: Runtime> Connections<R> {
         })
     }
 
+    /// The memory that requests of these connections may hold.
+    pub fn budget(&self) -> &Budget {
+        &self.common.budget
+    }
+
     /// Accepts until [`Connections::stop`].
     pub async fn accept(self: Rc<Self>, acceptor: Acceptor<R>) {
         loop {
@@ -108,7 +114,10 @@ impl<R: Runtime> Connections<R> {
             match accepted {
                 Ok(socket) => self.start(socket, &acceptor.name),
                 Err(error) => {
-                    tracing::warn!(%error, listener = %acceptor.name, "cannot accept connections for a moment");
+                    tracing::warn!(
+                        %error, listener = %acceptor.name,
+                        "cannot accept connections for a moment"
+                    );
                     let runtime = &self.common.services.runtime;
                     runtime.sleep_until(runtime.now().after(ACCEPT_PAUSE)).await;
                 }
@@ -119,6 +128,8 @@ impl<R: Runtime> Connections<R> {
     fn start(self: &Rc<Self>, socket: Socket<R>, listener: &Str) {
         let peer = socket.peer_address();
         if let Some(limit) = self.limit_reached(peer.ip()) {
+            let metrics = &self.common.services.metrics;
+            metrics.count(|counters| counters.connections_refused += 1);
             if let Some(left_out) = self
                 .common
                 .log_limit
@@ -144,7 +155,8 @@ impl<R: Runtime> Connections<R> {
         self.open.borrow_mut().insert(id, (peer.ip(), handle));
     }
 
-    /// Which limit one more connection would pass. Limits of the node are shared evenly by its shards.
+    /// Which limit one more connection would pass. Limits of the node are shared evenly by its
+    /// shards.
     fn limit_reached(&self, peer: IpAddr) -> Option<&'static str> {
         let config = &self.common.services.config;
         let shards = self.common.services.partitions.shard_count();
@@ -190,7 +202,8 @@ impl<R: Runtime> Connections<R> {
         }
     }
 
-    /// Accepts nothing more, and closes the connections: each when its answers have left, or when the time for that is over.
+    /// Accepts nothing more, and closes the connections: each when its answers have left, or when
+    /// the time for that is over.
     pub async fn stop(&self) {
         self.stopping.set();
         let runtime = &self.common.services.runtime;

@@ -16,8 +16,8 @@ use crate::runtime::Runtime;
 /// Bytes of the log that one step reads.
 const STEP_BYTES: usize = 1024 * 1024;
 
-/// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made is an error: this node must not go on with an
-/// older one.
+/// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
+/// is an error: this node must not go on with an older one.
 pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Result<(), String> {
     let mut image = Image::default();
     let mut offset = group.log_start();

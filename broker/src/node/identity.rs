@@ -1,6 +1,7 @@
 //! Who this node is: `meta.properties` in the data directory, in the form that Kafka gives it.
 //!
-//! Written once, when the directory is first used: a directory with logs and without it is not taken for an empty one.
+//! Written once, when the directory is first used: a directory with logs and without it is not
+//! taken for an empty one.
 
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::{AlignedBuffer, Disk, Durability, File, IoError, IoErrorKind, OpenMode};
@@ -9,7 +10,8 @@ use vltava_storage::io::{AlignedBuffer, Disk, Durability, File, IoError, IoError
 const FILE: &str = "meta.properties";
 /// Its name while it is written.
 const FILE_NEW: &str = "meta.properties.tmp";
-/// The version of its format that this program writes and reads: Kafka's, for clusters without ZooKeeper.
+/// The version of its format that this program writes and reads: Kafka's, for clusters without
+/// ZooKeeper.
 const VERSION: &str = "1";
 /// Longer than any such file, in bytes.
 const FILE_BYTES_MAX: usize = 4096;

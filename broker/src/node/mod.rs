@@ -1,11 +1,14 @@
-//! This node's part in the cluster: follows group 0, makes the local replicas match the image, and is the way to the controller.
+//! This node's part in the cluster: follows group 0, makes the local replicas match the image, and
+//! is the way to the controller.
 //!
-//! [`view::Node`] lives on every shard and holds that shard's image. Group 0 lives on shard 0: [`follow`] applies what it has committed, one image
-//! after the other, to all shards; [`reconcile`] opens and removes the replicas of a shard.
+//! [`view::Node`] lives on every shard and holds that shard's image. Group 0 lives on shard 0:
+//! [`follow`] applies what it has committed, one image after the other, to all shards;
+//! [`reconcile`] opens and removes the replicas of a shard.
 //!
 //! Invariants:
 //! - A shard's image never goes back, and holds only what group 0 has committed.
-//! - A change by the controller is answered when all shards of this node hold it, and have done what it asks of them.
+//! - A change by the controller is answered when all shards of this node hold it, and have done
+//!   what it asks of them.
 
 pub mod announce;
 pub mod follow;

@@ -22,7 +22,8 @@ pub fn log_options(topic: &TopicConfig, broker: &BrokerConfig) -> LogOptions {
         index_bytes_max: topic.segment_index_bytes.into(),
         retention_ms: topic.retention_ms.map(clamped),
         retention_bytes: topic.retention_bytes,
-        // Nothing of a compacted topic is deleted before there is compaction: what it would keep must not go.
+        // Nothing of a compacted topic is deleted before there is compaction: what it would keep
+        // must not go.
         deletes: topic.delete && !topic.compact,
         producer_expiration_ms: clamped(broker.producer_id_expiration_ms),
     }

@@ -11,7 +11,7 @@ use super::logs::open_or_create;
 use super::options::{group_options, log_options};
 use super::view::{Node, OFFSETS_TOPIC};
 use crate::config::topic_values::TopicConfig;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Input};
 use crate::metadata::image::{Image, PartitionId, Topic};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
@@ -21,8 +21,8 @@ use crate::runtime::Runtime;
 const SIDE_BY_SIDE: usize = 16;
 
 impl<R: Runtime> Node<R> {
-    /// Takes a newer image: opens and creates what is new of this shard's partitions, removes what is gone, hands on changed
-    /// settings. Returns when all that is done.
+    /// Takes a newer image: opens and creates what is new of this shard's partitions, removes what
+    /// is gone, hands on changed settings. Returns when all that is done.
     pub(super) async fn apply(self: Rc<Self>, image: Arc<Image>) {
         let before = self.image();
         let delta = image.changes_since(&before);
@@ -52,7 +52,10 @@ impl<R: Runtime> Node<R> {
         for topic in &removed {
             self.remove_topic(topic).await;
         }
-        let id = |(topic, index): &(Arc<Topic>, i32)| PartitionId { topic_id: topic.id, index: *index };
+        let id = |(topic, index): &(Arc<Topic>, i32)| PartitionId {
+            topic_id: topic.id,
+            index: *index,
+        };
         let opened: Vec<PartitionId> = added.iter().map(id).collect();
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
@@ -114,7 +117,10 @@ impl<R: Runtime> Node<R> {
                 self.parts.partitions.ready(id, replica);
             }
             Err(error) => {
-                tracing::error!(partition = name, %error, "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR");
+                tracing::error!(
+                    partition = name, %error,
+                    "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR"
+                );
                 self.parts
                     .partitions
                     .broken(id, PartitionError::Storage(error.to_string()));
@@ -141,8 +147,16 @@ impl<R: Runtime> Node<R> {
                 continue;
             };
             if let Err(error) = replica.remove().await {
-                tracing::error!(partition = replica.name(), %error, "the log of a deleted partition cannot be removed; remove its directory by hand");
+                tracing::error!(
+                    partition = replica.name(), %error,
+                    "the log of a deleted partition cannot be removed; remove its directory by hand"
+                );
             }
         }
+        // A topic of the same name may come: it must not inherit what groups have read of this one.
+        self.parts.groups.tell_local(|| Input::TopicDeleted {
+            name: topic.name.clone(),
+            id: topic.id,
+        });
     }
 }

@@ -1,4 +1,5 @@
-//! What the logs of a shard need now and then: notes of what is flushed, retention, room given back.
+//! What the logs of a shard need now and then: notes of what is flushed, retention, room given
+//! back.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,7 +7,8 @@ use std::time::Duration;
 use super::view::Node;
 use crate::runtime::Runtime;
 
-/// How often the flushed ends of logs that moved are noted (`docs/storage-format.md` says what for).
+/// How often the flushed ends of logs that moved are noted (`docs/storage-format.md` says what
+/// for).
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Looks after the logs of this shard for as long as the process lives.
@@ -38,11 +40,15 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     }
 }
 
-/// Writes down what a restart would have to work out again, and takes buffers back from logs that are idle.
+/// Writes down what a restart would have to work out again, and takes buffers back from logs that
+/// are idle.
 async fn checkpoint<R: Runtime>(node: &Rc<Node<R>>) {
     for (_, replica) in node.parts.partitions.all_local() {
         if let Err(error) = replica.tidy_up().await {
-            tracing::warn!(partition = replica.name(), %error, "a checkpoint failed; it is tried again");
+            tracing::warn!(
+                partition = replica.name(), %error,
+                "a checkpoint failed; it is tried again"
+            );
         }
         node.parts.runtime.yield_if_needed().await;
     }
@@ -60,7 +66,10 @@ async fn apply_retention<R: Runtime>(node: &Rc<Node<R>>) {
                 );
             }
             Err(error) => {
-                tracing::warn!(partition = replica.name(), %error, "retention failed; it is tried again");
+                tracing::warn!(
+                    partition = replica.name(), %error,
+                    "retention failed; it is tried again"
+                );
             }
         }
         node.parts.runtime.yield_if_needed().await;

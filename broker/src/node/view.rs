@@ -98,7 +98,8 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Asks the controller. Where it decided something, all shards of this node hold the image before this returns.
+    /// Asks the controller. Where it decided something, all shards of this node hold the image
+    /// before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
         let submitted = self
             .parts
@@ -149,7 +150,8 @@ impl<R: Runtime> Node<R> {
         self.applied_more.notify();
     }
 
-    /// Creates a topic with default settings where it does not exist: automatic creation, and internal topics.
+    /// Creates a topic with default settings where it does not exist: automatic creation, and
+    /// internal topics.
     pub async fn ensure_topic(self: &Rc<Self>, name: &str) -> Result<(), ErrorCode> {
         if self.image().topic(name).is_some() {
             return Ok(());
@@ -187,7 +189,8 @@ impl<R: Runtime> Node<R> {
     }
 }
 
-/// What is asked of the controller for a topic that nobody described. The topic of offsets has settings of its own.
+/// What is asked of the controller for a topic that nobody described. The topic of offsets has
+/// settings of its own.
 fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> CreatableTopic {
     let mut topic = CreatableTopic {
         name: name.into(),

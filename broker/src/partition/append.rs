@@ -11,7 +11,8 @@ use super::replica::{Queued, Replica};
 use super::request::{AppendResult, AppendTo, Appended};
 use crate::runtime::Runtime;
 
-/// Enqueues all batches, in their order, before it returns; the future gives their results, in that order.
+/// Enqueues all batches, in their order, before it returns; the future gives their results, in that
+/// order.
 pub fn append_all<R: Runtime>(
     partitions: &Rc<Partitions<R>>,
     batches: Vec<AppendTo>,
@@ -37,7 +38,14 @@ fn enqueue<R: Runtime>(
     append: AppendTo,
 ) -> Result<(Rc<Replica<R>>, Queued), PartitionError> {
     let replica = partitions.local(append.partition)?;
+    let batch_bytes = append.batch.len() as u64;
     let queued = replica.append(append.batch, AppendClass::Client)?;
+    if !queued.is_duplicate {
+        partitions.metrics().count(|counters| {
+            counters.appended_bytes += batch_bytes;
+            counters.appended_batches += 1;
+        });
+    }
     Ok((replica, queued))
 }
 

@@ -1,7 +1,7 @@
 //! The same calls for a partition on this shard and on another.
 //!
-//! [`Partitions`] holds the replicas of one shard, and every shard's way to those of the others. Callers do not know where a
-//! partition lives.
+//! [`Partitions`] holds the replicas of one shard, and every shard's way to those of the others.
+//! Callers do not know where a partition lives.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use super::error::PartitionError;
 use super::replica::Replica;
 use super::request::PartitionId;
 use crate::metadata::shard_table::ShardTable;
+use crate::metrics::ShardMetrics;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::{Jobs, Pending};
 
@@ -33,16 +34,23 @@ pub struct Partitions<R: Runtime> {
     runtime: R,
     jobs: Rc<Jobs<Self>>,
     table: RefCell<Arc<ShardTable>>,
+    metrics: Rc<ShardMetrics>,
     slots: RefCell<BTreeMap<PartitionId, Slot<R>>>,
 }
 
 impl<R: Runtime> Partitions<R> {
     /// No partitions yet.
-    pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
+    pub fn new(
+        runtime: R,
+        jobs: Rc<Jobs<Self>>,
+        table: Arc<ShardTable>,
+        metrics: Rc<ShardMetrics>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             runtime,
             jobs,
             table: RefCell::new(table),
+            metrics,
             slots: RefCell::default(),
         })
     }
@@ -50,6 +58,11 @@ impl<R: Runtime> Partitions<R> {
     /// The shard's executor.
     pub fn runtime(&self) -> &R {
         &self.runtime
+    }
+
+    /// What this shard counts.
+    pub fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
     }
 
     /// How many shards there are.
@@ -112,8 +125,18 @@ impl<R: Runtime> Partitions<R> {
         ready.collect()
     }
 
-    /// Runs `work` on the shard that owns the partition. When this returns, `work` has started, or stands in the mesh behind all that was
-    /// sent before.
+    /// Partitions of this shard whose log could not be opened, and why.
+    pub fn broken_local(&self) -> Vec<(PartitionId, PartitionError)> {
+        let slots = self.slots.borrow();
+        let broken = slots.iter().filter_map(|(id, slot)| match slot {
+            Slot::Broken(why) => Some((*id, why.clone())),
+            _ => None,
+        });
+        broken.collect()
+    }
+
+    /// Runs `work` on the shard that owns the partition. When this returns, `work` has started, or
+    /// stands in the mesh behind all that was sent before.
     pub async fn on_owner<A, F>(
         self: &Rc<Self>,
         partition: PartitionId,
@@ -149,7 +172,8 @@ impl<R: Runtime> Partitions<R> {
     }
 }
 
-/// Work that has started, here or on another shard; completes with its result. A shard that is gone answers [`PartitionError::Unknown`].
+/// Work that has started, here or on another shard; completes with its result. A shard that is gone
+/// answers [`PartitionError::Unknown`].
 pub enum Working<A> {
     /// On this shard.
     Here(Pin<Box<dyn Future<Output = Result<A, PartitionError>>>>),

@@ -11,7 +11,8 @@ use super::replica::{Replica, Watch};
 use super::request::{Found, PartitionId, ReadFrom, ReadResult};
 use crate::runtime::Runtime;
 
-/// Reads what each asks for. At most `bytes_max` in all (but for a first batch that is larger), as the caller can send no more.
+/// Reads what each asks for. At most `bytes_max` in all (but for a first batch that is larger), as
+/// the caller can send no more.
 pub async fn read_all<R: Runtime>(
     partitions: Rc<Partitions<R>>,
     reads: Vec<ReadFrom>,
@@ -60,7 +61,8 @@ async fn read_one<R: Runtime>(
     })
 }
 
-/// Where the caller's log parts from this one: the last epoch both can have, and where it ends here (KIP-595).
+/// Where the caller's log parts from this one: the last epoch both can have, and where it ends here
+/// (KIP-595).
 fn diverging<R: Runtime>(replica: &Replica<R>, read: &ReadFrom) -> Option<(i32, i64)> {
     if read.last_fetched_epoch < 0 {
         return None;
@@ -80,8 +82,8 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
     }
 }
 
-/// Waits until `missing_bytes` more have been committed in these partitions together, one of them has more than the caller saw
-/// (its high watermark at the time), or the time is over.
+/// Waits until `missing_bytes` more have been committed in these partitions together, one of them
+/// has more than the caller saw (its high watermark at the time), or the time is over.
 pub async fn wait_for_more<R: Runtime>(
     partitions: Rc<Partitions<R>>,
     seen: Vec<(PartitionId, i64)>,

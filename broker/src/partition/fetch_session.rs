@@ -1,8 +1,9 @@
 //! Incremental fetch sessions (KIP-227). Pure.
 //!
-//! A session remembers which partitions a client fetches and what it was told of each, so that a request names only what changed and
-//! an answer holds only what is new. Sessions belong to the shard of the connection that made them; the shard's number is in the
-//! low bits of the id, so that another shard answers "not found" and never mistakes one for its own.
+//! A session remembers which partitions a client fetches and what it was told of each, so that a
+//! request names only what changed and an answer holds only what is new. Sessions belong to the
+//! shard of the connection that made them; the shard's number is in the low bits of the id, so that
+//! another shard answers "not found" and never mistakes one for its own.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use vltava_protocol::types::{Str, Uuid};
 
 /// Bits of a session's id that hold its shard's number.
 const SHARD_BITS: u32 = 10;
-/// A session that was used within this time is not evicted for another, in milliseconds (Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
+/// A session that was used within this time is not evicted for another, in milliseconds (Kafka's
+/// `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
 const EVICTION_MS_MIN: u64 = 120_000;
 /// The epoch of a request that wants no session, or ends one.
 const FINAL_EPOCH: i32 = -1;
@@ -50,7 +52,8 @@ pub struct Told {
     pub high_watermark: i64,
     /// Log start.
     pub log_start: i64,
-    /// Whether the answer holds records, an error, or a diverging epoch: it is sent whatever the rest says.
+    /// Whether the answer holds records, an error, or a diverging epoch: it is sent whatever the
+    /// rest says.
     pub has_news: bool,
     /// Whether it holds an error: the next answer is sent, too.
     pub has_error: bool,
@@ -126,7 +129,8 @@ impl FetchSessions {
         (self.sessions.len(), partitions)
     }
 
-    /// Begins a request: finds or makes its session and says what is to be fetched. `random` is 64 random bits, for a new id.
+    /// Begins a request: finds or makes its session and says what is to be fetched. `random` is 64
+    /// random bits, for a new id.
     pub fn begin(
         &mut self,
         (session_id, epoch): (i32, i32),
@@ -173,7 +177,8 @@ impl FetchSessions {
         })
     }
 
-    /// Notes what a client is told of one partition, and says whether an incremental answer must hold it.
+    /// Notes what a client is told of one partition, and says whether an incremental answer must
+    /// hold it.
     pub fn tell(&mut self, session_id: i32, topic: &TopicRef, partition: i32, told: Told) -> bool {
         let Some(session) = self.sessions.get_mut(&session_id) else {
             return true;

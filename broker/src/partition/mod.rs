@@ -1,13 +1,16 @@
 //! One replica of one partition: its log, its raft group, who waits for it, what fetches remember.
 //!
-//! A replica lives on the one shard that owns its partition; [`client::Partitions`] is every shard's way to all partitions of the node, wherever they
-//! live. Errors here speak of logs, not of Kafka: handlers choose Kafka's codes.
+//! A replica lives on the one shard that owns its partition; [`client::Partitions`] is every
+//! shard's way to all partitions of the node, wherever they live. Errors here speak of logs, not of
+//! Kafka: handlers choose Kafka's codes.
 //!
 //! Invariants (`docs/invariants.md` says where each is asserted):
-//! - An append is answered only when the high watermark has reached its end; the high watermark only follows flushed ends.
+//! - An append is answered only when the high watermark has reached its end; the high watermark
+//!   only follows flushed ends.
 //! - A duplicate of an idempotent batch is answered when the original is committed, never before.
 //! - Nothing at or above the high watermark is served.
-//! - Work of one connection on one partition is enqueued in the order of its requests: [`replica::Replica::append`] does it without waiting.
+//! - Work of one connection on one partition is enqueued in the order of its requests:
+//!   [`replica::Replica::append`] does it without waiting.
 
 pub mod append;
 pub mod client;

@@ -1,4 +1,5 @@
-//! The driver of one replica: appends to its log, what becomes durable to its raft group, what is committed to those who wait.
+//! The driver of one replica: appends to its log, what becomes durable to its raft group, what is
+//! committed to those who wait.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -39,7 +40,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A watch that is satisfied once this many bytes have been committed, over all partitions it is added to.
+    /// A watch that is satisfied once this many bytes have been committed, over all partitions it
+    /// is added to.
     pub fn new(missing_bytes: u64) -> (Rc<Self>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let missing_bytes = Cell::new(missing_bytes.max(1));
@@ -77,6 +79,8 @@ pub struct Queued {
     pub base_offset: i64,
     /// The offset of its last record.
     pub last_offset: i64,
+    /// It stood there before, and was not written again.
+    pub is_duplicate: bool,
     /// Completes when it is committed, or cannot be any more.
     pub committed: oneshot::Receiver<Result<(), PartitionError>>,
 }
@@ -124,7 +128,8 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().epoch()
     }
 
-    /// Whether the caller's idea of the leader epoch (-1: it has none) fits this replica's (KIP-320).
+    /// Whether the caller's idea of the leader epoch (-1: it has none) fits this replica's
+    /// (KIP-320).
     pub fn check_epoch(&self, current_leader_epoch: i32) -> Result<(), PartitionError> {
         let epoch = self.leader_epoch();
         match current_leader_epoch {
@@ -135,9 +140,10 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    /// Puts a batch into the log's queue, without waiting: two calls stand in the log in the order of the calls. The batch is whole
-    /// and valid (`validate`); base offset and leader epoch are given here. A duplicate of an idempotent producer's batch
-    /// is not written again: it waits for the original.
+    /// Puts a batch into the log's queue, without waiting: two calls stand in the log in the order
+    /// of the calls. The batch is whole and valid (`validate`); base offset and leader epoch
+    /// are given here. A duplicate of an idempotent producer's batch is not written again: it
+    /// waits for the original.
     pub fn append(
         self: &Rc<Self>,
         batch: Bytes,
@@ -169,6 +175,7 @@ impl<R: Runtime> Replica<R> {
         Ok(Queued {
             base_offset,
             last_offset,
+            is_duplicate: matches!(checked, SequenceCheck::Duplicate { .. }),
             committed,
         })
     }
@@ -185,7 +192,8 @@ impl<R: Runtime> Replica<R> {
         Ok((appended.base_offset, appended.last_offset))
     }
 
-    /// Starts the task that writes what is queued, where it does not run. A task lives as long as something is queued: an idle partition has none.
+    /// Starts the task that writes what is queued, where it does not run. A task lives as long as
+    /// something is queued: an idle partition has none.
     fn write_queued(self: &Rc<Self>) {
         if self.writing.get() || !self.log.has_pending() {
             return;
@@ -205,7 +213,10 @@ impl<R: Runtime> Replica<R> {
         let input = match written {
             Ok(end_offset) => Input::Flushed { end_offset },
             Err(error @ StorageError::Failed(_)) => {
-                tracing::error!(partition = self.name, %error, "the log has ended: nothing more is acknowledged before a restart");
+                tracing::error!(
+                    partition = self.name, %error,
+                    "the log has ended: nothing more is acknowledged before a restart"
+                );
                 Input::LogEnded
             }
             Err(error) => return self.refuse_queued(&error.into()),
@@ -255,7 +266,8 @@ impl<R: Runtime> Replica<R> {
         Some(receiver)
     }
 
-    /// Completes when something at or beyond `offset` is committed; also when the log has ended, and nothing will be.
+    /// Completes when something at or beyond `offset` is committed; also when the log has ended,
+    /// and nothing will be.
     pub async fn committed_beyond(&self, offset: i64) {
         if let Some(committed) = self.committed_to(offset + 1) {
             // Either answer is one.
@@ -272,13 +284,15 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    /// The end of the log: the offset that the next record gets. What lies between the high watermark and this is on its way to the disk.
+    /// The end of the log: the offset that the next record gets. What lies between the high
+    /// watermark and this is on its way to the disk.
     pub fn end(&self) -> i64 {
         self.log.end()
     }
 
-    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends, as clients see it: nothing ends beyond the high
-    /// watermark (KIP-101). `(-1, -1)` where the log knows no such epoch.
+    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends, as
+    /// clients see it: nothing ends beyond the high watermark (KIP-101). `(-1, -1)` where the
+    /// log knows no such epoch.
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
         let high_watermark = self.high_watermark();
         if epoch == self.leader_epoch() {
@@ -290,7 +304,8 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them. Only what is flushed can be read.
+    /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them.
+    /// Only what is flushed can be read.
     pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
         Ok(self
             .log
@@ -303,8 +318,8 @@ impl<R: Runtime> Replica<R> {
         self.log.segments().len() > 1
     }
 
-    /// Moves the start of the log; durable when it returns. Gives the new start. An offset below the start changes nothing; one above
-    /// the high watermark is out of range.
+    /// Moves the start of the log; durable when it returns. Gives the new start. An offset below
+    /// the start changes nothing; one above the high watermark is out of range.
     pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
         let (start, end) = (self.log_start(), self.high_watermark());
         if to > end || to < 0 {
@@ -313,8 +328,8 @@ impl<R: Runtime> Replica<R> {
         Ok(self.log.delete_records(to).await?)
     }
 
-    /// To be called about once a second: writes a checkpoint where one is due, gives back the buffer of a log that took nothing since the
-    /// last call.
+    /// To be called about once a second: writes a checkpoint where one is due, gives back the
+    /// buffer of a log that took nothing since the last call.
     pub async fn tidy_up(&self) -> Result<(), PartitionError> {
         if self.log.is_checkpoint_due() {
             self.log.checkpoint().await?;
@@ -338,6 +353,11 @@ impl<R: Runtime> Replica<R> {
     /// The producers that the log remembers.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         self.log.producers()
+    }
+
+    /// Why the log takes no more appends until a restart, where that is so.
+    pub fn ended(&self) -> Option<String> {
+        self.log.ended().map(|why| why.to_string())
     }
 
     /// Bytes of all segments.

@@ -34,7 +34,8 @@ pub struct ReadFrom {
     pub partition: PartitionId,
     /// The caller's idea of the leader epoch; -1: none.
     pub current_leader_epoch: i32,
-    /// The epoch of the last batch the caller has; -1: it does not say (KIP-595 fetches of replicas, and KIP-320).
+    /// The epoch of the last batch the caller has; -1: it does not say (KIP-595 fetches of
+    /// replicas, and KIP-320).
     pub last_fetched_epoch: i32,
     /// The first offset wanted.
     pub offset: i64,

@@ -1,14 +1,16 @@
 //! What a producer's batch must be before a log takes it. Pure.
 //!
-//! The rules, and which comes first, are those of Kafka's log and its validator: size, format and CRC, the batch's fields, then each
-//! record. Runs on the shard of the connection, so that the shard that owns the partition only deduplicates and enqueues.
+//! The rules, and which comes first, are those of Kafka's log and its validator: size, format and
+//! CRC, the batch's fields, then each record. Runs on the shard of the connection, so that the
+//! shard that owns the partition only deduplicates and enqueues.
 
 use bytes::{Bytes, BytesMut};
 use vltava_protocol::batch::{Batch, BatchError, HEADER_BYTES, ProducerRuleError, TimestampType};
 use vltava_protocol::compression::{self, Codec, Decompressor};
 use vltava_protocol::record::{self, Facts, RecordError};
 
-/// The largest payload that a compressed batch may unfold to, in bytes: validation holds it in memory, and in one task.
+/// The largest payload that a compressed batch may unfold to, in bytes: validation holds it in
+/// memory, and in one task.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The settings of a topic that decide what its partitions take.
@@ -100,8 +102,9 @@ impl Rejection {
     }
 }
 
-/// Checks what a produce request holds for one partition, and gives the batch as it is to be stored (but for base offset and
-/// leader epoch). `produce_version` is that of the request; `now_ms` is wall-clock time.
+/// Checks what a produce request holds for one partition, and gives the batch as it is to be stored
+/// (but for base offset and leader epoch). `produce_version` is that of the request; `now_ms` is
+/// wall-clock time.
 pub fn validate(
     records: &Bytes,
     rules: &AppendRules,

@@ -1,7 +1,8 @@
 //! Who waits for what a partition commits. Pure: what is woken is a value of the caller's.
 //!
-//! Two kinds wait. A *write* waits for the high watermark to reach its end; writes end in the order they were appended, so
-//! they stand in a queue. A *watch* (a fetch that found too little) waits for so many more committed bytes.
+//! Two kinds wait. A *write* waits for the high watermark to reach its end; writes end in the order
+//! they were appended, so they stand in a queue. A *watch* (a fetch that found too little) waits
+//! for so many more committed bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,8 +21,9 @@ impl<T> Default for CommitQueue<T> {
 }
 
 impl<T> CommitQueue<T> {
-    /// `waiter` is owed an answer once everything below `end_offset` is committed. A duplicate of a batch that is still on its way
-    /// waits for the end of the original, which may lie before that of writes queued since.
+    /// `waiter` is owed an answer once everything below `end_offset` is committed. A duplicate of a
+    /// batch that is still on its way waits for the end of the original, which may lie before
+    /// that of writes queued since.
     pub fn push(&mut self, end_offset: i64, waiter: T) {
         let behind = self
             .waiting

@@ -15,7 +15,8 @@ pub enum Input {
 /// What a node asks of its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// What lies below this offset is committed: it may be served, and writes that end below it may be acknowledged.
+    /// What lies below this offset is committed: it may be served, and writes that end below it may
+    /// be acknowledged.
     HighWatermark {
         /// The first offset that is not committed.
         offset: i64,

@@ -23,8 +23,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// The node of a group whose only voter is this replica. It leads at once, at an epoch above all that its log holds (`last_epoch`: that
-    /// of the last batch, if any), and everything that is flushed is committed.
+    /// The node of a group whose only voter is this replica. It leads at once, at an epoch above
+    /// all that its log holds (`last_epoch`: that of the last batch, if any), and everything
+    /// that is flushed is committed.
     pub fn sole_voter(
         last_epoch: Option<i32>,
         flushed_end: i64,

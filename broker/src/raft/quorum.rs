@@ -1,9 +1,10 @@
 //! Which offset enough voters have flushed.
 
-/// The first offset that is *not* flushed on `needed` of the voters, given each voter's flushed end.
+/// The first offset that is *not* flushed on `needed` of the voters, given each voter's flushed
+/// end.
 ///
-/// `needed` is at least a majority, and more where `min.insync.replicas` asks for it; it is capped by the number of
-/// voters, as Kafka caps it. No voters: nothing is ever committed.
+/// `needed` is at least a majority, and more where `min.insync.replicas` asks for it; it is capped
+/// by the number of voters, as Kafka caps it. No voters: nothing is ever committed.
 pub fn flushed_on(flushed_ends: &[i64], min_insync_replicas: usize) -> Option<i64> {
     let majority = flushed_ends.len() / 2 + 1;
     let needed = min_insync_replicas.max(majority).min(flushed_ends.len());

@@ -1,8 +1,9 @@
 //! Work for another shard: a job goes over the mesh, its result comes back the same way.
 //!
-//! Each room that spans shards has [`Jobs`] of its own: `T` is that room's part on one shard. A job runs in the mesh loop of the
-//! shard it was sent to, up to its first await, in the order in which jobs were sent from one shard; what it waits for afterwards overlaps
-//! with other jobs. So whoever enqueues in the job's synchronous part keeps the order of its caller.
+//! Each room that spans shards has [`Jobs`] of its own: `T` is that room's part on one shard. A job
+//! runs in the mesh loop of the shard it was sent to, up to its first await, in the order in which
+//! jobs were sent from one shard; what it waits for afterwards overlaps with other jobs. So whoever
+//! enqueues in the job's synchronous part keeps the order of its caller.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -64,8 +65,8 @@ impl<T: 'static> Jobs<T> {
         self.port.shards()
     }
 
-    /// Sends a job to another shard. When this returns, the job stands in the mesh, behind all that were sent there before; the [`Pending`]
-    /// is its result.
+    /// Sends a job to another shard. When this returns, the job stands in the mesh, behind all that
+    /// were sent there before; the [`Pending`] is its result.
     pub async fn start<A, F>(
         &self,
         shard: usize,
@@ -96,7 +97,8 @@ impl<T: 'static> Jobs<T> {
         }
     }
 
-    /// Takes messages for ever: jobs for `target`, results for those who wait here. To be spawned once on each shard.
+    /// Takes messages for ever: jobs for `target`, results for those who wait here. To be spawned
+    /// once on each shard.
     pub async fn serve<R: Runtime>(self: Rc<Self>, runtime: R, target: Rc<T>) {
         loop {
             let (from, message) = self.port.receive().await;
@@ -125,7 +127,8 @@ impl<T: 'static> Jobs<T> {
         }
     }
 
-    /// Sends a result back; where the queue is full, from a task of its own: this loop must never wait for another's.
+    /// Sends a result back; where the queue is full, from a task of its own: this loop must never
+    /// wait for another's.
     fn answer<R: Runtime>(
         self: &Rc<Self>,
         runtime: &R,
@@ -143,7 +146,8 @@ impl<T: 'static> Jobs<T> {
     }
 }
 
-/// The result of a job, once it has come back. `None`: the other shard is gone, the process is stopping.
+/// The result of a job, once it has come back. `None`: the other shard is gone, the process is
+/// stopping.
 pub struct Pending<A> {
     receiver: oneshot::Receiver<Box<dyn Any + Send>>,
     result: PhantomData<A>,

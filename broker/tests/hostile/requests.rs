@@ -222,13 +222,13 @@ fn slow_and_half_closed_connections_are_served() {
         slow.write_all(&[byte]).unwrap();
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Whoever sends no more may still read the answers.
+    let mut length = [0; 4];
+    slow.read_exact(&mut length).expect("an answer");
+    // Whoever sends no more has left, also where it could still read: as Kafka sees it.
     slow.write_all(&frame(&[&header(3, 0), &[0, 0, 0, 0]]))
         .unwrap();
     slow.shutdown(Shutdown::Write).unwrap();
-    let answers = read_to_close(&mut slow, "half-closed");
-    let first = i32::from_be_bytes(answers[..4].try_into().unwrap()) as usize + 4;
-    assert!(answers.len() > first + 8, "one answer of two");
+    read_to_close(&mut slow, "half-closed");
     // Whoever goes in the middle of a request harms nobody.
     for sent in [1, 4, 6, 11] {
         let mut stream = target.stream();
@@ -262,6 +262,7 @@ struct Bad {
 const CORRUPT: &[ErrorCode] = &[ErrorCode::CORRUPT_MESSAGE];
 /// Kafka has no name for the exception of a decompressor.
 const UNREADABLE: &[ErrorCode] = &[ErrorCode::CORRUPT_MESSAGE, ErrorCode::UNKNOWN_SERVER_ERROR];
+const UNKNOWN_CODEC: &[ErrorCode] = &[ErrorCode::INVALID_RECORD, ErrorCode::UNKNOWN_SERVER_ERROR];
 const INVALID: &[ErrorCode] = &[ErrorCode::INVALID_RECORD];
 
 /// Where the fields of a batch's header stand.
@@ -319,7 +320,7 @@ fn bad_batches() -> Vec<Bad> {
         bad("snappy of noise", codec(2, &garbage), UNREADABLE),
         bad("lz4 of noise", codec(3, &garbage), UNREADABLE),
         bad("zstd of noise", codec(4, &garbage), UNREADABLE),
-        bad("an unknown codec", codec(7, &garbage), UNREADABLE),
+        bad("an unknown codec", codec(7, &garbage), UNKNOWN_CODEC),
         bad(
             "more records than there are",
             changed(|bytes| put(bytes, COUNT, 1000)),

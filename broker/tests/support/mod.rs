@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -25,6 +26,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `vltava serve` says when it serves.
 const READY: &str = "is ready";
+
+/// What a failed test shows of the broker's last lines.
+const SAID_LINES_MAX: usize = 60;
 
 /// The binary under test: this build's, or the one that `VLTAVA_BIN` names.
 pub fn binary() -> PathBuf {
@@ -39,10 +43,17 @@ pub fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the test")
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on. Not one that the system hands out to those who connect: a client
+/// that tries to reach a broker which is away might be given it, and meet itself.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 61;
+        let port = 20_000 + u16::try_from(number % 12_000).expect("a small number");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// How to start a broker.
@@ -273,7 +284,13 @@ impl Drop for Broker {
             drop(process.wait());
         }
         if thread::panicking() {
-            eprintln!("what vltava said:\n{}", self.said());
+            let said = self.said();
+            let lines: Vec<&str> = said
+                .lines()
+                .filter(|line| !line.contains(" INFO "))
+                .collect();
+            let begin = lines.len().saturating_sub(SAID_LINES_MAX);
+            eprintln!("what vltava said:\n{}", lines[begin..].join("\n"));
         }
     }
 }

@@ -22,7 +22,8 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The APIs of the one list, `apis! { produce, fetch, ... }`, from which modules and dispatch follow.
+/// The APIs of the one list, `apis! { produce, fetch, ... }`, from which modules and dispatch
+/// follow.
 pub fn listed_apis(tree: &Tree) -> Vec<&str> {
     let list = tree.source(HANDLERS).and_then(|source| {
         let (_, behind) = source.code.split_once("\napis! {")?;
@@ -50,7 +51,7 @@ fn check_schemas(tree: &Tree, findings: &mut Vec<Finding>) {
         if !listed.contains(&name) && number.parse::<u16>().is_ok() && !named {
             let path = format!("protocol/schema/api/{schema}");
             let what =
-                format!("not in the list of {HANDLERS}, and {DIFFERENCES} does not name {camel}");
+                format!("not in the list of {HANDLERS}; {DIFFERENCES} does not name {camel}");
             findings.push(Finding::new(&path, 1, what));
         }
     }

@@ -16,8 +16,9 @@ struct Memory {
     capacity: usize,
 }
 
-// SAFETY: the memory is plain bytes owned by this value. Bytes below an `AlignedBuffer`'s `filled` never change once a slice
-// of them exists; bytes above it are reached through the one `AlignedBuffer` (which needs `&mut`) or by the kernel.
+// SAFETY: the memory is plain bytes owned by this value. Bytes below an `AlignedBuffer`'s `filled`
+// never change once a slice of them exists; bytes above it are reached through the one
+// `AlignedBuffer` (which needs `&mut`) or by the kernel.
 unsafe impl Send for Memory {}
 // SAFETY: as above; shared access only ever reads bytes that no longer change.
 unsafe impl Sync for Memory {}
@@ -50,11 +51,11 @@ impl Drop for Memory {
     }
 }
 
-/// A buffer of fixed capacity that is filled from its start. What is filled is never changed again, so it can be read, and
-/// written to disk, by reference while more is appended.
+/// A buffer of fixed capacity that is filled from its start. What is filled is never changed again,
+/// so it can be read, and written to disk, by reference while more is appended.
 ///
-/// Rule for callers: nothing is appended while a write of [`AlignedBuffer::blocks`] that covers the last, partly filled block is
-/// under way: that block must reach the disk as it was.
+/// Rule for callers: nothing is appended while a write of [`AlignedBuffer::blocks`] that covers the
+/// last, partly filled block is under way: that block must reach the disk as it was.
 pub struct AlignedBuffer {
     memory: Arc<Memory>,
     filled: usize,
@@ -96,8 +97,9 @@ impl AlignedBuffer {
             bytes.len(),
             self.remaining()
         );
-        // SAFETY: the range [filled, filled + len) lies inside the allocation (asserted), no slice of it exists (slices end at
-        // `filled`), and `&mut self` is the only writer. `bytes` cannot overlap it for the same reason.
+        // SAFETY: the range [filled, filled + len) lies inside the allocation (asserted), no slice
+        // of it exists (slices end at `filled`), and `&mut self` is the only writer. `bytes` cannot
+        // overlap it for the same reason.
         unsafe {
             let to = self.memory.start.as_ptr().add(self.filled);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
@@ -121,7 +123,8 @@ impl AlignedBuffer {
         })
     }
 
-    /// The whole blocks that hold filled bytes `range`; behind `filled`, the last one ends in zeros.
+    /// The whole blocks that hold filled bytes `range`; behind `filled`, the last one ends in
+    /// zeros.
     ///
     /// # Panics
     /// Where `range` is empty, or not within what is filled.
@@ -148,8 +151,8 @@ struct Filled {
 
 impl AsRef<[u8]> for Filled {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the range was within `filled` when this was made: inside the allocation, which the `Arc` keeps, and never
-        // changed again.
+        // SAFETY: the range was within `filled` when this was made: inside the allocation, which
+        // the `Arc` keeps, and never changed again.
         unsafe {
             std::slice::from_raw_parts(
                 self.memory.start.as_ptr().add(self.range.start),
@@ -159,7 +162,8 @@ impl AsRef<[u8]> for Filled {
     }
 }
 
-/// Whole blocks of a buffer on their way to a disk; keeps the memory alive until the disk is done with it.
+/// Whole blocks of a buffer on their way to a disk; keeps the memory alive until the disk is done
+/// with it.
 #[derive(Clone)]
 pub struct AlignedBlocks {
     memory: Arc<Memory>,
@@ -177,7 +181,8 @@ impl AlignedBlocks {
         self.range.is_empty()
     }
 
-    /// Where the blocks start, for the kernel. Aligned to [`BLOCK_BYTES`]; valid for [`AlignedBlocks::len`] bytes while this lives.
+    /// Where the blocks start, for the kernel. Aligned to [`BLOCK_BYTES`]; valid for
+    /// [`AlignedBlocks::len`] bytes while this lives.
     pub fn as_ptr(&self) -> *const u8 {
         // SAFETY: inside the allocation, by `blocks`.
         unsafe { self.memory.start.as_ptr().add(self.range.start) }
@@ -185,8 +190,8 @@ impl AlignedBlocks {
 
     /// A copy of what the blocks hold, for a disk that is only memory.
     pub fn to_vec(&self) -> Vec<u8> {
-        // SAFETY: inside the allocation. Bytes behind `filled` do not change while a write is under way (the rule of
-        // `AlignedBuffer`), so this reads what nobody writes.
+        // SAFETY: inside the allocation. Bytes behind `filled` do not change while a write is under
+        // way (the rule of `AlignedBuffer`), so this reads what nobody writes.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }.to_vec()
     }
 }

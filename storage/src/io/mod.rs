@@ -1,8 +1,9 @@
 //! The seam between the log and the machine: what a disk is, and what each call promises.
 //!
-//! Two implementations exist: the machine's (broker, `runtime::file`) and the faulty one in memory (`fault_disk`), which
-//! does exactly what is promised here and no more. Each call says what is true after it returns, after it fails, and
-//! after a crash. Paths are relative to the disk's root (the data directory) and use `/`.
+//! Two implementations exist: the machine's (broker, `runtime::file`) and the faulty one in memory
+//! (`fault_disk`), which does exactly what is promised here and no more. Each call says what is
+//! true after it returns, after it fails, and after a crash. Paths are relative to the disk's root
+//! (the data directory) and use `/`.
 
 mod aligned;
 #[cfg(any(test, feature = "simulator"))]
@@ -22,8 +23,8 @@ pub enum OpenMode {
     Read,
     /// Exists; is read and written.
     Write,
-    /// Does not exist yet (else [`IoErrorKind::AlreadyExists`]); is read and written. The name is durable only after
-    /// [`Disk::sync_dir`] of its directory.
+    /// Does not exist yet (else [`IoErrorKind::AlreadyExists`]); is read and written. The name is
+    /// durable only after [`Disk::sync_dir`] of its directory.
     Create,
 }
 
@@ -107,14 +108,17 @@ pub trait Disk: Clone + 'static {
     /// The entries of a directory, sorted by name.
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>>;
 
-    /// Creates a directory; succeeds where it exists. Durable after [`Disk::sync_dir`] of its parent.
+    /// Creates a directory; succeeds where it exists. Durable after [`Disk::sync_dir`] of its
+    /// parent.
     async fn create_dir(&self, directory: &str) -> IoResult<()>;
 
-    /// Gives a file or directory another name, atomically; replaces a file of that name. After a crash one of the two
-    /// names stands; which one is certain only after [`Disk::sync_dir`] of both directories.
+    /// Gives a file or directory another name, atomically; replaces a file of that name. After a
+    /// crash one of the two names stands; which one is certain only after [`Disk::sync_dir`] of
+    /// both directories.
     async fn rename(&self, from: &str, to: &str) -> IoResult<()>;
 
-    /// Removes a file. Files that are open stay readable through their handle. Durable after [`Disk::sync_dir`].
+    /// Removes a file. Files that are open stay readable through their handle. Durable after
+    /// [`Disk::sync_dir`].
     async fn remove_file(&self, path: &str) -> IoResult<()>;
 
     /// Removes an empty directory.
@@ -133,12 +137,13 @@ pub trait Disk: Clone + 'static {
     reason = "the length is asked of the system; nobody asks whether it is zero"
 )]
 pub trait File: Clone + 'static {
-    /// Writes whole blocks at a position that is a multiple of [`BLOCK_BYTES`], past the page cache where the file system
-    /// allows it. Short writes are continued inside.
+    /// Writes whole blocks at a position that is a multiple of [`BLOCK_BYTES`], past the page cache
+    /// where the file system allows it. Short writes are continued inside.
     ///
-    /// `Ok`: all is written, and durable where asked for. `Err(Full)`: a prefix may be written; nothing else has changed.
-    /// Other errors: what those blocks hold is unknown, and no later call may be taken for proof that they are durable.
-    /// After a crash an unflushed write may be there in part, torn at any multiple of 512 bytes.
+    /// `Ok`: all is written, and durable where asked for. `Err(Full)`: a prefix may be written;
+    /// nothing else has changed. Other errors: what those blocks hold is unknown, and no later call
+    /// may be taken for proof that they are durable. After a crash an unflushed write may be there
+    /// in part, torn at any multiple of 512 bytes.
     async fn write_at(
         &self,
         blocks: AlignedBlocks,
@@ -146,23 +151,28 @@ pub trait File: Clone + 'static {
         durability: Durability,
     ) -> IoResult<()>;
 
-    /// Reads up to `len` bytes; fewer only at the end of the file. Sees every write that has returned.
+    /// Reads up to `len` bytes; fewer only at the end of the file. Sees every write that has
+    /// returned.
     async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes>;
 
-    /// Allocates space for `[position, position + len)` and makes the file at least that long; what was never written reads
-    /// as zeros. `Err(Full)`: nothing has changed. Durable after [`File::sync`].
+    /// Allocates space for `[position, position + len)` and makes the file at least that long; what
+    /// was never written reads as zeros. `Err(Full)`: nothing has changed. Durable after
+    /// [`File::sync`].
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()>;
 
-    /// Makes the file exactly this long; space allocated beyond is given back. Durable after [`File::sync`].
+    /// Makes the file exactly this long; space allocated beyond is given back. Durable after
+    /// [`File::sync`].
     async fn set_len(&self, len: u64) -> IoResult<()>;
 
-    /// Makes everything written, and the length, durable. After an error nothing is known to be, then or later.
+    /// Makes everything written, and the length, durable. After an error nothing is known to be,
+    /// then or later.
     async fn sync(&self) -> IoResult<()>;
 
     /// Length in bytes.
     async fn len(&self) -> IoResult<u64>;
 
     /// What a connection of the same runtime needs to send a range of this file without copying it
-    /// (`protocol::encode::ExternalBytes::source`). Keeps the file open while it lives; may cross threads.
+    /// (`protocol::encode::ExternalBytes::source`). Keeps the file open while it lives; may cross
+    /// threads.
     fn source(&self) -> Arc<dyn Any + Send + Sync>;
 }

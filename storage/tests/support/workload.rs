@@ -177,6 +177,35 @@ pub async fn work(
                 log.release_idle();
                 Ok(())
             }
+            21 if chance.one_in(4) => {
+                let to = log.flushed_end() - chance.below(15) as i64;
+                let to = to.max(log.log_start());
+                // From here on nobody may count on what is behind, whether or not the cut comes
+                // through. A batch has three records at most.
+                model.acked_end = model.acked_end.min(to - 2).max(0);
+                model.start = model.start.min(to - 2).max(0);
+                // Batches that retention took may be forgotten.
+                let start = log.log_start();
+                let below = model
+                    .sent
+                    .iter_mut()
+                    .filter(|sent| sent.base_offset < start);
+                below.for_each(|sent| sent.may_be_forgotten = true);
+                log.truncate(to).await.map(|()| {
+                    model.cut(log.end());
+                    model.acked_end = log.end();
+                    model.start = log.log_start();
+                    model.epoch += 1;
+                })
+            }
+            22 if chance.one_in(3) => {
+                let mut options = small_options();
+                options.retention_bytes = Some(30_000);
+                log.set_options(options);
+                model.start_max = model.start_max.max(log.flushed_end());
+                let kept = log.apply_retention(model.now_ms, log.flushed_end()).await;
+                kept.map(|_| model.start = log.log_start())
+            }
             _ => {
                 let found = read_all(log, 1 + chance.below(9000) as usize).await;
                 let (start, end) = (log.log_start() as usize, log.flushed_end() as usize);
@@ -199,13 +228,18 @@ pub async fn work(
     Went::Through
 }
 
-/// A log that was opened again holds what was acknowledged, each record once, in order; nothing from nowhere; and knows its producers.
-/// The model then is what the log holds.
+/// A log that was opened again holds what was acknowledged, each record once, in order; nothing
+/// from nowhere; and knows its producers. The model then is what the log holds.
 pub async fn check_reopened(log: &Log<FaultDisk>, model: &mut Model) {
     let (start, end) = (log.log_start(), log.flushed_end());
     assert!(end >= model.acked_end, "lost {end}..{}", model.acked_end);
     assert!(end <= model.end(), "{end} of {}", model.end());
-    assert!(start >= model.start && start <= model.start_max.max(model.start));
+    let start_max = model.start_max.max(model.start);
+    assert!(
+        start >= model.start && start <= start_max,
+        "{start} of {}..={start_max}",
+        model.start
+    );
     let found = read_all(log, 5000)
         .await
         .expect("what was flushed can be read");

@@ -8,7 +8,7 @@ import { connected, consumer, createTopic, fresh, kafka, until } from "./broker.
 async function member(test, topic, groupId) {
   const client = await connected(
     test,
-    consumer({ groupId, heartbeatInterval: 300, sessionTimeout: 10_000 }),
+    consumer({ groupId, heartbeatInterval: 300, sessionTimeout: 30_000 }),
   );
   const self = { client, owned: [], values: [] };
   client.on(client.events.GROUP_JOIN, ({ payload }) => {

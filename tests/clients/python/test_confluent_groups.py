@@ -14,7 +14,7 @@ class Member:
     """A consumer of a group, which notes what it reads and what it was given."""
 
     def __init__(self, topic, group, **config):
-        config = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 500, **config}
+        config = {"session_timeout_ms": 30_000, "heartbeat_interval_ms": 500, **config}
         self.client = consumer(group, **config)
         self.rebalances = 0
         self.values = []
@@ -86,7 +86,7 @@ def test_a_dead_member_is_missed():
     topic, group = create_topic(partitions=4), fresh("group")
     alive = Member(topic, group)
     # Polls too rarely: the client itself gives up its place, and so does the broker.
-    silent = Member(topic, group, max_poll_interval_ms=6000)
+    silent = Member(topic, group, session_timeout_ms=6000, max_poll_interval_ms=6000)
     poll_all([alive, silent], lambda: shared([alive, silent], 4))
     poll_all([alive], lambda: alive.partitions() == [0, 1, 2, 3])
     alive.client.close()

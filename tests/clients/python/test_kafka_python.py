@@ -127,7 +127,7 @@ class Member(threading.Thread):
         self.client = consumer(
             group_id=group,
             partition_assignment_strategy=[assignor],
-            session_timeout_ms=10_000,
+            session_timeout_ms=30_000,
             heartbeat_interval_ms=500,
             **config,
         )

@@ -303,8 +303,8 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Where a group stands: in some partitions, or (`None`) wherever it has committed. Partitions without a
-    /// commit are left out.
+    /// Where a group stands: in some partitions, or (`None`) wherever it has committed. Partitions
+    /// without a commit are left out.
     pub fn committed_offsets(
         &mut self,
         group: &Str,

@@ -847,8 +847,18 @@ fn resources_that_cannot_be_altered() {
     refuse(2, "a b", name, "Topic name is invalid");
     let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
     refuse(2, "none", unknown, "The topic 'none' does not exist.");
-    refuse(4, "1", request, "Cannot update these configs dynamically");
-    refuse(4, "", request, "Cannot update these configs dynamically");
+    refuse(
+        4,
+        "1",
+        request,
+        "Cannot update these configs dynamically: []",
+    );
+    refuse(
+        4,
+        "",
+        request,
+        "Cannot update these configs dynamically: []",
+    );
     refuse(
         4,
         "2",
@@ -1043,7 +1053,8 @@ proptest! {
         }
         let mut again = State::default();
         let mut after = None;
-        loop {
+        for pieces in 0.. {
+            assert!(pieces < 1000, "a snapshot without an end");
             let records = cluster.controller.snapshot(&cluster.state, after.as_ref(), piece);
             let Some(last) = records.last() else { break };
             after = Some(last.key.clone());

@@ -12,6 +12,7 @@
 mod admin;
 mod expiry;
 mod golden;
+mod hostile;
 mod joining;
 mod leaving;
 mod offsets;

@@ -236,6 +236,7 @@ impl Producer<'_> {
             records: Some(batch.bytes.clone().into()),
         };
         let acks = self.acks();
+        self.note(number, "sent");
         self.in_flight.push_back(number);
         let make = |version| ProduceRequest {
             transactional_id: None,
@@ -251,6 +252,17 @@ impl Producer<'_> {
         self.client.send(least, make).await
     }
 
+    fn note(&self, number: u64, what: &str) {
+        let Some(batch) = self.life.unacknowledged.get(&number) else {
+            return;
+        };
+        let executor = self.workload.simulation.executor();
+        executor.note(&format!(
+            "{} batch {number} to {}-{} ({:?}..): {what}",
+            self.client.name, self.topic.name, batch.index, batch.ids[0]
+        ));
+    }
+
     async fn receive(&mut self) -> Result<(), CallError> {
         let answer = self.client.receive::<ProduceRequest>().await?;
         let Some(number) = self.in_flight.pop_front() else {
@@ -258,6 +270,8 @@ impl Producer<'_> {
         };
         let index = self.life.unacknowledged[&number].index;
         let answer = self.single(&answer, index);
+        let (error, offset) = (answer.error_code.name(), answer.base_offset);
+        self.note(number, &format!("answered {error} @{offset}"));
         match self.judge(number, &answer) {
             Verdict::Acknowledged(base_offset) => self.acknowledge(number, base_offset),
             Verdict::Again if self.is_idempotent() => self.rewinding = true,

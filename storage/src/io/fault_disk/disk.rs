@@ -1,28 +1,24 @@
 //! The traits `Disk` and `File` over images and names, and the faults.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use super::file::FaultFile;
+use super::image::Chance;
+use super::tree::{Edit, NodeId, ROOT, Tree};
+use crate::io::{DirectoryEntry, Disk, IoError, IoErrorKind, IoResult, OpenMode, Space};
 
-use super::image::{Chance, Image, SECTOR_BYTES};
-use super::tree::{Edit, NodeId, Tree};
-use crate::io::{
-    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
-    IoResult, OpenMode, Space,
-};
-
-/// Something that goes wrong at one operation. Changing operations are counted from 0 ([`FaultDisk::operations`]), reads (open,
-/// list, read, length) apart from them ([`FaultDisk::reads`]).
+/// Something that goes wrong at one operation. Changing operations are counted from 0
+/// ([`FaultDisk::operations`]), reads (open, list, read, length) apart from them
+/// ([`FaultDisk::reads`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The machine stops in the middle of this changing operation: it and all later calls fail. Call [`FaultDisk::restart`].
+    /// The machine stops in the middle of this changing operation: it and all later calls fail.
+    /// Call [`FaultDisk::restart`].
     Crash {
         /// Which.
         at: u64,
@@ -64,32 +60,33 @@ pub struct Operation {
     pub bytes: usize,
 }
 
-/// Called before an operation takes effect; the operation waits for what it returns. A write that waits can be torn by a crash.
+/// Called before an operation takes effect; the operation waits for what it returns. A write that
+/// waits can be torn by a crash.
 pub type Latency = Rc<dyn Fn(&Operation) -> Pin<Box<dyn Future<Output = ()>>>>;
 
-struct State {
-    tree: Tree,
-    chance: Chance,
+pub(super) struct State {
+    pub(super) tree: Tree,
+    pub(super) chance: Chance,
     faults: Vec<Fault>,
     operations: u64,
     reads: u64,
     capacity: u64,
     /// Counts restarts: a handle from before one is dead.
-    boot: u64,
-    is_down: bool,
+    pub(super) boot: u64,
+    pub(super) is_down: bool,
     open: BTreeMap<NodeId, Arc<()>>,
 }
 
 /// A disk in memory. A clone is the same disk.
 #[derive(Clone)]
 pub struct FaultDisk {
-    state: Arc<Mutex<State>>,
-    boot: u64,
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) boot: u64,
     latency: Rc<RefCell<Option<Latency>>>,
 }
 
 /// What may be done now.
-enum Verdict {
+pub(super) enum Verdict {
     Proceed,
     Fail(IoErrorKind),
     Crash,
@@ -99,7 +96,7 @@ enum Verdict {
 
 impl State {
     /// Counts a changing operation, and says what becomes of it.
-    fn begin(&mut self) -> Verdict {
+    pub(super) fn begin(&mut self) -> Verdict {
         let number = self.operations;
         self.operations += 1;
         for fault in &self.faults {
@@ -122,7 +119,7 @@ impl State {
         !self.faults.contains(&Fault::FailRead { at: number })
     }
 
-    fn free(&self) -> u64 {
+    pub(super) fn free(&self) -> u64 {
         self.capacity.saturating_sub(self.tree.used_bytes())
     }
 }
@@ -188,7 +185,8 @@ impl FaultDisk {
         self.lock().is_down = true;
     }
 
-    /// The disk after a crash and a restart: what was flushed, and of the rest what chance lets through. Handles from before are dead.
+    /// The disk after a crash and a restart: what was flushed, and of the rest what chance lets
+    /// through. Handles from before are dead.
     pub fn restart(&self) -> Self {
         let mut state = self.lock();
         let State { tree, chance, .. } = &mut *state;
@@ -234,7 +232,31 @@ impl FaultDisk {
         Some(image.current().to_vec())
     }
 
-    /// Damages a file, in the process's view and on the platter: bit rot, a zeroed page, a cut. False where there is no such file.
+    /// Puts a file there, with its directories, as if it had been there always.
+    pub fn put(&self, path: &str, content: &[u8]) {
+        let mut state = self.lock();
+        let mut directory = ROOT;
+        let mut names = path.split('/').peekable();
+        while let Some(name) = names.next() {
+            let is_directory = names.peek().is_some();
+            let known = state
+                .tree
+                .children(directory)
+                .and_then(|c| c.get(name))
+                .copied();
+            let node = known.unwrap_or_else(|| state.tree.create(directory, name, is_directory));
+            state.tree.sync_dir(directory);
+            directory = node;
+        }
+        if let Some(image) = state.tree.image_mut(directory) {
+            image.set_len(content.len());
+            image.sync();
+            image.damage(|bytes| bytes.copy_from_slice(content));
+        }
+    }
+
+    /// Damages a file, in the process's view and on the platter: bit rot, a zeroed page, a cut.
+    /// False where there is no such file.
     pub fn damage(&self, path: &str, damage: impl Fn(&mut Vec<u8>)) -> bool {
         let mut state = self.lock();
         let node = state.tree.find(path);
@@ -245,11 +267,11 @@ impl FaultDisk {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn wait(&self, name: &'static str, path: &str, bytes: usize) {
+    pub(super) async fn wait(&self, name: &'static str, path: &str, bytes: usize) {
         let latency = self.latency.borrow().clone();
         if let Some(latency) = latency {
             let path = path.to_owned();
@@ -258,7 +280,7 @@ impl FaultDisk {
     }
 
     /// Counts a read, waits, and gives the state.
-    async fn read<'a>(
+    pub(super) async fn read<'a>(
         &'a self,
         name: &'static str,
         path: &str,
@@ -276,8 +298,9 @@ impl FaultDisk {
         }
     }
 
-    /// Counts a change, waits, and gives the state with what becomes of the change. Where the machine is down: an error.
-    async fn change<'a>(
+    /// Counts a change, waits, and gives the state with what becomes of the change. Where the
+    /// machine is down: an error.
+    pub(super) async fn change<'a>(
         &'a self,
         name: &'static str,
         path: &str,
@@ -291,7 +314,8 @@ impl FaultDisk {
         Ok((state, verdict))
     }
 
-    /// One change of names, for all of create, rename and remove: `make` looks, and says which edits follow.
+    /// One change of names, for all of create, rename and remove: `make` looks, and says which
+    /// edits follow.
     async fn rename_or_remove(
         &self,
         name: &'static str,
@@ -311,7 +335,12 @@ impl FaultDisk {
     }
 }
 
-fn crash_if(state: &mut State, verdict: &Verdict, name: &'static str, path: &str) -> IoResult<()> {
+pub(super) fn crash_if(
+    state: &mut State,
+    verdict: &Verdict,
+    name: &'static str,
+    path: &str,
+) -> IoResult<()> {
     if matches!(verdict, Verdict::Crash) {
         state.is_down = true;
         return Err(error(IoErrorKind::Failed, name, path));
@@ -327,7 +356,7 @@ fn join(directory: &str, name: &str) -> String {
     }
 }
 
-fn error(kind: IoErrorKind, operation: &'static str, path: &str) -> IoError {
+pub(super) fn error(kind: IoErrorKind, operation: &'static str, path: &str) -> IoError {
     IoError {
         kind,
         operation,
@@ -360,12 +389,7 @@ impl Disk for FaultDisk {
                 .ok_or_else(|| error(IoErrorKind::NotFound, "open", path))?
         };
         let handle = Arc::clone(self.lock().open.entry(node).or_default());
-        Ok(FaultFile {
-            disk: self.clone(),
-            node,
-            path: Rc::from(path),
-            handle,
-        })
+        Ok(FaultFile::new(self.clone(), node, path, handle))
     }
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
@@ -456,196 +480,5 @@ impl Disk for FaultDisk {
             free: state.free(),
             total: state.capacity,
         })
-    }
-}
-
-/// An open file of a [`FaultDisk`].
-#[derive(Clone)]
-pub struct FaultFile {
-    disk: FaultDisk,
-    node: NodeId,
-    path: Rc<str>,
-    handle: Arc<()>,
-}
-
-impl FaultFile {
-    fn error(&self, kind: IoErrorKind, operation: &'static str) -> IoError {
-        error(kind, operation, &self.path)
-    }
-
-    /// A change of this file that takes effect at once, or fails without one.
-    async fn change_at_once(
-        &self,
-        name: &'static str,
-        change: impl Fn(&mut Image),
-        len_after: Option<u64>,
-    ) -> IoResult<()> {
-        let (mut state, verdict) = self.disk.change(name, &self.path).await?;
-        if let Verdict::Fail(kind) = verdict {
-            return Err(self.error(kind, name));
-        }
-        let free = state.free();
-        let len = state.tree.image(self.node).map_or(0, |i| i.current().len());
-        if len_after.is_some_and(|after| after.saturating_sub(len as u64) > free) {
-            return Err(self.error(IoErrorKind::Full, name));
-        }
-        match state.tree.image_mut(self.node) {
-            Some(image) => change(image),
-            None => return Err(self.error(IoErrorKind::Failed, name)),
-        }
-        crash_if(&mut state, &verdict, name, &self.path)
-    }
-}
-
-fn to_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-impl File for FaultFile {
-    async fn write_at(
-        &self,
-        blocks: AlignedBlocks,
-        position: u64,
-        durability: Durability,
-    ) -> IoResult<()> {
-        assert_eq!(position % BLOCK_BYTES as u64, 0, "write at {position}");
-        let bytes = blocks.to_vec();
-        let len = bytes.len();
-        let (number, verdict) = {
-            let mut state = self.disk.lock();
-            if state.is_down || state.boot != self.disk.boot {
-                return Err(self.error(IoErrorKind::Failed, "write"));
-            }
-            let verdict = state.begin();
-            let mut position = to_usize(position);
-            match verdict {
-                Verdict::Lose => return Ok(()),
-                Verdict::Misdirect(by) => {
-                    let by = to_usize(by.unsigned_abs()) * BLOCK_BYTES;
-                    position = match verdict {
-                        Verdict::Misdirect(0..) => position + by,
-                        _ => position.saturating_sub(by),
-                    };
-                }
-                _ => {}
-            }
-            let image = state.tree.image_mut(self.node);
-            let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "write"))?;
-            (image.begin_write(position, bytes), verdict)
-        };
-        self.disk.wait("write", &self.path, len).await;
-        let mut state = self.disk.lock();
-        if state.is_down || state.boot != self.disk.boot {
-            return Err(self.error(IoErrorKind::Failed, "write"));
-        }
-        crash_if(&mut state, &verdict, "write", &self.path)?;
-        let kind = match verdict {
-            Verdict::Fail(kind) => Some(kind),
-            _ => (position + len as u64)
-                .checked_sub(
-                    state
-                        .tree
-                        .image(self.node)
-                        .map_or(0, |i| i.current().len() as u64),
-                )
-                .filter(|growth| *growth > state.free())
-                .map(|_| IoErrorKind::Full),
-        };
-        let State { tree, chance, .. } = &mut *state;
-        let image = tree.image_mut(self.node);
-        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "write"))?;
-        let Some(kind) = kind else {
-            image.finish_write(number, durability == Durability::Flushed);
-            return Ok(());
-        };
-        let sectors = (len / SECTOR_BYTES) as u64;
-        image.fail_write(
-            number,
-            to_usize(chance.below(sectors + 1)) * SECTOR_BYTES,
-            chance,
-        );
-        Err(self.error(kind, "write"))
-    }
-
-    async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
-        let state = self.disk.read("read", &self.path, len).await?;
-        let image = state.tree.image(self.node);
-        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "read"))?;
-        let content = image.current();
-        let start = to_usize(position).min(content.len());
-        let end = start.saturating_add(len).min(content.len());
-        Ok(Bytes::copy_from_slice(&content[start..end]))
-    }
-
-    async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
-        let end = position + len;
-        self.change_at_once("allocate", |image| image.grow(to_usize(end)), Some(end))
-            .await
-    }
-
-    async fn set_len(&self, len: u64) -> IoResult<()> {
-        self.change_at_once("set_len", |image| image.set_len(to_usize(len)), None)
-            .await
-    }
-
-    async fn sync(&self) -> IoResult<()> {
-        let (mut state, verdict) = self.disk.change("sync", &self.path).await?;
-        let State { tree, chance, .. } = &mut *state;
-        let image = tree.image_mut(self.node);
-        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "sync"))?;
-        match verdict {
-            Verdict::Fail(kind) => {
-                image.fail_sync(chance);
-                return Err(self.error(kind, "sync"));
-            }
-            Verdict::Crash => {}
-            _ => image.sync(),
-        }
-        crash_if(&mut state, &verdict, "sync", &self.path)
-    }
-
-    async fn len(&self) -> IoResult<u64> {
-        let state = self.disk.read("len", &self.path, 0).await?;
-        let image = state.tree.image(self.node);
-        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "len"))?;
-        Ok(image.current().len() as u64)
-    }
-
-    fn source(&self) -> Arc<dyn Any + Send + Sync> {
-        Arc::new(FaultSource {
-            state: Arc::clone(&self.disk.state),
-            boot: self.disk.boot,
-            node: self.node,
-            _handle: Arc::clone(&self.handle),
-        })
-    }
-}
-
-/// A file as the source of an answer: what the simulated network reads from.
-pub struct FaultSource {
-    state: Arc<Mutex<State>>,
-    boot: u64,
-    node: NodeId,
-    _handle: Arc<()>,
-}
-
-impl FaultSource {
-    /// The bytes of a range; `None` where the file is shorter, or the machine was restarted.
-    pub fn read(&self, position: u64, len: usize) -> Option<Bytes> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.is_down || state.boot != self.boot {
-            return None;
-        }
-        let content = state.tree.image(self.node)?.current();
-        let start = to_usize(position);
-        content
-            .get(start..start.checked_add(len)?)
-            .map(Bytes::copy_from_slice)
-    }
-}
-
-impl fmt::Debug for FaultSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FaultSource({})", self.node)
     }
 }

@@ -77,7 +77,8 @@ impl Image {
         }
     }
 
-    /// A write has begun: from here to [`Image::finish_write`] a crash may leave any of its sectors.
+    /// A write has begun: from here to [`Image::finish_write`] a crash may leave any of its
+    /// sectors.
     pub(super) fn begin_write(&mut self, position: usize, bytes: Vec<u8>) -> u64 {
         let number = self.push(Change::Write { position, bytes }, false);
         if let Some(begun) = self.pending.last_mut() {
@@ -109,7 +110,8 @@ impl Image {
         }
     }
 
-    /// The write failed: some of its first `limit` bytes may be there, for the process and on the platter.
+    /// The write failed: some of its first `limit` bytes may be there, for the process and on the
+    /// platter.
     pub(super) fn fail_write(&mut self, number: u64, limit: usize, chance: &mut Chance) {
         let Some(at) = self.pending.iter().position(|p| p.number == number) else {
             return;
@@ -117,11 +119,11 @@ impl Image {
         let Change::Write { position, bytes } = self.pending.remove(at).change else {
             return;
         };
-        for (sector, piece) in bytes[..limit.min(bytes.len())]
-            .chunks(SECTOR_BYTES)
-            .enumerate()
-        {
-            if chance.coin() {
+        // What came through is a prefix; where nobody promises more, any of its sectors.
+        let whole = chance.coin();
+        let pieces = bytes[..limit.min(bytes.len())].chunks(SECTOR_BYTES);
+        for (sector, piece) in pieces.enumerate() {
+            if whole || chance.coin() {
                 let change = Change::Write {
                     position: position + sector * SECTOR_BYTES,
                     bytes: piece.to_vec(),
@@ -155,13 +157,15 @@ impl Image {
         }
     }
 
-    /// A sync failed: the process still reads everything, and some of it will never be on the platter, whatever later syncs say.
+    /// A sync failed: the process still reads everything, and some of it will never be on the
+    /// platter, whatever later syncs say.
     pub(super) fn fail_sync(&mut self, chance: &mut Chance) {
         self.pending
             .retain(|p| p.certain || p.in_flight || chance.coin());
     }
 
-    /// What the platter holds after a crash: certain changes, and of the others what chance lets through.
+    /// What the platter holds after a crash: certain changes, and of the others what chance lets
+    /// through.
     pub(super) fn crash(&mut self, chance: &mut Chance) {
         for pending in std::mem::take(&mut self.pending) {
             match (pending.certain, chance.below(3)) {
@@ -210,9 +214,19 @@ fn tear(content: &mut Vec<u8>, change: &Change, chance: &mut Chance) {
         }
         return;
     };
-    for (sector, piece) in bytes.chunks(SECTOR_BYTES).enumerate() {
-        if chance.coin() {
-            let position = position + sector * SECTOR_BYTES;
+    // Each sector by itself, or all but a run of them: a drive may write in any order.
+    let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
+    let by_sector = chance.coin();
+    let (from, to) = (chance.below(sectors), chance.below(sectors + 1));
+    for (sector, piece) in (0..).zip(bytes.chunks(SECTOR_BYTES)) {
+        let arrives = if by_sector {
+            chance.coin()
+        } else {
+            !(from.min(to)..=from.max(to)).contains(&sector)
+        };
+        if arrives {
+            let at = usize::try_from(sector).unwrap_or(usize::MAX);
+            let position = position + at * SECTOR_BYTES;
             let bytes = piece.to_vec();
             apply(content, &Change::Write { position, bytes });
         }

@@ -18,7 +18,8 @@ use crate::partition_files::remove_directory;
 use crate::recovery::Damage;
 use crate::segment::SegmentCursor;
 
-/// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever holds this.
+/// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever
+/// holds this.
 pub struct CorruptLog<D: Disk> {
     environment: Rc<LogEnvironment<D>>,
     directory: String,
@@ -51,7 +52,8 @@ impl<D: Disk> CorruptLog<D> {
         &self.directory
     }
 
-    /// Gives up everything from the first batch on that cannot be proved, for good, and serves the rest. Only on an operator's word.
+    /// Gives up everything from the first batch on that cannot be proved, for good, and serves the
+    /// rest. Only on an operator's word.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where not even the topic's id is known; or what the disk says.

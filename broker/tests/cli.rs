@@ -1,0 +1,352 @@
+//! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Broker, Options, binary, directory, signal};
+
+/// Runs a command to its end.
+fn run(broker: &Broker, words: &[&str], input: &str) -> Output {
+    let mut child = start(broker, words);
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that reads nothing may have ended already.
+    let _written = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn start(broker: &Broker, words: &[&str]) -> Child {
+    Command::new(binary())
+        .args(words)
+        .args(["--bootstrap", &broker.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// What a command that succeeds prints.
+fn printed(broker: &Broker, words: &[&str], input: &str) -> String {
+    let output = run(broker, words, input);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{words:?}: {}: {said}",
+        output.status
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code and errors of a command that fails.
+fn failed(broker: &Broker, words: &[&str]) -> (i32, String) {
+    let output = run(broker, words, "");
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn topics_are_created_listed_described_and_deleted() {
+    let broker = Broker::start(Options::default());
+    let created = printed(
+        &broker,
+        &[
+            "topic",
+            "create",
+            "t",
+            "-p",
+            "3",
+            "-c",
+            "retention.ms=86400000",
+        ],
+        "",
+    );
+    assert_eq!(
+        created,
+        "created topic t: partitions 3, replication factor 1\n"
+    );
+    let (code, said) = failed(&broker, &["topic", "create", "t"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("TOPIC_ALREADY_EXISTS"), "{said}");
+    let again = printed(
+        &broker,
+        &["topic", "create", "t", "--if-not-exists", "--json"],
+        "",
+    );
+    assert_eq!(again, "{\"topic\":\"t\",\"created\":false}\n");
+    let listed = printed(&broker, &["topic", "list"], "");
+    assert_eq!(
+        listed,
+        "TOPIC  PARTITIONS  REPLICATION\nt      3           1\n"
+    );
+    let described = printed(&broker, &["topic", "describe", "t", "--json"], "");
+    assert!(
+        described.contains("\"configs\":{\"retention.ms\":\"86400000\"}"),
+        "{described}"
+    );
+    assert!(
+        described.contains("\"partition\":2,\"leader\":1"),
+        "{described}"
+    );
+    assert_eq!(
+        printed(&broker, &["topic", "delete", "t"], ""),
+        "deleted topic t\n"
+    );
+    let (code, said) = failed(&broker, &["topic", "describe", "t"]);
+    assert_eq!(code, 1);
+    assert!(
+        said.starts_with("vltava: topic t does not exist\n"),
+        "{said}"
+    );
+    assert_eq!(failed(&broker, &["topic", "delete", "t"]).0, 1);
+    printed(&broker, &["topic", "delete", "t", "--if-exists"], "");
+    let (code, said) = failed(&broker, &["topic", "create", "x", "-c", "no.such=1"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("INVALID_CONFIG"), "{said}");
+}
+
+#[test]
+fn lines_become_records_and_records_lines() {
+    let broker = Broker::start(Options::default());
+    printed(&broker, &["topic", "create", "t", "-p", "2"], "");
+    let input = "k1:v1\nno key\nk1:\nk2:v:2\n";
+    for (codec, acks) in [
+        ("none", "0"),
+        ("gzip", "1"),
+        ("snappy", "all"),
+        ("lz4", "1"),
+        ("zstd", "all"),
+    ] {
+        let words = [
+            "produce", "t", "-K", ":", "-H", "h=1", "-z", codec, "-X", acks, "-p", "1", "-Z",
+        ];
+        printed(&broker, &words, input);
+    }
+    // With acks=0 nothing says when they are there.
+    let words = [
+        "consume",
+        "t",
+        "-c",
+        "20",
+        "-f",
+        "%t %p %o %k(%K) %s(%S) %h\\n",
+        "--null",
+        "NULL",
+    ];
+    let read = printed(&broker, &words, "");
+    let lines: Vec<&str> = read.lines().collect();
+    assert_eq!(lines.len(), 20);
+    assert_eq!(lines[0], "t 1 0 k1(2) v1(2) h=1");
+    assert_eq!(lines[1], "t 1 1 NULL(-1) no key(6) h=1");
+    assert_eq!(lines[2], "t 1 2 k1(2) NULL(-1) h=1");
+    assert_eq!(lines[19], "t 1 19 k2(2) v:2(3) h=1");
+    let json = printed(
+        &broker,
+        &["consume", "t", "-p", "1", "-o", "-1", "-e", "--json"],
+        "",
+    );
+    assert!(json.contains("\"offset\":19,"), "{json}");
+    assert!(json.contains(
+        "\"key\":\"k2\",\"value\":\"v:2\",\"headers\":[{\"key\":\"h\",\"value\":\"1\"}]"
+    ));
+    let from = |position: &str| {
+        let words = ["consume", "t", "-p", "1", "-e", "-f", "%o ", "-o", position];
+        printed(&broker, &words, "")
+    };
+    assert_eq!(from("offset:17"), "17 18 19 ");
+    assert_eq!(from("end"), "");
+    assert_eq!(from("time:2001-01-01").split(' ').count(), 21);
+    assert_eq!(from("time:9000-01-01T00:00:00Z"), "");
+    let (code, said) = failed(&broker, &["consume", "t", "-o", "offset:99"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("has no offset 99"), "{said}");
+    let summary = printed(&broker, &["produce", "new", "--json"], "a\nb\n");
+    let expected = concat!(
+        r#"{"topic":"new","records":2,"#,
+        r#""partitions":[{"partition":0,"records":2,"first_offset":0}]}"#,
+        "\n"
+    );
+    assert_eq!(summary, expected);
+}
+
+#[test]
+fn much_comes_back_as_it_was_also_over_a_restart() {
+    let mut broker = Broker::start(Options::default());
+    let input: String = (0..200_000)
+        .map(|number| format!("line {number}\n"))
+        .collect();
+    printed(&broker, &["produce", "t", "-z", "lz4"], &input);
+    assert!(printed(&broker, &["consume", "t", "-e"], "") == input);
+    broker.stop();
+    broker.run();
+    assert!(printed(&broker, &["consume", "t", "-e"], "") == input);
+    broker.stop();
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(broker.data.join("t-0")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            segments.push(path.display().to_string());
+        }
+    }
+    segments.sort();
+    let output = Command::new(binary())
+        .args(["inspect", "-q", "--json"])
+        .args(&segments)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(report.contains("\"next_offset\":200000,"), "{report}");
+    assert!(
+        report.contains("\"padding_bytes\":0,\"damage\":null}"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_group_shares_the_work_and_goes_on_where_it_was() {
+    let broker = Broker::start(Options::default());
+    printed(&broker, &["topic", "create", "t", "-p", "4"], "");
+    let write = |from: u32| {
+        for partition in ["0", "1", "2", "3"] {
+            let lines: String = (from..from + 50)
+                .map(|n| format!("{partition}-{n}\n"))
+                .collect();
+            printed(&broker, &["produce", "t", "-p", partition], &lines);
+        }
+    };
+    write(0);
+    let first = printed(&broker, &["consume", "t", "-g", "g", "-c", "30"], "");
+    let rest = printed(&broker, &["consume", "t", "-g", "g", "-e"], "");
+    let mut all: Vec<&str> = first.lines().chain(rest.lines()).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(
+        (first.lines().count(), rest.lines().count(), all.len()),
+        (30, 170, 200)
+    );
+    // Two members that stay.
+    let members: Vec<Child> = (0..2)
+        .map(|_| start(&broker, &["consume", "t", "-g", "g"]))
+        .collect();
+    await_members(&broker, "\"member\":", 2 + 4);
+    write(50);
+    await_members(&broker, "\"lag\":0", 4);
+    let mut lines = Vec::new();
+    for member in members {
+        signal(member.id(), "INT");
+        let output = member.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", output.status);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().count(), 100, "each has two partitions");
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), 200);
+    // Who leaves says so: nobody waits for a session to end.
+    let described = printed(&broker, &["group", "describe", "g"], "");
+    assert!(described.contains("state     Empty"), "{described}");
+    let listed = printed(&broker, &["group", "list"], "");
+    assert!(listed.contains("g      Empty"), "{listed}");
+    assert_eq!(failed(&broker, &["group", "describe", "nobody"]).0, 1);
+}
+
+/// Waits until the group's description holds `what` so many times.
+fn await_members(broker: &Broker, what: &str, count: usize) {
+    let deadline = Instant::now() + support::PATIENCE;
+    loop {
+        let described = printed(broker, &["group", "describe", "g", "--json"], "");
+        let members = described.matches("\"member\":null").count();
+        if described.matches(what).count() == count && (what != "\"member\":" || members == 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{described}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_exit_code() {
+    let nobody = |words: &[&str]| {
+        let address = format!("127.0.0.1:{}", support::free_port());
+        let output = Command::new(binary())
+            .args(words)
+            .args(["-b", &address])
+            .output()
+            .unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, said) = nobody(&["topic", "list"]);
+    assert_eq!(code, 3);
+    assert!(
+        said.contains("no broker answers") && said.contains("vltava serve"),
+        "{said}"
+    );
+    assert_eq!(nobody(&["consume", "t", "-f", "%q"]).0, 2);
+    assert_eq!(nobody(&["consume", "t", "-o", "middle"]).0, 2);
+    assert_eq!(nobody(&["consume", "t", "-g", "g", "-p", "0"]).0, 2);
+    assert_eq!(nobody(&["produce", "t", "-z", "lzma"]).0, 2);
+    assert_eq!(
+        nobody(&["produce", "t", "-z", "gzip", "--level", "10"]).0,
+        2
+    );
+    assert_eq!(nobody(&["topic", "create", "t", "-c", "novalue"]).0, 2);
+    let output = Command::new(binary())
+        .args(["topic", "list", "-b", "a b"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn pages_and_completions_are_written() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = Command::new(binary())
+            .args(["completions", shell])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        assert!(
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .contains("consume")
+        );
+    }
+    let pages = directory();
+    let words = ["man", "--directory", &pages.path().display().to_string()];
+    assert!(
+        Command::new(binary())
+            .args(words)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let page = fs::read_to_string(pages.path().join("vltava-topic-create.1")).unwrap();
+    assert!(page.contains("retention.ms=86400000"), "{page}");
+    assert!(pages.path().join("vltava.1").exists());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let broker = Broker::start(Options::default());
+    let input = "x\n".repeat(100_000);
+    printed(&broker, &["produce", "t"], &input);
+    let mut child = start(&broker, &["consume", "t"]);
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
