@@ -362,6 +362,7 @@ impl Loader {
             ));
         }
         let admin_listener = match self.non_empty("admin.listener") {
+            Some(text) if text.eq_ignore_ascii_case("none") => None,
             Some(text) => Some(listeners::host_and_port("admin.listener", text)?),
             None => None,
         };
