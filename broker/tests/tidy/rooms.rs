@@ -93,6 +93,7 @@ const LIBRARIES: &[Tiers] = &[
     Tiers {
         crate_folder: "storage/src/",
         tiers: &[
+<<<<<<< HEAD
             &["io", "layout", "leader_epochs", "batch_cache"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
@@ -103,6 +104,18 @@ const LIBRARIES: &[Tiers] = &[
             &["partition_files", "state"],
             &["appender", "reader", "recovery", "verify", "compaction"],
             &["corrupt_log", "cut", "lookup"],
+=======
+            &["io", "layout", "leader_epochs", "batch_cache", "testing"],
+            &["error", "index", "options"],
+            &["checkpoint", "retention"],
+            &["notes", "producer_state", "vote_journal"],
+            &["header"],
+            &["scan", "segment", "transaction_index"],
+            &["append_queue", "environment", "log_checkpoint"],
+            &["partition_files", "state"],
+            &["appender", "reader", "recovery", "verify"],
+            &["compaction", "cut", "lookup"],
+>>>>>>> main
             &["log"],
             &["testing"],
         ],
@@ -114,6 +127,10 @@ const LIBRARIES: &[Tiers] = &[
             "compression",
             "encode",
         ],
+<<<<<<< HEAD
+=======
+        protocol: &["types", "batch", "record", "control", "compression", "encode"],
+>>>>>>> main
     },
 ];
 
