@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-//! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees of
-//! them.
-=======
 //! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees.
->>>>>>> main
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -44,7 +44,11 @@ const ROOMS: &[(&str, &str)] = &[
         "net",
         "config metadata handlers security runtime metrics protocol",
     ),
-    ("admin", "cluster partition metrics runtime"),
+    // It names groups by what they have committed, and topics and errors by their names.
+    (
+        "admin",
+        "storage::io cluster coordinator groups metadata metrics node partition runtime protocol",
+    ),
     ("shard", "*"),
     ("screen", "*"),
     ("server", "*"),
@@ -93,7 +97,6 @@ const LIBRARIES: &[Tiers] = &[
     Tiers {
         crate_folder: "storage/src/",
         tiers: &[
-<<<<<<< HEAD
             &["io", "layout", "leader_epochs", "batch_cache"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
@@ -103,19 +106,7 @@ const LIBRARIES: &[Tiers] = &[
             &["append_queue", "environment", "log_checkpoint", "scan"],
             &["partition_files", "state"],
             &["appender", "reader", "recovery", "verify", "compaction"],
-            &["corrupt_log", "cut", "lookup"],
-=======
-            &["io", "layout", "leader_epochs", "batch_cache", "testing"],
-            &["error", "index", "options"],
-            &["checkpoint", "retention"],
-            &["notes", "producer_state", "vote_journal"],
-            &["header"],
-            &["scan", "segment", "transaction_index"],
-            &["append_queue", "environment", "log_checkpoint"],
-            &["partition_files", "state"],
-            &["appender", "reader", "recovery", "verify"],
-            &["compaction", "cut", "lookup"],
->>>>>>> main
+            &["cut", "lookup"],
             &["log"],
             &["testing"],
         ],
@@ -127,10 +118,6 @@ const LIBRARIES: &[Tiers] = &[
             "compression",
             "encode",
         ],
-<<<<<<< HEAD
-=======
-        protocol: &["types", "batch", "record", "control", "compression", "encode"],
->>>>>>> main
     },
 ];
 
