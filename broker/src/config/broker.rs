@@ -12,7 +12,10 @@ const MIB: i64 = 1024 * 1024;
 pub static BROKER: &[Definition] = &[
     node("admin.listener", Kind::String, "127.0.0.1:9644")
         .ours()
-        .doc("Where metrics and health are served over HTTP: `host:port`. `none`, or empty: nowhere."),
+        .doc(
+            "Where metrics and health are served over HTTP: `host:port`. `none`, or empty: \
+             nowhere.",
+        ),
     node("advertised.listeners", Kind::List, "")
         .no_default()
         .doc(
