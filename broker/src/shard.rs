@@ -165,6 +165,7 @@ impl<R: Runtime> Shard<R> {
             groups,
             fetch_sessions: RefCell::new(FetchSessions::new(own, sessions.max(1))),
             metrics,
+            log_limit: Rc::default(),
             append_rules: RefCell::default(),
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
@@ -172,7 +173,7 @@ impl<R: Runtime> Shard<R> {
         let connections = Connections::new(Common {
             services: Rc::clone(&services),
             budget: Budget::new(blueprint.memory_bytes / 4),
-            log_limit: Rc::default(),
+            log_limit: Rc::clone(&services.log_limit),
             options: connection_options(&blueprint.config),
         });
         let memory = memory_of(&blueprint, connections.budget(), &logs);
@@ -420,6 +421,30 @@ pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
     })
 }
 
+/// How the admin port sees this shard.
+fn view<R: Runtime>(
+    services: &Services<R>,
+    controllers: &Rc<Hosts<Controller, R>>,
+    memory: Box<dyn Fn() -> Memory>,
+    port: MeshPort<Message<View<R>>>,
+) -> Rc<View<R>> {
+    let jobs = Jobs::new(port);
+    let view = View::new(admin::view::Parts {
+        runtime: services.runtime.clone(),
+        metrics: Rc::clone(&services.metrics),
+        partitions: Rc::clone(&services.partitions),
+        groups: Rc::clone(&services.groups),
+        controllers: Rc::clone(controllers),
+        node: Rc::clone(&services.node),
+        memory,
+        jobs: Rc::clone(&jobs),
+        disk_reserve_bytes: services.config.disk_reserve_bytes,
+    });
+    serve(&services.runtime, jobs, &view);
+    view
+}
+
+/// What memory a shard holds.
 fn memory_of<D: Disk>(
     blueprint: &Blueprint,
     budget: &Budget,
