@@ -12,6 +12,9 @@ use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_protocol::compression::{Codec, Compressor};
+
 use support::{Broker, Options, binary, directory, signal};
 
 /// Runs a command to its end.
@@ -266,8 +269,8 @@ fn await_members(broker: &Broker, what: &str, count: usize) {
     let deadline = Instant::now() + support::PATIENCE;
     loop {
         let described = printed(broker, &["group", "describe", "g", "--json"], "");
-        let members = described.matches("\"member\":null").count();
-        if described.matches(what).count() == count && (what != "\"member\":" || members == 0) {
+        let stable = described.contains("\"state\":\"Stable\"");
+        if stable && described.matches(what).count() == count {
             return;
         }
         assert!(Instant::now() < deadline, "{described}");
@@ -349,4 +352,110 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+/// A segment of three batches, at 0, 5 and 10, of five records each.
+fn segment() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for base_offset in [0, 5, 10] {
+        let mut builder = BatchBuilder::new().position(base_offset, 3);
+        for number in 0..5 {
+            let value = format!("value {number}");
+            builder
+                .append(1_000_000, Some(b"key"), Some(value.as_bytes()), &[])
+                .unwrap();
+        }
+        let mut compressor = Compressor::new(Codec::Zstd, None).unwrap();
+        bytes.extend(builder.build_compressed(&mut compressor).unwrap());
+    }
+    bytes
+}
+
+/// Exit code and output of `inspect` for a segment file of this content.
+fn inspect(options: &[&str], content: &[u8]) -> (i32, String) {
+    let directory = directory();
+    let path = directory.path().join("00000000000000000000.log");
+    fs::write(&path, content).unwrap();
+    let output = Command::new(binary())
+        .arg("inspect")
+        .args(options)
+        .arg(&path)
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
+}
+
+#[test]
+fn a_segment_is_shown_with_its_records() {
+    let (code, shown) = inspect(&["--records"], &segment());
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 3 * 6 + 1);
+    assert!(lines[6].contains("offsets 5 to 9, records 5,") && lines[6].contains("epoch 3, zstd"));
+    assert_eq!(
+        lines[7],
+        "  5 1970-01-01T00:16:40.000Z \"key\" => \"value 0\""
+    );
+    assert!(lines[18].ends_with("; all CRCs are right"), "{}", lines[18]);
+    let (code, shown) = inspect(&["--records", "--json"], &segment());
+    assert_eq!((code, shown.lines().count()), (0, 4));
+    assert!(shown.contains("\"value\":\"value 4\""), "{shown}");
+    let (code, shown) = inspect(&["-q"], &[]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("batches 0, records 0"), "{shown}");
+}
+
+#[test]
+fn zeros_behind_a_segment_are_space_and_anything_else_is_damage() {
+    let whole = segment();
+    let one = whole.len() / 3;
+    let report = |content: &[u8]| inspect(&["--json", "-q"], content);
+    let valid = |bytes: usize| format!("\"valid_bytes\":{bytes},");
+    let mut padded = whole.clone();
+    padded.resize(whole.len() + 10_000, 0);
+    let (code, shown) = report(&padded);
+    assert_eq!(code, 0);
+    assert!(
+        shown.contains("\"padding_bytes\":10000,\"damage\":null"),
+        "{shown}"
+    );
+    // Something stands behind the zeros.
+    *padded.last_mut().unwrap() = 1;
+    let (code, shown) = report(&padded);
+    assert_eq!(code, 4);
+    assert!(
+        shown.contains(&valid(whole.len())) && shown.contains("batch length of 0"),
+        "{shown}"
+    );
+    // Cut off inside the last batch (its offset begins with zeros), and behind the one before.
+    for length in [2 * one + 8, 2 * one + 11, 2 * one + 30, 3 * one - 1] {
+        let (code, shown) = report(&whole[..length]);
+        assert_eq!(code, 4, "{length}");
+        assert!(shown.contains(&valid(2 * one)), "{shown}");
+    }
+    assert_eq!(report(&whole[..2 * one]).0, 0);
+    // A flipped bit; a batch that stands twice; a length that goes far behind the end.
+    let mut flipped = whole.clone();
+    flipped[one + 70] ^= 4;
+    let (code, shown) = report(&flipped);
+    assert_eq!(code, 4);
+    assert!(
+        shown.contains(&valid(one)) && shown.contains("CRC-32C"),
+        "{shown}"
+    );
+    let twice = [&whole[..], &whole[one..]].concat();
+    let (code, shown) = report(&twice);
+    assert_eq!(code, 4);
+    assert!(
+        shown.contains("begins at offset 5 where 15 is the next"),
+        "{shown}"
+    );
+    let mut long = whole;
+    long[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+    let (code, shown) = report(&long);
+    assert_eq!(code, 4);
+    assert!(shown.contains(&valid(0)), "{shown}");
 }
