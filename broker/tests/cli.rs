@@ -241,9 +241,9 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
     let members: Vec<Child> = (0..2)
         .map(|_| start(&broker, &["consume", "t", "-g", "g"]))
         .collect();
-    await_members(&broker, "\"member\":", 2 + 4);
+    await_group(&broker, "\"member\":", 2 + 4);
     write(50);
-    await_members(&broker, "\"lag\":0", 4);
+    await_group(&broker, "\"lag\":0", 4);
     let mut lines = Vec::new();
     for member in members {
         signal(member.id(), "INT");
@@ -265,7 +265,7 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
 }
 
 /// Waits until the group's description holds `what` so many times.
-fn await_members(broker: &Broker, what: &str, count: usize) {
+fn await_group(broker: &Broker, what: &str, count: usize) {
     let deadline = Instant::now() + support::PATIENCE;
     loop {
         let described = printed(broker, &["group", "describe", "g", "--json"], "");
@@ -276,6 +276,57 @@ fn await_members(broker: &Broker, what: &str, count: usize) {
         assert!(Instant::now() < deadline, "{described}");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn commands_go_on_when_a_killed_broker_comes_back() {
+    let mut broker = Broker::start(Options::default());
+    printed(&broker, &["topic", "create", "t", "-p", "2"], "");
+    let mut producer = start(&broker, &["produce", "t", "-z", "snappy"]);
+    let mut consumer = start(&broker, &["consume", "t", "-g", "g", "-c", "90000"]);
+    let reader = std::thread::spawn({
+        let mut out = consumer.stdout.take().unwrap();
+        move || std::io::read_to_string(&mut out).unwrap()
+    });
+    let mut input = producer.stdin.take().unwrap();
+    let lines = |from: u32| {
+        (from..from + 10_000)
+            .map(|n| format!("{n}\n"))
+            .collect::<String>()
+    };
+    // Commands do not wait for a broker that was never there: both must have met it.
+    input.write_all(lines(0).as_bytes()).unwrap();
+    printed(&broker, &["consume", "t", "-c", "1"], "");
+    await_group(&broker, "\"member\":", 1 + 2);
+    for round in 0..4 {
+        broker.kill();
+        input
+            .write_all(lines(round * 20_000 + 10_000).as_bytes())
+            .unwrap();
+        broker.run();
+        input
+            .write_all(lines(round * 20_000 + 20_000).as_bytes())
+            .unwrap();
+    }
+    drop(input);
+    let produced = producer.wait_with_output().unwrap();
+    assert!(produced.status.success(), "{produced:?}");
+    // Each record once, whoever asks.
+    let mut written: Vec<u32> = printed(&broker, &["consume", "t", "-e"], "")
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    written.sort_unstable();
+    assert!(
+        written.iter().copied().eq(0..90_000),
+        "{} records",
+        written.len()
+    );
+    let consumed = consumer.wait_with_output().unwrap();
+    assert!(consumed.status.success(), "{consumed:?}");
+    // What was read and not committed when the broker was killed may be read again.
+    let read = reader.join().unwrap();
+    assert_eq!(read.lines().count(), 90_000);
 }
 
 #[test]
