@@ -24,6 +24,7 @@ use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
 use crate::handlers::context::Services;
+use crate::machine::Machine;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::{Memory, ShardMetrics};
@@ -142,12 +143,8 @@ impl<R: Runtime> Shard<R> {
             Rc::clone(&metrics),
         );
         serve(&runtime, jobs, &partitions);
-        let jobs = Jobs::new(ports.groups);
-        let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
-        serve(&runtime, jobs, &groups);
-        let jobs = Jobs::new(ports.controllers);
-        let controllers = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
-        serve(&runtime, jobs, &controllers);
+        let groups = hosts(&runtime, ports.groups, &partitions);
+        let controllers = hosts(&runtime, ports.controllers, &partitions);
         let jobs = Jobs::new(ports.node);
         let node = Node::new(Parts {
             runtime: runtime.clone(),
@@ -168,6 +165,7 @@ impl<R: Runtime> Shard<R> {
             groups,
             fetch_sessions: RefCell::new(FetchSessions::new(own, sessions.max(1))),
             metrics,
+            log_limit: Rc::default(),
             append_rules: RefCell::default(),
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
@@ -175,22 +173,11 @@ impl<R: Runtime> Shard<R> {
         let connections = Connections::new(Common {
             services: Rc::clone(&services),
             budget: Budget::new(blueprint.memory_bytes / 4),
-            log_limit: Rc::default(),
+            log_limit: Rc::clone(&services.log_limit),
             options: connection_options(&blueprint.config),
         });
-        let jobs = Jobs::new(ports.views);
-        let view = View::new(admin::view::Parts {
-            runtime: services.runtime.clone(),
-            metrics: Rc::clone(&services.metrics),
-            partitions: Rc::clone(&services.partitions),
-            groups: Rc::clone(&services.groups),
-            controllers: Rc::clone(&controllers),
-            node: Rc::clone(&services.node),
-            memory: memory_of(&blueprint, connections.budget(), &logs),
-            jobs: Rc::clone(&jobs),
-            disk_reserve_bytes: services.config.disk_reserve_bytes,
-        });
-        serve(&services.runtime, jobs, &view);
+        let memory = memory_of(&blueprint, connections.budget(), &logs);
+        let view = view(&services, &controllers, memory, ports.views);
         Ok(Rc::new(Self {
             services,
             logs,
@@ -378,6 +365,45 @@ impl<R: Runtime> Shard<R> {
     }
 }
 
+/// The hosts of one kind of machine, with their loop started.
+fn hosts<M: Machine, R: Runtime>(
+    runtime: &R,
+    port: MeshPort<Message<Hosts<M, R>>>,
+    partitions: &Rc<Partitions<R>>,
+) -> Rc<Hosts<M, R>>
+where
+    M::Input: Send,
+    M::Reply: Send,
+{
+    let jobs = Jobs::new(port);
+    let hosts = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(partitions));
+    serve(runtime, jobs, &hosts);
+    hosts
+}
+
+/// What the admin port sees of this shard, with its loop started.
+fn view<R: Runtime>(
+    services: &Services<R>,
+    controllers: &Rc<Hosts<Controller, R>>,
+    memory: Box<dyn Fn() -> Memory>,
+    port: MeshPort<Message<View<R>>>,
+) -> Rc<View<R>> {
+    let jobs = Jobs::new(port);
+    let view = View::new(admin::view::Parts {
+        runtime: services.runtime.clone(),
+        metrics: Rc::clone(&services.metrics),
+        partitions: Rc::clone(&services.partitions),
+        groups: Rc::clone(&services.groups),
+        controllers: Rc::clone(controllers),
+        node: Rc::clone(&services.node),
+        memory,
+        jobs: Rc::clone(&jobs),
+        disk_reserve_bytes: services.config.disk_reserve_bytes,
+    });
+    serve(&services.runtime, jobs, &view);
+    view
+}
+
 fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
     runtime.spawn(
         Queue::Foreground,
@@ -395,6 +421,7 @@ pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
     })
 }
 
+/// What memory a shard holds.
 fn memory_of<D: Disk>(
     blueprint: &Blueprint,
     budget: &Budget,

@@ -154,8 +154,8 @@ mod tests {
 # Metrics
 
 What `/metrics` on the admin port says, for Prometheus (text format 0.0.4). Sums are over all shards
-of the node; counters begin at 0 when the process starts. [operations.md](operations.md) says what is
-worth watching.
+of the node; counters begin at 0 when the process starts. [operations.md](operations.md) says what
+is worth watching.
 
 This page is made from the table in `broker/src/admin/catalogue.rs`.
 
