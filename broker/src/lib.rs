@@ -14,6 +14,7 @@ pub mod coordinator;
 pub mod node;
 pub mod handlers;
 pub mod net;
+pub mod admin;
 pub mod shard;
 pub mod screen;
 pub mod server;

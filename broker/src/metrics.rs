@@ -23,6 +23,8 @@ pub struct ApiSnapshot {
     pub errors: BTreeMap<i16, u64>,
     /// From the complete request to its answer being ready, in microseconds.
     pub latency_us: Histogram<u64>,
+    /// The sum of these, exactly.
+    pub latency_us_sum: u64,
 }
 
 impl ApiSnapshot {
@@ -32,7 +34,18 @@ impl ApiSnapshot {
             requests: 0,
             errors: BTreeMap::new(),
             latency_us,
+            latency_us_sum: 0,
         })
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        for (error, count) in &other.errors {
+            *self.errors.entry(*error).or_default() += count;
+        }
+        // Same bounds, so it cannot fail; a latency more or less would be no reason to stop.
+        let _same_bounds = self.latency_us.add(&other.latency_us);
+        self.latency_us_sum = self.latency_us_sum.saturating_add(other.latency_us_sum);
     }
 }
 
@@ -45,7 +58,7 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Connections accepted.
     pub connections_accepted: u64,
-    /// Connections closed because of what they sent, or because they made no progress.
+    /// Connections closed because of a limit, of what they sent, or because they made no progress.
     pub connections_refused: u64,
     /// Bytes of record batches taken by partitions.
     pub appended_bytes: u64,
@@ -53,6 +66,19 @@ pub struct Counters {
     pub appended_batches: u64,
     /// Bytes of record batches read by fetches.
     pub fetched_bytes: u64,
+}
+
+/// Memory that is counted, of one shard or of all, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Held by requests.
+    pub request_bytes: u64,
+    /// What requests may hold.
+    pub request_bytes_max: u64,
+    /// Held by the buffers of logs: those being filled, and the batch cache.
+    pub buffer_bytes: u64,
+    /// What the batch cache may hold.
+    pub cache_bytes_max: u64,
 }
 
 /// What a shard counted, or all shards together.
@@ -64,8 +90,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Connections open now.
     pub connections: u64,
-    /// Bytes that requests hold now.
-    pub request_bytes: u64,
+    /// Memory now.
+    pub memory: Memory,
 }
 
 impl Snapshot {
@@ -74,15 +100,7 @@ impl Snapshot {
         for (key, theirs) in &other.apis {
             match self.apis.get_mut(key) {
                 None => drop(self.apis.insert(*key, theirs.clone())),
-                Some(ours) => {
-                    ours.requests += theirs.requests;
-                    for (error, count) in &theirs.errors {
-                        *ours.errors.entry(*error).or_default() += count;
-                    }
-                    // Same bounds, so it cannot fail; a latency more or less would be no reason to
-                    // stop.
-                    let _same_bounds = ours.latency_us.add(&theirs.latency_us);
-                }
+                Some(ours) => ours.add(theirs),
             }
         }
         let (ours, theirs) = (&mut self.counters, &other.counters);
@@ -94,7 +112,11 @@ impl Snapshot {
         ours.appended_batches += theirs.appended_batches;
         ours.fetched_bytes += theirs.fetched_bytes;
         self.connections += other.connections;
-        self.request_bytes += other.request_bytes;
+        let (ours, theirs) = (&mut self.memory, &other.memory);
+        ours.request_bytes += theirs.request_bytes;
+        ours.request_bytes_max += theirs.request_bytes_max;
+        ours.buffer_bytes += theirs.buffer_bytes;
+        ours.cache_bytes_max += theirs.cache_bytes_max;
     }
 }
 
@@ -125,6 +147,7 @@ impl ShardMetrics {
         }
         let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         api.latency_us.saturating_record(latency_us.max(1));
+        api.latency_us_sum = api.latency_us_sum.saturating_add(latency_us);
     }
 
     /// Changes what only grows.
@@ -146,13 +169,13 @@ impl ShardMetrics {
             .set(self.connections.get().saturating_sub(1));
     }
 
-    /// Everything as it stands; `request_bytes` is what requests hold now.
-    pub fn snapshot(&self, request_bytes: u64) -> Snapshot {
+    /// Everything as it stands; `memory` is what the caller found.
+    pub fn snapshot(&self, memory: Memory) -> Snapshot {
         Snapshot {
             apis: self.apis.borrow().clone(),
             counters: self.counters.get(),
             connections: self.connections.get(),
-            request_bytes,
+            memory,
         }
     }
 }
@@ -168,13 +191,27 @@ mod tests {
         second.answered(0, Duration::from_millis(4), 3);
         second.answered(1, Duration::from_secs(3600), 0);
         second.connection_opened();
-        let mut sum = first.snapshot(5);
-        sum.add(&second.snapshot(6));
+        let memory = |request_bytes| Memory {
+            request_bytes,
+            request_bytes_max: 10,
+            buffer_bytes: 1,
+            cache_bytes_max: 2,
+        };
+        let mut sum = first.snapshot(memory(5));
+        sum.add(&second.snapshot(memory(6)));
         assert_eq!(sum.apis[&0].requests, 2);
         assert_eq!(sum.apis[&0].errors, BTreeMap::from([(3, 1)]));
         assert_eq!(sum.apis[&0].latency_us.len(), 2);
+        assert_eq!(sum.apis[&0].latency_us_sum, 6000);
         assert_eq!(sum.apis[&1].requests, 1);
-        assert_eq!((sum.connections, sum.request_bytes), (1, 11));
+        assert_eq!(sum.connections, 1);
+        let expected = Memory {
+            request_bytes: 11,
+            request_bytes_max: 20,
+            buffer_bytes: 2,
+            cache_bytes_max: 4,
+        };
+        assert_eq!(sum.memory, expected);
         assert_eq!(sum.counters.connections_accepted, 1);
     }
 }

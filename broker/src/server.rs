@@ -6,15 +6,17 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{Either, select};
 
+use crate::admin::server::ProcessProbe;
+use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::net::listener::{self, Acceptor};
 use crate::runtime::{
-    self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ShardError,
-    ShardStart, ShutdownSignals, StartError,
+    self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ProcessFacts,
+    ShardError, ShardStart, ShutdownSignals, StartError,
 };
 use crate::screen;
 use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
@@ -108,29 +110,39 @@ fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
     }
 }
 
-/// An address that is taken is met before anything on disk is touched.
+/// An address that is taken is met before anything on disk is touched; so are two listeners of ours
+/// with one address.
 fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
-    for listener in &config.listeners {
-        let endpoint = &listener.bind;
-        let failed = |error| ServerError::Listen {
-            address: endpoint.to_string(),
-            error,
-        };
-        let address = listener::address(endpoint).map_err(failed)?;
-        bind_once(address).map_err(failed)?;
+    let failed = |endpoint: &Endpoint, error| ServerError::Listen {
+        address: format!("{endpoint} ({})", endpoint.name),
+        error,
+    };
+    let listeners = config.listeners.iter().map(|l| l.bind.clone());
+    let mut wanted = Vec::new();
+    for endpoint in listeners.chain(shard::admin_endpoint(config)) {
+        let address = listener::address(&endpoint).map_err(|e| failed(&endpoint, e))?;
+        wanted.push((endpoint, address));
+    }
+    let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
+    // A port may be had in IPv4 and in IPv6: each family for itself.
+    for is_ipv4 in [true, false] {
+        // Held until all are known to be free.
+        let mut held = Vec::new();
+        for (endpoint, address) in wanted.iter().filter(|(_, a)| a.is_ipv4() == is_ipv4) {
+            held.push(bind(*address, deadline).map_err(|e| failed(endpoint, e))?);
+        }
     }
     Ok(())
 }
 
-/// Takes an address and gives it back.
-fn bind_once(address: SocketAddr) -> io::Result<()> {
-    let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
+/// Takes an address; waits until the deadline for one that is in use.
+fn bind(address: SocketAddr, deadline: Instant) -> io::Result<TcpListener> {
     loop {
         match TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            bound => return bound.map(drop),
+            bound => return bound,
         }
     }
 }
@@ -150,7 +162,11 @@ async fn run_shard(
     } = start;
     let shard = Shard::build(runtime.clone(), ports, blueprint).await?;
     let acceptors = shard.listen().await?;
-    let serving = serve(&shard, number, acceptors, started);
+    let mut admin = None;
+    if number == 0 {
+        admin = shard.serve_admin(process_probe(&runtime, started)).await?;
+    }
+    let serving = serve(&shard, number, acceptors, admin, started);
     let stopping = async {
         if number == 0 {
             let signalled = pin!(runtime.shutdown_signal(&signals));
@@ -178,6 +194,7 @@ async fn serve(
     shard: &Rc<Shard<MachineRuntime>>,
     number: usize,
     acceptors: Vec<Acceptor<MachineRuntime>>,
+    admin: Option<SocketAddr>,
     started: Instant,
 ) -> Result<(), ShardFailure> {
     let host = host_name();
@@ -193,7 +210,7 @@ async fn serve(
         shard.serve(acceptors).await;
         if number == 0 {
             shard.services.node.all_serving().await;
-            announce(&addresses, started);
+            announce(&addresses, admin, started);
         }
         std::future::pending::<()>().await;
     };
@@ -217,11 +234,29 @@ fn host_name() -> String {
     }
 }
 
-fn announce(addresses: &[SocketAddr], started: Instant) {
+/// What the admin port says about the process.
+fn process_probe(runtime: &MachineRuntime, started: Instant) -> ProcessProbe {
+    let started_at = SystemTime::now().checked_sub(started.elapsed());
+    let since_1970 = started_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let started_at_s = since_1970.unwrap_or_default().as_secs();
+    let runtime = runtime.clone();
+    Box::new(move || {
+        let runtime = runtime.clone();
+        Box::pin(async move {
+            ProcessFacts {
+                started_at_s,
+                ..runtime.process_facts().await
+            }
+        })
+    })
+}
+
+fn announce(addresses: &[SocketAddr], admin: Option<SocketAddr>, started: Instant) {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let admin = admin.map_or(String::new(), |admin| format!(", admin on http://{admin}"));
     let elapsed_ms = started.elapsed().as_millis();
     screen::line(&format!(
-        "vltava is ready on {} ({elapsed_ms} ms)",
+        "vltava is ready on {}{admin} ({elapsed_ms} ms)",
         addresses.join(", ")
     ));
     if let Err(error) = runtime::notify_service_manager("READY=1") {

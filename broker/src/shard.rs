@@ -2,25 +2,32 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use vltava_protocol::types::Str;
+use vltava_storage::io::Disk;
 use vltava_storage::{
     EnvironmentOptions, LogEnvironment, LogOptions, StorageError, StorageEvent, load_notes,
     remove_leftovers,
 };
 
+use crate::admin;
+use crate::admin::server::ProcessProbe;
+use crate::admin::view::View;
 use crate::cluster::controller::{Controller, Input, Reply};
 use crate::cluster::nodes::Registration;
+use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
 use crate::handlers::context::Services;
+use crate::machine::Machine;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::metadata::shard_table::ShardTable;
-use crate::metrics::ShardMetrics;
+use crate::metrics::{Memory, ShardMetrics};
 use crate::net::budget::Budget;
 use crate::net::connection::{Common, ConnectionOptions};
 use crate::net::listener::{self, Acceptor, Connections};
@@ -34,7 +41,7 @@ use crate::partition::fetch_session::FetchSessions;
 use crate::partition::replica::Replica;
 use crate::runtime::jobs::{Jobs, Message};
 use crate::runtime::mesh::{MeshPort, mesh};
-use crate::runtime::{Network, Queue, Runtime};
+use crate::runtime::{Listener, Network, Queue, Runtime};
 
 /// Messages that may wait between two shards, in each room.
 const MESH_CAPACITY: usize = 1024;
@@ -49,6 +56,7 @@ pub struct Ports<R: Runtime> {
     groups: MeshPort<Message<Hosts<GroupMachine, R>>>,
     controllers: MeshPort<Message<Hosts<Controller, R>>>,
     node: MeshPort<Message<Node<R>>>,
+    views: MeshPort<Message<View<R>>>,
 }
 
 /// The ports of so many shards.
@@ -57,17 +65,22 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
     let groups = mesh(shards, MESH_CAPACITY);
     let controllers = mesh(shards, MESH_CAPACITY);
     let node = mesh(shards, MESH_CAPACITY);
+    let views = mesh(shards, MESH_CAPACITY);
     partitions
         .into_iter()
         .zip(groups)
         .zip(controllers)
         .zip(node)
-        .map(|(((partitions, groups), controllers), node)| Ports {
-            partitions,
-            groups,
-            controllers,
-            node,
-        })
+        .zip(views)
+        .map(
+            |((((partitions, groups), controllers), node), views)| Ports {
+                partitions,
+                groups,
+                controllers,
+                node,
+                views,
+            },
+        )
         .collect()
 }
 
@@ -106,6 +119,7 @@ pub struct Shard<R: Runtime> {
     logs: Rc<LogEnvironment<R::Disk>>,
     controllers: Rc<Hosts<Controller, R>>,
     connections: Rc<Connections<R>>,
+    view: Rc<View<R>>,
 }
 
 impl<R: Runtime> Shard<R> {
@@ -120,15 +134,17 @@ impl<R: Runtime> Shard<R> {
         let logs = log_environment(&runtime, own, &blueprint).await?;
         let shards = NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let table = Arc::new(ShardTable::new(shards, BTreeMap::new()));
+        let metrics = Rc::new(ShardMetrics::default());
         let jobs = Jobs::new(ports.partitions);
-        let partitions = Partitions::new(runtime.clone(), Rc::clone(&jobs), table);
+        let partitions = Partitions::new(
+            runtime.clone(),
+            Rc::clone(&jobs),
+            table,
+            Rc::clone(&metrics),
+        );
         serve(&runtime, jobs, &partitions);
-        let jobs = Jobs::new(ports.groups);
-        let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
-        serve(&runtime, jobs, &groups);
-        let jobs = Jobs::new(ports.controllers);
-        let controllers = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
-        serve(&runtime, jobs, &controllers);
+        let groups = hosts(&runtime, ports.groups, &partitions);
+        let controllers = hosts(&runtime, ports.controllers, &partitions);
         let jobs = Jobs::new(ports.node);
         let node = Node::new(Parts {
             runtime: runtime.clone(),
@@ -148,7 +164,8 @@ impl<R: Runtime> Shard<R> {
             partitions,
             groups,
             fetch_sessions: RefCell::new(FetchSessions::new(own, sessions.max(1))),
-            metrics: Rc::new(ShardMetrics::default()),
+            metrics,
+            log_limit: Rc::default(),
             append_rules: RefCell::default(),
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
@@ -156,14 +173,17 @@ impl<R: Runtime> Shard<R> {
         let connections = Connections::new(Common {
             services: Rc::clone(&services),
             budget: Budget::new(blueprint.memory_bytes / 4),
-            log_limit: Rc::default(),
+            log_limit: Rc::clone(&services.log_limit),
             options: connection_options(&blueprint.config),
         });
+        let memory = memory_of(&blueprint, connections.budget(), &logs);
+        let view = view(&services, &controllers, memory, ports.views);
         Ok(Rc::new(Self {
             services,
             logs,
             controllers,
             connections,
+            view,
         }))
     }
 
@@ -269,18 +289,7 @@ impl<R: Runtime> Shard<R> {
     pub async fn listen(&self) -> Result<Vec<Acceptor<R>>, ShardFailure> {
         let mut acceptors = Vec::new();
         for listener in &self.services.config.listeners {
-            let failed = |error| ShardFailure::Listen {
-                address: listener.bind.to_string(),
-                error,
-            };
-            let address = listener::address(&listener.bind).map_err(failed)?;
-            let socket = self
-                .services
-                .runtime
-                .network()
-                .listen(address)
-                .await
-                .map_err(failed)?;
+            let socket = self.open(&listener.bind).await?;
             let name = Str::from(listener.bind.name.as_str());
             acceptors.push(Acceptor {
                 socket,
@@ -289,6 +298,37 @@ impl<R: Runtime> Shard<R> {
             });
         }
         Ok(acceptors)
+    }
+
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<<R::Network as Network>::Listener, ShardFailure> {
+        let failed = |error| ShardFailure::Listen {
+            address: endpoint.to_string(),
+            error,
+        };
+        let address = listener::address(endpoint).map_err(failed)?;
+        let network = self.services.runtime.network();
+        network.listen(address).await.map_err(failed)
+    }
+
+    /// Opens the admin port, where there is to be one, and serves it from now on: to be called on
+    /// shard 0. Returns its address.
+    pub async fn serve_admin(
+        &self,
+        process: ProcessProbe,
+    ) -> Result<Option<SocketAddr>, ShardFailure> {
+        let Some(endpoint) = admin_endpoint(&self.services.config) else {
+            return Ok(None);
+        };
+        let listener = self.open(&endpoint).await?;
+        let address = listener.local_address();
+        let server = admin::server::Server::new(Rc::clone(&self.view), process);
+        self.services
+            .runtime
+            .spawn(Queue::Control, server.accept(listener));
+        Ok(Some(address))
     }
 
     /// Accepts connections, and looks after the logs, once this shard's partitions are open.
@@ -310,6 +350,7 @@ impl<R: Runtime> Shard<R> {
 
     /// Closes everything in order: connections, coordinators, logs.
     pub async fn close(&self) {
+        self.view.stop();
         self.connections.stop().await;
         self.services.groups.stop();
         self.controllers.stop();
@@ -324,11 +365,81 @@ impl<R: Runtime> Shard<R> {
     }
 }
 
+/// The hosts of one kind of machine, with their loop started.
+fn hosts<M: Machine, R: Runtime>(
+    runtime: &R,
+    port: MeshPort<Message<Hosts<M, R>>>,
+    partitions: &Rc<Partitions<R>>,
+) -> Rc<Hosts<M, R>>
+where
+    M::Input: Send,
+    M::Reply: Send,
+{
+    let jobs = Jobs::new(port);
+    let hosts = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(partitions));
+    serve(runtime, jobs, &hosts);
+    hosts
+}
+
+/// What the admin port sees of this shard, with its loop started.
+fn view<R: Runtime>(
+    services: &Services<R>,
+    controllers: &Rc<Hosts<Controller, R>>,
+    memory: Box<dyn Fn() -> Memory>,
+    port: MeshPort<Message<View<R>>>,
+) -> Rc<View<R>> {
+    let jobs = Jobs::new(port);
+    let view = View::new(admin::view::Parts {
+        runtime: services.runtime.clone(),
+        metrics: Rc::clone(&services.metrics),
+        partitions: Rc::clone(&services.partitions),
+        groups: Rc::clone(&services.groups),
+        controllers: Rc::clone(controllers),
+        node: Rc::clone(&services.node),
+        memory,
+        jobs: Rc::clone(&jobs),
+        disk_reserve_bytes: services.config.disk_reserve_bytes,
+    });
+    serve(&services.runtime, jobs, &view);
+    view
+}
+
 fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
     runtime.spawn(
         Queue::Foreground,
         jobs.serve(runtime.clone(), Rc::clone(room)),
     );
+}
+
+/// Where the admin port is to be.
+pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
+    let (host, port) = config.admin_listener.clone()?;
+    Some(Endpoint {
+        name: "ADMIN".to_owned(),
+        host,
+        port,
+    })
+}
+
+/// What memory a shard holds.
+fn memory_of<D: Disk>(
+    blueprint: &Blueprint,
+    budget: &Budget,
+    logs: &Rc<LogEnvironment<D>>,
+) -> Box<dyn Fn() -> Memory> {
+    let (budget, logs) = (budget.clone(), Rc::clone(logs));
+    let cache_bytes_max = cache_bytes_max(blueprint) as u64;
+    Box::new(move || Memory {
+        request_bytes: budget.used() as u64,
+        request_bytes_max: budget.limit() as u64,
+        buffer_bytes: logs.buffer_bytes() as u64,
+        cache_bytes_max,
+    })
+}
+
+/// What the batch cache of a shard may hold.
+fn cache_bytes_max(blueprint: &Blueprint) -> usize {
+    blueprint.memory_bytes / 2
 }
 
 fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
@@ -358,7 +469,7 @@ async fn log_environment<R: Runtime>(
     let config = &blueprint.config;
     let options = EnvironmentOptions {
         write_bytes_max: usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX),
-        cache_bytes_max: blueprint.memory_bytes / 2,
+        cache_bytes_max: cache_bytes_max(blueprint),
         reserve_bytes: config.disk_reserve_bytes,
         ..EnvironmentOptions::default()
     };

@@ -69,7 +69,7 @@ impl Serve {
     /// One line (a line each, for settings) that says what is wrong.
     pub fn run(self, started: Instant) -> Result<(), String> {
         let (config, warnings) = self.load()?;
-        logging::start(self.log_format, &self.log_level)?;
+        let _logging = logging::start(self.log_format, &self.log_level)?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }

@@ -68,11 +68,15 @@ where
         self.hosts.borrow().get(&partition).cloned()
     }
 
+    /// All hosts of this shard.
+    pub fn all_local(&self) -> Vec<Rc<Host<M, R>>> {
+        self.hosts.borrow().values().cloned().collect()
+    }
+
     /// Hands an input to every host of this shard. Nobody waits for the replies; a host that is
     /// loading does not get it.
     pub fn tell_local(&self, input: impl Fn() -> M::Input) {
-        let hosts: Vec<_> = self.hosts.borrow().values().cloned().collect();
-        for host in hosts {
+        for host in self.all_local() {
             drop(host.submit(input()));
         }
     }

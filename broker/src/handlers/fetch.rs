@@ -138,6 +138,8 @@ async fn fetch<R: Runtime>(
         });
         let enough = bytes >= limits.bytes_min || has_news || round.is_empty();
         if enough || context.services.runtime.now() >= limits.deadline {
+            let metrics = &context.services.metrics;
+            metrics.count(|counters| counters.fetched_bytes += bytes as u64);
             return respond(&context, &fetching, round, limits.read_committed);
         }
         wait(&context, &round, limits, limits.bytes_min - bytes).await;

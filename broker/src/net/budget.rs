@@ -185,6 +185,11 @@ impl Budget {
         self.state.borrow().used
     }
 
+    /// Bytes that may be charged.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     fn release(&self, bytes: usize) {
         let mut state = self.state.borrow_mut();
         state.used -= bytes;

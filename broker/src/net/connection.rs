@@ -16,9 +16,10 @@ use vltava_protocol::encode::{ExternalBytes, Part};
 use vltava_protocol::frame;
 
 use super::budget::{Admission, Budget, Charge, ConnectionId};
-use super::log_limit::LogLimit;
 use crate::handlers::context::{Client, Services};
 use crate::handlers::{self, Answer, Refusal};
+use crate::metrics::ShardMetrics;
+use crate::runtime::log_limit::LogLimit;
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
 
 /// What a connection reads into while it does not know how large its next request is, in bytes: all
@@ -67,6 +68,7 @@ struct Owed {
 struct Shared<R: Runtime> {
     runtime: R,
     socket: Socket<R>,
+    metrics: Rc<ShardMetrics>,
     id: ConnectionId,
     owed: RefCell<VecDeque<Owed>>,
     /// Waits for something to be owed (writer), or for room to owe more (reader).
@@ -74,6 +76,14 @@ struct Shared<R: Runtime> {
     reader: RefCell<Option<Waker>>,
     closed: Cell<bool>,
     last_progress: Cell<Monotonic>,
+}
+
+impl<R: Runtime> Shared<R> {
+    fn sent(&self, bytes: usize) {
+        self.metrics
+            .count(|counters| counters.sent_bytes += bytes as u64);
+        self.last_progress.set(self.runtime.now());
+    }
 }
 
 /// A connection as others on its shard see it.
@@ -141,6 +151,7 @@ pub fn start<R: Runtime>(
         last_progress: Cell::new(runtime.now()),
         runtime: runtime.clone(),
         socket,
+        metrics: Rc::clone(&services.metrics),
         id,
         owed: RefCell::default(),
         writer: RefCell::default(),
@@ -193,9 +204,8 @@ impl<R: Runtime> Reader<R> {
         if matches!(why, Ended::Peer | Ended::Io(_)) {
             return;
         }
-        self.services
-            .metrics
-            .count(|counters| counters.connections_refused += 1);
+        let metrics = &self.shared.metrics;
+        metrics.count(|counters| counters.connections_refused += 1);
         if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
             let Client { peer, listener } = &*self.client;
             tracing::warn!(%peer, %listener, left_out, "closed a connection: {why}");
@@ -294,6 +304,8 @@ impl<R: Runtime> Reader<R> {
         if bytes == 0 {
             return Err(Ended::Peer);
         }
+        let metrics = &self.shared.metrics;
+        metrics.count(|counters| counters.received_bytes += bytes as u64);
         let now = self.shared.runtime.now();
         self.shared.last_progress.set(now);
         match self
@@ -395,8 +407,9 @@ async fn send_in_memory<R: Runtime>(
     if parts.is_empty() {
         return Ok(());
     }
+    let bytes = parts.iter().map(Bytes::len).sum();
     shared.socket.send(std::mem::take(parts)).await?;
-    shared.last_progress.set(shared.runtime.now());
+    shared.sent(bytes);
     Ok(())
 }
 
@@ -405,6 +418,6 @@ async fn send_external<R: Runtime>(
     range: &ExternalBytes,
 ) -> std::io::Result<()> {
     shared.socket.send_file(range).await?;
-    shared.last_progress.set(shared.runtime.now());
+    shared.sent(range.len);
     Ok(())
 }

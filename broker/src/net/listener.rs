@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use vltava_protocol::types::Str;
 
-use super::budget::ConnectionId;
+use super::budget::{Budget, ConnectionId};
 use super::connection::{self, Common, Handle};
 use crate::config::listeners::Endpoint;
 use crate::handlers::context::Client;
@@ -98,6 +98,11 @@ impl<R: Runtime> Connections<R> {
         })
     }
 
+    /// The memory that requests of these connections may hold.
+    pub fn budget(&self) -> &Budget {
+        &self.common.budget
+    }
+
     /// Accepts until [`Connections::stop`].
     pub async fn accept(self: Rc<Self>, acceptor: Acceptor<R>) {
         loop {
@@ -123,6 +128,8 @@ impl<R: Runtime> Connections<R> {
     fn start(self: &Rc<Self>, socket: Socket<R>, listener: &Str) {
         let peer = socket.peer_address();
         if let Some(limit) = self.limit_reached(peer.ip()) {
+            let metrics = &self.common.services.metrics;
+            metrics.count(|counters| counters.connections_refused += 1);
             if let Some(left_out) = self
                 .common
                 .log_limit

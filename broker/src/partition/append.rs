@@ -38,7 +38,14 @@ fn enqueue<R: Runtime>(
     append: AppendTo,
 ) -> Result<(Rc<Replica<R>>, Queued), PartitionError> {
     let replica = partitions.local(append.partition)?;
+    let batch_bytes = append.batch.len() as u64;
     let queued = replica.append(append.batch, AppendClass::Client)?;
+    if !queued.is_duplicate {
+        partitions.metrics().count(|counters| {
+            counters.appended_bytes += batch_bytes;
+            counters.appended_batches += 1;
+        });
+    }
     Ok((replica, queued))
 }
 

@@ -15,6 +15,7 @@ use super::error::PartitionError;
 use super::replica::Replica;
 use super::request::PartitionId;
 use crate::metadata::shard_table::ShardTable;
+use crate::metrics::ShardMetrics;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::{Jobs, Pending};
 
@@ -33,16 +34,23 @@ pub struct Partitions<R: Runtime> {
     runtime: R,
     jobs: Rc<Jobs<Self>>,
     table: RefCell<Arc<ShardTable>>,
+    metrics: Rc<ShardMetrics>,
     slots: RefCell<BTreeMap<PartitionId, Slot<R>>>,
 }
 
 impl<R: Runtime> Partitions<R> {
     /// No partitions yet.
-    pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, table: Arc<ShardTable>) -> Rc<Self> {
+    pub fn new(
+        runtime: R,
+        jobs: Rc<Jobs<Self>>,
+        table: Arc<ShardTable>,
+        metrics: Rc<ShardMetrics>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             runtime,
             jobs,
             table: RefCell::new(table),
+            metrics,
             slots: RefCell::default(),
         })
     }
@@ -50,6 +58,11 @@ impl<R: Runtime> Partitions<R> {
     /// The shard's executor.
     pub fn runtime(&self) -> &R {
         &self.runtime
+    }
+
+    /// What this shard counts.
+    pub fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
     }
 
     /// How many shards there are.
@@ -110,6 +123,16 @@ impl<R: Runtime> Partitions<R> {
             _ => None,
         });
         ready.collect()
+    }
+
+    /// Partitions of this shard whose log could not be opened, and why.
+    pub fn broken_local(&self) -> Vec<(PartitionId, PartitionError)> {
+        let slots = self.slots.borrow();
+        let broken = slots.iter().filter_map(|(id, slot)| match slot {
+            Slot::Broken(why) => Some((*id, why.clone())),
+            _ => None,
+        });
+        broken.collect()
     }
 
     /// Runs `work` on the shard that owns the partition. When this returns, `work` has started, or

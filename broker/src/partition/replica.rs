@@ -79,6 +79,8 @@ pub struct Queued {
     pub base_offset: i64,
     /// The offset of its last record.
     pub last_offset: i64,
+    /// It stood there before, and was not written again.
+    pub is_duplicate: bool,
     /// Completes when it is committed, or cannot be any more.
     pub committed: oneshot::Receiver<Result<(), PartitionError>>,
 }
@@ -173,6 +175,7 @@ impl<R: Runtime> Replica<R> {
         Ok(Queued {
             base_offset,
             last_offset,
+            is_duplicate: matches!(checked, SequenceCheck::Duplicate { .. }),
             committed,
         })
     }
@@ -209,13 +212,8 @@ impl<R: Runtime> Replica<R> {
     fn after_write(&self, written: Result<i64, StorageError>) {
         let input = match written {
             Ok(end_offset) => Input::Flushed { end_offset },
-            Err(error @ StorageError::Failed(_)) => {
-                tracing::error!(
-                    partition = self.name, %error,
-                    "the log has ended: nothing more is acknowledged before a restart"
-                );
-                Input::LogEnded
-            }
+            // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
+            Err(StorageError::Failed(_)) => Input::LogEnded,
             Err(error) => return self.refuse_queued(&error.into()),
         };
         let action = self.raft.borrow_mut().step(input);
@@ -350,6 +348,11 @@ impl<R: Runtime> Replica<R> {
     /// The producers that the log remembers.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         self.log.producers()
+    }
+
+    /// Why the log takes no more appends until a restart, where that is so.
+    pub fn ended(&self) -> Option<String> {
+        self.log.ended().map(|why| why.to_string())
     }
 
     /// Bytes of all segments.

@@ -198,6 +198,11 @@ impl MachineDisk {
         }))
     }
 
+    /// This shard's thread for calls that block.
+    pub(super) fn blocking(&self) -> &Blocking {
+        &self.0.blocking
+    }
+
     fn root(&self) -> SharedHandle {
         Arc::clone(&self.0.directory.directory) as SharedHandle
     }

@@ -21,7 +21,7 @@ use super::request::{Request, SharedHandle};
 use super::ring::Ring;
 use super::setup;
 use super::socket::{Listeners, MachineNetwork};
-use super::system::{self, ShutdownSignals};
+use super::system::{self, ProcessFacts, ShutdownSignals};
 use super::tasks::Tasks;
 use super::{Monotonic, Queue, Runtime};
 
@@ -468,6 +468,13 @@ impl MachineRuntime {
             ring,
             random: RefCell::default(),
         }))
+    }
+
+    /// What the process has taken so far. Asked of the system on a thread beside the shard's.
+    pub async fn process_facts(&self) -> ProcessFacts {
+        let asked = self.0.disk.blocking().run(|| Ok(ProcessFacts::read()));
+        // Only where no thread can be started: then nothing is known.
+        asked.await.unwrap_or_default()
     }
 
     /// Completes once the process is asked to end, by SIGTERM or SIGINT.

@@ -10,6 +10,7 @@
 mod blocking;
 mod file;
 pub mod jobs;
+pub mod log_limit;
 mod machine;
 pub mod mesh;
 mod recorder;
@@ -43,7 +44,9 @@ pub use self::machine::{
 };
 pub use self::recorder::{Operation, Recorder};
 pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};
-pub use self::system::{MachineFacts, ShutdownSignals, notify_service_manager, probe};
+pub use self::system::{
+    MachineFacts, ProcessFacts, ShutdownSignals, notify_service_manager, probe,
+};
 
 /// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and
 /// subtracted.

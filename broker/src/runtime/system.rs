@@ -1,9 +1,12 @@
 //! What the machine is, what this process may use of it, and the signals that end it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -44,6 +47,49 @@ pub fn probe() -> MachineFacts {
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         io_uring_refused: setup::try_set_up().err().map(|error| error.kind()),
     }
+}
+
+/// What this process has taken so far, for whoever watches it. What the system does not say is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Processor time, in microseconds.
+    pub cpu_us: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Descriptors it may open.
+    pub descriptors_max: u64,
+    /// When it started, in seconds since 1970; filled in by whoever knows.
+    pub started_at_s: u64,
+}
+
+impl ProcessFacts {
+    /// Asks the system; may take milliseconds where many descriptors are open.
+    pub(super) fn read() -> Self {
+        let status = read("/proc/self/status");
+        let resident = labelled(&status, "VmRSS").unwrap_or_default();
+        let resident_kib: u64 = resident.trim_end_matches(" kB").parse().unwrap_or_default();
+        // Listing it takes a descriptor, too.
+        let descriptors = fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count().max(1) - 1);
+        Self {
+            resident_bytes: resident_kib * 1024,
+            cpu_us: cpu_us(&read("/proc/self/stat")),
+            descriptors: descriptors as u64,
+            descriptors_max: limit("Max open files"),
+            started_at_s: 0,
+        }
+    }
+}
+
+/// Processor time of `/proc/self/stat`, whose unit is a hundredth of a second on every Linux.
+fn cpu_us(stat: &str) -> u64 {
+    const TICK_US: u64 = 10_000;
+    // Behind the name, which may hold anything, in parentheses.
+    let fields = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let user_and_kernel = fields.split_whitespace().skip(11).take(2);
+    let ticks = user_and_kernel.filter_map(|ticks| ticks.parse::<u64>().ok());
+    ticks.sum::<u64>().saturating_mul(TICK_US)
 }
 
 /// Text of a file of the kernel; empty where there is none.
@@ -190,20 +236,23 @@ pub fn notify_service_manager(state: &str) -> io::Result<()> {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
     };
+    notify(address.as_encoded_bytes(), state)
+}
+
+/// Sends a line to a socket by its path or, behind an "@", its abstract name.
+fn notify(address: &[u8], state: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    let name = address.as_encoded_bytes();
-    if let Some(name) = name.strip_prefix(b"@") {
-        use std::os::linux::net::SocketAddrExt;
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-        return socket.send_to_addr(state.as_bytes(), &address).map(drop);
-    }
-    socket
-        .send_to(state.as_bytes(), Path::new(&address))
-        .map(drop)
+    let address = match address.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(address))?,
+    };
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
     use super::*;
 
     #[test]
@@ -224,10 +273,60 @@ mod tests {
     }
 
     #[test]
+    fn processor_time_is_read_behind_any_name() {
+        let stat = "1 (a) b 9) S 1 1 1 0 -1 4 10 0 0 0 250 50 0 0 20 0 3 0 100 1 1";
+        assert_eq!(cpu_us(stat), 3_000_000);
+        assert_eq!(cpu_us(""), 0);
+    }
+
+    #[test]
+    fn this_process_can_be_looked_at() {
+        let facts = ProcessFacts::read();
+        assert!(facts.resident_bytes > 1 << 20, "{facts:?}");
+        assert!(facts.descriptors >= 3, "{facts:?}");
+        assert!(facts.descriptors_max >= facts.descriptors, "{facts:?}");
+    }
+
+    #[test]
     fn a_service_manager_hears_of_it() {
-        // `NOTIFY_SOCKET` belongs to the process: this test only reads what is the same without it.
-        assert!(
-            std::env::var_os("NOTIFY_SOCKET").is_some() || notify_service_manager("X=1").is_ok()
-        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let abstract_name = format!("vltava-test-{}", std::process::id());
+        let sockets = [
+            (
+                SocketAddr::from_pathname(&path).unwrap(),
+                path.to_str().unwrap().to_owned(),
+            ),
+            (
+                SocketAddr::from_abstract_name(&abstract_name).unwrap(),
+                format!("@{abstract_name}"),
+            ),
+        ];
+        for (address, name) in sockets {
+            let manager = UnixDatagram::bind_addr(&address).unwrap();
+            notify(name.as_bytes(), "READY=1").unwrap();
+            let mut heard = [0; 16];
+            let len = manager.recv(&mut heard).unwrap();
+            assert_eq!(&heard[..len], b"READY=1");
+        }
+        assert!(notify(b"/nobody/there", "READY=1").is_err());
+    }
+
+    #[test]
+    fn limits_of_control_groups_count_with_those_above_them() {
+        let mount = tempfile::tempdir().unwrap();
+        let file = |group: &str, limit: &str| {
+            let group = mount.path().join(group);
+            std::fs::create_dir_all(&group).unwrap();
+            std::fs::write(group.join("memory.max"), limit).unwrap();
+        };
+        file("a/b", "max\n");
+        let mount_path = mount.path().to_str().unwrap();
+        assert_eq!(group_limit(mount_path, "/a/b", "memory.max"), None);
+        file("a", "5000\n");
+        assert_eq!(group_limit(mount_path, "/a/b", "memory.max"), Some(5000));
+        file("a/b", "4000\n");
+        assert_eq!(group_limit(mount_path, "/a/b", "memory.max"), Some(4000));
+        assert_eq!(group_limit(mount_path, "/x", "memory.max"), None);
     }
 }

@@ -48,6 +48,14 @@ fn nothing_given_is_enough() {
 }
 
 #[test]
+fn the_admin_port_can_be_turned_off() {
+    for nowhere in ["none", ""] {
+        let config = config(&[flag("admin.listener", nowhere)]);
+        assert_eq!(config.admin_listener, None, "{nowhere:?}");
+    }
+}
+
+#[test]
 fn flags_beat_set_and_set_beats_the_file() {
     let mut given = file("num.partitions=2\nnode.id=2\nbroker.rack=a\n");
     given.insert(0, flag("num.partitions", "4"));
@@ -144,6 +152,7 @@ fn invalid_values_are_refused() {
         "memory=1MiB",
         "memory=lots",
         "write.max.bytes=1",
+        "write.max.bytes=1GiB",
         "socket.request.max.bytes=0",
         "group.min.session.timeout.ms=9000\ngroup.max.session.timeout.ms=8000",
         "node.id=1\nbroker.id=2",
