@@ -24,6 +24,7 @@ use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
 use crate::handlers::context::Services;
+use crate::machine::Machine;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::{Memory, ShardMetrics};
@@ -142,12 +143,8 @@ impl<R: Runtime> Shard<R> {
             Rc::clone(&metrics),
         );
         serve(&runtime, jobs, &partitions);
-        let jobs = Jobs::new(ports.groups);
-        let groups = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
-        serve(&runtime, jobs, &groups);
-        let jobs = Jobs::new(ports.controllers);
-        let controllers = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(&partitions));
-        serve(&runtime, jobs, &controllers);
+        let groups = hosts(&runtime, ports.groups, &partitions);
+        let controllers = hosts(&runtime, ports.controllers, &partitions);
         let jobs = Jobs::new(ports.node);
         let node = Node::new(Parts {
             runtime: runtime.clone(),
@@ -368,24 +365,23 @@ impl<R: Runtime> Shard<R> {
     }
 }
 
-fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
-    runtime.spawn(
-        Queue::Foreground,
-        jobs.serve(runtime.clone(), Rc::clone(room)),
-    );
+/// The hosts of one kind of machine, with their loop started.
+fn hosts<M: Machine, R: Runtime>(
+    runtime: &R,
+    port: MeshPort<Message<Hosts<M, R>>>,
+    partitions: &Rc<Partitions<R>>,
+) -> Rc<Hosts<M, R>>
+where
+    M::Input: Send,
+    M::Reply: Send,
+{
+    let jobs = Jobs::new(port);
+    let hosts = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(partitions));
+    serve(runtime, jobs, &hosts);
+    hosts
 }
 
-/// Where the admin port is to be.
-pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
-    let (host, port) = config.admin_listener.clone()?;
-    Some(Endpoint {
-        name: "ADMIN".to_owned(),
-        host,
-        port,
-    })
-}
-
-/// How the admin port sees this shard.
+/// What the admin port sees of this shard, with its loop started.
 fn view<R: Runtime>(
     services: &Services<R>,
     controllers: &Rc<Hosts<Controller, R>>,
@@ -406,6 +402,23 @@ fn view<R: Runtime>(
     });
     serve(&services.runtime, jobs, &view);
     view
+}
+
+fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
+    runtime.spawn(
+        Queue::Foreground,
+        jobs.serve(runtime.clone(), Rc::clone(room)),
+    );
+}
+
+/// Where the admin port is to be.
+pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
+    let (host, port) = config.admin_listener.clone()?;
+    Some(Endpoint {
+        name: "ADMIN".to_owned(),
+        host,
+        port,
+    })
 }
 
 /// What memory a shard holds.

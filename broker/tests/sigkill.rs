@@ -106,7 +106,8 @@ impl Producer {
             pending: VecDeque::new(),
             acknowledged: Vec::new(),
         };
-        let mine = (0..PARTITIONS).filter(|partition| (*partition as usize + number) % 2 == 0);
+        let mine =
+            (0..PARTITIONS).filter(|partition| (*partition as usize + number).is_multiple_of(2));
         Self {
             number,
             acks,

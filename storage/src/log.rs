@@ -4,6 +4,8 @@
 //! and returns at once; they are acknowledged by the flushed end that [`Log::write_pending`]
 //! returns, and can be read from then on.
 
+mod corrupt;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -12,7 +14,6 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::append_queue::{Queued, RollPoint};
-use crate::corrupt_log::CorruptLog;
 use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -31,6 +32,8 @@ use crate::recovery::{Damage, Recovery};
 use crate::retention::SegmentFacts;
 use crate::segment::{SEGMENT_BYTES_LIMIT, SegmentCursor};
 use crate::state::{LogInner, LogState, Recovered};
+
+pub use self::corrupt::CorruptLog;
 
 /// Where appended batches stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@
 mod support;
 
 use support::workload::{Model, Went, check_reopened, open_or_create, work};
-use support::{Chance, environment, read_all, ready, run};
+use support::{Chance, batch, environment, read_all, ready, records_of, run};
 use vltava_storage::io::IoErrorKind;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
-use vltava_storage::{Opened, StorageError};
+use vltava_storage::{AppendClass, Opened, StorageError};
 
 const STEPS: usize = 60;
 
@@ -177,6 +177,103 @@ fn a_disk_that_fills_up_takes_appends_again_when_there_is_space() {
             assert_eq!(went, Went::Through);
             assert!(model.acked_end > at_full + 20);
             later_lives(seed, disk, model).await;
+        });
+    }
+}
+
+/// A batch that fills one block exactly, so that the next one begins with a block.
+fn block_batch(fill: u8) -> vltava_storage::AppendBatch {
+    let value = vec![fill; 4096 - 61 - 9];
+    let batch = batch(1, &[value], None);
+    assert_eq!(batch.batch_bytes(), 4096);
+    batch
+}
+
+#[test]
+fn what_was_cut_never_comes_back() {
+    let mut second_alone = 0;
+    for seed in 0..300 {
+        run(async {
+            let disk = FaultDisk::new(seed);
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            let first = vec![block_batch(1), block_batch(2)];
+            log.append(first, 0, AppendClass::Client, 1).unwrap();
+            // The allocation is the first operation; the write is torn.
+            let at = disk.operations() + 1;
+            disk.inject(Fault::Crash { at });
+            log.write_pending().await.unwrap_err();
+            let disk = disk.restart();
+            let path = "topic-0/00000000000000000000.log";
+            let content = disk.content(path).unwrap();
+            let is_whole = |bytes: Option<&[u8]>| bytes.is_some_and(|b| records_of(b).is_some());
+            let second = is_whole(content.get(4096..8192));
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            if log.end() > 0 || !second {
+                return;
+            }
+            second_alone += 1;
+            let again = vec![block_batch(3)];
+            log.append(again, 0, AppendClass::Client, 1).unwrap();
+            assert_eq!(log.write_pending().await.unwrap(), 1);
+            let disk = disk.restart();
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            let found = read_all(&log, 10_000).await.unwrap();
+            assert_eq!((found.len(), found[0].value[0]), (1, 3), "seed {seed}");
+        });
+    }
+    assert!(
+        second_alone > 5,
+        "{second_alone} torn writes left the second batch alone"
+    );
+}
+
+/// The batch of block 1 stands on the platter whole; the log ends before block 0. After one more
+/// batch, and a crash, it must not be read.
+async fn check_stays_away(log: vltava_storage::Log<FaultDisk>, disk: FaultDisk) {
+    let again = vec![block_batch(3)];
+    log.append(again, 0, AppendClass::Client, 1).unwrap();
+    assert_eq!(log.write_pending().await.unwrap(), 1);
+    let disk = disk.restart();
+    let shard = environment(&disk).await.unwrap();
+    let log = ready(open_or_create(&shard).await.unwrap());
+    let found = read_all(&log, 10_000).await.unwrap();
+    assert_eq!((found.len(), found[0].value[0]), (1, 3));
+}
+
+#[test]
+fn what_was_truncated_never_comes_back() {
+    for seed in 0..60 {
+        run(async {
+            let disk = FaultDisk::new(seed);
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            let batches = vec![block_batch(1), block_batch(2)];
+            log.append(batches, 0, AppendClass::Client, 1).unwrap();
+            log.write_pending().await.unwrap();
+            log.truncate(0).await.unwrap();
+            check_stays_away(log, disk).await;
+        });
+    }
+}
+
+#[test]
+fn what_a_full_disk_took_in_never_comes_back() {
+    for seed in 0..200 {
+        run(async {
+            let disk = FaultDisk::new(seed);
+            let shard = environment(&disk).await.unwrap();
+            let log = ready(open_or_create(&shard).await.unwrap());
+            let batches = vec![block_batch(1), block_batch(2)];
+            log.append(batches, 0, AppendClass::Client, 1).unwrap();
+            let (at, kind) = (disk.operations() + 1, IoErrorKind::Full);
+            disk.inject(Fault::Fail { at, kind });
+            let refused = log.write_pending().await;
+            assert!(matches!(refused, Err(StorageError::Full(_))));
+            assert_eq!((log.end(), log.flushed_end()), (0, 0));
+            check_stays_away(log, disk).await;
         });
     }
 }

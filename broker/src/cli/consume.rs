@@ -51,13 +51,8 @@ pub struct ConsumeArguments {
     #[arg(long, short = 'e')]
     exit_at_end: bool,
     /// How to print a record
-    #[arg(
-        long,
-        short = 'f',
-        default_value = "%s\\n",
-        long_help = format::HELP,
-        conflicts_with = "json"
-    )]
+    #[arg(long, short = 'f', default_value = "%s\\n")]
+    #[arg(long_help = format::HELP, conflicts_with = "json")]
     format: String,
     /// What to print for a null key or value
     #[arg(long, value_name = "TEXT", default_value = "")]

@@ -5,10 +5,9 @@ use std::io::{self, Write};
 use vltava_client::records::ConsumedRecord;
 
 /// What a format string may hold; shown by `--help`.
-pub(super) const HELP: &str = "%t topic, %p partition, %o offset, %T timestamp (ms), %k key, %K \
-                               length of the key, %s value, %S length of the value (-1 for null), \
-                               %R the same in four bytes, %h headers, %% percent; \\n \\r \\t \
-                               \\\\ \\xHH";
+pub(super) const HELP: &str = "How to print a record: %t topic, %p partition, %o offset, \
+     %T timestamp (ms), %k key, %K length of the key, %s value, %S length of the value \
+     (-1 for null), %R the same in four bytes, %h headers, %% percent; \\n \\r \\t \\\\ \\xHH";
 
 /// A format string, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +49,8 @@ impl Format {
                         literal.push(b'%');
                         continue;
                     }
-                    let piece = piece(letter).ok_or_else(|| {
-                        format!("%{letter} stands for nothing; there are: {HELP}")
-                    })?;
+                    let piece = piece(letter)
+                        .ok_or_else(|| format!("%{letter} stands for nothing. {HELP}"))?;
                     if !literal.is_empty() {
                         pieces.push(Piece::Text(std::mem::take(&mut literal)));
                     }

@@ -80,8 +80,8 @@ pub static BROKER: &[Definition] = &[
         "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
     )
     .doc(
-        "Which protocol each listener's name stands for: `NAME:PROTOCOL`. Only PLAINTEXT is served \
-         yet.",
+        "Which protocol each listener's name stands for: `NAME:PROTOCOL`. Only PLAINTEXT is \
+         served yet.",
     ),
     node("listeners", Kind::List, "PLAINTEXT://127.0.0.1:9092").doc(
         "Where clients connect: `NAME://host:port`, separated by commas. An empty host is all \
@@ -135,7 +135,7 @@ pub static BROKER: &[Definition] = &[
         .without_effect()
         .doc(
             "How long an offset commit may wait for its record to be replicated. There is nothing \
-              to wait for on one node.",
+             to wait for on one node.",
         ),
     node("offsets.retention.check.interval.ms", Kind::Long, "600000")
         .unit(Unit::Milliseconds)
@@ -151,8 +151,8 @@ pub static BROKER: &[Definition] = &[
     node("offsets.topic.replication.factor", Kind::Short, "3")
         .check(Check::AtLeast(1))
         .doc(
-            "Replicas of `__consumer_offsets`, at most as many as there are nodes. Counts when the \
-             topic is created.",
+            "Replicas of `__consumer_offsets`, at most as many as there are nodes. Counts when \
+             the topic is created.",
         ),
     node("offsets.topic.segment.bytes", Kind::Int, "104857600")
         .unit(Unit::Bytes)

@@ -56,8 +56,8 @@ pub struct Options {
 pub enum StartError {
     /// The kernel, or a container's profile, refuses io_uring.
     #[error(
-        "io_uring cannot be used here ({0}): a kernel without it, sysctl \
-         kernel.io_uring_disabled, or a container profile"
+        "io_uring cannot be used here ({0}): a kernel without it, sysctl kernel.io_uring_disabled, \
+         or a container profile"
     )]
     IoUringRefused(io::Error),
     /// `RLIMIT_MEMLOCK` is too low.

@@ -126,7 +126,7 @@ impl Cluster {
             self.written_may_be_lost();
         }
         let executor = self.simulation.executor();
-        let down_ns = random.mostly_small(1_000_000..=10_000_000_000);
+        let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
         executor.sleep_until(executor.now_ns() + down_ns).await;
         self.start(random).await;
         if random.chance(250_000) {

@@ -244,10 +244,10 @@ impl Swarm {
         let topics = random.between(1..=3);
         let shards_min = random.mostly_small(1..=4);
         Self {
-            storm: millis(random, 2_000..=60_000),
+            storm: Duration::from_millis(random.between(5_000..=60_000)),
             shards: shards_min..=random.between(shards_min..=5),
             troubles,
-            calm_max: millis(random, 100..=10_000),
+            calm_max: millis(random, 500..=15_000),
             topics: (0..topics)
                 .map(|_| i32::try_from(random.mostly_small(1..=6)).unwrap_or(1))
                 .collect(),

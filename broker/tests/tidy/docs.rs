@@ -51,7 +51,7 @@ fn check_schemas(tree: &Tree, findings: &mut Vec<Finding>) {
         if !listed.contains(&name) && number.parse::<u16>().is_ok() && !named {
             let path = format!("protocol/schema/api/{schema}");
             let what =
-                format!("not in the list of {HANDLERS}, and {DIFFERENCES} does not name {camel}");
+                format!("not in the list of {HANDLERS}; {DIFFERENCES} does not name {camel}");
             findings.push(Finding::new(&path, 1, what));
         }
     }

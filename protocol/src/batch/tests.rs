@@ -227,6 +227,35 @@ fn log_append_time_is_set_under_a_new_crc() {
 }
 
 #[test]
+fn records_in_another_codecs_form_make_a_batch_that_is_right() {
+    let bytes = sample();
+    let (batch, _) = Batch::parse(&bytes).unwrap();
+    let mut payload = Vec::new();
+    crate::compression::compress(Codec::Zstd, None, batch.payload(), &mut payload).unwrap();
+    let changed = batch.with_payload(Codec::Zstd, TimestampType::LogAppendTime, 9, &payload);
+    let (changed, rest) = Batch::parse(&changed).unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(
+        (changed.check_crc(), changed.codec()),
+        (Ok(()), Ok(Codec::Zstd))
+    );
+    assert_eq!(
+        (changed.max_timestamp(), changed.timestamp_type()),
+        (9, TimestampType::LogAppendTime)
+    );
+    assert_eq!(
+        (changed.payload(), changed.record_count()),
+        (&payload[..], 3)
+    );
+    // And back again: the very same bytes.
+    let (time, max) = (TimestampType::CreateTime, batch.max_timestamp());
+    assert_eq!(
+        changed.with_payload(Codec::None, time, max, batch.payload()),
+        bytes
+    );
+}
+
+#[test]
 fn a_walk_ends_behind_the_last_complete_batch() {
     let one = sample();
     let all = one.repeat(3);

@@ -119,11 +119,11 @@ impl Image {
         let Change::Write { position, bytes } = self.pending.remove(at).change else {
             return;
         };
-        for (sector, piece) in bytes[..limit.min(bytes.len())]
-            .chunks(SECTOR_BYTES)
-            .enumerate()
-        {
-            if chance.coin() {
+        // What came through is a prefix; where nobody promises more, any of its sectors.
+        let whole = chance.coin();
+        let pieces = bytes[..limit.min(bytes.len())].chunks(SECTOR_BYTES);
+        for (sector, piece) in pieces.enumerate() {
+            if whole || chance.coin() {
                 let change = Change::Write {
                     position: position + sector * SECTOR_BYTES,
                     bytes: piece.to_vec(),
@@ -214,9 +214,19 @@ fn tear(content: &mut Vec<u8>, change: &Change, chance: &mut Chance) {
         }
         return;
     };
-    for (sector, piece) in bytes.chunks(SECTOR_BYTES).enumerate() {
-        if chance.coin() {
-            let position = position + sector * SECTOR_BYTES;
+    // Each sector by itself, or all but a run of them: a drive may write in any order.
+    let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
+    let by_sector = chance.coin();
+    let (from, to) = (chance.below(sectors), chance.below(sectors + 1));
+    for (sector, piece) in (0..).zip(bytes.chunks(SECTOR_BYTES)) {
+        let arrives = if by_sector {
+            chance.coin()
+        } else {
+            !(from.min(to)..=from.max(to)).contains(&sector)
+        };
+        if arrives {
+            let at = usize::try_from(sector).unwrap_or(usize::MAX);
+            let position = position + at * SECTOR_BYTES;
             let bytes = piece.to_vec();
             apply(content, &Change::Write { position, bytes });
         }
