@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
 use futures_channel::oneshot;
@@ -40,7 +41,43 @@ impl Blocking {
         }
         let (sender, receiver) = mpsc::channel::<Work>();
         let thread = std::thread::Builder::new().name("blocking".to_owned());
-        thread.spawn(move || receiver.into_iter().for_each(|work| work()))?;
+        thread.spawn(move || {
+            for work in receiver {
+                // Its end of the channel is dropped in any case: who waits learns of it.
+                let _panicked = catch_unwind(AssertUnwindSafe(work));
+            }
+        })?;
         Ok(self.thread.get_or_init(|| sender))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use super::*;
+    use crate::runtime::tests::block_on;
+
+    #[test]
+    fn calls_run_in_order_on_one_other_thread() {
+        let blocking = Blocking::default();
+        let here = std::thread::current().id();
+        let id = || Ok(std::thread::current().id());
+        let first = block_on(blocking.run(id)).unwrap();
+        assert_ne!(first, here);
+        assert_eq!(block_on(blocking.run(id)).unwrap(), first);
+        let failed: io::Result<()> = block_on(blocking.run(|| Err(io::ErrorKind::NotFound.into())));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_call_that_panics_is_an_error() {
+        let blocking = Blocking::default();
+        let failed: io::Result<()> = block_on(blocking.run(|| panic!("on purpose")));
+        assert!(failed.is_err());
+        assert!(
+            block_on(blocking.run(|| Ok(()))).is_err(),
+            "its thread is gone"
+        );
     }
 }

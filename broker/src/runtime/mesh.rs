@@ -291,3 +291,129 @@ impl<M> Drop for SendMessage<'_, M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Woken {
+        fn times(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn poll<F: Future + Unpin>(future: &mut F, woken: &Arc<Woken>) -> Poll<F::Output> {
+        let waker = Waker::from(Arc::clone(woken));
+        Pin::new(future).poll(&mut Context::from_waker(&waker))
+    }
+
+    fn two() -> (MeshPort<u32>, MeshPort<u32>) {
+        let mut ports = mesh(2, 1);
+        let second = ports.pop().unwrap();
+        (ports.pop().unwrap(), second)
+    }
+
+    #[test]
+    fn each_sender_has_its_turn() {
+        let ports = mesh(3, 4);
+        for i in 0..3 {
+            ports[0].try_send(2, i).unwrap();
+            ports[1].try_send(2, 10 + i).unwrap();
+            ports[2].try_send(2, 20 + i).unwrap();
+        }
+        let received: Vec<_> = std::iter::from_fn(|| ports[2].try_receive()).collect();
+        let senders: Vec<_> = received.iter().map(|(from, _)| *from).collect();
+        assert_eq!(senders, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        assert_eq!(received[3], (0, 1));
+        assert_eq!((ports[2].shard(), ports[2].shards()), (2, 3));
+    }
+
+    #[test]
+    fn a_receiver_is_woken_once_for_many_messages() {
+        let ports = mesh(2, 8);
+        let woken = Arc::new(Woken::default());
+        let mut receiving = Box::pin(ports[1].receive());
+        assert!(poll(&mut receiving, &woken).is_pending());
+        for i in 0..5 {
+            ports[0].try_send(1, i).unwrap();
+        }
+        assert_eq!(woken.times(), 1);
+        assert_eq!(poll(&mut receiving, &woken), Poll::Ready((0, 0)));
+    }
+
+    #[test]
+    fn a_receive_that_is_given_up_loses_nothing() {
+        let (first, second) = two();
+        let woken = Arc::new(Woken::default());
+        assert!(poll(&mut Box::pin(second.receive()), &woken).is_pending());
+        first.try_send(1, 7).unwrap();
+        assert_eq!(second.try_receive(), Some((0, 7)));
+    }
+
+    #[test]
+    fn who_waits_for_room_goes_in_order_and_nobody_overtakes() {
+        let (first, second) = two();
+        let (early, late) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+        first.try_send(1, 1).unwrap();
+        let (mut two, mut three) = (first.send(1, 2), first.send(1, 3));
+        assert!(poll(&mut two, &early).is_pending());
+        assert!(poll(&mut three, &late).is_pending());
+        assert_eq!(second.try_receive(), Some((0, 1)));
+        assert_eq!((early.times(), late.times()), (1, 0));
+        assert_eq!(first.try_send(1, 9), Err(TrySendError::Full(9)));
+        assert!(poll(&mut three, &late).is_pending(), "not its turn");
+        assert_eq!(poll(&mut two, &early), Poll::Ready(Ok(())));
+        drop(two);
+        assert!(late.times() > 0, "its turn now");
+        assert_eq!(second.try_receive(), Some((0, 2)));
+        assert_eq!(poll(&mut three, &late), Poll::Ready(Ok(())));
+        drop(three);
+        assert_eq!(second.try_receive(), Some((0, 3)));
+        first.try_send(1, 4).unwrap();
+    }
+
+    #[test]
+    fn who_gives_up_waiting_lets_the_next_one_in() {
+        let (first, second) = two();
+        let woken = Arc::new(Woken::default());
+        first.try_send(1, 1).unwrap();
+        let (mut two, mut three) = (first.send(1, 2), first.send(1, 3));
+        assert!(poll(&mut two, &woken).is_pending());
+        assert!(poll(&mut three, &woken).is_pending());
+        drop(two);
+        assert_eq!(woken.times(), 1);
+        assert!(poll(&mut three, &woken).is_pending());
+        assert_eq!(second.try_receive(), Some((0, 1)));
+        assert_eq!(woken.times(), 2);
+        assert_eq!(poll(&mut three, &woken), Poll::Ready(Ok(())));
+        assert_eq!(second.try_receive(), Some((0, 3)));
+    }
+
+    #[test]
+    fn a_shard_that_has_ended_gives_messages_back() {
+        let (first, second) = two();
+        let woken = Arc::new(Woken::default());
+        first.try_send(1, 1).unwrap();
+        let mut waiting = first.send(1, 2);
+        assert!(poll(&mut waiting, &woken).is_pending());
+        drop(second);
+        assert_eq!(woken.times(), 1);
+        assert_eq!(poll(&mut waiting, &woken), Poll::Ready(Err(Ended(2))));
+        drop(waiting);
+        assert_eq!(first.try_send(1, 3), Err(TrySendError::Ended(3)));
+    }
+}

@@ -1,9 +1,12 @@
 //! What the machine is, what this process may use of it, and the signals that end it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -233,20 +236,23 @@ pub fn notify_service_manager(state: &str) -> io::Result<()> {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else {
         return Ok(());
     };
+    notify(address.as_encoded_bytes(), state)
+}
+
+/// Sends a line to a socket by its path or, behind an "@", its abstract name.
+fn notify(address: &[u8], state: &str) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    let name = address.as_encoded_bytes();
-    if let Some(name) = name.strip_prefix(b"@") {
-        use std::os::linux::net::SocketAddrExt;
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-        return socket.send_to_addr(state.as_bytes(), &address).map(drop);
-    }
-    socket
-        .send_to(state.as_bytes(), Path::new(&address))
-        .map(drop)
+    let address = match address.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(address))?,
+    };
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
     use super::*;
 
     #[test]
@@ -283,9 +289,44 @@ mod tests {
 
     #[test]
     fn a_service_manager_hears_of_it() {
-        // `NOTIFY_SOCKET` belongs to the process: this test only reads what is the same without it.
-        assert!(
-            std::env::var_os("NOTIFY_SOCKET").is_some() || notify_service_manager("X=1").is_ok()
-        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let abstract_name = format!("vltava-test-{}", std::process::id());
+        let sockets = [
+            (
+                SocketAddr::from_pathname(&path).unwrap(),
+                path.to_str().unwrap().to_owned(),
+            ),
+            (
+                SocketAddr::from_abstract_name(&abstract_name).unwrap(),
+                format!("@{abstract_name}"),
+            ),
+        ];
+        for (address, name) in sockets {
+            let manager = UnixDatagram::bind_addr(&address).unwrap();
+            notify(name.as_bytes(), "READY=1").unwrap();
+            let mut heard = [0; 16];
+            let len = manager.recv(&mut heard).unwrap();
+            assert_eq!(&heard[..len], b"READY=1");
+        }
+        assert!(notify(b"/nobody/there", "READY=1").is_err());
+    }
+
+    #[test]
+    fn limits_of_control_groups_count_with_those_above_them() {
+        let mount = tempfile::tempdir().unwrap();
+        let file = |group: &str, limit: &str| {
+            let group = mount.path().join(group);
+            std::fs::create_dir_all(&group).unwrap();
+            std::fs::write(group.join("memory.max"), limit).unwrap();
+        };
+        file("a/b", "max\n");
+        let mount_path = mount.path().to_str().unwrap();
+        assert_eq!(group_limit(mount_path, "/a/b", "memory.max"), None);
+        file("a", "5000\n");
+        assert_eq!(group_limit(mount_path, "/a/b", "memory.max"), Some(5000));
+        file("a/b", "4000\n");
+        assert_eq!(group_limit(mount_path, "/a/b", "memory.max"), Some(4000));
+        assert_eq!(group_limit(mount_path, "/x", "memory.max"), None);
     }
 }

@@ -1,8 +1,12 @@
 //! Shards together: their start and end, and what they say to each other.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
 
 use super::super::mesh::mesh;
 use super::super::sync::yield_now;
@@ -161,6 +165,106 @@ fn tasks_of_all_queues_run() {
         for receiver in done {
             receiver.await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_task_that_computes_for_long_holds_nobody_up() {
+    // Each of these queues in turn has a task that never waits; what the others do goes on.
+    let busy = [Queue::Background, Queue::Control, Queue::Foreground];
+    for busy in busy {
+        run(1, move |start| async move {
+            let done = Rc::new(Cell::new(false));
+            let computing = {
+                let (runtime, done) = (start.runtime.clone(), Rc::clone(&done));
+                async move {
+                    while !done.get() {
+                        runtime.yield_if_needed().await;
+                    }
+                }
+            };
+            start.runtime.spawn(busy, computing);
+            let (client, server) = connected(&start.runtime).await;
+            for _ in 0..20 {
+                client.send(vec![Bytes::from_static(b"x")]).await.unwrap();
+                receive(&server, 1).await;
+            }
+            for queue in [Queue::Recovery, Queue::Background, Queue::Control] {
+                let (sender, receiver) = sync::oneshot();
+                start
+                    .runtime
+                    .spawn(queue, async move { sender.send(()).unwrap() });
+                receiver.await.unwrap();
+            }
+            let later = start.runtime.now().after(Duration::from_millis(2));
+            start.runtime.sleep_until(later).await;
+            done.set(true);
+        });
+    }
+}
+
+#[test]
+fn connections_that_are_always_busy_leave_time_for_other_queues() {
+    run(1, |start| async move {
+        let (client, server) = connected(&start.runtime).await;
+        start.runtime.spawn(Queue::Foreground, async move {
+            loop {
+                client.send(vec![Bytes::from_static(b"x")]).await.unwrap();
+                receive(&server, 1).await;
+            }
+        });
+        for _ in 0..20 {
+            let (sender, receiver) = sync::oneshot();
+            start
+                .runtime
+                .spawn(Queue::Background, async move { sender.send(()).unwrap() });
+            receiver.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn timers_go_off_in_order_and_may_be_given_up() {
+    run(1, |start| async move {
+        let runtime = start.runtime;
+        let now = runtime.now();
+        let at = |ms| now.after(Duration::from_millis(ms));
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let sleeping = [8, 2, 5, 1].map(|ms| {
+            let (order, sleep) = (Rc::clone(&order), runtime.sleep_until(at(ms)));
+            async move {
+                sleep.await;
+                order.borrow_mut().push(ms);
+            }
+        });
+        begin_and_drop(runtime.sleep_until(at(1))).await;
+        begin_and_drop(runtime.sleep_until(at(60_000))).await;
+        join_all(sleeping).await;
+        assert_eq!(*order.borrow(), [1, 2, 5, 8]);
+        assert!(runtime.now() >= at(8));
+    });
+}
+
+#[test]
+fn other_threads_wake_tasks_of_a_shard() {
+    run(2, |_start| async move {
+        let (requests, receiver) =
+            std::sync::mpsc::channel::<futures_channel::oneshot::Sender<u64>>();
+        let other = std::thread::spawn(move || {
+            for (i, answer) in (0..).zip(receiver) {
+                answer.send(i).unwrap();
+            }
+        });
+        for i in 0..3_000 {
+            let (answer, answered) = futures_channel::oneshot::channel();
+            requests.send(answer).unwrap();
+            if i % 3 == 0 {
+                yield_now().await; // So that it meets the shard awake as well as asleep.
+            }
+            assert_eq!(answered.await.unwrap(), i);
+        }
+        drop(requests);
+        other.join().unwrap();
     });
 }
 
