@@ -421,29 +421,6 @@ pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
     })
 }
 
-/// How the admin port sees this shard.
-fn view<R: Runtime>(
-    services: &Services<R>,
-    controllers: &Rc<Hosts<Controller, R>>,
-    memory: Box<dyn Fn() -> Memory>,
-    port: MeshPort<Message<View<R>>>,
-) -> Rc<View<R>> {
-    let jobs = Jobs::new(port);
-    let view = View::new(admin::view::Parts {
-        runtime: services.runtime.clone(),
-        metrics: Rc::clone(&services.metrics),
-        partitions: Rc::clone(&services.partitions),
-        groups: Rc::clone(&services.groups),
-        controllers: Rc::clone(controllers),
-        node: Rc::clone(&services.node),
-        memory,
-        jobs: Rc::clone(&jobs),
-        disk_reserve_bytes: services.config.disk_reserve_bytes,
-    });
-    serve(&services.runtime, jobs, &view);
-    view
-}
-
 /// What memory a shard holds.
 fn memory_of<D: Disk>(
     blueprint: &Blueprint,

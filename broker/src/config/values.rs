@@ -180,7 +180,8 @@ pub struct OffsetsSettings {
     pub retention_check_interval_ms: u64,
     /// `offsets.topic.num.partitions`.
     pub topic_partitions: i32,
-    /// `offsets.topic.replication.factor`; capped by the number of nodes when the topic is created.
+    /// `offsets.topic.replication.factor`; capped by the number of nodes when the topic is
+    /// created.
     pub topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`.
     pub topic_segment_bytes: u32,
@@ -514,8 +515,8 @@ impl Loader {
 /// Less would leave no room for one request and one write.
 const MEMORY_BYTES_LEAST: u64 = 64 << 20;
 
-/// Less would make a write of each record; after more, a crash could leave more behind than recovery
-/// should have to look through.
+/// Less would make a write of each record; after more, a crash could leave more behind than
+/// recovery should have to look through.
 const WRITE_BYTES: RangeInclusive<u64> = 4096..=64 << 20;
 
 fn scaled(value: &str, factor: i64) -> String {
