@@ -178,6 +178,64 @@ fn a_full_disk_is_told_apart() {
     });
 }
 
+/// A file system of one MiB, where this process may mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(directory.path())
+            .output();
+        let mounted = mounted.is_ok_and(|mounted| mounted.status.success());
+        mounted.then(|| Self(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg(self.0.path())
+            .status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+#[test]
+fn an_allocation_that_does_not_fit_changes_nothing() {
+    let Some(disk) = SmallDisk::mount() else {
+        return; // Only root may.
+    };
+    run_over(&options(disk.0.path()), 1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("log", OpenMode::Create).await.unwrap();
+        file.write_at(blocks(&[5; 4096]), 0, Durability::Flushed)
+            .await
+            .unwrap();
+        let before = disk.space().await.unwrap();
+        let error = file.allocate(0, 8 << 20).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.operation),
+            (IoErrorKind::Full, "allocate")
+        );
+        assert_eq!(file.len().await.unwrap(), 4096);
+        assert_eq!(disk.space().await.unwrap(), before);
+        // A write that does not fit has written what did, at most.
+        let error = file
+            .write_at(blocks(&vec![6; 2 << 20]), 4096, Durability::Written)
+            .await;
+        assert_eq!(error.unwrap_err().kind, IoErrorKind::Full);
+        assert_eq!(file.read_at(0, 4096).await.unwrap(), [5; 4096][..]);
+        // With space again, the same goes on.
+        file.set_len(4096).await.unwrap();
+        file.allocate(4096, 4096).await.unwrap();
+        file.write_at(blocks(&[7; 4096]), 4096, Durability::Flushed)
+            .await
+            .unwrap();
+    });
+}
+
 #[test]
 fn writes_that_are_given_up_run_to_their_end() {
     run(1, |start| async move {
