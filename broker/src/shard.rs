@@ -165,6 +165,7 @@ impl<R: Runtime> Shard<R> {
             groups,
             fetch_sessions: RefCell::new(FetchSessions::new(own, sessions.max(1))),
             metrics,
+            log_limit: Rc::default(),
             append_rules: RefCell::default(),
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
@@ -172,7 +173,7 @@ impl<R: Runtime> Shard<R> {
         let connections = Connections::new(Common {
             services: Rc::clone(&services),
             budget: Budget::new(blueprint.memory_bytes / 4),
-            log_limit: Rc::default(),
+            log_limit: Rc::clone(&services.log_limit),
             options: connection_options(&blueprint.config),
         });
         let memory = memory_of(&blueprint, connections.budget(), &logs);
@@ -420,6 +421,7 @@ pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
     })
 }
 
+/// What memory a shard holds.
 fn memory_of<D: Disk>(
     blueprint: &Blueprint,
     budget: &Budget,

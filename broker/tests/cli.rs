@@ -12,6 +12,9 @@ use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_protocol::compression::{Codec, Compressor};
+
 use support::{Broker, Options, binary, directory, signal};
 
 /// Runs a command to its end.
@@ -238,9 +241,9 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
     let members: Vec<Child> = (0..2)
         .map(|_| start(&broker, &["consume", "t", "-g", "g"]))
         .collect();
-    await_members(&broker, "\"member\":", 2 + 4);
+    await_group(&broker, "\"member\":", 2 + 4);
     write(50);
-    await_members(&broker, "\"lag\":0", 4);
+    await_group(&broker, "\"lag\":0", 4);
     let mut lines = Vec::new();
     for member in members {
         signal(member.id(), "INT");
@@ -262,17 +265,68 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
 }
 
 /// Waits until the group's description holds `what` so many times.
-fn await_members(broker: &Broker, what: &str, count: usize) {
+fn await_group(broker: &Broker, what: &str, count: usize) {
     let deadline = Instant::now() + support::PATIENCE;
     loop {
         let described = printed(broker, &["group", "describe", "g", "--json"], "");
-        let members = described.matches("\"member\":null").count();
-        if described.matches(what).count() == count && (what != "\"member\":" || members == 0) {
+        let stable = described.contains("\"state\":\"Stable\"");
+        if stable && described.matches(what).count() == count {
             return;
         }
         assert!(Instant::now() < deadline, "{described}");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn commands_go_on_when_a_killed_broker_comes_back() {
+    let mut broker = Broker::start(Options::default());
+    printed(&broker, &["topic", "create", "t", "-p", "2"], "");
+    let mut producer = start(&broker, &["produce", "t", "-z", "snappy"]);
+    let mut consumer = start(&broker, &["consume", "t", "-g", "g", "-c", "90000"]);
+    let reader = std::thread::spawn({
+        let mut out = consumer.stdout.take().unwrap();
+        move || std::io::read_to_string(&mut out).unwrap()
+    });
+    let mut input = producer.stdin.take().unwrap();
+    let lines = |from: u32| {
+        (from..from + 10_000)
+            .map(|n| format!("{n}\n"))
+            .collect::<String>()
+    };
+    // Commands do not wait for a broker that was never there: both must have met it.
+    input.write_all(lines(0).as_bytes()).unwrap();
+    printed(&broker, &["consume", "t", "-c", "1"], "");
+    await_group(&broker, "\"member\":", 1 + 2);
+    for round in 0..4 {
+        broker.kill();
+        input
+            .write_all(lines(round * 20_000 + 10_000).as_bytes())
+            .unwrap();
+        broker.run();
+        input
+            .write_all(lines(round * 20_000 + 20_000).as_bytes())
+            .unwrap();
+    }
+    drop(input);
+    let produced = producer.wait_with_output().unwrap();
+    assert!(produced.status.success(), "{produced:?}");
+    // Each record once, whoever asks.
+    let mut written: Vec<u32> = printed(&broker, &["consume", "t", "-e"], "")
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    written.sort_unstable();
+    assert!(
+        written.iter().copied().eq(0..90_000),
+        "{} records",
+        written.len()
+    );
+    let consumed = consumer.wait_with_output().unwrap();
+    assert!(consumed.status.success(), "{consumed:?}");
+    // What was read and not committed when the broker was killed may be read again.
+    let read = reader.join().unwrap();
+    assert_eq!(read.lines().count(), 90_000);
 }
 
 #[test]
@@ -349,4 +403,110 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+/// A segment of three batches, at 0, 5 and 10, of five records each.
+fn segment() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for base_offset in [0, 5, 10] {
+        let mut builder = BatchBuilder::new().position(base_offset, 3);
+        for number in 0..5 {
+            let value = format!("value {number}");
+            builder
+                .append(1_000_000, Some(b"key"), Some(value.as_bytes()), &[])
+                .unwrap();
+        }
+        let mut compressor = Compressor::new(Codec::Zstd, None).unwrap();
+        bytes.extend(builder.build_compressed(&mut compressor).unwrap());
+    }
+    bytes
+}
+
+/// Exit code and output of `inspect` for a segment file of this content.
+fn inspect(options: &[&str], content: &[u8]) -> (i32, String) {
+    let directory = directory();
+    let path = directory.path().join("00000000000000000000.log");
+    fs::write(&path, content).unwrap();
+    let output = Command::new(binary())
+        .arg("inspect")
+        .args(options)
+        .arg(&path)
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
+}
+
+#[test]
+fn a_segment_is_shown_with_its_records() {
+    let (code, shown) = inspect(&["--records"], &segment());
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 3 * 6 + 1);
+    assert!(lines[6].contains("offsets 5 to 9, records 5,") && lines[6].contains("epoch 3, zstd"));
+    assert_eq!(
+        lines[7],
+        "  5 1970-01-01T00:16:40.000Z \"key\" => \"value 0\""
+    );
+    assert!(lines[18].ends_with("; all CRCs are right"), "{}", lines[18]);
+    let (code, shown) = inspect(&["--records", "--json"], &segment());
+    assert_eq!((code, shown.lines().count()), (0, 4));
+    assert!(shown.contains("\"value\":\"value 4\""), "{shown}");
+    let (code, shown) = inspect(&["-q"], &[]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("batches 0, records 0"), "{shown}");
+}
+
+#[test]
+fn zeros_behind_a_segment_are_space_and_anything_else_is_damage() {
+    let whole = segment();
+    let one = whole.len() / 3;
+    let report = |content: &[u8]| inspect(&["--json", "-q"], content);
+    let valid = |bytes: usize| format!("\"valid_bytes\":{bytes},");
+    let mut padded = whole.clone();
+    padded.resize(whole.len() + 10_000, 0);
+    let (code, shown) = report(&padded);
+    assert_eq!(code, 0);
+    assert!(
+        shown.contains("\"padding_bytes\":10000,\"damage\":null"),
+        "{shown}"
+    );
+    // Something stands behind the zeros.
+    *padded.last_mut().unwrap() = 1;
+    let (code, shown) = report(&padded);
+    assert_eq!(code, 4);
+    assert!(
+        shown.contains(&valid(whole.len())) && shown.contains("batch length of 0"),
+        "{shown}"
+    );
+    // Cut off inside the last batch (its offset begins with zeros), and behind the one before.
+    for length in [2 * one + 8, 2 * one + 11, 2 * one + 30, 3 * one - 1] {
+        let (code, shown) = report(&whole[..length]);
+        assert_eq!(code, 4, "{length}");
+        assert!(shown.contains(&valid(2 * one)), "{shown}");
+    }
+    assert_eq!(report(&whole[..2 * one]).0, 0);
+    // A flipped bit; a batch that stands twice; a length that goes far behind the end.
+    let mut flipped = whole.clone();
+    flipped[one + 70] ^= 4;
+    let (code, shown) = report(&flipped);
+    assert_eq!(code, 4);
+    assert!(
+        shown.contains(&valid(one)) && shown.contains("CRC-32C"),
+        "{shown}"
+    );
+    let twice = [&whole[..], &whole[one..]].concat();
+    let (code, shown) = report(&twice);
+    assert_eq!(code, 4);
+    assert!(
+        shown.contains("begins at offset 5 where 15 is the next"),
+        "{shown}"
+    );
+    let mut long = whole;
+    long[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+    let (code, shown) = report(&long);
+    assert_eq!(code, 4);
+    assert!(shown.contains(&valid(0)), "{shown}");
 }

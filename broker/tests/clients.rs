@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use support::{Broker, Options};
+use support::{Broker, Options, wire};
 
 /// How long all tests of one client may take, as `timeout` reads it.
 const SUITE_TIME_MAX: &str = "420s";
@@ -81,12 +81,140 @@ suites! {
     node_with_5_shards: NODE with 5;
 }
 
+/// After an orderly stop each segment, also the active one, reads alike to Kafka and to `inspect`.
+#[test]
+fn dump_log_and_inspect_agree() {
+    if TOOLS.is_skipped() {
+        return;
+    }
+    let mut broker = Broker::start(Options::default());
+    let mut link = wire::connect(broker.address).expect("a connection");
+    let configs = [("segment.bytes", "1048576")];
+    let error = wire::create_topic(&mut link, "dumped", 2, &configs).expect("an answer");
+    assert!(error.is_none(), "{error:?}");
+    for number in 0..200usize {
+        let partition = i32::from(number % 3 == 0);
+        let value = vec![b'v'; 1 + number * 97 % 30_000];
+        let batch = wire::batch(&vec![&value[..]; 1 + number % 4]);
+        let answer = wire::produce(&mut link, "dumped", partition, batch).expect("an answer");
+        assert!(answer.error_code.is_none(), "{:?}", answer.error_code);
+    }
+    drop(link);
+    assert!(broker.stop().success());
+    let mut segments = Vec::new();
+    for partition in 0..2 {
+        let folder = broker.data.join(format!("dumped-{partition}"));
+        let entries = fs::read_dir(folder)
+            .expect("the partition's directory")
+            .flatten();
+        segments.extend(entries.map(|entry| entry.path()));
+    }
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    segments.sort();
+    assert!(segments.len() > 3, "{segments:?} are no closed segments");
+    for segment in segments {
+        let inspected = inspected(&segment);
+        assert!(!inspected.is_empty(), "{segment:?} has no batches");
+        assert_eq!(dumped(&segment), inspected, "{segment:?}");
+    }
+}
+
+/// What both say of a batch: base and last offset, count, position, size, CRC, codec.
+type Line = Vec<String>;
+
+fn dumped(segment: &Path) -> Vec<Line> {
+    let output = Command::new(root().join("tests/clients/tools/tool"))
+        .args(["org.apache.kafka.tools.DumpLogSegments", "--files"])
+        .arg(segment)
+        .output()
+        .expect("kafka-dump-log");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().filter(|line| line.starts_with("baseOffset:"));
+    let field = |line: &str, name: &str| {
+        let (_, behind) = line.split_once(&format!("{name}: ")).expect(name);
+        behind.split(' ').next().unwrap_or_default().to_owned()
+    };
+    lines
+        .map(|line| {
+            assert!(line.ends_with("isvalid: true"), "{line}");
+            [
+                "baseOffset",
+                "lastOffset",
+                " count",
+                "position",
+                "size",
+                "crc",
+                "compresscodec",
+            ]
+            .map(|name| field(line, name))
+            .to_vec()
+        })
+        .collect()
+}
+
+fn inspected(segment: &Path) -> Vec<Line> {
+    let mut command = Command::new(support::binary());
+    let output = command
+        .args(["inspect", "--json"])
+        .arg(segment)
+        .output()
+        .expect("inspect");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("\"damage\":null"), "{text}");
+    let lines = text.lines().filter(|line| line.contains("\"base_offset\""));
+    let field = |line: &str, name: &str| {
+        let (_, behind) = line.split_once(&format!("\"{name}\":")).expect(name);
+        behind
+            .split([',', '}'])
+            .next()
+            .unwrap_or_default()
+            .trim_matches('"')
+            .to_owned()
+    };
+    lines
+        .map(|line| {
+            [
+                "base_offset",
+                "last_offset",
+                "record_count",
+                "position",
+                "bytes",
+                "crc",
+                "codec",
+            ]
+            .map(|name| field(line, name))
+            .to_vec()
+        })
+        .collect()
+}
+
+impl Suite {
+    /// Whether what it needs is missing: said by name, and a failure in CI.
+    fn is_skipped(&self) -> bool {
+        let Some(missing) = self.needs.iter().find(|need| !is_here(need)) else {
+            return false;
+        };
+        let name = self.name;
+        assert!(!is_ci(), "{name} cannot run: {missing} is missing");
+        println!("skipped: {name}, since {missing} is missing");
+        true
+    }
+}
+
 /// Runs a suite against a broker of its own, which must live through it and stop in order.
 fn run(suite: &Suite, shards: usize) {
     let name = suite.name;
-    if let Some(missing) = suite.needs.iter().find(|need| !is_here(need)) {
-        assert!(!is_ci(), "{name} cannot run: {missing} is missing");
-        println!("skipped: {name}, since {missing} is missing");
+    if suite.is_skipped() {
         return;
     }
     let begin = Instant::now();

@@ -27,6 +27,8 @@ mod tree;
 #[path = "tidy/unsafety.rs"]
 mod unsafety;
 
+use std::sync::LazyLock;
+
 use tree::Tree;
 
 /// One thing to put right.
@@ -49,9 +51,9 @@ impl Finding {
 
 /// Runs one group of checks over the repository and prints what it finds.
 fn run(check: impl Fn(&Tree) -> Vec<Finding>) -> Result<(), String> {
-    let tree = Tree::read();
-    assert!(!tree.rust.is_empty(), "no Rust files under {:?}", tree.root);
-    let mut findings = check(&tree);
+    static TREE: LazyLock<Tree> = LazyLock::new(Tree::read);
+    assert!(!TREE.rust.is_empty(), "no Rust files under {:?}", TREE.root);
+    let mut findings = check(&TREE);
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     for finding in &findings {
         println!("{}:{}: {}", finding.path, finding.line, finding.what);

@@ -10,7 +10,7 @@
 use std::rc::Rc;
 
 use crate::append_queue::{RollPoint, TailBuffer, Write, block_start};
-use crate::checkpoint::{Tail, replace};
+use crate::checkpoint::{Tail, remove_unneeded, replace};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
 use crate::layout;
@@ -358,12 +358,7 @@ impl<D: Disk> LogInner<D> {
         for offset in surplus {
             let name = layout::snapshot_file(offset);
             let path = format!("{}/{name}", self.directory);
-            match self.environment.disk.remove_file(&path).await {
-                Err(error) if error.kind != IoErrorKind::NotFound => {
-                    return Err(StorageError::from_write(error));
-                }
-                _ => {}
-            }
+            remove_unneeded(&self.environment.disk, &path).await?;
         }
         Ok(())
     }

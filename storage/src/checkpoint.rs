@@ -166,6 +166,17 @@ pub(crate) async fn replace<D: Disk>(
     disk.sync_dir(directory).await.map_err(IoError::of_sync)
 }
 
+/// Removes a file that nothing names any more. Where it is gone already, or cannot be removed for
+/// want of space, that is no failure of what was done before: it is removed at the next open.
+pub(crate) async fn remove_unneeded<D: Disk>(disk: &D, path: &str) -> StorageResult<()> {
+    match disk.remove_file(path).await {
+        Err(error) if !matches!(error.kind, IoErrorKind::NotFound | IoErrorKind::Full) => {
+            Err(StorageError::from_write(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A path below a directory; the empty directory is the root.
 pub(crate) fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() {

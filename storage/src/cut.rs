@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::append_queue::RollPoint;
+use crate::checkpoint::remove_unneeded;
 use crate::error::{StorageError, StorageResult};
-use crate::io::{Disk, File};
+use crate::io::{Disk, File, IoError, IoErrorKind};
 use crate::log_checkpoint::LogCheckpoint;
+use crate::options::LogOptions;
 use crate::partition_files::remove_directory;
 use crate::reader::HeaderWalk;
-use crate::recovery::{Damage, Recovery, remove_segment_files};
+use crate::recovery::{Damage, Recovery, segment_files};
 use crate::retention::{SegmentFacts, segments_to_delete};
 use crate::segment::{NO_TIMESTAMP, Segment, SegmentCursor};
 use crate::state::{Capture, LogInner};
 
 impl<D: Disk> LogInner<D> {
-    fn recovery<'a>(&'a self, options: &'a crate::options::LogOptions) -> Recovery<'a, D> {
+    fn recovery<'a>(&'a self, options: &'a LogOptions) -> Recovery<'a, D> {
         Recovery {
             environment: &self.environment,
             directory: Rc::clone(&self.directory),
@@ -60,11 +62,7 @@ impl<D: Disk> LogInner<D> {
         });
         let _files = self.files.lock().await;
         let cut = self.truncate_files(&segment, position, new_end).await;
-        cut.map_err(|error| match error {
-            // Half cut: what the files hold is known to recovery only.
-            StorageError::Unreadable(io) => self.fail(StorageError::Failed(io)),
-            other => self.fail(other),
-        })
+        cut.map_err(|error| self.fail(error))
     }
 
     async fn truncate_files(
@@ -100,34 +98,68 @@ impl<D: Disk> LogInner<D> {
                 .retain(|known| *known < offset);
             self.write_snapshot(offset, bytes.as_deref()).await?;
         }
-        let epochs = {
+        let (before, epochs) = {
             let mut state = self.state.borrow_mut();
+            let before = (state.generation, state.log_start);
             state.generation = generation;
             // A start inside the batch that goes: what takes its place must not begin below the
             // start.
             state.log_start = state.log_start.min(new_end);
             let mut epochs = state.epochs.clone();
             epochs.truncate(proved.next_offset);
-            epochs
+            (before, epochs)
         };
         let capture = Capture {
             cursor: proved,
             snapshot: None,
             epochs,
         };
-        self.write_checkpoint(&capture, snapshot).await?;
-        self.cut_files(segment, position, &cursors).await?;
+        if let Err(error) = self.write_checkpoint(&capture, snapshot).await {
+            // Without space nothing has changed; notes must not speak of a truncation that the
+            // checkpoint does not know.
+            let mut state = self.state.borrow_mut();
+            (state.generation, state.log_start) = before;
+            return Err(error);
+        }
+        let cut = self
+            .finish_truncation(segment, position, &cursors, is_below)
+            .await;
+        cut.map_err(|error| match error {
+            StorageError::Failed(_) | StorageError::Corrupt(_) => error,
+            // Half cut: what the files hold is known to recovery only.
+            other => StorageError::Failed(IoError {
+                kind: IoErrorKind::Failed,
+                operation: "truncate",
+                path: self.directory.to_string(),
+                message: other.to_string(),
+            }),
+        })
+    }
+
+    async fn finish_truncation(
+        &self,
+        segment: &Rc<Segment<D>>,
+        position: u64,
+        cursors: &[SegmentCursor],
+        is_below: bool,
+    ) -> StorageResult<()> {
+        self.cut_files(segment, position, cursors).await?;
+        let options = self.state.borrow().options.clone();
         let checkpoint = LogCheckpoint::read(&self.environment.disk, &self.directory).await?;
         self.reload(checkpoint, &options).await?;
-        if is_below {
-            self.restore_producers(&options).await?;
+        match self.restore_producers(&options, is_below).await {
+            // It is cut; what the checkpoint lacks is walked again after a crash.
+            Err(StorageError::Full(_)) => Ok(()),
+            restored => restored,
         }
-        Ok(())
     }
 
     /// After a cut below the checkpoint: producers as the newest snapshot at or below the cut knows
     /// them, and a checkpoint that says so.
-    async fn restore_producers(&self, options: &crate::options::LogOptions) -> StorageResult<()> {
+    async fn restore_producers(&self, options: &LogOptions, is_below: bool) -> StorageResult<()> {
+        if !is_below {
+            return Ok(());
+        }
         let (end, snapshots, cursors) = {
             let state = self.state.borrow();
             let cursors = state.segments.values().map(|s| s.flushed.get());
@@ -174,11 +206,7 @@ impl<D: Disk> LogInner<D> {
     }
 
     /// Puts what recovery finds in place of the state.
-    async fn reload(
-        &self,
-        checkpoint: LogCheckpoint,
-        options: &crate::options::LogOptions,
-    ) -> StorageResult<()> {
+    async fn reload(&self, checkpoint: LogCheckpoint, options: &LogOptions) -> StorageResult<()> {
         let generation = checkpoint.generation;
         let proved = checkpoint.proved().copied();
         let snapshot = checkpoint.snapshot;
@@ -328,9 +356,9 @@ impl<D: Disk> LogInner<D> {
             }
         };
         let snapshot = self.state.borrow().snapshot;
-        let mut written = self.write_checkpoint(&capture, snapshot).await;
+        let mut written = self.write_epochs(&capture.epochs).await;
         if written.is_ok() {
-            written = self.write_epochs(&capture.epochs).await;
+            written = self.write_checkpoint(&capture, snapshot).await;
         }
         if let Err(error) = written {
             let mut state = self.state.borrow_mut();
@@ -341,7 +369,9 @@ impl<D: Disk> LogInner<D> {
             self.environment.cache.forget_below(self.number, first);
         }
         for base in &going {
-            remove_segment_files(&self.environment.disk, &self.directory, *base).await?;
+            for path in segment_files(&self.directory, *base) {
+                remove_unneeded(&self.environment.disk, &path).await?;
+            }
         }
         if !going.is_empty() {
             let synced = self.environment.disk.sync_dir(&self.directory).await;

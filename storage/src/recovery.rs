@@ -486,12 +486,9 @@ impl<D: Disk> Recovery<'_, D> {
         bases: impl DoubleEndedIterator<Item = &'b i64>,
     ) -> StorageResult<()> {
         let disk = &self.environment.disk;
-        let mut any = false;
         for base in bases.rev() {
-            any = true;
             remove_segment_files(disk, &self.directory, *base).await?;
-        }
-        if any {
+            // One by one: after a crash in between, what is left must be the start of the log.
             let synced = disk.sync_dir(&self.directory).await;
             synced.map_err(StorageError::from_sync)?;
         }
@@ -499,19 +496,20 @@ impl<D: Disk> Recovery<'_, D> {
     }
 }
 
-/// Removes the files of one segment, those that are there.
-pub(crate) async fn remove_segment_files<D: Disk>(
-    disk: &D,
-    directory: &str,
-    base: i64,
-) -> StorageResult<()> {
-    let names = [
+/// The files of one segment.
+pub(crate) fn segment_files(directory: &str, base: i64) -> [String; 3] {
+    [
         layout::log_file(base),
         layout::offset_index_file(base),
         layout::time_index_file(base),
-    ];
-    for name in names {
-        match disk.remove_file(&format!("{directory}/{name}")).await {
+    ]
+    .map(|name| format!("{directory}/{name}"))
+}
+
+/// Removes the files of one segment, those that are there.
+async fn remove_segment_files<D: Disk>(disk: &D, directory: &str, base: i64) -> StorageResult<()> {
+    for path in segment_files(directory, base) {
+        match disk.remove_file(&path).await {
             Err(error) if error.kind != crate::io::IoErrorKind::NotFound => {
                 return Err(StorageError::from_write(error));
             }

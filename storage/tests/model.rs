@@ -23,7 +23,7 @@ use support::{
 use vltava_protocol::encode::Part;
 use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::producer_state::SequenceCheck;
-use vltava_storage::{AppendClass, Log, StorageError, TimestampOffset};
+use vltava_storage::{AppendClass, Log, ReadResult, StorageError, TimestampOffset};
 
 /// One random read, compared with the vector.
 async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
@@ -38,6 +38,7 @@ async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
         return;
     }
     let result = result.unwrap();
+    check_stable(log, &result);
     let bytes = bytes_of(&result.parts).unwrap();
     let found = records_of(&bytes).expect("whole batches");
     let Some(first) = found.first() else {
@@ -57,6 +58,28 @@ async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
         "{} bytes",
         bytes.len()
     );
+}
+
+/// Of the active file, nothing is given out as a range that will be written again.
+fn check_stable(log: &Log<FaultDisk>, result: &ReadResult) {
+    let segments = log.segments();
+    let active = segments.last().unwrap();
+    if result
+        .first_offset
+        .is_none_or(|first| first < active.base_offset)
+    {
+        return;
+    }
+    for part in &result.parts {
+        if let Part::External(range) = part {
+            let end = range.position + range.len as u64;
+            assert!(
+                end <= active.bytes / 4096 * 4096,
+                "{end} of {}",
+                active.bytes
+            );
+        }
+    }
 }
 
 /// Whether the batch that holds `from` may end at or behind `limit` (a batch has three records at

@@ -153,11 +153,9 @@ mod tests {
     const HEAD: &str = "\
 # Metrics
 
-What `/metrics` on the admin port says, for Prometheus (text format 0.0.4). Sums are over all \
-                        shards
-of the node; counters begin at 0 when the process starts. [operations.md](operations.md) says what \
-                        is
-worth watching.
+What `/metrics` on the admin port says, for Prometheus (text format 0.0.4). Sums are over all shards
+of the node; counters begin at 0 when the process starts. [operations.md](operations.md) says what
+is worth watching.
 
 This page is made from the table in `broker/src/admin/catalogue.rs`.
 

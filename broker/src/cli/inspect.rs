@@ -131,7 +131,7 @@ impl Inspection {
         batch.check_crc().map_err(|error| error.to_string())?;
         if batch.base_offset() < self.next_offset {
             return Err(format!(
-                "the batch begins at offset {}, behind it should be {}",
+                "the batch begins at offset {} where {} is the next",
                 batch.base_offset(),
                 self.next_offset
             ));

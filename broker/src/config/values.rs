@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::check::{self, InvalidValue};
@@ -179,7 +180,8 @@ pub struct OffsetsSettings {
     pub retention_check_interval_ms: u64,
     /// `offsets.topic.num.partitions`.
     pub topic_partitions: i32,
-    /// `offsets.topic.replication.factor`; capped by the number of nodes when the topic is created.
+    /// `offsets.topic.replication.factor`; capped by the number of nodes when the topic is
+    /// created.
     pub topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`.
     pub topic_segment_bytes: u32,
@@ -366,8 +368,9 @@ impl Loader {
             None => None,
         };
         let write_bytes_max = self.size("write.max.bytes")?;
-        if write_bytes_max < WRITE_BYTES_LEAST {
-            let reason = format!("Value must be at least {WRITE_BYTES_LEAST}");
+        if !WRITE_BYTES.contains(&write_bytes_max) {
+            let (least, most) = (WRITE_BYTES.start(), WRITE_BYTES.end());
+            let reason = format!("Value must be between {least} and {most}");
             return Err(InvalidValue::new(
                 "write.max.bytes",
                 write_bytes_max,
@@ -512,8 +515,9 @@ impl Loader {
 /// Less would leave no room for one request and one write.
 const MEMORY_BYTES_LEAST: u64 = 64 << 20;
 
-/// Less would make a write of each record.
-const WRITE_BYTES_LEAST: u64 = 4096;
+/// Less would make a write of each record; after more, a crash could leave more behind than
+/// recovery should have to look through.
+const WRITE_BYTES: RangeInclusive<u64> = 4096..=64 << 20;
 
 fn scaled(value: &str, factor: i64) -> String {
     match value.parse::<i64>() {

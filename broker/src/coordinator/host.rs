@@ -21,6 +21,7 @@ use super::timers::Timers;
 use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::{Queued, Replica};
+use crate::runtime::log_limit::LogLimit;
 use crate::runtime::sync::{Event, Latch};
 use crate::runtime::{Monotonic, Queue, Runtime};
 
@@ -67,6 +68,7 @@ pub struct Host<M: Machine, R: Runtime> {
     timers_changed: Event,
     is_loaded: Latch,
     rewriting: Cell<bool>,
+    log_limit: LogLimit,
     stopped: Cell<bool>,
 }
 
@@ -85,6 +87,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             timers_changed: Event::new(),
             is_loaded: Latch::default(),
             rewriting: Cell::new(false),
+            log_limit: LogLimit::default(),
             stopped: Cell::new(false),
         });
         runtime.spawn(Queue::Control, Rc::clone(&host).load());
@@ -160,7 +163,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             notes,
         } = outcome;
         for note in notes {
-            tracing::info!(partition = self.replica.name(), "{note}");
+            if let Some(left_out) = self.log_limit.admit(self.runtime.now()) {
+                tracing::info!(partition = self.replica.name(), left_out, "{note}");
+            }
         }
         let queued = if records.is_empty() {
             None

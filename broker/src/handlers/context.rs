@@ -23,6 +23,7 @@ use crate::node::options::append_rules;
 use crate::partition::client::Partitions;
 use crate::partition::fetch_session::FetchSessions;
 use crate::partition::validate::AppendRules;
+use crate::runtime::log_limit::LogLimit;
 use crate::runtime::{Monotonic, Runtime};
 
 /// The client id of Kafka's own tools when they write to internal topics.
@@ -50,6 +51,8 @@ pub struct Services<R: Runtime> {
     pub node: Rc<Node<R>>,
     /// What this shard counts.
     pub metrics: Rc<ShardMetrics>,
+    /// Lines about clients.
+    pub log_limit: Rc<LogLimit>,
     /// All partitions of this node.
     pub partitions: Rc<Partitions<R>>,
     /// All group coordinators of this node.

@@ -27,12 +27,15 @@ pub async fn handle<R: Runtime>(
         if id.is_empty() {
             return Reply::Now(failed(ErrorCode::INVALID_REQUEST));
         }
-        tracing::warn!(
-            transactional_id = %id,
-            peer = %context.client.peer,
-            "refused: transactions are not implemented yet; use the idempotent producer without \
-             transactional.id"
-        );
+        if let Some(left_out) = context.services.log_limit.admit(context.received) {
+            tracing::warn!(
+                transactional_id = %id,
+                peer = %context.client.peer,
+                left_out,
+                "refused: transactions are not implemented yet; use the idempotent producer \
+                 without transactional.id"
+            );
+        }
         return Reply::Now(failed(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED));
     }
     Reply::later(async move {

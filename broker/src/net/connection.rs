@@ -16,10 +16,10 @@ use vltava_protocol::encode::{ExternalBytes, Part};
 use vltava_protocol::frame;
 
 use super::budget::{Admission, Budget, Charge, ConnectionId};
-use super::log_limit::LogLimit;
 use crate::handlers::context::{Client, Services};
 use crate::handlers::{self, Answer, Refusal};
 use crate::metrics::ShardMetrics;
+use crate::runtime::log_limit::LogLimit;
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
 
 /// What a connection reads into while it does not know how large its next request is, in bytes: all

@@ -13,4 +13,3 @@
 pub mod budget;
 pub mod connection;
 pub mod listener;
-pub mod log_limit;

@@ -24,6 +24,7 @@ impl<R: Runtime> Node<R> {
     /// Takes a newer image: opens and creates what is new of this shard's partitions, removes what
     /// is gone, hands on changed settings. Returns when all that is done.
     pub(super) async fn apply(self: Rc<Self>, image: Arc<Image>) {
+        let _reconciling = self.reconciling.lock().await;
         let before = self.image();
         let delta = image.changes_since(&before);
         let removed: Vec<_> = delta
@@ -116,6 +117,14 @@ impl<R: Runtime> Node<R> {
                 }
                 self.parts.partitions.ready(id, replica);
             }
+            Err(error @ StorageError::Full(_)) => {
+                tracing::warn!(
+                    partition = name, %error,
+                    "a log cannot be opened for want of space; it is tried again"
+                );
+                self.lacks_space.set(true);
+                self.parts.partitions.broken(id, PartitionError::Full);
+            }
             Err(error) => {
                 tracing::error!(
                     partition = name, %error,
@@ -126,6 +135,37 @@ impl<R: Runtime> Node<R> {
                     .broken(id, PartitionError::Storage(error.to_string()));
             }
         }
+    }
+
+    /// Opens, one after the other, the partitions that could not be opened for want of space, until
+    /// there is none again.
+    pub(super) async fn open_where_space_was_missing(self: &Rc<Self>) {
+        if !self.lacks_space.replace(false) {
+            return;
+        }
+        let _reconciling = self.reconciling.lock().await;
+        let image = self.image();
+        let all = image.topics().flat_map(|topic| {
+            let indexes = topic.indexed_partitions();
+            indexes.map(move |(index, _)| (topic, index))
+        });
+        let mut opened = Vec::new();
+        for (topic, index) in all {
+            let id = PartitionId {
+                topic_id: topic.id,
+                index,
+            };
+            let partition = self.parts.partitions.local(id);
+            if !matches!(partition, Err(PartitionError::Full)) {
+                continue;
+            }
+            self.open(Arc::clone(topic), index).await;
+            if self.lacks_space.get() {
+                break;
+            }
+            opened.push(id);
+        }
+        self.announce(opened).await;
     }
 
     /// Opens the log where it exists, creates it where not.

@@ -21,6 +21,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     loop {
         runtime.sleep_until(runtime.now().after(NOTE_PERIOD)).await;
         note(&node).await;
+        node.open_where_space_was_missing().await;
         checkpoint(&node).await;
         if runtime.now() >= retention_due {
             apply_retention(&node).await;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::lock::Mutex;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
@@ -53,6 +54,10 @@ pub struct Node<R: Runtime> {
     /// On shard 0: below which offset of group 0 all shards have applied everything.
     applied: Cell<i64>,
     applied_more: Event,
+    /// Held while partitions are opened, created or removed.
+    pub(super) reconciling: Mutex<()>,
+    /// A partition could not be opened for want of space.
+    pub(super) lacks_space: Cell<bool>,
     /// This shard has applied a first image: its partitions are open.
     pub ready: Latch,
     /// This shard accepts connections.
@@ -68,6 +73,8 @@ impl<R: Runtime> Node<R> {
             leaders: RefCell::default(),
             applied: Cell::new(0),
             applied_more: Event::new(),
+            reconciling: Mutex::new(()),
+            lacks_space: Cell::new(false),
             ready: Latch::default(),
             serving: Latch::default(),
         })

@@ -212,13 +212,8 @@ impl<R: Runtime> Replica<R> {
     fn after_write(&self, written: Result<i64, StorageError>) {
         let input = match written {
             Ok(end_offset) => Input::Flushed { end_offset },
-            Err(error @ StorageError::Failed(_)) => {
-                tracing::error!(
-                    partition = self.name, %error,
-                    "the log has ended: nothing more is acknowledged before a restart"
-                );
-                Input::LogEnded
-            }
+            // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
+            Err(StorageError::Failed(_)) => Input::LogEnded,
             Err(error) => return self.refuse_queued(&error.into()),
         };
         let action = self.raft.borrow_mut().step(input);

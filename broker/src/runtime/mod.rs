@@ -10,6 +10,7 @@
 mod blocking;
 mod file;
 pub mod jobs;
+pub mod log_limit;
 mod machine;
 pub mod mesh;
 mod recorder;

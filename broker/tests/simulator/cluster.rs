@@ -11,6 +11,8 @@ use crate::checkers::{Checkers, violation};
 use crate::faults::Swarm;
 use crate::node::{self, Node};
 
+/// All that a disk can hold when it is not full, in bytes.
+const DISK_BYTES: u64 = 1 << 40;
 /// Where a node listens.
 const PORT: u16 = 9092;
 /// An orderly stop takes no longer than this, in nanoseconds of virtual time.
@@ -23,6 +25,10 @@ struct State {
     node: RefCell<Option<Node>>,
     /// A write of the disk was made to fail: the node may end.
     disk_failed: Cell<bool>,
+    /// The disk is full, or was just now: a node that starts may end.
+    disk_full: Cell<bool>,
+    /// The node has ended by itself.
+    ended: Cell<bool>,
 }
 
 /// A cluster. A clone is the same one.
@@ -50,6 +56,8 @@ impl Cluster {
                 starts: Cell::new(0),
                 node: RefCell::new(None),
                 disk_failed: Cell::new(false),
+                disk_full: Cell::new(false),
+                ended: Cell::new(false),
             }),
         }
     }
@@ -82,6 +90,7 @@ impl Cluster {
         executor.note(&format!("the node starts with {shards} shards"));
         self.state.starts.set(self.state.starts.get() + 1);
         self.state.disk_failed.set(false);
+        self.state.ended.set(false);
         let shards = usize::try_from(shards).unwrap_or(1);
         let runtimes = self.simulation.start(self.host, shards);
         let (state, name) = (Rc::clone(&self.state), executor.clone());
@@ -91,10 +100,10 @@ impl Cluster {
             &self.swarm.node_settings,
             move |why| {
                 // A disk that fails may end a node; nothing else may.
-                match state.disk_failed.get() {
-                    true => name.note(&format!("the node has ended: {why}")),
-                    false => panic!("the node has ended: {why}"),
-                }
+                let may_end = state.disk_failed.get() || state.disk_full.get();
+                assert!(may_end, "the node has ended: {why}");
+                name.note(&format!("the node has ended: {why}"));
+                state.ended.set(true);
             },
         );
         *self.state.node.borrow_mut() = Some(started);
@@ -111,6 +120,24 @@ impl Cluster {
     pub fn disk_failed(&self) {
         self.state.disk_failed.set(true);
         self.written_may_be_lost();
+    }
+
+    /// The disk holds no more than this many bytes for a while.
+    pub async fn fill_disk(&self, bytes_max: u64, for_ns: u64, random: &mut Random) {
+        let executor = self.simulation.executor();
+        self.disk().set_capacity(bytes_max);
+        self.state.disk_full.set(true);
+        executor.sleep_until(executor.now_ns() + for_ns).await;
+        self.disk().set_capacity(DISK_BYTES);
+        // What failed while there was no space may show a little later.
+        executor
+            .sleep_until(executor.now_ns() + 5_000_000_000)
+            .await;
+        self.state.disk_full.set(false);
+        if self.state.ended.get() {
+            self.simulation.kill(self.host, Crash::Process);
+            self.start(random).await;
+        }
     }
 
     fn written_may_be_lost(&self) {

@@ -42,9 +42,6 @@ pub enum Trouble {
     DiskError,
 }
 
-/// All that a disk can hold when it is not full, in bytes.
-const DISK_BYTES: u64 = 1 << 40;
-
 const TROUBLES: [Trouble; 9] = [
     Trouble::Kill,
     Trouble::PowerCut,
@@ -241,10 +238,11 @@ impl Swarm {
                 troubles.push(trouble);
             }
         }
+        let storm = Duration::from_millis(random.between(5_000..=60_000));
         let topics = random.between(1..=3);
         let shards_min = random.mostly_small(1..=4);
         Self {
-            storm: Duration::from_millis(random.between(5_000..=60_000)),
+            storm,
             shards: shards_min..=random.between(shards_min..=5),
             troubles,
             calm_max: millis(random, 500..=15_000),
@@ -259,7 +257,8 @@ impl Swarm {
             batch_records_max: random.mostly_small(1..=50),
             record_bytes_max: random.mostly_small(0..=20_000),
             zstd: random.chance(MILLION / 2),
-            think_max: millis(random, 1..=500),
+            // Busy, but not so busy that a run takes minutes.
+            think_max: millis(random, 1..=500).max(storm / 250),
             client_timeout: millis(random, 12_000..=40_000),
             session_timeout_ms: i32::try_from(random.between(6_000..=10_000)).unwrap_or(6_000),
             network: draw_network(random),
@@ -362,15 +361,14 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
         }
         Trouble::FullDisk => {
             let disk = cluster.disk();
-            let used: usize = disk
-                .files()
-                .iter()
-                .filter_map(|path| disk.content(path))
-                .map(|c| c.len())
+            let files = disk.files().into_iter();
+            let used: usize = files
+                .filter_map(|path| disk.content(&path))
+                .map(|content| content.len())
                 .sum();
-            disk.set_capacity(used as u64 + random.mostly_small(0..=1_000_000));
-            sleep_ms(random, 100..=20_000).await;
-            disk.set_capacity(DISK_BYTES);
+            let bytes_max = used as u64 + random.mostly_small(0..=1_000_000);
+            let for_ns = random.mostly_small(100_000_000..=20_000_000_000);
+            cluster.fill_disk(bytes_max, for_ns, random).await;
         }
         Trouble::DiskError => {
             let disk = cluster.disk();

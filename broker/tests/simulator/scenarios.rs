@@ -51,6 +51,7 @@ fn quiet(seed: u64) -> Swarm {
     let mut swarm = Swarm::new(seed);
     swarm.storm = Duration::from_secs(5);
     swarm.troubles = Vec::new();
+    swarm.think_max = Duration::from_millis(50);
     swarm.network = Default::default();
     swarm.disk = Default::default();
     swarm.clients = vec![

@@ -87,7 +87,7 @@ impl Source {
     pub fn functions(&self) -> Vec<(&str, Range<usize>)> {
         let mut functions = Vec::new();
         for at in self.words("fn") {
-            let name = identifier(&self.code[at + 2..].trim_start());
+            let name = identifier(self.code[at + 2..].trim_start());
             let Some(end) = self.end_of_item(at) else {
                 continue;
             };

@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use vltava_protocol::types::Uuid;
 
+use super::facade::Log;
 use crate::checkpoint::read_file;
 use crate::environment::LogEnvironment;
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::io::Disk;
 use crate::layout;
 use crate::leader_epochs::LeaderEpochs;
-use crate::log::Log;
 use crate::log_checkpoint::LogCheckpoint;
 use crate::notes::Note;
 use crate::options::LogOptions;

@@ -5,6 +5,8 @@
     dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "each test target uses a part; a test may panic"
 )]
 

@@ -152,6 +152,7 @@ fn invalid_values_are_refused() {
         "memory=1MiB",
         "memory=lots",
         "write.max.bytes=1",
+        "write.max.bytes=1GiB",
         "socket.request.max.bytes=0",
         "group.min.session.timeout.ms=9000\ngroup.max.session.timeout.ms=8000",
         "node.id=1\nbroker.id=2",

@@ -255,10 +255,12 @@ impl Member<'_> {
             .assigned_partitions
             .iter()
             .flat_map(|topic| &topic.partitions);
+        // Who takes the place of a static member in a generation is given what that one had.
+        let who = self.instance.as_ref().unwrap_or(&self.id);
         for &index in given {
             let partition = self.partition(index);
             let mut groups = self.workload.checkers.groups.borrow_mut();
-            groups.check_owner(&self.group, self.generation, &partition, &self.id);
+            groups.check_owner(&self.group, self.generation, &partition, who);
             self.positions.insert(index, 0);
         }
         Ok(())

@@ -1,10 +1,4 @@
-//! The facade: one partition's log.
-//!
-//! A [`Log`] belongs to one shard; all its calls may overlap. `append` gives batches their offsets
-//! and returns at once; they are acknowledged by the flushed end that [`Log::write_pending`]
-//! returns, and can be read from then on.
-
-mod corrupt;
+//! One partition's log, as its users see it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,6 +7,7 @@ use bytes::Bytes;
 use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
+use super::corrupt::CorruptLog;
 use crate::append_queue::{Queued, RollPoint};
 use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
@@ -32,8 +27,6 @@ use crate::recovery::{Damage, Recovery};
 use crate::retention::SegmentFacts;
 use crate::segment::{SEGMENT_BYTES_LIMIT, SegmentCursor};
 use crate::state::{LogInner, LogState, Recovered};
-
-pub use self::corrupt::CorruptLog;
 
 /// Where appended batches stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

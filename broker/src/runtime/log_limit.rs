@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use crate::runtime::Monotonic;
+use super::Monotonic;
 
 /// Lines of one shard in one period.
 const LINES_MAX: u32 = 10;
@@ -19,8 +19,9 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
-    /// Whether a line may be written now; if so, how many were left out since the last one.
-    pub fn admit(&self, now: Monotonic) -> Option<u64> {
+    /// Whether a line may be written now; if so, how many were left out since the last one, where
+    /// there were any: a field of the line.
+    pub fn admit(&self, now: Monotonic) -> Option<Option<u64>> {
         if now.since(self.period_start.get()) >= PERIOD {
             self.period_start.set(now);
             self.lines.set(0);
@@ -30,7 +31,8 @@ impl LogLimit {
             return None;
         }
         self.lines.set(self.lines.get() + 1);
-        Some(self.left_out.replace(0))
+        let left_out = self.left_out.replace(0);
+        Some((left_out > 0).then_some(left_out))
     }
 }
 
@@ -44,7 +46,7 @@ mod tests {
         let start = Monotonic(5_000_000_000);
         let admitted = (0..25).filter(|_| limit.admit(start).is_some()).count();
         assert_eq!(admitted, 10);
-        assert_eq!(limit.admit(start.after(PERIOD)), Some(15));
-        assert_eq!(limit.admit(start.after(PERIOD)), Some(0));
+        assert_eq!(limit.admit(start.after(PERIOD)), Some(Some(15)));
+        assert_eq!(limit.admit(start.after(PERIOD)), Some(None));
     }
 }
