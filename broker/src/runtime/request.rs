@@ -260,8 +260,8 @@ impl Request {
         )
     }
 
-    /// What a [`super::recorder::Recorder`] sees, read off the same values as the entry.
-    pub(super) fn operation(&self) -> Operation {
+    /// What a [`super::recorder::Recorder`] sees. `flags` are those of the entry itself.
+    pub(super) fn operation(&self, flags: i32) -> Operation {
         let name = |path: &CString| path.to_string_lossy().into_owned();
         match self {
             Self::Write {
@@ -269,12 +269,12 @@ impl Request {
                 blocks,
                 done,
                 position,
-                data_sync,
+                ..
             } => Operation::Write {
                 path: handle.path().to_owned(),
                 position: *position + *done as u64,
                 len: blocks.len() - *done,
-                data_sync: *data_sync,
+                data_sync: flags & libc::RWF_DSYNC != 0,
             },
             Self::Sync { handle } => Operation::Sync {
                 path: handle.path().to_owned(),

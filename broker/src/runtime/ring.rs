@@ -430,10 +430,11 @@ impl Core {
                 self.slots.remove(key); // Given up before it went out.
                 continue;
             }
-            if let Some(recorder) = &shared.recorder {
-                recorder.submitted(shared.shard, slot.id, &slot.request.operation());
-            }
             let entry = slot.request.entry().user_data(key as u64);
+            if let Some(recorder) = &shared.recorder {
+                let operation = slot.request.operation(flags_of(&entry));
+                recorder.submitted(shared.shard, slot.id, &operation);
+            }
             // SAFETY: what the entry points to is owned by the request, which stays in its slot,
             // unchanged, until the completion is reaped; descriptors are held by it, too.
             let pushed = unsafe { submissions.push(&entry) };
@@ -642,6 +643,22 @@ fn enter(uring: &IoUring) {
                 _ => panic!("the shard's ring refuses to work: {error}"),
             },
         }
+    }
+}
+
+/// The flags of a read or write (`RWF_DSYNC`), as they stand in the entry that the kernel gets.
+fn flags_of(entry: &squeue::Entry) -> i32 {
+    /// Where `struct io_uring_sqe` has them.
+    const POSITION: usize = 28;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    let entry: *const squeue::Entry = entry;
+    // SAFETY: an entry is that structure of the kernel's, 64 bytes; the field lies within it.
+    unsafe {
+        entry
+            .cast::<u8>()
+            .add(POSITION)
+            .cast::<i32>()
+            .read_unaligned()
     }
 }
 

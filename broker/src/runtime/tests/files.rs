@@ -178,6 +178,85 @@ fn a_full_disk_is_told_apart() {
     });
 }
 
+/// A file system of a few MiB, where this process may mount one: ext4, else tmpfs.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mount");
+        std::fs::create_dir(&path).unwrap();
+        let image = directory.path().join("image");
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(4 << 20).unwrap();
+        let succeeds = |program: &str, arguments: &[&str], last: [&Path; 2]| {
+            let mut command = std::process::Command::new(program);
+            let ended = command.args(arguments).args(last).output();
+            ended.is_ok_and(|ended| ended.status.success())
+        };
+        let mounted = succeeds(
+            "mkfs.ext4",
+            &["-q", "-F", "-O"],
+            [Path::new("^has_journal"), &image],
+        ) && succeeds("mount", &["-o", "loop"], [&image, &path])
+            || succeeds(
+                "mount",
+                &["-t", "tmpfs", "-o", "size=1m"],
+                [Path::new("tmpfs"), &path],
+            );
+        mounted.then(|| Self(directory))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("mount")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg(self.path())
+            .status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+#[test]
+fn an_allocation_that_does_not_fit_changes_nothing() {
+    let Some(disk) = SmallDisk::mount() else {
+        return; // Only root may.
+    };
+    run_over(&options(&disk.path()), 1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("log", OpenMode::Create).await.unwrap();
+        file.write_at(blocks(&[5; 4096]), 0, Durability::Flushed)
+            .await
+            .unwrap();
+        let before = disk.space().await.unwrap();
+        let error = file.allocate(0, 8 << 20).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.operation),
+            (IoErrorKind::Full, "allocate")
+        );
+        assert_eq!(file.len().await.unwrap(), 4096);
+        // But for a block of the file system's own.
+        let after = disk.space().await.unwrap();
+        assert!(before.free - after.free <= 4096, "{before:?} {after:?}");
+        // A write that does not fit has written what did, at most.
+        let error = file
+            .write_at(blocks(&vec![6; 6 << 20]), 4096, Durability::Written)
+            .await;
+        assert_eq!(error.unwrap_err().kind, IoErrorKind::Full);
+        assert_eq!(file.read_at(0, 4096).await.unwrap(), [5; 4096][..]);
+        // With space again, the same goes on.
+        file.set_len(4096).await.unwrap();
+        file.allocate(4096, 4096).await.unwrap();
+        file.write_at(blocks(&[7; 4096]), 4096, Durability::Flushed)
+            .await
+            .unwrap();
+    });
+}
+
 #[test]
 fn writes_that_are_given_up_run_to_their_end() {
     run(1, |start| async move {
