@@ -518,7 +518,7 @@ impl<D: Disk> Log<D> {
     /// go on.
     ///
     /// # Errors
-    /// What the disk says. What is left is removed by [`remove_leftovers`].
+    /// What the disk says. What is left is removed by [`crate::remove_leftovers`].
     pub async fn remove(self) -> StorageResult<()> {
         self.inner.remove().await
     }
