@@ -1,9 +1,9 @@
 //! Replication, as a pure function of what it is told: inputs in, actions out. No clock, no I/O, no
 //! async.
 //!
-//! One [`node::Node`] is one replica's view of one group; it lives on the shard that owns the replica. A
-//! group's log *is* the partition's log: an entry is a record batch, its index is its offset, its
-//! term is the batch's leader epoch.
+//! One [`node::Node`] is one replica's view of one group; it lives on the shard that owns the
+//! replica. A group's log *is* the partition's log: an entry is a record batch, its index is its
+//! offset, its term is the batch's leader epoch.
 //!
 //! Today a group has one voter, which leads from the moment its log is open. Rules that already
 //! hold, and that more voters will not change:
