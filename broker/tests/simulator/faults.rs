@@ -86,6 +86,8 @@ pub struct Swarm {
     pub think_max: Duration,
     /// How long they wait for an answer.
     pub client_timeout: Duration,
+    /// How long producers do while the storm lasts: an impatient one repeats what is under way.
+    pub producer_timeout: Duration,
     /// `session.timeout.ms` of members.
     pub session_timeout_ms: i32,
     /// Delays, pieces, resets.
@@ -109,7 +111,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
             f,
-            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?}, session {} \
+            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?} ({:?}), session {} \
              ms",
             self.in_flight_max,
             self.batch_records_max,
@@ -117,6 +119,7 @@ impl fmt::Display for Swarm {
             self.zstd,
             self.think_max,
             self.client_timeout,
+            self.producer_timeout,
             self.session_timeout_ms
         )?;
         writeln!(f, "  {:?}", self.network)?;
@@ -260,6 +263,7 @@ impl Swarm {
             // Busy, but not so busy that a run takes minutes.
             think_max: millis(random, 1..=500).max(storm / 250),
             client_timeout: millis(random, 12_000..=40_000),
+            producer_timeout: millis(random, 100..=20_000),
             session_timeout_ms: i32::try_from(random.between(6_000..=10_000)).unwrap_or(6_000),
             network: draw_network(random),
             disk: draw_disk(random),

@@ -75,6 +75,10 @@ pub async fn produce(workload: &Workload, role: Role, mut client: Client) {
     };
     producer.begin().await;
     while !(workload.is_finishing() && producer.life.unacknowledged.is_empty()) {
+        producer.client.timeout = match workload.is_finishing() {
+            true => workload.swarm.client_timeout,
+            false => workload.swarm.producer_timeout,
+        };
         if let Err(error) = producer.step().await {
             producer.lost_connection(&error).await;
         }
