@@ -111,8 +111,8 @@ impl fmt::Display for Swarm {
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
             f,
-            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?} ({:?}), session {} \
-             ms",
+            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?} ({:?}), \
+             session {} ms",
             self.in_flight_max,
             self.batch_records_max,
             self.record_bytes_max,
