@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::header::AppendBatch;
-use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES};
+use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool};
 use crate::producer_state::ProducerUndo;
 use crate::segment::{IndexEntries, SegmentCursor};
 
@@ -43,14 +43,14 @@ pub(crate) struct TailBuffer {
 
 impl TailBuffer {
     /// A buffer for what follows `position`: `prefix` is what its first block holds already.
-    pub(crate) fn new(position: u64, prefix: &[u8], capacity: usize) -> Self {
+    pub(crate) fn new(pool: &BufferPool, position: u64, prefix: &[u8], capacity: usize) -> Self {
         let start = block_start(position);
         assert_eq!(
             start + prefix.len() as u64,
             position,
             "a prefix of another length"
         );
-        let mut buffer = AlignedBuffer::new(capacity.max(prefix.len() + 1));
+        let mut buffer = pool.take(capacity.max(prefix.len() + 1));
         buffer.append(prefix);
         Self {
             flushed: prefix.len(),
@@ -174,7 +174,7 @@ impl AppendQueue {
         let wanted = self.next_buffer_bytes.max(min);
         let wanted = wanted.max((prefix + run).next_power_of_two()).min(max);
         self.next_buffer_bytes = (2 * wanted).min(max);
-        wanted.max(prefix + first)
+        wanted.max(prefix + first).next_multiple_of(BLOCK_BYTES)
     }
 
     /// The log is idle: its next buffer is small again.
@@ -272,7 +272,8 @@ mod tests {
         let len = queued(0, 1500, false).batch.batch_bytes();
         assert_eq!(queue.next_bytes(2 * len), (len, 2 * len));
         assert_eq!(queue.next_bytes(9 * len), (len, 3 * len));
-        queue.buffer = Some(TailBuffer::new(100, &[1; 100], 65536));
+        let pool = BufferPool::new(BLOCK_BYTES, 0);
+        queue.buffer = Some(TailBuffer::new(&pool, 100, &[1; 100], 65536));
         let write = queue.gather(4096).unwrap();
         assert_eq!(write.batches.len(), 2);
         assert_eq!(write.pieces[0].1, 0);
@@ -296,7 +297,8 @@ mod tests {
         queue.push(queued(0, 50_000, false));
         let capacity = queue.buffer_bytes(0, 0, 4096, 8192);
         assert!(capacity >= 50_000);
-        queue.buffer = Some(TailBuffer::new(8192 + 10, &[1; 10], capacity + 10));
+        let pool = BufferPool::new(BLOCK_BYTES, 0);
+        queue.buffer = Some(TailBuffer::new(&pool, 8192 + 10, &[1; 10], capacity + 10));
         let write = queue.gather(16_384).unwrap();
         let mut end = 8192;
         for (blocks, position) in &write.pieces {

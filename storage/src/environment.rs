@@ -9,10 +9,14 @@ use std::rc::{Rc, Weak};
 use futures_util::lock::Mutex;
 
 use crate::batch_cache::BatchCache;
-use crate::io::{Disk, IoError, IoResult, Space};
+use crate::io::{BufferPool, Disk, IoError, IoResult, Space};
 use crate::notes::{Note, NoteFile, Notes};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
+
+/// Buffers kept for the next log that wants one: of those that the batch cache gives up, few wait
+/// for long.
+const FREE_BUFFERS_MAX: usize = 4;
 
 /// Something an operator should hear of, though the call that met it went on.
 #[derive(Clone, Debug)]
@@ -100,6 +104,8 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) disk: D,
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
+    /// The appenders' buffers of the largest size.
+    pub(crate) buffers: BufferPool,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
     free_bytes: Cell<Option<u64>>,
@@ -117,6 +123,7 @@ impl<D: Disk> LogEnvironment<D> {
         Rc::new(Self {
             disk,
             cache: BatchCache::new(options.cache_bytes_max),
+            buffers: BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes)),
             moved: RefCell::default(),

@@ -1,19 +1,25 @@
 //! Memory that the disk can take without a copy, shared by reference once written.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 /// Writes begin and end at multiples of this.
 pub const BLOCK_BYTES: usize = 4096;
+/// Memory of at least this much is aligned to it, and asks for pages of this size: a fault for
+/// each small page costs more than the disk's write of it.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Zeroed memory, aligned to [`BLOCK_BYTES`].
+/// Memory of its own, aligned to [`BLOCK_BYTES`], as the allocator gave it: nothing may be read
+/// that was not written.
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    /// Who takes it back.
+    pool: Option<BufferPool>,
 }
 
 // SAFETY: the memory is plain bytes owned by this value. Bytes below an `AlignedBuffer`'s `filled`
@@ -25,8 +31,14 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn layout(capacity: usize) -> Layout {
-        // Capacity is a multiple of the block and was checked by `AlignedBuffer::new`.
-        Layout::from_size_align(capacity, BLOCK_BYTES).unwrap_or(Layout::new::<u8>())
+        let is_huge = capacity.is_multiple_of(HUGE_PAGE_BYTES);
+        let align = if is_huge {
+            HUGE_PAGE_BYTES
+        } else {
+            BLOCK_BYTES
+        };
+        // Capacity is a multiple of the block and was checked by `new`.
+        Layout::from_size_align(capacity, align).unwrap_or(Layout::new::<u8>())
     }
 
     fn new(capacity: usize) -> Self {
@@ -36,18 +48,87 @@ impl Memory {
             "capacity {capacity} is no layout"
         );
         // SAFETY: the layout's size is not zero, asserted above.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
-        Self { start, capacity }
+        if layout.align() == HUGE_PAGE_BYTES {
+            // SAFETY: the range is this allocation, and whole pages. Advice changes no contents;
+            // where it is refused the pages are small, which is slower and nothing else.
+            unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
+        }
+        Self {
+            start,
+            capacity,
+            pool: None,
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout, freed once.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        let (start, capacity) = (self.start, self.capacity);
+        match self.pool.take() {
+            // It takes over what is owned here; without room for it, it drops it, without a pool.
+            Some(pool) => pool.give_back(Self {
+                start,
+                capacity,
+                pool: None,
+            }),
+            // SAFETY: allocated in `new` with the same layout, freed once: who has a pool has
+            // handed it on above.
+            None => unsafe { dealloc(start.as_ptr(), Self::layout(capacity)) },
+        }
+    }
+}
+
+/// Buffers of one size that are used again instead of being freed: fresh memory costs a fault, and
+/// its clearing, for each page. Clones are the same pool. A buffer comes back when the last of its
+/// slices is dropped, on whichever thread.
+#[derive(Clone)]
+pub struct BufferPool(Arc<Shelf>);
+
+struct Shelf {
+    buffer_bytes: usize,
+    free_max: usize,
+    free: Mutex<Vec<Memory>>,
+}
+
+impl BufferPool {
+    /// A pool of buffers of `buffer_bytes`, that keeps at most `free_max` which nobody uses.
+    pub fn new(buffer_bytes: usize, free_max: usize) -> Self {
+        Self(Arc::new(Shelf {
+            buffer_bytes,
+            free_max,
+            free: Mutex::default(),
+        }))
+    }
+
+    /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Only those of the pool's
+    /// size come from it, and return to it.
+    pub fn take(&self, capacity: usize) -> AlignedBuffer {
+        let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
+        if capacity != self.0.buffer_bytes {
+            return AlignedBuffer::new(capacity);
+        }
+        let mut memory = self.free().pop().unwrap_or_else(|| Memory::new(capacity));
+        memory.pool = Some(self.clone());
+        AlignedBuffer {
+            memory: Arc::new(memory),
+            filled: 0,
+        }
+    }
+
+    fn give_back(&self, memory: Memory) {
+        let mut free = self.free();
+        if free.len() < self.0.free_max {
+            free.push(memory);
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Memory>> {
+        // Whole after every statement that is run under the lock.
+        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +143,7 @@ pub struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
-    /// Zeroed memory of `capacity` bytes, rounded up to whole blocks.
+    /// An empty buffer of `capacity` bytes, rounded up to whole blocks.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
         Self {
@@ -128,7 +209,7 @@ impl AlignedBuffer {
     ///
     /// # Panics
     /// Where `range` is empty, or not within what is filled.
-    pub fn blocks(&self, range: Range<usize>) -> AlignedBlocks {
+    pub fn blocks(&mut self, range: Range<usize>) -> AlignedBlocks {
         assert!(
             range.start < range.end && range.end <= self.filled,
             "blocks {range:?} of {}",
@@ -136,6 +217,13 @@ impl AlignedBuffer {
         );
         let start = range.start / BLOCK_BYTES * BLOCK_BYTES;
         let end = range.end.next_multiple_of(BLOCK_BYTES);
+        let padding = end.saturating_sub(self.filled);
+        // SAFETY: [filled, end) lies inside the allocation, whose capacity is whole blocks; no
+        // slice reaches beyond `filled`, and `&mut self` is the only writer.
+        unsafe {
+            let to = self.memory.start.as_ptr().add(end - padding);
+            std::ptr::write_bytes(to, 0, padding);
+        }
         AlignedBlocks {
             memory: Arc::clone(&self.memory),
             range: start..end,
@@ -222,6 +310,34 @@ mod tests {
         assert_eq!(blocks.as_ptr() as usize % BLOCK_BYTES, 0);
         let bytes = blocks.to_vec();
         assert_eq!((bytes[0], bytes[1], bytes[BLOCK_BYTES - 1]), (7, 0, 0));
+    }
+
+    #[test]
+    fn a_pool_uses_a_buffer_again_once_nothing_reads_it() {
+        let pool = BufferPool::new(2 * BLOCK_BYTES, 1);
+        let mut buffer = pool.take(BLOCK_BYTES + 1);
+        buffer.append(&[7; BLOCK_BYTES + 5]);
+        let slice = buffer.slice(0..5);
+        drop(buffer);
+        assert_eq!(pool.free().len(), 0, "a slice still reads it");
+        drop(slice);
+        assert_eq!(pool.free().len(), 1);
+        let mut again = pool.take(2 * BLOCK_BYTES);
+        assert_eq!((pool.free().len(), again.filled()), (0, 0));
+        again.append(&[1; BLOCK_BYTES + 1]);
+        let blocks = again.blocks(0..BLOCK_BYTES + 1).to_vec();
+        assert_eq!(
+            blocks[BLOCK_BYTES + 1..],
+            [0; BLOCK_BYTES - 1],
+            "zeros, not what was there"
+        );
+        let other = pool.take(BLOCK_BYTES);
+        drop((pool.take(2 * BLOCK_BYTES), again, other));
+        assert_eq!(
+            pool.free().len(),
+            1,
+            "no more than it may keep, none of another size"
+        );
     }
 
     #[test]

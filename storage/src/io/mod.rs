@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES};
+pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
