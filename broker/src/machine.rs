@@ -69,12 +69,7 @@ pub struct Outcome<M: Machine + ?Sized> {
 
 impl<M: Machine + ?Sized> Default for Outcome<M> {
     fn default() -> Self {
-        Self {
-            records: Vec::new(),
-            replies: Vec::new(),
-            timers: Vec::new(),
-            notes: Vec::new(),
-        }
+        Self { records: Vec::new(), replies: Vec::new(), timers: Vec::new(), notes: Vec::new() }
     }
 }
 

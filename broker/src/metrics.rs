@@ -30,12 +30,7 @@ pub struct ApiSnapshot {
 impl ApiSnapshot {
     fn new() -> Option<Self> {
         let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).ok()?;
-        Some(Self {
-            requests: 0,
-            errors: BTreeMap::new(),
-            latency_us,
-            latency_us_sum: 0,
-        })
+        Some(Self { requests: 0, errors: BTreeMap::new(), latency_us, latency_us_sum: 0 })
     }
 
     fn add(&mut self, other: &Self) {
@@ -165,8 +160,7 @@ impl ShardMetrics {
 
     /// A connection was closed.
     pub fn connection_closed(&self) {
-        self.connections
-            .set(self.connections.get().saturating_sub(1));
+        self.connections.set(self.connections.get().saturating_sub(1));
     }
 
     /// Everything as it stands; `memory` is what the caller found.

@@ -25,26 +25,16 @@ pub fn show(
     memory_bytes: u64,
     directory: &DataDirectory,
 ) {
-    let listeners: Vec<_> = config
-        .listeners
-        .iter()
-        .map(|listener| listener.bind.to_string())
-        .collect();
+    let listeners: Vec<_> =
+        config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
     let writes = if directory.is_direct() {
         "past the page cache (O_DIRECT), flushed with each write"
     } else {
         "through the page cache, flushed with each write: this file system refuses O_DIRECT"
     };
     line(&format!("vltava {}", env!("CARGO_PKG_VERSION")));
-    line(&format!(
-        "  node       {}, listening on {}",
-        config.node_id,
-        listeners.join(", ")
-    ));
-    line(&format!(
-        "  data       {}; writes go {writes}",
-        directory.path().display()
-    ));
+    line(&format!("  node       {}, listening on {}", config.node_id, listeners.join(", ")));
+    line(&format!("  data       {}; writes go {writes}", directory.path().display()));
     line(&format!(
         "  machine    {} cores, {} of memory, kernel {}",
         facts.cores.len(),

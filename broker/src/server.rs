@@ -69,18 +69,9 @@ pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
     runtime::check_limits(chosen.shards)?;
     check_listeners(&config)?;
     let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
-    screen::show(
-        &config,
-        &facts,
-        chosen.shards,
-        chosen.memory_bytes,
-        &directory,
-    );
+    screen::show(&config, &facts, chosen.shards, chosen.memory_bytes, &directory);
     let signals = ShutdownSignals::install().map_err(ServerError::Signals)?;
-    let options = runtime::Options {
-        data_directory: directory,
-        recorder: None,
-    };
+    let options = runtime::Options { data_directory: directory, recorder: None };
     let shards = u64::try_from(chosen.shards).unwrap_or(u64::MAX);
     let blueprint = Blueprint {
         config: Arc::new(config),
@@ -96,18 +87,10 @@ pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
 
 fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
     let cores = facts.cores.len().max(1);
-    let shards = config
-        .shards
-        .map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
+    let shards = config.shards.map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
     let least = SHARD_MEMORY_BYTES_MIN * u64::try_from(shards).unwrap_or(u64::MAX);
-    let memory_bytes = config
-        .memory_bytes
-        .unwrap_or(facts.memory_bytes / 2)
-        .max(least);
-    Chosen {
-        shards,
-        memory_bytes,
-    }
+    let memory_bytes = config.memory_bytes.unwrap_or(facts.memory_bytes / 2).max(least);
+    Chosen { shards, memory_bytes }
 }
 
 /// An address that is taken is met before anything on disk is touched; so are two listeners of ours
@@ -154,12 +137,7 @@ async fn run_shard(
     signals: ShutdownSignals,
     started: Instant,
 ) -> Result<(), ShardFailure> {
-    let ShardStart {
-        runtime,
-        shard: number,
-        stop,
-        ..
-    } = start;
+    let ShardStart { runtime, shard: number, stop, .. } = start;
     let shard = Shard::build(runtime.clone(), ports, blueprint).await?;
     let acceptors = shard.listen().await?;
     let mut admin = None;
@@ -198,14 +176,9 @@ async fn serve(
     started: Instant,
 ) -> Result<(), ShardFailure> {
     let host = host_name();
-    let endpoints = acceptors
-        .iter()
-        .filter_map(|acceptor| acceptor.endpoint(&host))
-        .collect();
-    let addresses: Vec<_> = acceptors
-        .iter()
-        .map(|acceptor| acceptor.socket.local_address())
-        .collect();
+    let endpoints = acceptors.iter().filter_map(|acceptor| acceptor.endpoint(&host)).collect();
+    let addresses: Vec<_> =
+        acceptors.iter().map(|acceptor| acceptor.socket.local_address()).collect();
     let accepting = async {
         shard.serve(acceptors).await;
         if number == 0 {
@@ -227,11 +200,7 @@ async fn serve(
 /// This machine's name, as other machines may know it.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() {
-        "localhost".to_owned()
-    } else {
-        name.trim().to_owned()
-    }
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
 /// What the admin port says about the process.
@@ -242,12 +211,7 @@ fn process_probe(runtime: &MachineRuntime, started: Instant) -> ProcessProbe {
     let runtime = runtime.clone();
     Box::new(move || {
         let runtime = runtime.clone();
-        Box::pin(async move {
-            ProcessFacts {
-                started_at_s,
-                ..runtime.process_facts().await
-            }
-        })
+        Box::pin(async move { ProcessFacts { started_at_s, ..runtime.process_facts().await } })
     })
 }
 
@@ -255,10 +219,7 @@ fn announce(addresses: &[SocketAddr], admin: Option<SocketAddr>, started: Instan
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let admin = admin.map_or(String::new(), |admin| format!(", admin on http://{admin}"));
     let elapsed_ms = started.elapsed().as_millis();
-    screen::line(&format!(
-        "vltava is ready on {}{admin} ({elapsed_ms} ms)",
-        addresses.join(", ")
-    ));
+    screen::line(&format!("vltava is ready on {}{admin} ({elapsed_ms} ms)", addresses.join(", ")));
     if let Err(error) = runtime::notify_service_manager("READY=1") {
         tracing::warn!(%error, "the service manager could not be told that the broker is ready");
     }

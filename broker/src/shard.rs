@@ -72,15 +72,13 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
         .zip(controllers)
         .zip(node)
         .zip(views)
-        .map(
-            |((((partitions, groups), controllers), node), views)| Ports {
-                partitions,
-                groups,
-                controllers,
-                node,
-                views,
-            },
-        )
+        .map(|((((partitions, groups), controllers), node), views)| Ports {
+            partitions,
+            groups,
+            controllers,
+            node,
+            views,
+        })
         .collect()
 }
 
@@ -136,12 +134,8 @@ impl<R: Runtime> Shard<R> {
         let table = Arc::new(ShardTable::new(shards, BTreeMap::new()));
         let metrics = Rc::new(ShardMetrics::default());
         let jobs = Jobs::new(ports.partitions);
-        let partitions = Partitions::new(
-            runtime.clone(),
-            Rc::clone(&jobs),
-            table,
-            Rc::clone(&metrics),
-        );
+        let partitions =
+            Partitions::new(runtime.clone(), Rc::clone(&jobs), table, Rc::clone(&metrics));
         serve(&runtime, jobs, &partitions);
         let groups = hosts(&runtime, ports.groups, &partitions);
         let controllers = hosts(&runtime, ports.controllers, &partitions);
@@ -178,13 +172,7 @@ impl<R: Runtime> Shard<R> {
         });
         let memory = memory_of(&blueprint, connections.budget(), &logs);
         let view = view(&services, &controllers, memory, ports.views);
-        Ok(Rc::new(Self {
-            services,
-            logs,
-            controllers,
-            connections,
-            view,
-        }))
+        Ok(Rc::new(Self { services, logs, controllers, connections, view }))
     }
 
     /// Opens group 0 and follows it: to be called on shard 0. Completes only with an error.
@@ -192,22 +180,14 @@ impl<R: Runtime> Shard<R> {
     pub async fn lead(self: &Rc<Self>, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
         let cleaned = remove_leftovers(self.services.runtime.disk()).await;
         cleaned.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
-        let group = self
-            .open_group0()
-            .await
-            .map_err(|e| ShardFailure::Group0(e.to_string()))?;
+        let group = self.open_group0().await.map_err(|e| ShardFailure::Group0(e.to_string()))?;
         let id = PartitionId::CLUSTER_METADATA;
         self.services.partitions.ready(id, Rc::clone(&group));
         let config = &self.services.config;
         let settings = Rc::new(SettingsTable(config.topic_defaults.clone()));
         let controller = Controller::new(controller_options(config), settings);
-        self.controllers
-            .add(id, controller, Rc::clone(&group))
-            .loaded()
-            .await;
-        self.register(endpoints)
-            .await
-            .map_err(ShardFailure::Group0)?;
+        self.controllers.add(id, controller, Rc::clone(&group)).loaded().await;
+        self.register(endpoints).await.map_err(ShardFailure::Group0)?;
         let followed = follow::follow(Rc::clone(&self.services.node), group).await;
         followed.map_err(ShardFailure::Group0)
     }
@@ -256,11 +236,7 @@ impl<R: Runtime> Shard<R> {
             }
             None => {
                 let disk_id = node.random_uuid();
-                let made = Identity {
-                    cluster_id,
-                    node_id: config.node_id,
-                    disk_id,
-                };
+                let made = Identity { cluster_id, node_id: config.node_id, disk_id };
                 identity::write(disk, &made).await?;
                 made
             }
@@ -278,10 +254,7 @@ impl<R: Runtime> Shard<R> {
     }
 
     async fn ask(&self, input: Input) -> Result<Reply, String> {
-        let asked = self
-            .controllers
-            .submit(PartitionId::CLUSTER_METADATA, input)
-            .await;
+        let asked = self.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
         asked.map_err(|error| error.to_string())
     }
 
@@ -291,11 +264,7 @@ impl<R: Runtime> Shard<R> {
         for listener in &self.services.config.listeners {
             let socket = self.open(&listener.bind).await?;
             let name = Str::from(listener.bind.name.as_str());
-            acceptors.push(Acceptor {
-                socket,
-                name,
-                advertised: listener.advertised.clone(),
-            });
+            acceptors.push(Acceptor { socket, name, advertised: listener.advertised.clone() });
         }
         Ok(acceptors)
     }
@@ -304,10 +273,7 @@ impl<R: Runtime> Shard<R> {
         &self,
         endpoint: &Endpoint,
     ) -> Result<<R::Network as Network>::Listener, ShardFailure> {
-        let failed = |error| ShardFailure::Listen {
-            address: endpoint.to_string(),
-            error,
-        };
+        let failed = |error| ShardFailure::Listen { address: endpoint.to_string(), error };
         let address = listener::address(endpoint).map_err(failed)?;
         let network = self.services.runtime.network();
         network.listen(address).await.map_err(failed)
@@ -325,9 +291,7 @@ impl<R: Runtime> Shard<R> {
         let listener = self.open(&endpoint).await?;
         let address = listener.local_address();
         let server = admin::server::Server::new(Rc::clone(&self.view), process);
-        self.services
-            .runtime
-            .spawn(Queue::Control, server.accept(listener));
+        self.services.runtime.spawn(Queue::Control, server.accept(listener));
         Ok(Some(address))
     }
 
@@ -341,10 +305,7 @@ impl<R: Runtime> Shard<R> {
             runtime.spawn(Queue::Foreground, connections.accept(acceptor));
         }
         runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
-        runtime.spawn(
-            Queue::Background,
-            upkeep::run(Rc::clone(&self.services.node)),
-        );
+        runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
         self.services.node.serving.set();
     }
 
@@ -405,20 +366,13 @@ fn view<R: Runtime>(
 }
 
 fn serve<R: Runtime, T: 'static>(runtime: &R, jobs: Rc<Jobs<T>>, room: &Rc<T>) {
-    runtime.spawn(
-        Queue::Foreground,
-        jobs.serve(runtime.clone(), Rc::clone(room)),
-    );
+    runtime.spawn(Queue::Foreground, jobs.serve(runtime.clone(), Rc::clone(room)));
 }
 
 /// Where the admin port is to be.
 pub fn admin_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
     let (host, port) = config.admin_listener.clone()?;
-    Some(Endpoint {
-        name: "ADMIN".to_owned(),
-        host,
-        port,
-    })
+    Some(Endpoint { name: "ADMIN".to_owned(), host, port })
 }
 
 /// What memory a shard holds.
@@ -457,14 +411,9 @@ async fn log_environment<R: Runtime>(
     blueprint: &Blueprint,
 ) -> Result<Rc<LogEnvironment<R::Disk>>, ShardFailure> {
     let disk = runtime.disk();
-    let loaded = load_notes(disk)
-        .await
-        .map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
+    let loaded = load_notes(disk).await.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
     for file in &loaded.damaged {
-        tracing::warn!(
-            file,
-            "damaged notes of what was flushed: recovery is less sharp"
-        );
+        tracing::warn!(file, "damaged notes of what was flushed: recovery is less sharp");
     }
     let config = &blueprint.config;
     let options = EnvironmentOptions {

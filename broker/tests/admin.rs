@@ -25,9 +25,7 @@ struct Answer {
 /// Sends bytes and reads until the broker closes.
 fn send(admin: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(admin).expect("the admin port");
-    stream
-        .set_read_timeout(Some(support::PATIENCE))
-        .expect("a time limit");
+    stream.set_read_timeout(Some(support::PATIENCE)).expect("a time limit");
     stream.write_all(request).expect("the request is sent");
     receive(stream)
 }
@@ -38,11 +36,7 @@ fn receive(mut stream: TcpStream) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     let status = status.expect("a status");
-    let answer = Answer {
-        status,
-        head: head.to_owned(),
-        body: body.to_owned(),
-    };
+    let answer = Answer { status, head: head.to_owned(), body: body.to_owned() };
     assert!(answer.head.contains("\r\nConnection: close"), "{head}");
     answer
 }
@@ -175,30 +169,12 @@ fn metrics_move_with_what_clients_do() {
     assert!(value(&after, "vltava_connections") >= 1.0);
     for (name, expected) in [
         ("vltava_requests_total{api=\"Produce\"}", 6.0),
-        (
-            "vltava_request_errors_total{api=\"Produce\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"}",
-            1.0,
-        ),
-        (
-            "vltava_request_duration_seconds_count{api=\"Produce\"}",
-            6.0,
-        ),
-        (
-            "vltava_request_duration_seconds_bucket{api=\"Produce\",le=\"+Inf\"}",
-            6.0,
-        ),
-        (
-            "vltava_log_end_offset{topic=\"orders-eu\",partition=\"0\"}",
-            6.0,
-        ),
-        (
-            "vltava_high_watermark_offset{topic=\"orders-eu\",partition=\"1\"}",
-            4.0,
-        ),
-        (
-            "vltava_log_start_offset{topic=\"orders-eu\",partition=\"1\"}",
-            0.0,
-        ),
+        ("vltava_request_errors_total{api=\"Produce\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"}", 1.0),
+        ("vltava_request_duration_seconds_count{api=\"Produce\"}", 6.0),
+        ("vltava_request_duration_seconds_bucket{api=\"Produce\",le=\"+Inf\"}", 6.0),
+        ("vltava_log_end_offset{topic=\"orders-eu\",partition=\"0\"}", 6.0),
+        ("vltava_high_watermark_offset{topic=\"orders-eu\",partition=\"1\"}", 4.0),
+        ("vltava_log_start_offset{topic=\"orders-eu\",partition=\"1\"}", 0.0),
         ("vltava_groups", 1.0),
         (
             "vltava_group_committed_offset{group=\"billing \\\"x\\\"\",\
@@ -214,20 +190,12 @@ fn metrics_move_with_what_clients_do() {
     ] {
         assert_eq!(value(&after, name), expected, "{name}");
     }
-    assert!(
-        value(
-            &after,
-            "vltava_log_size_bytes{topic=\"orders-eu\",partition=\"0\"}"
-        ) > 0.0
-    );
+    assert!(value(&after, "vltava_log_size_bytes{topic=\"orders-eu\",partition=\"0\"}") > 0.0);
 }
 
 #[test]
 fn whoever_asks_wrongly_is_told_and_nobody_else_notices() {
-    let broker = Broker::start(Options {
-        shards: 1,
-        ..Options::default()
-    });
+    let broker = Broker::start(Options { shards: 1, ..Options::default() });
     let admin = broker.admin;
     let index = get(admin, "/");
     assert_eq!(index.status, 200);
@@ -238,10 +206,7 @@ fn whoever_asks_wrongly_is_told_and_nobody_else_notices() {
     let head = send(admin, b"HEAD /health HTTP/1.1\r\n\r\n");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert!(head.head.contains("\r\nContent-Length: 8"), "{}", head.head);
-    let post = send(
-        admin,
-        b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
-    );
+    let post = send(admin, b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(post.status, 405);
     assert_eq!(send(admin, b"\x16\x03\x01\x02\x00\x01\x00").status, 400);
     // A client of Kafka that has come to the wrong port.
@@ -257,25 +222,17 @@ fn whoever_asks_wrongly_is_told_and_nobody_else_notices() {
     gone.shutdown(Shutdown::Both).expect("closed");
     let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(admin)).collect();
     assert_eq!(get(admin, "/health").status, 200);
-    slow.set_read_timeout(Some(support::PATIENCE))
-        .expect("a time limit");
+    slow.set_read_timeout(Some(support::PATIENCE)).expect("a time limit");
     assert_eq!(receive(slow).status, 408);
-    assert!(
-        begin.elapsed() >= Duration::from_secs(4),
-        "it was not waited for"
-    );
+    assert!(begin.elapsed() >= Duration::from_secs(4), "it was not waited for");
     drop(silent);
 }
 
 #[test]
 fn no_more_than_so_many_connections_are_held() {
-    let broker = Broker::start(Options {
-        shards: 1,
-        ..Options::default()
-    });
-    let open: Vec<_> = (0..70)
-        .map(|_| TcpStream::connect(broker.admin).expect("the kernel accepts"))
-        .collect();
+    let broker = Broker::start(Options { shards: 1, ..Options::default() });
+    let open: Vec<_> =
+        (0..70).map(|_| TcpStream::connect(broker.admin).expect("the kernel accepts")).collect();
     // Accepted in their order: those beyond the limit are closed, without an answer.
     for mut beyond in open.iter().skip(64) {
         let limit = Some(Duration::from_secs(3));
@@ -349,21 +306,14 @@ fn it_says_that_it_is_not_ready_while_it_opens_its_logs() {
                 Ok(text)
             });
             let text = asked.unwrap_or_default();
-            seen.extend(
-                text.split(' ')
-                    .nth(1)
-                    .and_then(|word| word.parse::<u16>().ok()),
-            );
+            seen.extend(text.split(' ').nth(1).and_then(|word| word.parse::<u16>().ok()));
         }
         seen
     });
     broker.run();
     let seen = asking.join().expect("it asked");
     assert_eq!(seen.last(), Some(&200));
-    assert!(
-        seen.iter().all(|status| [200, 503].contains(status)),
-        "{seen:?}"
-    );
+    assert!(seen.iter().all(|status| [200, 503].contains(status)), "{seen:?}");
 }
 
 #[test]
@@ -389,8 +339,5 @@ fn the_port_in_use_is_named_before_anything_is_touched() {
     let said = broker.said();
     let behind = said.split_once("admin on http://").expect("its address").1;
     let address = behind.split_whitespace().next().expect("its address");
-    assert_eq!(
-        get(address.parse().expect("an address"), "/ready").status,
-        200
-    );
+    assert_eq!(get(address.parse().expect("an address"), "/ready").status, 200);
 }

@@ -1,9 +1,5 @@
 //! `vltava`'s client commands against a real `vltava serve`: what a person or a script sees.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -42,11 +38,7 @@ fn start(broker: &Broker, words: &[&str]) -> Child {
 fn printed(broker: &Broker, words: &[&str], input: &str) -> String {
     let output = run(broker, words, input);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{words:?}: {}: {said}",
-        output.status
-    );
+    assert!(output.status.success(), "{words:?}: {}: {said}", output.status);
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -60,56 +52,23 @@ fn failed(broker: &Broker, words: &[&str]) -> (i32, String) {
 #[test]
 fn topics_are_created_listed_described_and_deleted() {
     let broker = Broker::start(Options::default());
-    let created = printed(
-        &broker,
-        &[
-            "topic",
-            "create",
-            "t",
-            "-p",
-            "3",
-            "-c",
-            "retention.ms=86400000",
-        ],
-        "",
-    );
-    assert_eq!(
-        created,
-        "created topic t: partitions 3, replication factor 1\n"
-    );
+    let created =
+        printed(&broker, &["topic", "create", "t", "-p", "3", "-c", "retention.ms=86400000"], "");
+    assert_eq!(created, "created topic t: partitions 3, replication factor 1\n");
     let (code, said) = failed(&broker, &["topic", "create", "t"]);
     assert_eq!(code, 1);
     assert!(said.contains("TOPIC_ALREADY_EXISTS"), "{said}");
-    let again = printed(
-        &broker,
-        &["topic", "create", "t", "--if-not-exists", "--json"],
-        "",
-    );
+    let again = printed(&broker, &["topic", "create", "t", "--if-not-exists", "--json"], "");
     assert_eq!(again, "{\"topic\":\"t\",\"created\":false}\n");
     let listed = printed(&broker, &["topic", "list"], "");
-    assert_eq!(
-        listed,
-        "TOPIC  PARTITIONS  REPLICATION\nt      3           1\n"
-    );
+    assert_eq!(listed, "TOPIC  PARTITIONS  REPLICATION\nt      3           1\n");
     let described = printed(&broker, &["topic", "describe", "t", "--json"], "");
-    assert!(
-        described.contains("\"configs\":{\"retention.ms\":\"86400000\"}"),
-        "{described}"
-    );
-    assert!(
-        described.contains("\"partition\":2,\"leader\":1"),
-        "{described}"
-    );
-    assert_eq!(
-        printed(&broker, &["topic", "delete", "t"], ""),
-        "deleted topic t\n"
-    );
+    assert!(described.contains("\"configs\":{\"retention.ms\":\"86400000\"}"), "{described}");
+    assert!(described.contains("\"partition\":2,\"leader\":1"), "{described}");
+    assert_eq!(printed(&broker, &["topic", "delete", "t"], ""), "deleted topic t\n");
     let (code, said) = failed(&broker, &["topic", "describe", "t"]);
     assert_eq!(code, 1);
-    assert!(
-        said.starts_with("vltava: topic t does not exist\n"),
-        "{said}"
-    );
+    assert!(said.starts_with("vltava: topic t does not exist\n"), "{said}");
     assert_eq!(failed(&broker, &["topic", "delete", "t"]).0, 1);
     printed(&broker, &["topic", "delete", "t", "--if-exists"], "");
     let (code, said) = failed(&broker, &["topic", "create", "x", "-c", "no.such=1"]);
@@ -122,29 +81,16 @@ fn lines_become_records_and_records_lines() {
     let broker = Broker::start(Options::default());
     printed(&broker, &["topic", "create", "t", "-p", "2"], "");
     let input = "k1:v1\nno key\nk1:\nk2:v:2\n";
-    for (codec, acks) in [
-        ("none", "0"),
-        ("gzip", "1"),
-        ("snappy", "all"),
-        ("lz4", "1"),
-        ("zstd", "all"),
-    ] {
-        let words = [
-            "produce", "t", "-K", ":", "-H", "h=1", "-z", codec, "-X", acks, "-p", "1", "-Z",
-        ];
+    for (codec, acks) in
+        [("none", "0"), ("gzip", "1"), ("snappy", "all"), ("lz4", "1"), ("zstd", "all")]
+    {
+        let words =
+            ["produce", "t", "-K", ":", "-H", "h=1", "-z", codec, "-X", acks, "-p", "1", "-Z"];
         printed(&broker, &words, input);
     }
     // With acks=0 nothing says when they are there.
-    let words = [
-        "consume",
-        "t",
-        "-c",
-        "20",
-        "-f",
-        "%t %p %o %k(%K) %s(%S) %h\\n",
-        "--null",
-        "NULL",
-    ];
+    let words =
+        ["consume", "t", "-c", "20", "-f", "%t %p %o %k(%K) %s(%S) %h\\n", "--null", "NULL"];
     let read = printed(&broker, &words, "");
     let lines: Vec<&str> = read.lines().collect();
     assert_eq!(lines.len(), 20);
@@ -152,11 +98,7 @@ fn lines_become_records_and_records_lines() {
     assert_eq!(lines[1], "t 1 1 NULL(-1) no key(6) h=1");
     assert_eq!(lines[2], "t 1 2 k1(2) NULL(-1) h=1");
     assert_eq!(lines[19], "t 1 19 k2(2) v:2(3) h=1");
-    let json = printed(
-        &broker,
-        &["consume", "t", "-p", "1", "-o", "-1", "-e", "--json"],
-        "",
-    );
+    let json = printed(&broker, &["consume", "t", "-p", "1", "-o", "-1", "-e", "--json"], "");
     assert!(json.contains("\"offset\":19,"), "{json}");
     assert!(json.contains(
         "\"key\":\"k2\",\"value\":\"v:2\",\"headers\":[{\"key\":\"h\",\"value\":\"1\"}]"
@@ -184,9 +126,7 @@ fn lines_become_records_and_records_lines() {
 #[test]
 fn much_comes_back_as_it_was_also_over_a_restart() {
     let mut broker = Broker::start(Options::default());
-    let input: String = (0..200_000)
-        .map(|number| format!("line {number}\n"))
-        .collect();
+    let input: String = (0..200_000).map(|number| format!("line {number}\n")).collect();
     printed(&broker, &["produce", "t", "-z", "lz4"], &input);
     assert!(printed(&broker, &["consume", "t", "-e"], "") == input);
     broker.stop();
@@ -201,18 +141,12 @@ fn much_comes_back_as_it_was_also_over_a_restart() {
         }
     }
     segments.sort();
-    let output = Command::new(binary())
-        .args(["inspect", "-q", "--json"])
-        .args(&segments)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(binary()).args(["inspect", "-q", "--json"]).args(&segments).output().unwrap();
     assert!(output.status.success());
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(report.contains("\"next_offset\":200000,"), "{report}");
-    assert!(
-        report.contains("\"padding_bytes\":0,\"damage\":null}"),
-        "{report}"
-    );
+    assert!(report.contains("\"padding_bytes\":0,\"damage\":null}"), "{report}");
 }
 
 #[test]
@@ -221,9 +155,7 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
     printed(&broker, &["topic", "create", "t", "-p", "4"], "");
     let write = |from: u32| {
         for partition in ["0", "1", "2", "3"] {
-            let lines: String = (from..from + 50)
-                .map(|n| format!("{partition}-{n}\n"))
-                .collect();
+            let lines: String = (from..from + 50).map(|n| format!("{partition}-{n}\n")).collect();
             printed(&broker, &["produce", "t", "-p", partition], &lines);
         }
     };
@@ -233,14 +165,10 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
     let mut all: Vec<&str> = first.lines().chain(rest.lines()).collect();
     all.sort_unstable();
     all.dedup();
-    assert_eq!(
-        (first.lines().count(), rest.lines().count(), all.len()),
-        (30, 170, 200)
-    );
+    assert_eq!((first.lines().count(), rest.lines().count(), all.len()), (30, 170, 200));
     // Two members that stay.
-    let members: Vec<Child> = (0..2)
-        .map(|_| start(&broker, &["consume", "t", "-g", "g"]))
-        .collect();
+    let members: Vec<Child> =
+        (0..2).map(|_| start(&broker, &["consume", "t", "-g", "g"])).collect();
     await_group(&broker, "\"member\":", 2 + 4);
     write(50);
     await_group(&broker, "\"lag\":0", 4);
@@ -289,24 +217,16 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
         move || std::io::read_to_string(&mut out).unwrap()
     });
     let mut input = producer.stdin.take().unwrap();
-    let lines = |from: u32| {
-        (from..from + 10_000)
-            .map(|n| format!("{n}\n"))
-            .collect::<String>()
-    };
+    let lines = |from: u32| (from..from + 10_000).map(|n| format!("{n}\n")).collect::<String>();
     // Commands do not wait for a broker that was never there: both must have met it.
     input.write_all(lines(0).as_bytes()).unwrap();
     printed(&broker, &["consume", "t", "-c", "1"], "");
     await_group(&broker, "\"member\":", 1 + 2);
     for round in 0..4 {
         broker.kill();
-        input
-            .write_all(lines(round * 20_000 + 10_000).as_bytes())
-            .unwrap();
+        input.write_all(lines(round * 20_000 + 10_000).as_bytes()).unwrap();
         broker.run();
-        input
-            .write_all(lines(round * 20_000 + 20_000).as_bytes())
-            .unwrap();
+        input.write_all(lines(round * 20_000 + 20_000).as_bytes()).unwrap();
     }
     drop(input);
     let produced = producer.wait_with_output().unwrap();
@@ -317,11 +237,7 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
         .map(|line| line.parse().unwrap())
         .collect();
     written.sort_unstable();
-    assert!(
-        written.iter().copied().eq(0..90_000),
-        "{} records",
-        written.len()
-    );
+    assert!(written.iter().copied().eq(0..90_000), "{} records", written.len());
     let consumed = consumer.wait_with_output().unwrap();
     assert!(consumed.status.success(), "{consumed:?}");
     // What was read and not committed when the broker was killed may be read again.
@@ -333,61 +249,32 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
 fn mistakes_are_told_with_their_exit_code() {
     let nobody = |words: &[&str]| {
         let address = format!("127.0.0.1:{}", support::free_port());
-        let output = Command::new(binary())
-            .args(words)
-            .args(["-b", &address])
-            .output()
-            .unwrap();
-        (
-            output.status.code().unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
+        let output = Command::new(binary()).args(words).args(["-b", &address]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, said) = nobody(&["topic", "list"]);
     assert_eq!(code, 3);
-    assert!(
-        said.contains("no broker answers") && said.contains("vltava serve"),
-        "{said}"
-    );
+    assert!(said.contains("no broker answers") && said.contains("vltava serve"), "{said}");
     assert_eq!(nobody(&["consume", "t", "-f", "%q"]).0, 2);
     assert_eq!(nobody(&["consume", "t", "-o", "middle"]).0, 2);
     assert_eq!(nobody(&["consume", "t", "-g", "g", "-p", "0"]).0, 2);
     assert_eq!(nobody(&["produce", "t", "-z", "lzma"]).0, 2);
-    assert_eq!(
-        nobody(&["produce", "t", "-z", "gzip", "--level", "10"]).0,
-        2
-    );
+    assert_eq!(nobody(&["produce", "t", "-z", "gzip", "--level", "10"]).0, 2);
     assert_eq!(nobody(&["topic", "create", "t", "-c", "novalue"]).0, 2);
-    let output = Command::new(binary())
-        .args(["topic", "list", "-b", "a b"])
-        .output()
-        .unwrap();
+    let output = Command::new(binary()).args(["topic", "list", "-b", "a b"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
 fn pages_and_completions_are_written() {
     for shell in ["bash", "zsh", "fish"] {
-        let output = Command::new(binary())
-            .args(["completions", shell])
-            .output()
-            .unwrap();
+        let output = Command::new(binary()).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
-        assert!(
-            String::from_utf8(output.stdout)
-                .unwrap()
-                .contains("consume")
-        );
+        assert!(String::from_utf8(output.stdout).unwrap().contains("consume"));
     }
     let pages = directory();
     let words = ["man", "--directory", &pages.path().display().to_string()];
-    assert!(
-        Command::new(binary())
-            .args(words)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new(binary()).args(words).status().unwrap().success());
     let page = fs::read_to_string(pages.path().join("vltava-topic-create.1")).unwrap();
     assert!(page.contains("retention.ms=86400000"), "{page}");
     assert!(pages.path().join("vltava.1").exists());
@@ -412,9 +299,7 @@ fn segment() -> Vec<u8> {
         let mut builder = BatchBuilder::new().position(base_offset, 3);
         for number in 0..5 {
             let value = format!("value {number}");
-            builder
-                .append(1_000_000, Some(b"key"), Some(value.as_bytes()), &[])
-                .unwrap();
+            builder.append(1_000_000, Some(b"key"), Some(value.as_bytes()), &[]).unwrap();
         }
         let mut compressor = Compressor::new(Codec::Zstd, None).unwrap();
         bytes.extend(builder.build_compressed(&mut compressor).unwrap());
@@ -427,16 +312,8 @@ fn inspect(options: &[&str], content: &[u8]) -> (i32, String) {
     let directory = directory();
     let path = directory.path().join("00000000000000000000.log");
     fs::write(&path, content).unwrap();
-    let output = Command::new(binary())
-        .arg("inspect")
-        .args(options)
-        .arg(&path)
-        .output()
-        .unwrap();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(output.stdout).unwrap(),
-    )
+    let output = Command::new(binary()).arg("inspect").args(options).arg(&path).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]
@@ -446,10 +323,7 @@ fn a_segment_is_shown_with_its_records() {
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines.len(), 3 * 6 + 1);
     assert!(lines[6].contains("offsets 5 to 9, records 5,") && lines[6].contains("epoch 3, zstd"));
-    assert_eq!(
-        lines[7],
-        "  5 1970-01-01T00:16:40.000Z \"key\" => \"value 0\""
-    );
+    assert_eq!(lines[7], "  5 1970-01-01T00:16:40.000Z \"key\" => \"value 0\"");
     assert!(lines[18].ends_with("; all CRCs are right"), "{}", lines[18]);
     let (code, shown) = inspect(&["--records", "--json"], &segment());
     assert_eq!((code, shown.lines().count()), (0, 4));
@@ -469,18 +343,12 @@ fn zeros_behind_a_segment_are_space_and_anything_else_is_damage() {
     padded.resize(whole.len() + 10_000, 0);
     let (code, shown) = report(&padded);
     assert_eq!(code, 0);
-    assert!(
-        shown.contains("\"padding_bytes\":10000,\"damage\":null"),
-        "{shown}"
-    );
+    assert!(shown.contains("\"padding_bytes\":10000,\"damage\":null"), "{shown}");
     // Something stands behind the zeros.
     *padded.last_mut().unwrap() = 1;
     let (code, shown) = report(&padded);
     assert_eq!(code, 4);
-    assert!(
-        shown.contains(&valid(whole.len())) && shown.contains("batch length of 0"),
-        "{shown}"
-    );
+    assert!(shown.contains(&valid(whole.len())) && shown.contains("batch length of 0"), "{shown}");
     // Cut off inside the last batch (its offset begins with zeros), and behind the one before.
     for length in [2 * one + 8, 2 * one + 11, 2 * one + 30, 3 * one - 1] {
         let (code, shown) = report(&whole[..length]);
@@ -493,17 +361,11 @@ fn zeros_behind_a_segment_are_space_and_anything_else_is_damage() {
     flipped[one + 70] ^= 4;
     let (code, shown) = report(&flipped);
     assert_eq!(code, 4);
-    assert!(
-        shown.contains(&valid(one)) && shown.contains("CRC-32C"),
-        "{shown}"
-    );
+    assert!(shown.contains(&valid(one)) && shown.contains("CRC-32C"), "{shown}");
     let twice = [&whole[..], &whole[one..]].concat();
     let (code, shown) = report(&twice);
     assert_eq!(code, 4);
-    assert!(
-        shown.contains("begins at offset 5 where 15 is the next"),
-        "{shown}"
-    );
+    assert!(shown.contains("begins at offset 5 where 15 is the next"), "{shown}");
     let mut long = whole;
     long[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
     let (code, shown) = report(&long);

@@ -26,30 +26,12 @@ struct Suite {
     needs: &'static [&'static str],
 }
 
-const KCAT: Suite = Suite {
-    name: "kcat",
-    needs: &["kcat"],
-};
-const PYTHON: Suite = Suite {
-    name: "python",
-    needs: &["python3"],
-};
-const JAVA: Suite = Suite {
-    name: "java",
-    needs: &["javac", "mvn"],
-};
-const TOOLS: Suite = Suite {
-    name: "tools",
-    needs: &["java", "mvn"],
-};
-const GO: Suite = Suite {
-    name: "go",
-    needs: &["go"],
-};
-const NODE: Suite = Suite {
-    name: "node",
-    needs: &["node", "npm"],
-};
+const KCAT: Suite = Suite { name: "kcat", needs: &["kcat"] };
+const PYTHON: Suite = Suite { name: "python", needs: &["python3"] };
+const JAVA: Suite = Suite { name: "java", needs: &["javac", "mvn"] };
+const TOOLS: Suite = Suite { name: "tools", needs: &["java", "mvn"] };
+const GO: Suite = Suite { name: "go", needs: &["go"] };
+const NODE: Suite = Suite { name: "node", needs: &["node", "npm"] };
 
 macro_rules! suites {
     ($($name:ident: $suite:ident with $shards:literal;)*) => {
@@ -104,9 +86,7 @@ fn dump_log_and_inspect_agree() {
     let mut segments = Vec::new();
     for partition in 0..2 {
         let folder = broker.data.join(format!("dumped-{partition}"));
-        let entries = fs::read_dir(folder)
-            .expect("the partition's directory")
-            .flatten();
+        let entries = fs::read_dir(folder).expect("the partition's directory").flatten();
         segments.extend(entries.map(|entry| entry.path()));
     }
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
@@ -128,11 +108,7 @@ fn dumped(segment: &Path) -> Vec<Line> {
         .arg(segment)
         .output()
         .expect("kafka-dump-log");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines = text.lines().filter(|line| line.starts_with("baseOffset:"));
     let field = |line: &str, name: &str| {
@@ -142,58 +118,29 @@ fn dumped(segment: &Path) -> Vec<Line> {
     lines
         .map(|line| {
             assert!(line.ends_with("isvalid: true"), "{line}");
-            [
-                "baseOffset",
-                "lastOffset",
-                " count",
-                "position",
-                "size",
-                "crc",
-                "compresscodec",
-            ]
-            .map(|name| field(line, name))
-            .to_vec()
+            ["baseOffset", "lastOffset", " count", "position", "size", "crc", "compresscodec"]
+                .map(|name| field(line, name))
+                .to_vec()
         })
         .collect()
 }
 
 fn inspected(segment: &Path) -> Vec<Line> {
     let mut command = Command::new(support::binary());
-    let output = command
-        .args(["inspect", "--json"])
-        .arg(segment)
-        .output()
-        .expect("inspect");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.args(["inspect", "--json"]).arg(segment).output().expect("inspect");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("\"damage\":null"), "{text}");
     let lines = text.lines().filter(|line| line.contains("\"base_offset\""));
     let field = |line: &str, name: &str| {
         let (_, behind) = line.split_once(&format!("\"{name}\":")).expect(name);
-        behind
-            .split([',', '}'])
-            .next()
-            .unwrap_or_default()
-            .trim_matches('"')
-            .to_owned()
+        behind.split([',', '}']).next().unwrap_or_default().trim_matches('"').to_owned()
     };
     lines
         .map(|line| {
-            [
-                "base_offset",
-                "last_offset",
-                "record_count",
-                "position",
-                "bytes",
-                "crc",
-                "codec",
-            ]
-            .map(|name| field(line, name))
-            .to_vec()
+            ["base_offset", "last_offset", "record_count", "position", "bytes", "crc", "codec"]
+                .map(|name| field(line, name))
+                .to_vec()
         })
         .collect()
 }
@@ -218,10 +165,7 @@ fn run(suite: &Suite, shards: usize) {
         return;
     }
     let begin = Instant::now();
-    let broker = Broker::start(Options {
-        shards,
-        ..Options::default()
-    });
+    let broker = Broker::start(Options { shards, ..Options::default() });
     let (address, data) = (broker.address, broker.data.clone());
     let broker = Arc::new(Mutex::new(broker));
     let restarts = Restarts::serve(Arc::clone(&broker));
@@ -244,27 +188,19 @@ fn run(suite: &Suite, shards: usize) {
         .expect("bash runs the suite");
     let said = String::from_utf8_lossy(&fs::read(&log).expect("the output")).into_owned();
     drop(restarts);
-    assert!(
-        status.success(),
-        "{name} with {shards} shards: {status}\n{said}"
-    );
+    assert!(status.success(), "{name} with {shards} shards: {status}\n{said}");
 
     let mut broker = broker.lock().expect("no restart failed");
     assert!(broker.is_running(), "the broker ended while {name} ran");
     let status = broker.stop();
     assert!(status.success(), "the broker ended with {status}");
     assert!(!broker.said().contains("panicked"), "the broker panicked");
-    println!(
-        "{name} with {shards} shards, {} s:\n{}",
-        begin.elapsed().as_secs(),
-        closing(&said)
-    );
+    println!("{name} with {shards} shards, {} s:\n{}", begin.elapsed().as_secs(), closing(&said));
 }
 
 fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    root.expect("the crate is a folder of the workspace")
-        .to_owned()
+    root.expect("the crate is a folder of the workspace").to_owned()
 }
 
 fn is_ci() -> bool {
@@ -274,31 +210,19 @@ fn is_ci() -> bool {
 /// Whether a command can be run. Go may be one that `scripts/setup` fetched.
 fn is_here(command: &str) -> bool {
     if command == "go" {
-        let found = Command::new(root().join("scripts/setup"))
-            .arg("go-command")
-            .output();
+        let found = Command::new(root().join("scripts/setup")).arg("go-command").output();
         return found.is_ok_and(|output| !output.stdout.is_empty());
     }
-    let looked = Command::new("sh")
-        .args(["-c", &format!("command -v {command}")])
-        .output();
+    let looked = Command::new("sh").args(["-c", &format!("command -v {command}")]).output();
     looked.is_ok_and(|output| output.status.success())
 }
 
 /// The runner's own closing lines: those that count.
 fn closing(said: &str) -> String {
     let counts = |line: &&str| {
-        [
-            "# pass",
-            "# fail",
-            "# skip",
-            " passed",
-            "Tests run:",
-            "ok  \t",
-            "--- SKIP",
-        ]
-        .iter()
-        .any(|sign| line.contains(sign))
+        ["# pass", "# fail", "# skip", " passed", "Tests run:", "ok  \t", "--- SKIP"]
+            .iter()
+            .any(|sign| line.contains(sign))
     };
     let lines: Vec<&str> = said.lines().filter(counts).collect();
     lines[lines.len().saturating_sub(6)..].join("\n")
@@ -323,9 +247,7 @@ impl Restarts {
                 }
                 broker.lock().expect("no restart failed").restart();
                 let mut connection = connection.expect("a connection");
-                connection
-                    .write_all(b"ok\n")
-                    .expect("whoever asked still waits");
+                connection.write_all(b"ok\n").expect("whoever asked still waits");
             }
         });
         Self { port, ended }
@@ -343,9 +265,6 @@ impl Restarts {
 impl Drop for Restarts {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
-        drop(std::net::TcpStream::connect((
-            Ipv4Addr::LOCALHOST,
-            self.port,
-        )));
+        drop(std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
     }
 }

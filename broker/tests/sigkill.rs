@@ -57,10 +57,7 @@ impl Random {
 }
 
 fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// A batch that was sent, and is sent again until it is acknowledged.
@@ -91,14 +88,8 @@ struct Producer {
 
 impl Producer {
     fn new(number: usize, acks: i16, seed: u64, link: &mut Link) -> Self {
-        let answer = link
-            .call(&InitProducerIdRequest::default())
-            .expect("a producer id");
-        assert!(
-            answer.error_code.is_none(),
-            "InitProducerId: {:?}",
-            answer.error_code
-        );
+        let answer = link.call(&InitProducerIdRequest::default()).expect("a producer id");
+        assert!(answer.error_code.is_none(), "InitProducerId: {:?}", answer.error_code);
         // Each shares its partitions with other producers.
         let lane = |partition| Lane {
             partition,
@@ -186,22 +177,14 @@ impl Producer {
         let first = self.lanes[index].next;
         let mut builder = BatchBuilder::new().producer(self.id, self.epoch, first as i32);
         for number in first..first + count {
-            let size = self
-                .random
-                .below(if number % 97 == 0 { 60_000 } else { 600 }) as usize;
+            let size = self.random.below(if number % 97 == 0 { 60_000 } else { 600 }) as usize;
             let value = format!("{} {number} {}", self.number, "x".repeat(size));
-            builder
-                .append(0, None, Some(value.as_bytes()), &[])
-                .expect("a small record");
+            builder.append(0, None, Some(value.as_bytes()), &[]).expect("a small record");
         }
         let lane = &mut self.lanes[index];
         lane.next += count;
         let bytes = Bytes::from(builder.build());
-        lane.pending.push_back(Pending {
-            bytes,
-            first,
-            count,
-        });
+        lane.pending.push_back(Pending { bytes, first, count });
     }
 
     /// Takes an answer; `false` where the batch is to be sent again.
@@ -261,10 +244,7 @@ impl Committer {
     ) -> Result<(), ClientError> {
         let mut link = wire::connect(address)?;
         // The first who asks for a coordinator has the topic of offsets made.
-        let find = FindCoordinatorRequest {
-            key: Str::from(Self::GROUP),
-            ..Default::default()
-        };
+        let find = FindCoordinatorRequest { key: Str::from(Self::GROUP), ..Default::default() };
         link.send_at(&find, 2)?;
         link.receive::<FindCoordinatorRequest>()?;
         if self.acknowledged.load(Ordering::Relaxed) > 0 {
@@ -300,10 +280,7 @@ impl Committer {
 
     /// What is committed is the last that was acknowledged, or one that was not answered.
     fn check(&self, link: &mut Link, attempted: i64) -> Result<(), ClientError> {
-        let topic = OffsetFetchRequestTopic {
-            name: Str::from(TOPIC),
-            partition_indexes: vec![0],
-        };
+        let topic = OffsetFetchRequestTopic { name: Str::from(TOPIC), partition_indexes: vec![0] };
         let request = OffsetFetchRequest {
             group_id: Str::from(Self::GROUP),
             topics: Some(vec![topic]),
@@ -317,11 +294,7 @@ impl Committer {
                 thread::sleep(Duration::from_millis(5));
                 continue;
             }
-            assert!(
-                answer.error_code.is_none(),
-                "OffsetFetch: {:?}",
-                answer.error_code
-            );
+            assert!(answer.error_code.is_none(), "OffsetFetch: {:?}", answer.error_code);
             let found = answer.topics[0].partitions[0].committed_offset;
             let acknowledged = self.acknowledged.load(Ordering::Relaxed);
             assert!(
@@ -337,9 +310,7 @@ impl Committer {
 fn nothing_acknowledged_is_lost() {
     let rounds = variable("VLTAVA_SIGKILL_ROUNDS", 100);
     let time_max = Duration::from_secs(variable("VLTAVA_SIGKILL_SECONDS", 300));
-    let clock = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("after 1970");
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     let seed = variable("VLTAVA_SIGKILL_SEED", clock.as_nanos() as u64 | 1);
     println!("VLTAVA_SIGKILL_SEED={seed}");
     let mut random = Random(seed);
@@ -353,9 +324,7 @@ fn nothing_acknowledged_is_lost() {
 
     let stop = Arc::new(AtomicBool::new(false));
     let total = Arc::new(AtomicU64::new(0));
-    let committer = Arc::new(Committer {
-        acknowledged: AtomicI64::new(0),
-    });
+    let committer = Arc::new(Committer { acknowledged: AtomicI64::new(0) });
     let done = Arc::new(Mutex::new(Vec::new()));
     let mut threads = Vec::new();
     for (number, acks) in [-1, 1, -1, 1].into_iter().enumerate() {
@@ -380,11 +349,7 @@ fn nothing_acknowledged_is_lost() {
                 topics.push(name);
             }
         }
-        assert!(
-            broker.is_running(),
-            "it ended by itself:\n{}",
-            broker.said()
-        );
+        assert!(broker.is_running(), "it ended by itself:\n{}", broker.said());
         broker.kill();
         kills += 1;
         broker.options.shards = [1, 2, 5][random.below(3) as usize];
@@ -406,10 +371,7 @@ fn nothing_acknowledged_is_lost() {
         begin.elapsed().as_secs(),
         topics.len()
     );
-    assert!(
-        records > kills * 10,
-        "only {records} records in {kills} rounds show nothing"
-    );
+    assert!(records > kills * 10, "only {records} records in {kills} rounds show nothing");
     assert!(commits > 0, "no commit was acknowledged");
     assert!(broker.stop().success());
 }
@@ -425,10 +387,7 @@ fn check(address: SocketAddr, producers: &[Producer], topics: &[String]) {
         let records = wire::read_all(&mut link, TOPIC, partition).expect("the records");
         let mut found = vec![Vec::new(); producers.len()];
         for (index, (offset, value)) in records.iter().enumerate() {
-            assert_eq!(
-                *offset, index as i64,
-                "a gap in the offsets of partition {partition}"
-            );
+            assert_eq!(*offset, index as i64, "a gap in the offsets of partition {partition}");
             let text = String::from_utf8_lossy(value);
             let mut words = text.split(' ');
             let mut word = || words.next().and_then(|word| word.parse::<u64>().ok());
@@ -436,11 +395,7 @@ fn check(address: SocketAddr, producers: &[Producer], topics: &[String]) {
             found[producer].push((*offset, word().expect("the record's number")));
         }
         for producer in producers {
-            let Some(lane) = producer
-                .lanes
-                .iter()
-                .find(|lane| lane.partition == partition)
-            else {
+            let Some(lane) = producer.lanes.iter().find(|lane| lane.partition == partition) else {
                 continue;
             };
             let found = &found[producer.number];
@@ -456,19 +411,12 @@ fn check(address: SocketAddr, producers: &[Producer], topics: &[String]) {
             assert_eq!(numbers, expected, "producer {}", producer.number);
             for (offset, first, count) in &lane.acknowledged {
                 let at = found[*first as usize].0;
-                assert_eq!(
-                    at, *offset,
-                    "record {first} of {count} acknowledged elsewhere"
-                );
+                assert_eq!(at, *offset, "record {first} of {count} acknowledged elsewhere");
             }
         }
     }
     for topic in topics {
         let data = wire::fetch(&mut link, topic, 0, 0).expect("an answer");
-        assert!(
-            data.error_code.is_none(),
-            "topic {topic} is gone: {:?}",
-            data.error_code
-        );
+        assert!(data.error_code.is_none(), "topic {topic} is gone: {:?}", data.error_code);
     }
 }

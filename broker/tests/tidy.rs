@@ -4,11 +4,7 @@
 //! A scan of text, not of types: quick, and readable when it complains. Each finding is one line,
 //! `path:line: what, instead`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "tidy/docs.rs"]
 mod docs;

@@ -164,19 +164,14 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// The batch at the start of `bytes`, and what stands behind it. Checks length and magic only.
     pub fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), BatchError> {
-        let incomplete = |needed| BatchError::Incomplete {
-            needed,
-            available: bytes.len(),
-        };
+        let incomplete = |needed| BatchError::Incomplete { needed, available: bytes.len() };
         let Some(start) = bytes.first_chunk::<{ MAGIC_AT + 1 }>() else {
             // Even so, a length that is there is known to be wrong as soon as it can be seen.
             let Some(length) = bytes.get(8..12) else {
                 return Err(incomplete(HEADER_BYTES));
             };
             let length = length_of([length[0], length[1], length[2], length[3]])?;
-            return Err(incomplete(
-                (LENGTH_OVERHEAD_BYTES + length).max(MAGIC_AT + 1),
-            ));
+            return Err(incomplete((LENGTH_OVERHEAD_BYTES + length).max(MAGIC_AT + 1)));
         };
         let length = length_of([start[8], start[9], start[10], start[11]])?;
         match i8::from_be_bytes([start[MAGIC_AT]]) {
@@ -196,13 +191,7 @@ impl<'a> Batch<'a> {
         let Ok((header, _)) = Header::ref_from_prefix(batch) else {
             return Err(incomplete(batch_bytes));
         };
-        Ok((
-            Self {
-                header,
-                bytes: batch,
-            },
-            rest,
-        ))
+        Ok((Self { header, bytes: batch }, rest))
     }
 
     /// The whole batch, header included.
@@ -232,8 +221,7 @@ impl<'a> Batch<'a> {
 
     /// Offset of the last record.
     pub fn last_offset(&self) -> i64 {
-        self.base_offset()
-            .saturating_add(i64::from(self.last_offset_delta()))
+        self.base_offset().saturating_add(i64::from(self.last_offset_delta()))
     }
 
     /// The offset behind the batch.
@@ -295,8 +283,7 @@ impl<'a> Batch<'a> {
     /// When its tombstones may go, where compaction has said so: milliseconds since 1970. Its
     /// records' timestamps count from there.
     pub fn delete_horizon_ms(&self) -> Option<i64> {
-        self.has(attribute::DELETE_HORIZON)
-            .then(|| self.base_timestamp())
+        self.has(attribute::DELETE_HORIZON).then(|| self.base_timestamp())
     }
 
     /// What the records' timestamp deltas count from; milliseconds since 1970.
@@ -347,11 +334,7 @@ impl<'a> Batch<'a> {
     pub fn check_crc(&self) -> Result<(), BatchError> {
         let computed = crc32c::crc32c(&self.bytes[CRC_START..]);
         let stored = self.crc();
-        if computed == stored {
-            Ok(())
-        } else {
-            Err(BatchError::Crc { stored, computed })
-        }
+        if computed == stored { Ok(()) } else { Err(BatchError::Crc { stored, computed }) }
     }
 
     /// What Kafka's `LogValidator` asks of a producer's batch before it looks at the records. Where
@@ -364,20 +347,14 @@ impl<'a> Batch<'a> {
             return Err(ProducerRuleError::RecordCount(record_count));
         }
         if last_offset_delta != record_count - 1 {
-            return Err(ProducerRuleError::OffsetRange {
-                last_offset_delta,
-                record_count,
-            });
+            return Err(ProducerRuleError::OffsetRange { last_offset_delta, record_count });
         }
         if self.is_control() {
             return Err(ProducerRuleError::Control);
         }
         let (producer_id, base_sequence) = (self.producer_id(), self.base_sequence());
         if self.has_producer_id() && base_sequence < 0 {
-            return Err(ProducerRuleError::Sequence {
-                producer_id,
-                base_sequence,
-            });
+            return Err(ProducerRuleError::Sequence { producer_id, base_sequence });
         }
         self.codec().map_err(ProducerRuleError::Codec)?;
         match self.timestamp_type() {
@@ -430,9 +407,7 @@ impl<'a> Batch<'a> {
         header.max_timestamp.set(max_timestamp);
         let length = HEADER_BYTES - LENGTH_OVERHEAD_BYTES + payload.len();
         // A payload that does not fit is larger than any `max.message.bytes`, and so refused.
-        header
-            .batch_length
-            .set(i32::try_from(length).unwrap_or(i32::MAX));
+        header.batch_length.set(i32::try_from(length).unwrap_or(i32::MAX));
         header.crc.set(crc_of(&header, payload));
         let mut batch = Vec::with_capacity(HEADER_BYTES + payload.len());
         batch.extend_from_slice(header.as_bytes());
@@ -477,11 +452,7 @@ fn length_of(field: [u8; 4]) -> Result<usize, BatchError> {
 
 /// The batches of a run of bytes, one after the other.
 pub fn walk(bytes: &[u8]) -> Walk<'_> {
-    Walk {
-        bytes,
-        position: 0,
-        ended: false,
-    }
+    Walk { bytes, position: 0, ended: false }
 }
 
 /// Iterates over batches; ends at the first that is incomplete, without an error, and after the

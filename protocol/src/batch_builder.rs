@@ -130,14 +130,8 @@ impl BatchBuilder {
         if self.bytes.len().saturating_add(record_bytes) > BATCH_BYTES_MAX {
             return Err(BuildError::TooLarge);
         }
-        let base_timestamp = if self.record_count == 0 {
-            timestamp
-        } else {
-            self.base_timestamp
-        };
-        let delta = timestamp
-            .checked_sub(base_timestamp)
-            .ok_or(BuildError::Timestamp)?;
+        let base_timestamp = if self.record_count == 0 { timestamp } else { self.base_timestamp };
+        let delta = timestamp.checked_sub(base_timestamp).ok_or(BuildError::Timestamp)?;
         let record = &mut self.scratch;
         record.clear();
         record.push(0);
@@ -152,11 +146,8 @@ impl BatchBuilder {
         }
         put_length(&mut self.bytes, record.len());
         self.bytes.extend_from_slice(record);
-        self.max_timestamp = if self.record_count == 0 {
-            timestamp
-        } else {
-            self.max_timestamp.max(timestamp)
-        };
+        self.max_timestamp =
+            if self.record_count == 0 { timestamp } else { self.max_timestamp.max(timestamp) };
         self.base_timestamp = base_timestamp;
         self.record_count += 1;
         Ok(())
@@ -240,9 +231,7 @@ impl BatchBuilder {
 fn record_bytes_max(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
     // Its length, the attributes, the timestamp, then offset, key, value and header count.
     let fixed = VARINT_BYTES_MAX + 1 + VARLONG_BYTES_MAX + 4 * VARINT_BYTES_MAX;
-    fixed
-        .saturating_add(key.map_or(0, <[u8]>::len))
-        .saturating_add(value.map_or(0, <[u8]>::len))
+    fixed.saturating_add(key.map_or(0, <[u8]>::len)).saturating_add(value.map_or(0, <[u8]>::len))
 }
 
 fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {

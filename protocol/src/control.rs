@@ -102,18 +102,13 @@ pub struct EndTransactionMarker {
 impl EndTransactionMarker {
     /// Reads a control record's value. Later versions may be longer.
     pub fn from_value(value: &[u8]) -> Result<Self, ControlError> {
-        let short = ControlError::Short {
-            part: "value",
-            length: value.len(),
-        };
+        let short = ControlError::Short { part: "value", length: value.len() };
         let Some(([a, b, epoch @ ..], _)) = value.split_first_chunk::<6>() else {
             return Err(short);
         };
         match i16::from_be_bytes([*a, *b]) {
             version @ ..0 => Err(ControlError::Version(version)),
-            _ => Ok(Self {
-                coordinator_epoch: i32::from_be_bytes(*epoch),
-            }),
+            _ => Ok(Self { coordinator_epoch: i32::from_be_bytes(*epoch) }),
         }
     }
 
@@ -128,10 +123,7 @@ impl EndTransactionMarker {
 fn two_shorts(part: &'static str, bytes: &[u8]) -> Result<[i16; 2], ControlError> {
     match bytes {
         [a, b, c, d, ..] => Ok([i16::from_be_bytes([*a, *b]), i16::from_be_bytes([*c, *d])]),
-        _ => Err(ControlError::Short {
-            part,
-            length: bytes.len(),
-        }),
+        _ => Err(ControlError::Short { part, length: bytes.len() }),
     }
 }
 
@@ -145,14 +137,9 @@ mod tests {
     fn keys_and_markers_are_those_of_kafka() {
         assert_eq!(ControlType::Commit.to_key(), [0, 0, 0, 1]);
         assert_eq!(ControlType::Abort.to_key(), [0, 0, 0, 0]);
-        let marker = EndTransactionMarker {
-            coordinator_epoch: 0x0102_0304,
-        };
+        let marker = EndTransactionMarker { coordinator_epoch: 0x0102_0304 };
         assert_eq!(marker.to_value(), [0, 0, 1, 2, 3, 4]);
-        assert_eq!(
-            EndTransactionMarker::from_value(&marker.to_value()),
-            Ok(marker)
-        );
+        assert_eq!(EndTransactionMarker::from_value(&marker.to_value()), Ok(marker));
         for number in -3..=9 {
             let control = ControlType::from_number(number);
             assert_eq!(ControlType::from_key(&control.to_key()), Ok(control));
@@ -161,10 +148,7 @@ mod tests {
 
     #[test]
     fn a_later_version_is_read_by_its_first_bytes() {
-        assert_eq!(
-            ControlType::from_key(&[0, 1, 0, 1, 9, 9]),
-            Ok(ControlType::Commit)
-        );
+        assert_eq!(ControlType::from_key(&[0, 1, 0, 1, 9, 9]), Ok(ControlType::Commit));
         let marker = EndTransactionMarker::from_value(&[0, 1, 0, 0, 0, 7, 9]).unwrap();
         assert_eq!(marker.coordinator_epoch, 7);
     }
@@ -177,10 +161,7 @@ mod tests {
         for length in 0..6 {
             assert!(EndTransactionMarker::from_value(&[0; 6][..length]).is_err());
         }
-        assert_eq!(
-            ControlType::from_key(&[0xff, 0xff, 0, 1]),
-            Err(ControlError::Version(-1))
-        );
+        assert_eq!(ControlType::from_key(&[0xff, 0xff, 0, 1]), Err(ControlError::Version(-1)));
         assert_eq!(
             EndTransactionMarker::from_value(&[0xff, 0xff, 0, 0, 0, 1]),
             Err(ControlError::Version(-1))

@@ -90,11 +90,7 @@ impl Reader {
     /// Starts at the front of `bytes`.
     pub fn new(bytes: Bytes) -> Self {
         let end = bytes.len();
-        Self {
-            bytes,
-            position: 0,
-            end,
-        }
+        Self { bytes, position: 0, end }
     }
 
     /// Bytes that have not been read; within an array, those that its later elements can spare.
@@ -129,10 +125,7 @@ impl Reader {
     fn advance(&mut self, len: usize) -> Result<usize, DecodeError> {
         let remaining = self.remaining();
         if len > remaining {
-            return Err(DecodeError::UnexpectedEnd {
-                needed: len,
-                remaining,
-            });
+            return Err(DecodeError::UnexpectedEnd { needed: len, remaining });
         }
         let start = self.position;
         self.position += len;
@@ -273,8 +266,7 @@ impl Reader {
 
     /// String.
     pub fn string(&mut self, flexible: bool) -> Result<Str, DecodeError> {
-        self.nullable_string(flexible)?
-            .ok_or(DecodeError::UnexpectedNull)
+        self.nullable_string(flexible)?.ok_or(DecodeError::UnexpectedNull)
     }
 
     /// Nullable bytes.
@@ -287,22 +279,18 @@ impl Reader {
 
     /// Bytes.
     pub fn bytes(&mut self, flexible: bool) -> Result<Bytes, DecodeError> {
-        self.nullable_bytes(flexible)?
-            .ok_or(DecodeError::UnexpectedNull)
+        self.nullable_bytes(flexible)?.ok_or(DecodeError::UnexpectedNull)
     }
 
     /// Nullable record data, as one part in memory; its content is not looked at.
     pub fn nullable_records(&mut self, flexible: bool) -> Result<Option<Records>, DecodeError> {
         let bytes = self.nullable_bytes(flexible)?;
-        Ok(bytes.map(|bytes| Records {
-            parts: vec![Part::Memory(bytes)],
-        }))
+        Ok(bytes.map(|bytes| Records { parts: vec![Part::Memory(bytes)] }))
     }
 
     /// Record data.
     pub fn records(&mut self, flexible: bool) -> Result<Records, DecodeError> {
-        self.nullable_records(flexible)?
-            .ok_or(DecodeError::UnexpectedNull)
+        self.nullable_records(flexible)?.ok_or(DecodeError::UnexpectedNull)
     }
 
     /// Nullable array. `element_bytes_min` is the least that one element takes on the wire: a count

@@ -145,9 +145,7 @@ impl Records {
 
 impl From<Bytes> for Records {
     fn from(bytes: Bytes) -> Self {
-        Self {
-            parts: vec![Part::Memory(bytes)],
-        }
+        Self { parts: vec![Part::Memory(bytes)] }
     }
 }
 
@@ -240,10 +238,7 @@ impl Writer {
     /// All bytes as one piece, copied where there is more than one. `None` where a piece is not in
     /// memory.
     pub fn into_bytes(self) -> Option<Bytes> {
-        Records {
-            parts: self.finish(),
-        }
-        .to_bytes()
+        Records { parts: self.finish() }.to_bytes()
     }
 
     /// Bytes as they are, copied.
@@ -450,8 +445,7 @@ impl Writer {
         let (prefix, prefix_len) = varint_bytes(size);
         let body_end = self.copied.len();
         self.copied.put_slice(&prefix[..prefix_len]);
-        self.copied
-            .copy_within(mark.copied_len..body_end, mark.copied_len + prefix_len);
+        self.copied.copy_within(mark.copied_len..body_end, mark.copied_len + prefix_len);
         self.copied[mark.copied_len..mark.copied_len + prefix_len]
             .copy_from_slice(&prefix[..prefix_len]);
         for (at, _) in &mut self.inserts[mark.inserts_len..] {

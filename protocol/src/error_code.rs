@@ -44,14 +44,12 @@ impl ErrorCode {
 
     /// Whether the same request may succeed later.
     pub fn is_retriable(self) -> bool {
-        self.entry()
-            .is_some_and(|entry| entry.remedy != Remedy::Final)
+        self.entry().is_some_and(|entry| entry.remedy != Remedy::Final)
     }
 
     /// Whether a client asks for fresh metadata before it tries again.
     pub fn invalidates_metadata(self) -> bool {
-        self.entry()
-            .is_some_and(|entry| entry.remedy == Remedy::Refresh)
+        self.entry().is_some_and(|entry| entry.remedy == Remedy::Refresh)
     }
 
     /// What it says, in one sentence without a full stop.
@@ -270,12 +268,7 @@ mod tests {
     #[test]
     fn table_has_no_gap() {
         for (at, entry) in ENTRIES.iter().enumerate() {
-            assert_eq!(
-                usize::try_from(i32::from(entry.code) + 1),
-                Ok(at),
-                "{}",
-                entry.name
-            );
+            assert_eq!(usize::try_from(i32::from(entry.code) + 1), Ok(at), "{}", entry.name);
             assert_eq!(ErrorCode(entry.code).name(), entry.name);
         }
         assert_eq!(ENTRIES.len(), 138);
@@ -295,10 +288,7 @@ mod tests {
         assert!(ErrorCode::NOT_COORDINATOR.is_retriable());
         assert!(!ErrorCode::NOT_COORDINATOR.invalidates_metadata());
         assert!(!ErrorCode::OFFSET_OUT_OF_RANGE.is_retriable());
-        assert_eq!(
-            ErrorCode::all().filter(|code| code.is_retriable()).count(),
-            RETRIABLE
-        );
+        assert_eq!(ErrorCode::all().filter(|code| code.is_retriable()).count(), RETRIABLE);
     }
 
     const RETRIABLE: usize = 32;

@@ -72,12 +72,7 @@ impl RequestHeader {
         if api.is_flexible(api_version) {
             reader.skip_tagged_fields()?;
         }
-        Ok(Self {
-            api_key,
-            api_version,
-            correlation_id,
-            client_id,
-        })
+        Ok(Self { api_key, api_version, correlation_id, client_id })
     }
 
     /// Writes the header, as a client does; the request follows.

@@ -2,10 +2,7 @@
 //!
 //! A structure implements [`crate::message::Message`], a request [`crate::message::Request`]. Field
 //! names are Kafka's, in snake case. A field that a version lacks has its default after decoding.
-#![allow(
-    missing_docs,
-    reason = "a field whose name says it all has no documentation"
-)]
+#![allow(missing_docs, reason = "a field whose name says it all has no documentation")]
 #![allow(
     clippy::all,
     unused_imports,

@@ -131,11 +131,7 @@ impl<'a> Iterator for Headers<'a> {
 
 /// The records of a payload: as many as the batch says.
 pub fn records(payload: &[u8], record_count: i32) -> Records<'_> {
-    Records {
-        cursor: Cursor { bytes: payload },
-        index: 0,
-        record_count,
-    }
+    Records { cursor: Cursor { bytes: payload }, index: 0, record_count }
 }
 
 /// Iterates over records. Ends behind the batch's record count, with an error if bytes are left;
@@ -158,9 +154,7 @@ impl<'a> Iterator for Records<'a> {
             }
             RecordFault::Trailing(self.cursor.bytes.len())
         } else if self.cursor.bytes.is_empty() {
-            RecordFault::Missing {
-                record_count: self.record_count,
-            }
+            RecordFault::Missing { record_count: self.record_count }
         } else {
             match self.cursor.record() {
                 Ok(record) => {
@@ -201,10 +195,7 @@ pub fn validate_records(
     last_offset_delta: i32,
 ) -> Result<Facts, RecordError> {
     if record_count <= 0 || last_offset_delta != record_count - 1 {
-        let fault = RecordFault::Count {
-            record_count,
-            last_offset_delta,
-        };
+        let fault = RecordFault::Count { record_count, last_offset_delta };
         return Err(RecordError { index: 0, fault });
     }
     let mut facts = Facts {
@@ -220,21 +211,15 @@ pub fn validate_records(
             return Err(RecordError { index, fault });
         }
         let Some(timestamp) = base_timestamp.checked_add(record.timestamp_delta) else {
-            return Err(RecordError {
-                index,
-                fault: RecordFault::Timestamp,
-            });
+            return Err(RecordError { index, fault: RecordFault::Timestamp });
         };
         if timestamp > facts.max_timestamp {
             facts.max_timestamp = timestamp;
             facts.max_timestamp_offset_delta = index;
         }
         if timestamp != NO_TIMESTAMP {
-            facts.min_timestamp = Some(
-                facts
-                    .min_timestamp
-                    .map_or(timestamp, |low| low.min(timestamp)),
-            );
+            facts.min_timestamp =
+                Some(facts.min_timestamp.map_or(timestamp, |low| low.min(timestamp)));
         }
         if record.key.is_none() && facts.first_without_key.is_none() {
             facts.first_without_key = Some(index);
@@ -253,9 +238,7 @@ impl<'a> Cursor<'a> {
     fn record(&mut self) -> Result<Record<'a>, RecordFault> {
         let length = self.varint()?;
         let length = usize::try_from(length).map_err(|_| RecordFault::Length(length))?;
-        let mut body = Cursor {
-            bytes: self.take(length)?,
-        };
+        let mut body = Cursor { bytes: self.take(length)? };
         let attributes = i8::from_be_bytes([body.take(1)?[0]]);
         let timestamp_delta = body.varlong()?;
         let offset_delta = body.varint()?;
@@ -263,14 +246,7 @@ impl<'a> Cursor<'a> {
         let value = body.field()?;
         let headers = body.headers()?;
         match body.bytes.len() {
-            0 => Ok(Record {
-                attributes,
-                timestamp_delta,
-                offset_delta,
-                key,
-                value,
-                headers,
-            }),
+            0 => Ok(Record { attributes, timestamp_delta, offset_delta, key, value, headers }),
             surplus => Err(RecordFault::Surplus(surplus)),
         }
     }
@@ -282,10 +258,7 @@ impl<'a> Cursor<'a> {
             Ok(count) if count <= self.bytes.len() / 2 => count,
             _ => return Err(RecordFault::HeaderCount(announced)),
         };
-        let headers = Headers {
-            bytes: self.bytes,
-            count,
-        };
+        let headers = Headers { bytes: self.bytes, count };
         for _ in 0..count {
             self.header()?;
         }
@@ -311,10 +284,8 @@ impl<'a> Cursor<'a> {
 
     fn take(&mut self, needed: usize) -> Result<&'a [u8], RecordFault> {
         let available = self.bytes.len();
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(needed)
-            .ok_or(RecordFault::Beyond { needed, available })?;
+        let (taken, rest) =
+            self.bytes.split_at_checked(needed).ok_or(RecordFault::Beyond { needed, available })?;
         self.bytes = rest;
         Ok(taken)
     }

@@ -4,10 +4,7 @@
 //! from_value_bytes}`; the module's `Key` reads a key of any type. A record without key has
 //! `to_bytes`; the module's `Record` reads one of any type. What has neither is framed by
 //! [`crate::message::to_versioned_bytes`] where it begins with its version.
-#![allow(
-    missing_docs,
-    reason = "a field whose name says it all has no documentation"
-)]
+#![allow(missing_docs, reason = "a field whose name says it all has no documentation")]
 #![allow(
     clippy::all,
     unused_imports,

@@ -22,11 +22,7 @@ impl Str {
 
     /// Takes bytes that are UTF-8; gives them back where they are not.
     pub fn from_utf8(bytes: Bytes) -> Result<Self, Bytes> {
-        if std::str::from_utf8(&bytes).is_ok() {
-            Ok(Self(bytes))
-        } else {
-            Err(bytes)
-        }
+        if std::str::from_utf8(&bytes).is_ok() { Ok(Self(bytes)) } else { Err(bytes) }
     }
 
     /// The text.
@@ -188,13 +184,7 @@ mod tests {
 
     #[test]
     fn uuid_refuses_what_is_none() {
-        for text in [
-            "",
-            "AAAA",
-            "AAAAAAAAAAAAAAAAAAAAAB",
-            "AAAAAAAAAAAAAAAAAAAA+Q",
-            "é",
-        ] {
+        for text in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAA+Q", "é"] {
             assert_eq!(text.parse::<Uuid>(), Err(UuidError), "{text}");
         }
     }

@@ -34,11 +34,7 @@ fn allocated(entry: &Entry, bytes: &[u8], version: i16) -> usize {
 fn check(entry: &Entry, bytes: &[u8], version: i16, what: &str) -> f64 {
     let allocated = allocated(entry, bytes, version);
     let limit = BYTES_FREE + BYTES_PER_BYTE_MAX * bytes.len();
-    assert!(
-        allocated <= limit,
-        "{what}: {allocated} bytes for {} bytes of input",
-        bytes.len()
-    );
+    assert!(allocated <= limit, "{what}: {allocated} bytes for {} bytes of input", bytes.len());
     allocated as f64 / bytes.len().max(1) as f64
 }
 

@@ -24,9 +24,7 @@ fn captured(client: &str, codec: Codec) -> Vec<u8> {
 
 fn all() -> impl Iterator<Item = (&'static str, Codec)> {
     let compressed = || Codec::ALL.into_iter().filter(|codec| *codec != Codec::None);
-    CLIENTS
-        .into_iter()
-        .flat_map(move |client| compressed().map(move |codec| (client, codec)))
+    CLIENTS.into_iter().flat_map(move |client| compressed().map(move |codec| (client, codec)))
 }
 
 #[test]
@@ -39,16 +37,10 @@ fn what_clients_write_is_read() {
         assert_eq!(batch.check_crc(), Ok(()), "{client} {codec}");
         assert_eq!(batch.check_producer_rules(), Ok(()), "{client} {codec}");
         assert_eq!(batch.codec(), Ok(codec));
-        let payload = decompressor
-            .decompress(codec, batch.payload(), 10_000)
-            .unwrap();
+        let payload = decompressor.decompress(codec, batch.payload(), 10_000).unwrap();
         let facts =
             validate_records(payload, batch.base_timestamp(), RECORDS, RECORDS - 1).unwrap();
-        assert_eq!(
-            facts.max_timestamp,
-            batch.max_timestamp(),
-            "{client} {codec}"
-        );
+        assert_eq!(facts.max_timestamp, batch.max_timestamp(), "{client} {codec}");
         for (number, record) in records(payload, RECORDS).enumerate() {
             let record = record.unwrap();
             let value = [format!("value-{number}").as_str(); 4].join(" ");

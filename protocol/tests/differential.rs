@@ -49,14 +49,8 @@ fn recode_request(case: &Case<'_>, key: ApiKey) -> Result<Vec<u8>, String> {
     let mut out = BytesMut::new();
     let recoded = RequestKind::decode(key, &mut bytes, case.version)
         .and_then(|message| message.encode(&mut out, case.version));
-    assert!(
-        bytes.is_empty() || recoded.is_err(),
-        "{}: bytes left",
-        case.what()
-    );
-    recoded
-        .map(|()| out.to_vec())
-        .map_err(|error| format!("{error:#}"))
+    assert!(bytes.is_empty() || recoded.is_err(), "{}: bytes left", case.what());
+    recoded.map(|()| out.to_vec()).map_err(|error| format!("{error:#}"))
 }
 
 fn recode_response(case: &Case<'_>, key: ApiKey) -> Result<Vec<u8>, String> {
@@ -64,14 +58,8 @@ fn recode_response(case: &Case<'_>, key: ApiKey) -> Result<Vec<u8>, String> {
     let mut out = BytesMut::new();
     let recoded = ResponseKind::decode(key, &mut bytes, case.version)
         .and_then(|message| message.encode(&mut out, case.version));
-    assert!(
-        bytes.is_empty() || recoded.is_err(),
-        "{}: bytes left",
-        case.what()
-    );
-    recoded
-        .map(|()| out.to_vec())
-        .map_err(|error| format!("{error:#}"))
+    assert!(bytes.is_empty() || recoded.is_err(), "{}: bytes left", case.what());
+    recoded.map(|()| out.to_vec()).map_err(|error| format!("{error:#}"))
 }
 
 fn recode_data<M: Message + Decodable + Encodable>(
@@ -84,24 +72,13 @@ fn recode_data<M: Message + Decodable + Encodable>(
     let mut out = BytesMut::new();
     let recoded = M::decode(&mut bytes, case.version)
         .and_then(|message| message.encode(&mut out, case.version));
-    assert!(
-        bytes.is_empty() || recoded.is_err(),
-        "{}: bytes left",
-        case.what()
-    );
-    Some(
-        recoded
-            .map(|()| out.to_vec())
-            .map_err(|error| format!("{error:#}")),
-    )
+    assert!(bytes.is_empty() || recoded.is_err(), "{}: bytes left", case.what());
+    Some(recoded.map(|()| out.to_vec()).map_err(|error| format!("{error:#}")))
 }
 
 /// Versions that the other crate's table names, and its codec refuses.
-const REFUSED: &[(&str, i16)] = &[
-    ("InitProducerIdRequest", 6),
-    ("OffsetCommitRequest", 10),
-    ("OffsetFetchRequest", 10),
-];
+const REFUSED: &[(&str, i16)] =
+    &[("InitProducerIdRequest", 6), ("OffsetCommitRequest", 10), ("OffsetFetchRequest", 10)];
 
 #[test]
 fn same_bytes_as_kafka_protocol() {
@@ -117,11 +94,9 @@ fn same_bytes_as_kafka_protocol() {
                 Err(_) if is_refused => continue,
                 Ok(_) if is_refused => panic!("{what}: accepted now, take it off the list"),
                 Err(error) => panic!("{what}: {error}"),
-                Ok(bytes) => assert!(
-                    bytes == case.bytes,
-                    "{what}: {bytes:02x?} for {:02x?}",
-                    case.bytes
-                ),
+                Ok(bytes) => {
+                    assert!(bytes == case.bytes, "{what}: {bytes:02x?} for {:02x?}", case.bytes)
+                }
             }
             compared += 1;
         }

@@ -31,14 +31,9 @@ fn render() -> String {
         if api.unstable_max_version > api.max_version {
             let _ = write!(versions, ", unstable {}", api.unstable_max_version);
         }
-        let flexible = api
-            .flexible_from
-            .map_or("-".to_owned(), |from| format!("{from}+"));
+        let flexible = api.flexible_from.map_or("-".to_owned(), |from| format!("{from}+"));
         let (key, name, summary) = (api.key.0, api.name, api.summary);
-        let _ = writeln!(
-            out,
-            "| {key} | {name} | {versions} | {flexible} | {summary} |"
-        );
+        let _ = writeln!(out, "| {key} | {name} | {versions} | {flexible} | {summary} |");
     }
     out
 }

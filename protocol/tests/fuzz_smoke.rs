@@ -6,10 +6,7 @@
 
 mod common;
 #[path = "../fuzz/src/lib.rs"]
-#[expect(
-    clippy::expect_used,
-    reason = "a fuzz target panics where the code is wrong"
-)]
+#[expect(clippy::expect_used, reason = "a fuzz target panics where the code is wrong")]
 mod targets;
 
 use vltava_protocol::batch_builder::BatchBuilder;
@@ -35,9 +32,7 @@ impl Drop for Input<'_> {
 
 fn variable(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok();
-    value
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
+    value.and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// Valid inputs for a target.
@@ -85,13 +80,7 @@ fn frame_seeds() -> Vec<Vec<u8>> {
 }
 
 fn batch_seeds() -> Vec<Vec<u8>> {
-    let codecs = [
-        Codec::None,
-        Codec::Gzip,
-        Codec::Snappy,
-        Codec::Lz4,
-        Codec::Zstd,
-    ];
+    let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
     codecs
         .into_iter()
         .map(|codec| {
@@ -173,12 +162,7 @@ fn no_target_fails() {
 #[test]
 #[should_panic(expected = "the canary sings")]
 fn canary() {
-    fuzz(
-        "canary",
-        targets::canary,
-        &[vec![0xca; 2], vec![0xfe; 2]],
-        ITERATIONS,
-    );
+    fuzz("canary", targets::canary, &[vec![0xca; 2], vec![0xfe; 2]], ITERATIONS);
 }
 
 #[test]

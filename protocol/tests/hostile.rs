@@ -23,11 +23,7 @@ fn a_message_cut_short_is_an_error() {
         for case in cases(&schema, 1) {
             let step = case.bytes.len().div_ceil(CUTS_MAX).max(1);
             for end in (0..case.bytes.len()).step_by(step) {
-                assert!(
-                    !decode(&case, &case.bytes[..end]),
-                    "{} cut at {end}",
-                    case.what()
-                );
+                assert!(!decode(&case, &case.bytes[..end]), "{} cut at {end}", case.what());
             }
         }
     }
@@ -72,9 +68,7 @@ fn noise_is_survived() {
         for case in cases(&schema, 0) {
             for _ in 0..20 {
                 let length = random.below(300);
-                let noise: Vec<u8> = (0..length)
-                    .map(|_| random.next().to_be_bytes()[0])
-                    .collect();
+                let noise: Vec<u8> = (0..length).map(|_| random.next().to_be_bytes()[0]).collect();
                 let _ = decode(&case, &noise);
             }
         }

@@ -71,11 +71,7 @@ fn same_bytes_as_java() {
     assert_eq!(answers.len(), cases.len());
     let mut differences = Vec::new();
     for (case, answer) in cases.iter().zip(&answers) {
-        let ours: String = case
-            .bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let ours: String = case.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         if ours != *answer {
             differences.push(format!(
                 "{}\n  ours {ours}\n  java {answer}\n  json {}",
@@ -106,10 +102,7 @@ fn class(name: &str, module: &str) -> Option<String> {
         _ => "org.apache.kafka.common.message",
     };
     let is_api = module.starts_with("messages::");
-    Some(format!(
-        "{package}.{name}{}",
-        if is_api { "Data" } else { "" }
-    ))
+    Some(format!("{package}.{name}{}", if is_api { "Data" } else { "" }))
 }
 
 fn encode_in_java(cases: &[Case<'_>]) -> Vec<String> {
@@ -172,10 +165,7 @@ fn scripts() -> PathBuf {
 }
 
 fn is_installed(tool: &str) -> bool {
-    let status = Command::new(tool)
-        .arg("-version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let status =
+        Command::new(tool).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }

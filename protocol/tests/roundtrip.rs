@@ -56,22 +56,14 @@ fn registry_and_schemas_name_the_same_messages() {
         let versions = schema.message().versions;
         assert_eq!(schema.name(), entry.name);
         assert_eq!(schema.module, entry.module);
-        assert_eq!(
-            (versions.first, versions.last),
-            (entry.version_min, entry.version_max)
-        );
+        assert_eq!((versions.first, versions.last), (entry.version_min, entry.version_max));
     }
 }
 
 #[test]
 fn versions_that_do_not_exist_are_refused() {
     for entry in ENTRIES {
-        for version in [
-            entry.version_min - 1,
-            entry.version_max + 1,
-            i16::MIN,
-            i16::MAX,
-        ] {
+        for version in [entry.version_min - 1, entry.version_max + 1, i16::MIN, i16::MAX] {
             let refused = (entry.decode)(bytes::Bytes::from_static(&[0; 64]), version);
             assert!(refused.is_err(), "{} v{version}", entry.name);
         }
@@ -90,13 +82,8 @@ fn unknown_tagged_fields_are_skipped() {
             }
             // The last byte says that the message has no tagged fields: two now, 200 and 201.
             assert_eq!(case.bytes.pop(), Some(0), "{}", case.what());
-            case.bytes
-                .extend([2, 0xc8, 0x01, 3, 1, 2, 3, 0xc9, 0x01, 0]);
-            assert!(
-                (entry.is_default)(&case.bytes, case.version),
-                "{}",
-                case.what()
-            );
+            case.bytes.extend([2, 0xc8, 0x01, 3, 1, 2, 3, 0xc9, 0x01, 0]);
+            assert!((entry.is_default)(&case.bytes, case.version), "{}", case.what());
         }
     }
 }

@@ -45,18 +45,10 @@ impl TailBuffer {
     /// A buffer for what follows `position`: `prefix` is what its first block holds already.
     pub(crate) fn new(pool: &BufferPool, position: u64, prefix: &[u8], capacity: usize) -> Self {
         let start = block_start(position);
-        assert_eq!(
-            start + prefix.len() as u64,
-            position,
-            "a prefix of another length"
-        );
+        assert_eq!(start + prefix.len() as u64, position, "a prefix of another length");
         let mut buffer = pool.take(capacity.max(prefix.len() + 1));
         buffer.append(prefix);
-        Self {
-            flushed: prefix.len(),
-            buffer,
-            start,
-        }
+        Self { flushed: prefix.len(), buffer, start }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -244,18 +236,11 @@ mod tests {
 
     fn queued(offset: i64, value_bytes: usize, roll: bool) -> Queued {
         let mut builder = BatchBuilder::new();
-        builder
-            .append(1, None, Some(&vec![7; value_bytes]), &[])
-            .unwrap();
+        builder.append(1, None, Some(&vec![7; value_bytes]), &[]).unwrap();
         let mut batch = AppendBatch::new(Bytes::from(builder.build())).unwrap();
         batch.stamp(offset, 1);
         let cursor = SegmentCursor::new(offset, 0);
-        let roll_point = || {
-            Box::new(RollPoint {
-                cursor,
-                snapshot: None,
-            })
-        };
+        let roll_point = || Box::new(RollPoint { cursor, snapshot: None });
         Queued {
             batch,
             after: cursor,
@@ -283,10 +268,7 @@ mod tests {
         assert_eq!(write.pieces[0].1, block_start(100 + 2 * len as u64));
         queue.finish();
         assert!(queue.next_roll().is_some());
-        assert_eq!(
-            queue.buffer.as_ref().unwrap().find(0, 100).unwrap(),
-            vec![1; 100]
-        );
+        assert_eq!(queue.buffer.as_ref().unwrap().find(0, 100).unwrap(), vec![1; 100]);
         assert_eq!(queue.drain(SegmentCursor::new(0, 0)).len(), 1);
         assert_eq!(queue.waiting_bytes(), 0);
     }

@@ -152,9 +152,7 @@ impl<D: Disk> LogInner<D> {
         let active = Rc::clone(&self.state.borrow().active);
         let file = active.file(&self.environment.disk).await?;
         for (blocks, position) in &write.pieces {
-            let written = file
-                .write_at(blocks.clone(), *position, Durability::Flushed)
-                .await;
+            let written = file.write_at(blocks.clone(), *position, Durability::Flushed).await;
             written.map_err(StorageError::from_write)?;
         }
         Ok(())
@@ -168,14 +166,8 @@ impl<D: Disk> LogInner<D> {
         for queued in &write.batches {
             active.flushed.set(queued.after);
             let entries = queued.entries;
-            entries
-                .offset
-                .into_iter()
-                .for_each(|entry| active.offsets.push(entry));
-            entries
-                .time
-                .into_iter()
-                .for_each(|entry| active.times.push(entry));
+            entries.offset.into_iter().for_each(|entry| active.offsets.push(entry));
+            entries.time.into_iter().for_each(|entry| active.times.push(entry));
         }
         let cursor = active.flushed.get();
         state.write_ends.remember(Place {
@@ -227,8 +219,7 @@ impl<D: Disk> LogInner<D> {
         closing.seal_time_index();
         closing.save_indexes(disk, true).await?;
         let offset = point.cursor.base_offset;
-        self.write_snapshot(offset, point.snapshot.as_deref())
-            .await?;
+        self.write_snapshot(offset, point.snapshot.as_deref()).await?;
         let next = Segment::new(Rc::clone(&self.directory), point.cursor, false, (0, 0));
         let path = next.log_path();
         let created = match disk.open(&path, OpenMode::Create).await {
@@ -250,11 +241,7 @@ impl<D: Disk> LogInner<D> {
             epochs
         };
         self.write_epochs(&epochs).await?;
-        let capture = Capture {
-            cursor: point.cursor,
-            snapshot: None,
-            epochs,
-        };
+        let capture = Capture { cursor: point.cursor, snapshot: None, epochs };
         let snapshot = point.snapshot.map(|_| offset);
         self.write_checkpoint(&capture, snapshot).await?;
         self.retire_buffer(true);
@@ -279,9 +266,8 @@ impl<D: Disk> LogInner<D> {
         if state.ended.is_some() || flushed.base_offset != proved.base_offset {
             return false;
         }
-        let enough = CHECKPOINT_BYTES_MIN
-            .max(flushed.position / 8)
-            .max(16 * state.snapshot_bytes as u64);
+        let enough =
+            CHECKPOINT_BYTES_MIN.max(flushed.position / 8).max(16 * state.snapshot_bytes as u64);
         flushed.position - proved.position >= enough
     }
 
@@ -315,8 +301,7 @@ impl<D: Disk> LogInner<D> {
         let synced = disk.sync_dir(&self.directory).await;
         synced.map_err(StorageError::from_sync)?;
         let offset = capture.cursor.next_offset;
-        self.write_snapshot(offset, capture.snapshot.as_deref())
-            .await?;
+        self.write_snapshot(offset, capture.snapshot.as_deref()).await?;
         self.write_epochs(&capture.epochs).await?;
         let snapshot = capture.snapshot.as_ref().map(|_| offset);
         self.write_checkpoint(&capture, snapshot).await
@@ -351,9 +336,8 @@ impl<D: Disk> LogInner<D> {
             let kept = [state.snapshot, Some(state.active.base_offset)];
             let older = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
             let surplus = state.snapshots[..older].iter().copied();
-            let surplus: Vec<i64> = surplus
-                .filter(|offset| !kept.contains(&Some(*offset)))
-                .collect();
+            let surplus: Vec<i64> =
+                surplus.filter(|offset| !kept.contains(&Some(*offset))).collect();
             state.snapshots.retain(|offset| !surplus.contains(offset));
             surplus
         };
@@ -394,9 +378,7 @@ impl<D: Disk> LogInner<D> {
             capture.epochs.clone(),
             snapshot,
         );
-        let written = checkpoint
-            .write(&self.environment.disk, &self.directory)
-            .await;
+        let written = checkpoint.write(&self.environment.disk, &self.directory).await;
         written.map_err(StorageError::from_write)?;
         {
             let mut state = self.state.borrow_mut();

@@ -51,8 +51,7 @@ impl BatchCache {
 
     /// An appender has no longer that buffer.
     pub(crate) fn end_buffer(&self, bytes: usize) {
-        self.filling_bytes
-            .set(self.filling_bytes.get().saturating_sub(bytes));
+        self.filling_bytes.set(self.filling_bytes.get().saturating_sub(bytes));
     }
 
     /// Keeps a buffer that is full: `bytes` stand at `position` of the segment.
@@ -61,14 +60,10 @@ impl BatchCache {
             return;
         }
         let place = (log, segment, position);
-        let kept = Kept {
-            bytes,
-            memory_bytes: memory,
-        };
+        let kept = Kept { bytes, memory_bytes: memory };
         let replaced = self.kept.borrow_mut().insert(place, kept);
         let replaced = replaced.map_or(0, |kept| kept.memory_bytes);
-        self.kept_bytes
-            .set(self.kept_bytes.get() + memory - replaced);
+        self.kept_bytes.set(self.kept_bytes.get() + memory - replaced);
         self.by_age.borrow_mut().push_back(place);
         self.evict();
     }
@@ -108,8 +103,7 @@ impl BatchCache {
             .collect();
         for place in gone {
             if let Some(gone) = kept.remove(&place) {
-                self.kept_bytes
-                    .set(self.kept_bytes.get() - gone.memory_bytes);
+                self.kept_bytes.set(self.kept_bytes.get() - gone.memory_bytes);
             }
         }
     }
@@ -121,8 +115,7 @@ impl BatchCache {
         let gone: Vec<Place> = gone.map(|(place, _)| *place).collect();
         for place in gone {
             if let Some(gone) = kept.remove(&place) {
-                self.kept_bytes
-                    .set(self.kept_bytes.get() - gone.memory_bytes);
+                self.kept_bytes.set(self.kept_bytes.get() - gone.memory_bytes);
             }
         }
     }
@@ -135,8 +128,7 @@ impl BatchCache {
                 break;
             };
             if let Some(gone) = kept.remove(&oldest) {
-                self.kept_bytes
-                    .set(self.kept_bytes.get() - gone.memory_bytes);
+                self.kept_bytes.set(self.kept_bytes.get() - gone.memory_bytes);
             }
         }
         // Places of what was forgotten otherwise are left behind; they must not pile up.

@@ -60,9 +60,7 @@ pub(crate) fn unframe(kind: FrameKind, bytes: &[u8]) -> Result<&[u8], FrameError
     };
     let (version, len, stored) = header().ok_or(FrameError::Damaged)?;
     let payload = bytes.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + len.min(PAYLOAD_BYTES_MAX));
-    let payload = payload
-        .filter(|p| p.len() == len)
-        .ok_or(FrameError::Damaged)?;
+    let payload = payload.filter(|p| p.len() == len).ok_or(FrameError::Damaged)?;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..FRAME_HEADER_BYTES - 4]), payload);
     match (crc == stored, version == kind.version) {
         (false, _) => Err(FrameError::Damaged),
@@ -77,19 +75,14 @@ pub(crate) async fn read_frame<D: Disk>(
     path: &str,
     kind: FrameKind,
 ) -> StorageResult<Option<Vec<u8>>> {
-    let Some(bytes) = read_file(disk, path)
-        .await
-        .map_err(StorageError::from_read)?
-    else {
+    let Some(bytes) = read_file(disk, path).await.map_err(StorageError::from_read)? else {
         return Ok(None);
     };
     match unframe(kind, &bytes) {
         Ok(payload) => Ok(Some(payload.to_vec())),
-        Err(FrameError::Version(found)) => Err(StorageError::Format {
-            path: path.to_owned(),
-            found,
-            known: kind.version,
-        }),
+        Err(FrameError::Version(found)) => {
+            Err(StorageError::Format { path: path.to_owned(), found, known: kind.version })
+        }
         Err(FrameError::Damaged) => Err(StorageError::Corrupt(Corruption {
             path: path.to_owned(),
             position: 0,
@@ -108,9 +101,7 @@ pub(crate) async fn read_file<D: Disk>(disk: &D, path: &str) -> IoResult<Option<
     };
     let len = file.len().await?;
     let len = usize::try_from(len).unwrap_or(usize::MAX);
-    file.read_at(0, len.min(PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES))
-        .await
-        .map(Some)
+    file.read_at(0, len.min(PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES)).await.map(Some)
 }
 
 /// How long a file that is written as a whole may be.
@@ -179,11 +170,7 @@ pub(crate) async fn remove_unneeded<D: Disk>(disk: &D, path: &str) -> StorageRes
 
 /// A path below a directory; the empty directory is the root.
 pub(crate) fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{directory}/{name}")
-    }
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 /// Big-endian fields, one behind the other.
@@ -279,10 +266,7 @@ impl<'a> FieldReader<'a> {
 mod tests {
     use super::*;
 
-    const KIND: FrameKind = FrameKind {
-        magic: *b"TEST",
-        version: 3,
-    };
+    const KIND: FrameKind = FrameKind { magic: *b"TEST", version: 3 };
 
     #[test]
     fn each_flipped_bit_is_seen() {

@@ -41,11 +41,7 @@ impl<D: Disk> LogInner<D> {
             (state.log_start, state.flushed_end())
         };
         if to < log_start {
-            return Err(StorageError::OutOfRange {
-                offset: to,
-                start: log_start,
-                end,
-            });
+            return Err(StorageError::OutOfRange { offset: to, start: log_start, end });
         }
         if to >= end {
             return Ok(());
@@ -92,10 +88,7 @@ impl<D: Disk> LogInner<D> {
             let (_, states) = recovery.producers_at(offset, &snapshots, &cursors).await?;
             let bytes = (!states.is_empty()).then(|| states.to_snapshot());
             snapshot = bytes.as_ref().map(|_| offset);
-            self.state
-                .borrow_mut()
-                .snapshots
-                .retain(|known| *known < offset);
+            self.state.borrow_mut().snapshots.retain(|known| *known < offset);
             self.write_snapshot(offset, bytes.as_deref()).await?;
         }
         let (before, epochs) = {
@@ -109,11 +102,7 @@ impl<D: Disk> LogInner<D> {
             epochs.truncate(proved.next_offset);
             (before, epochs)
         };
-        let capture = Capture {
-            cursor: proved,
-            snapshot: None,
-            epochs,
-        };
+        let capture = Capture { cursor: proved, snapshot: None, epochs };
         if let Err(error) = self.write_checkpoint(&capture, snapshot).await {
             // Without space nothing has changed; notes must not speak of a truncation that the
             // checkpoint does not know.
@@ -121,9 +110,7 @@ impl<D: Disk> LogInner<D> {
             (state.generation, state.log_start) = before;
             return Err(error);
         }
-        let cut = self
-            .finish_truncation(segment, position, &cursors, is_below)
-            .await;
+        let cut = self.finish_truncation(segment, position, &cursors, is_below).await;
         cut.map_err(|error| match error {
             StorageError::Failed(_) | StorageError::Corrupt(_) => error,
             // Half cut: what the files hold is known to recovery only.
@@ -190,18 +177,12 @@ impl<D: Disk> LogInner<D> {
         let later = cursors.iter().map(|cursor| cursor.base_offset);
         let later: Vec<i64> = later.filter(|base| *base > segment.base_offset).collect();
         let options = self.state.borrow().options.clone();
-        self.recovery(&options)
-            .remove_segments(later.iter())
-            .await?;
-        self.environment
-            .cache
-            .forget_from(self.number, segment.base_offset, position);
+        self.recovery(&options).remove_segments(later.iter()).await?;
+        self.environment.cache.forget_from(self.number, segment.base_offset, position);
         segment.close_files();
         segment.is_closed.set(false);
         let file = segment.file(disk).await?;
-        file.set_len(position)
-            .await
-            .map_err(StorageError::from_write)?;
+        file.set_len(position).await.map_err(StorageError::from_write)?;
         file.sync().await.map_err(StorageError::from_sync)
     }
 
@@ -245,11 +226,7 @@ impl<D: Disk> LogInner<D> {
             (state.log_start, state.flushed_end())
         };
         if new_start > end {
-            return Err(StorageError::OutOfRange {
-                offset: new_start,
-                start: log_start,
-                end,
-            });
+            return Err(StorageError::OutOfRange { offset: new_start, start: log_start, end });
         }
         if new_start <= log_start {
             return Ok(log_start);
@@ -325,23 +302,15 @@ impl<D: Disk> LogInner<D> {
     async fn move_start(&self, new_start: i64) -> StorageResult<()> {
         let (going, old) = {
             let mut state = self.state.borrow_mut();
-            let old = (
-                state.log_start,
-                state.segments.clone(),
-                state.epochs.clone(),
-            );
+            let old = (state.log_start, state.segments.clone(), state.epochs.clone());
             state.log_start = new_start;
             state.epochs.cut_front(new_start);
             let active = state.active.base_offset;
             let goes = |s: &Segment<D>| {
                 s.base_offset != active && s.flushed.get().next_offset <= new_start
             };
-            let going: Vec<i64> = state
-                .segments
-                .values()
-                .filter(|s| goes(s))
-                .map(|s| s.base_offset)
-                .collect();
+            let going: Vec<i64> =
+                state.segments.values().filter(|s| goes(s)).map(|s| s.base_offset).collect();
             state.segments.retain(|base, _| !going.contains(base));
             (going, old)
         };
@@ -349,11 +318,7 @@ impl<D: Disk> LogInner<D> {
             let state = self.state.borrow();
             let mut epochs = state.epochs.clone();
             epochs.truncate(state.proved.next_offset.max(new_start));
-            Capture {
-                cursor: state.proved,
-                snapshot: None,
-                epochs,
-            }
+            Capture { cursor: state.proved, snapshot: None, epochs }
         };
         let snapshot = self.state.borrow().snapshot;
         let mut written = self.write_epochs(&capture.epochs).await;
@@ -441,12 +406,7 @@ impl<D: Disk> LogInner<D> {
         self.environment.cache.forget_from(self.number, i64::MIN, 0);
         let segments: BTreeMap<i64, Rc<Segment<D>>> = self.state.borrow().segments.clone();
         segments.values().for_each(|segment| segment.close_files());
-        remove_directory(
-            &self.environment.disk,
-            &self.directory,
-            self.note.note.get(),
-        )
-        .await
+        remove_directory(&self.environment.disk, &self.directory, self.note.note.get()).await
     }
 }
 

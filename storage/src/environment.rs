@@ -52,28 +52,15 @@ pub enum StorageEvent {
 impl fmt::Display for StorageEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TailCut {
-                path,
-                position,
-                end,
-            } => {
-                write!(
-                    f,
-                    "{path}: torn tail cut at byte {position}; the log ends at {end}"
-                )
+            Self::TailCut { path, position, end } => {
+                write!(f, "{path}: torn tail cut at byte {position}; the log ends at {end}")
             }
             Self::IndexRebuilt { path } => write!(f, "{path}: index damaged, rebuilt from the log"),
             Self::SnapshotLost { path } => {
-                write!(
-                    f,
-                    "{path}: lost or damaged; producer state read from the log"
-                )
+                write!(f, "{path}: lost or damaged; producer state read from the log")
             }
             Self::LogEnded { directory, error } => {
-                write!(
-                    f,
-                    "{directory}: takes no more appends until a restart: {error}"
-                )
+                write!(f, "{directory}: takes no more appends until a restart: {error}")
             }
         }
     }
@@ -91,11 +78,7 @@ pub(crate) struct NoteSlot {
 
 impl NoteSlot {
     pub(crate) fn new(directory: Rc<str>, note: Note) -> Rc<Self> {
-        Rc::new(Self {
-            directory,
-            note: Cell::new(note),
-            is_listed: Cell::new(false),
-        })
+        Rc::new(Self { directory, note: Cell::new(note), is_listed: Cell::new(false) })
     }
 }
 
@@ -208,19 +191,13 @@ impl<D: Disk> LogEnvironment<D> {
     }
 
     pub(crate) async fn forget_note(&self, slot: &Rc<NoteSlot>) {
-        self.moved
-            .borrow_mut()
-            .retain(|moved| !Rc::ptr_eq(moved, slot));
+        self.moved.borrow_mut().retain(|moved| !Rc::ptr_eq(moved, slot));
         self.notes.lock().await.forget(&slot.directory);
     }
 
     /// A log was flushed further.
     pub(crate) fn note_flushed(&self, slot: &Rc<NoteSlot>, generation: u32, flushed_end: i64) {
-        slot.note.set(Note {
-            generation,
-            flushed_end,
-            ..slot.note.get()
-        });
+        slot.note.set(Note { generation, flushed_end, ..slot.note.get() });
         self.list_moved(Rc::clone(slot));
     }
 
@@ -232,10 +209,7 @@ impl<D: Disk> LogEnvironment<D> {
 
     /// Whether this append may take space.
     pub(crate) fn may_append(&self, class: AppendClass) -> bool {
-        let is_low = self
-            .free_bytes
-            .get()
-            .is_some_and(|free| free < self.options.reserve_bytes);
+        let is_low = self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes);
         class == AppendClass::Internal || !is_low
     }
 

@@ -40,9 +40,7 @@ pub(crate) struct BatchHeader {
 impl BatchHeader {
     /// The header at the start of `bytes`; the error says what no batch of ours has.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
-        let header = bytes
-            .get(..HEADER_BYTES)
-            .ok_or("the file ends inside a header")?;
+        let header = bytes.get(..HEADER_BYTES).ok_or("the file ends inside a header")?;
         if header[16..17] != MAGIC.to_be_bytes() {
             return Err(if header.iter().all(|byte| *byte == 0) {
                 ZEROS
@@ -84,8 +82,7 @@ impl BatchHeader {
     }
 
     pub(crate) fn last_offset(&self) -> i64 {
-        self.base_offset
-            .saturating_add(i64::from(self.last_offset_delta))
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
     }
 
     pub(crate) fn next_offset(&self) -> i64 {
@@ -134,11 +131,7 @@ impl AppendBatch {
     pub fn with_header(bytes: Bytes, header: [u8; HEADER_BYTES]) -> Result<Self, InvalidBatch> {
         let facts = BatchHeader::parse(&header).map_err(InvalidBatch)?;
         match Batch::parse(&bytes) {
-            Ok((_, [])) if facts.bytes == bytes.len() as u64 => Ok(Self {
-                header,
-                bytes,
-                facts,
-            }),
+            Ok((_, [])) if facts.bytes == bytes.len() as u64 => Ok(Self { header, bytes, facts }),
             Ok(_) => Err(InvalidBatch("its length field is not its length")),
             Err(_) => Err(InvalidBatch("its length or magic is wrong")),
         }
@@ -176,12 +169,8 @@ impl AppendBatch {
 
     /// Gives the batch its place.
     pub(crate) fn stamp(&mut self, base_offset: i64, leader_epoch: i32) {
-        let length = i32::from_be_bytes([
-            self.header[8],
-            self.header[9],
-            self.header[10],
-            self.header[11],
-        ]);
+        let length =
+            i32::from_be_bytes([self.header[8], self.header[9], self.header[10], self.header[11]]);
         let stamp = batch::stamp(base_offset, length, leader_epoch);
         self.header[..STAMP_BYTES].copy_from_slice(&stamp);
         self.facts.base_offset = base_offset;
@@ -223,10 +212,7 @@ mod tests {
         assert_eq!((header.max_timestamp, header.leader_epoch), (1000, 3));
         let producer = header.producer().unwrap();
         assert_eq!((producer.producer_id, producer.producer_epoch), (11, 2));
-        assert_eq!(
-            (producer.base_sequence, producer.last_offset_delta),
-            (40, 1)
-        );
+        assert_eq!((producer.base_sequence, producer.last_offset_delta), (40, 1));
         let mut append = AppendBatch::new(Bytes::from(bytes.clone())).unwrap();
         append.stamp(100, 9);
         let (header, rest) = append.pieces();

@@ -52,10 +52,7 @@ impl Entry for OffsetEntry {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            relative_offset: u32_at(bytes, 0)?,
-            position: u32_at(bytes, 4)?,
-        })
+        Some(Self { relative_offset: u32_at(bytes, 0)?, position: u32_at(bytes, 4)? })
     }
 }
 
@@ -140,12 +137,10 @@ impl<E: Entry> SparseIndex<E> {
             let mut buffer = AlignedBuffer::new(bytes.len());
             buffer.append(&bytes);
             let blocks = buffer.blocks(0..bytes.len());
-            file.write_at(blocks, start as u64, Durability::Flushed)
-                .await?;
+            file.write_at(blocks, start as u64, Durability::Flushed).await?;
         }
         if exact {
-            file.set_len((saved_bytes + entries.len() * E::BYTES) as u64)
-                .await?;
+            file.set_len((saved_bytes + entries.len() * E::BYTES) as u64).await?;
             file.sync().await.map_err(IoError::of_sync)?;
         }
         self.chunks.borrow_mut().clear();
@@ -282,10 +277,7 @@ mod tests {
     use crate::testing::run;
 
     fn entry(n: u32) -> OffsetEntry {
-        OffsetEntry {
-            relative_offset: n * 10 + 5,
-            position: n * 100,
-        }
+        OffsetEntry { relative_offset: n * 10 + 5, position: n * 100 }
     }
 
     #[test]
@@ -300,17 +292,11 @@ mod tests {
                 assert_eq!(index.count(), saved + tail);
                 let mut wanted = 0;
                 while wanted < (saved + tail) * 10 + 20 {
-                    let found = index
-                        .floor(&disk, "index", |e| e.relative_offset <= wanted)
-                        .await;
+                    let found = index.floor(&disk, "index", |e| e.relative_offset <= wanted).await;
                     let expected = (wanted + 5).checked_sub(10).map(|n| entry(n / 10));
                     let expected = expected.filter(|_| saved + tail > 0).map(|e| {
                         let last = entry(saved + tail - 1);
-                        if e.relative_offset > last.relative_offset {
-                            last
-                        } else {
-                            e
-                        }
+                        if e.relative_offset > last.relative_offset { last } else { e }
                     });
                     assert_eq!(found.unwrap(), expected, "{wanted} of {saved}+{tail}");
                     wanted += 1 + saved / 300;
@@ -326,10 +312,7 @@ mod tests {
             let index = SparseIndex::new(0);
             let mut expected = Vec::new();
             for n in 0..2000 {
-                let entry = TimeEntry {
-                    timestamp: i64::from(n) * 3,
-                    relative_offset: n,
-                };
+                let entry = TimeEntry { timestamp: i64::from(n) * 3, relative_offset: n };
                 entry.encode(&mut expected);
                 index.push(entry);
                 if n % 97 == 0 {
@@ -351,9 +334,7 @@ mod tests {
             index.save(&disk, "index", true).await.unwrap();
             disk.damage("index", |content| content.truncate(13));
             index.release();
-            let found = index
-                .floor(&disk, "index", |e| e.relative_offset <= 900)
-                .await;
+            let found = index.floor(&disk, "index", |e| e.relative_offset <= 900).await;
             assert_eq!(found.unwrap(), Some(entry(0)));
             disk.remove_file("index").await.unwrap();
             index.release();

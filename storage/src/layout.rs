@@ -55,10 +55,7 @@ pub fn directory_kind(name: &str) -> DirectoryKind {
     };
     match number.parse::<i32>() {
         Ok(partition) if !topic.is_empty() && partition.to_string() == number => {
-            DirectoryKind::Partition(PartitionName {
-                topic: topic.to_owned(),
-                partition,
-            })
+            DirectoryKind::Partition(PartitionName { topic: topic.to_owned(), partition })
         }
         _ => DirectoryKind::Other,
     }
@@ -106,11 +103,7 @@ pub fn snapshot_file(offset: i64) -> String {
 pub fn offset_of(name: &str, extension: &str) -> Option<i64> {
     let (digits, found) = name.split_once('.')?;
     let is_offset = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    if found == extension && is_offset {
-        digits.parse().ok()
-    } else {
-        None
-    }
+    if found == extension && is_offset { digits.parse().ok() } else { None }
 }
 
 /// The text of Kafka's `partition.metadata`.
@@ -168,16 +161,10 @@ mod tests {
     #[test]
     fn directories_are_told_apart() {
         let partition = |topic: &str, partition| {
-            DirectoryKind::Partition(PartitionName {
-                topic: topic.to_owned(),
-                partition,
-            })
+            DirectoryKind::Partition(PartitionName { topic: topic.to_owned(), partition })
         };
         assert_eq!(directory_kind("a-b-0"), partition("a-b", 0));
-        assert_eq!(
-            directory_kind("__consumer_offsets-49"),
-            partition("__consumer_offsets", 49)
-        );
+        assert_eq!(directory_kind("__consumer_offsets-49"), partition("__consumer_offsets", 49));
         for other in ["a", "a-", "-0", "a-01", "a-x", "a--", "lost+found", "a-+1"] {
             assert_eq!(directory_kind(other), DirectoryKind::Other, "{other}");
         }
@@ -195,12 +182,7 @@ mod tests {
     fn offsets_are_read_from_names() {
         assert_eq!(offset_of(&log_file(42), "log"), Some(42));
         assert_eq!(offset_of(&log_file(i64::MAX), "log"), Some(i64::MAX));
-        for other in [
-            "42.log",
-            "00000000000000000042.index",
-            "0000000000000000004x.log",
-            "log",
-        ] {
+        for other in ["42.log", "00000000000000000042.index", "0000000000000000004x.log", "log"] {
             assert_eq!(offset_of(other, "log"), None);
         }
     }
@@ -212,11 +194,7 @@ mod tests {
         let id = Uuid(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
         assert_eq!(base64url(id), "ASNFZ4mrze_-3LqYdlQyEA");
         assert_eq!(parse_partition_metadata(&partition_metadata(id)), Some(id));
-        for bad in [
-            "",
-            "version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ",
-            "version: 0\ntopic_id: A",
-        ] {
+        for bad in ["", "version: 1\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ", "version: 0\ntopic_id: A"] {
             assert_eq!(parse_partition_metadata(bad), None);
         }
     }

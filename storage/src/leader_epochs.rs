@@ -22,9 +22,7 @@ pub struct EpochEnd {
 impl LeaderEpochs {
     /// From what a checkpoint holds; `None` where it does not rise.
     pub fn from_entries(entries: Vec<(i32, i64)>) -> Option<Self> {
-        let rises = entries
-            .windows(2)
-            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let rises = entries.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
         rises.then_some(Self { entries })
     }
 
@@ -70,16 +68,10 @@ impl LeaderEpochs {
         let behind = self.entries.partition_point(|entry| entry.0 <= epoch);
         let Some(next) = self.entries.get(behind) else {
             let latest = self.latest()?;
-            return (latest == epoch).then_some(EpochEnd {
-                epoch,
-                end_offset: log_end,
-            });
+            return (latest == epoch).then_some(EpochEnd { epoch, end_offset: log_end });
         };
         let epoch = behind.checked_sub(1).map_or(epoch, |at| self.entries[at].0);
-        Some(EpochEnd {
-            epoch,
-            end_offset: next.1,
-        })
+        Some(EpochEnd { epoch, end_offset: next.1 })
     }
 
     /// The log now ends at `end`: epochs that began at or behind it are gone.

@@ -14,10 +14,7 @@ use crate::layout::CHECKPOINT;
 use crate::leader_epochs::LeaderEpochs;
 use crate::segment::SegmentCursor;
 
-const LOG_CHECKPOINT: FrameKind = FrameKind {
-    magic: *b"VLTC",
-    version: 1,
-};
+const LOG_CHECKPOINT: FrameKind = FrameKind { magic: *b"VLTC", version: 1 };
 
 /// A log as far as it was proved when this was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +71,8 @@ impl LogCheckpoint {
             )?,
             segments: fields.list(SegmentCursor::decode)?,
         };
-        let joined = checkpoint
-            .segments
-            .windows(2)
-            .all(|pair| pair[0].next_offset == pair[1].base_offset);
+        let joined =
+            checkpoint.segments.windows(2).all(|pair| pair[0].next_offset == pair[1].base_offset);
         (joined && !checkpoint.segments.is_empty()).then_some(checkpoint)
     }
 
@@ -137,9 +132,6 @@ mod tests {
         gap.segments[1].base_offset = 10;
         gap.segments[1].next_offset = 10;
         let bytes = gap.encode();
-        assert_eq!(
-            LogCheckpoint::decode(unframe(LOG_CHECKPOINT, &bytes).unwrap()),
-            None
-        );
+        assert_eq!(LogCheckpoint::decode(unframe(LOG_CHECKPOINT, &bytes).unwrap()), None);
     }
 }

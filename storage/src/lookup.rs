@@ -48,9 +48,7 @@ impl<D: Disk> LogInner<D> {
                 segment.base_offset + i64::from(entry.relative_offset) + 1
             });
             let mut walk = HeaderWalk::new(self, &segment);
-            let found = self
-                .locate(&segment, from.max(log_start), &mut walk)
-                .await?;
+            let found = self.locate(&segment, from.max(log_start), &mut walk).await?;
             let mut position = found.map_or(cursor.position, |found| found.position);
             while position < cursor.position {
                 let header = walk.header(position).await?;
@@ -85,9 +83,7 @@ impl<D: Disk> LogInner<D> {
             return Ok(None);
         }
         let mut walk = HeaderWalk::new(self, &segment);
-        let found = self
-            .locate(&segment, cursor.max_timestamp_offset, &mut walk)
-            .await?;
+        let found = self.locate(&segment, cursor.max_timestamp_offset, &mut walk).await?;
         let Some(found) = found else {
             return Ok(None);
         };
@@ -123,12 +119,8 @@ fn first_record(batch: &Bytes, wanted: impl Fn(i64, i64) -> bool) -> Option<Time
     };
     for record in records(&payload, batch.record_count()) {
         let record = record.ok()?;
-        let timestamp = batch
-            .base_timestamp()
-            .saturating_add(record.timestamp_delta);
-        let offset = batch
-            .base_offset()
-            .saturating_add(i64::from(record.offset_delta));
+        let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
+        let offset = batch.base_offset().saturating_add(i64::from(record.offset_delta));
         if wanted(timestamp, offset) {
             return Some(found(timestamp, offset));
         }

@@ -18,10 +18,7 @@ use crate::checkpoint::{
 use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoResult, OpenMode};
 use crate::layout::FLUSHED_NOTES;
 
-const NOTES: FrameKind = FrameKind {
-    magic: *b"VLTN",
-    version: 1,
-};
+const NOTES: FrameKind = FrameKind { magic: *b"VLTN", version: 1 };
 /// A file is written anew when it is larger than this and than twice what it would be.
 const FILE_BYTES_MIN: u64 = 256 << 10;
 
@@ -148,12 +145,7 @@ pub(crate) struct NoteFile<D: Disk> {
 
 impl<D: Disk> NoteFile<D> {
     pub(crate) fn new(shard: u32, notes: Notes) -> Self {
-        Self {
-            name: format!("{FLUSHED_NOTES}{shard}"),
-            notes,
-            file: None,
-            end: 0,
-        }
+        Self { name: format!("{FLUSHED_NOTES}{shard}"), notes, file: None, end: 0 }
     }
 
     pub(crate) fn get(&self, directory: &str) -> Option<Note> {
@@ -203,11 +195,7 @@ mod tests {
     use crate::testing::run;
 
     fn note(generation: u32, flushed_end: i64) -> Note {
-        Note {
-            topic_id: Uuid(9),
-            generation,
-            flushed_end,
-        }
+        Note { topic_id: Uuid(9), generation, flushed_end }
     }
 
     fn one(directory: &str, note: Note) -> Notes {
@@ -231,10 +219,7 @@ mod tests {
             let mut second = NoteFile::new(1, Notes::new());
             first.write(&disk, one("a-0", note(0, 10))).await.unwrap();
             first.write(&disk, one("a-0", note(0, 20))).await.unwrap();
-            first
-                .write(&disk, one("gone-0", note(0, 20)))
-                .await
-                .unwrap();
+            first.write(&disk, one("gone-0", note(0, 20))).await.unwrap();
             second.write(&disk, one("a-0", note(0, 15))).await.unwrap();
             second.write(&disk, one("b-0", note(2, 1))).await.unwrap();
             second.write(&disk, one("b-0", note(1, 9))).await.unwrap();

@@ -42,9 +42,7 @@ pub async fn partition_directories<D: Disk>(disk: &D) -> StorageResult<Vec<Strin
     let entries = disk.list("").await.map_err(StorageError::from_read)?;
     let is_partition =
         |name: &str| matches!(layout::directory_kind(name), DirectoryKind::Partition(_));
-    let found = entries
-        .into_iter()
-        .filter(|e| e.is_directory && is_partition(&e.name));
+    let found = entries.into_iter().filter(|e| e.is_directory && is_partition(&e.name));
     Ok(found.map(|entry| entry.name).collect())
 }
 
@@ -71,9 +69,7 @@ pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
 /// [`StorageError::Corrupt`] where the file with it is damaged; [`StorageError::Unreadable`].
 pub async fn topic_id_of<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
     let path = format!("{directory}/{}", layout::PARTITION_METADATA);
-    let text = read_file(disk, &path)
-        .await
-        .map_err(StorageError::from_read)?;
+    let text = read_file(disk, &path).await.map_err(StorageError::from_read)?;
     let Some(text) = text else {
         return Ok(None);
     };
@@ -105,9 +101,7 @@ pub(crate) async fn remove_directory<D: Disk>(
 pub(crate) async fn remove_tree<D: Disk>(disk: &D, directory: &str) -> StorageResult<()> {
     let entries = disk.list(directory).await;
     for entry in entries.map_err(StorageError::from_read)? {
-        let removed = disk
-            .remove_file(&format!("{directory}/{}", entry.name))
-            .await;
+        let removed = disk.remove_file(&format!("{directory}/{}", entry.name)).await;
         removed.map_err(StorageError::from_write)?;
     }
     let removed = disk.remove_dir(directory).await;

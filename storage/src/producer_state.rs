@@ -113,9 +113,7 @@ impl ProducerEntry {
 
     /// Sequence number of its last record; -1 where it has none.
     pub fn last_sequence(&self) -> i32 {
-        self.batches()
-            .last()
-            .map_or(NO_SEQUENCE, |b| b.last_sequence)
+        self.batches().last().map_or(NO_SEQUENCE, |b| b.last_sequence)
     }
 
     fn keep(&mut self, batch: KeptBatch) {
@@ -261,11 +259,7 @@ impl ProducerStates {
         let evicted = (before.is_none() && self.entries.len() > ids_max)
             .then(|| self.evict(batch.producer_id))
             .flatten();
-        ProducerUndo {
-            producer_id: batch.producer_id,
-            before: before.map(Box::new),
-            evicted,
-        }
+        ProducerUndo { producer_id: batch.producer_id, before: before.map(Box::new), evicted }
     }
 
     /// Takes back the newest note that has not been taken back.
@@ -302,9 +296,7 @@ impl ProducerStates {
         }
         if let Some(entry) = entry {
             self.by_age.insert(entry.last_offset, producer_id);
-            entry
-                .transaction_start
-                .map(|start| self.open.insert(start, producer_id));
+            entry.transaction_start.map(|start| self.open.insert(start, producer_id));
         }
     }
 

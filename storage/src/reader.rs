@@ -65,13 +65,7 @@ pub(crate) struct HeaderWalk<'a, D: Disk> {
 
 impl<'a, D: Disk> HeaderWalk<'a, D> {
     pub(crate) fn new(log: &'a LogInner<D>, segment: &'a Rc<Segment<D>>) -> Self {
-        Self {
-            log,
-            segment,
-            end: segment.flushed.get().position,
-            chunk: Bytes::new(),
-            chunk_at: 0,
-        }
+        Self { log, segment, end: segment.flushed.get().position, chunk: Bytes::new(), chunk_at: 0 }
     }
 
     /// The header at a position where a batch begins.
@@ -145,13 +139,7 @@ impl<D: Disk> LogInner<D> {
         at_least_one: bool,
     ) -> StorageResult<ReadResult> {
         let run = self.run(from, limit, bytes_max, at_least_one).await?;
-        let Some(Run {
-            segment,
-            first,
-            end,
-            next_offset,
-        }) = run
-        else {
+        let Some(Run { segment, first, end, next_offset }) = run else {
             return Ok(ReadResult::default());
         };
         let parts = self.parts(&segment, first.position, end).await?;
@@ -174,9 +162,7 @@ impl<D: Disk> LogInner<D> {
             return Ok(Bytes::new());
         };
         let len = usize::try_from(run.end - run.first.position).unwrap_or(usize::MAX);
-        HeaderWalk::new(self, &run.segment)
-            .bytes(run.first.position, len)
-            .await
+        HeaderWalk::new(self, &run.segment).bytes(run.first.position, len).await
     }
 
     async fn run(
@@ -191,25 +177,14 @@ impl<D: Disk> LogInner<D> {
             (state.log_start, state.flushed_end())
         };
         if from < start || from > flushed_end {
-            return Err(StorageError::OutOfRange {
-                offset: from,
-                start,
-                end: flushed_end,
-            });
+            return Err(StorageError::OutOfRange { offset: from, start, end: flushed_end });
         }
         let limit = limit.min(flushed_end);
         let mut segment = self.state.borrow().segment_of(from);
         while let Some(current) = segment.filter(|_| from < limit) {
-            let range = self
-                .range(&current, from, limit, bytes_max, at_least_one)
-                .await?;
+            let range = self.range(&current, from, limit, bytes_max, at_least_one).await?;
             if let Some((first, end, next_offset)) = range {
-                return Ok(Some(Run {
-                    segment: current,
-                    first,
-                    end,
-                    next_offset,
-                }));
+                return Ok(Some(Run { segment: current, first, end, next_offset }));
             }
             if current.flushed.get().next_offset > from {
                 break;
@@ -287,31 +262,19 @@ impl<D: Disk> LogInner<D> {
             return Ok(None);
         }
         if offset <= cursor.base_offset {
-            return Ok(Some(Found {
-                position: 0,
-                base_offset: cursor.base_offset,
-            }));
+            return Ok(Some(Found { position: 0, base_offset: cursor.base_offset }));
         }
         let place = self.state.borrow().place_of(segment.base_offset, offset);
         if let Some(place) = place.filter(|place| place.position < cursor.position) {
             let header = walk.header(place.position).await?;
             if header.base_offset == offset {
-                return Ok(Some(Found {
-                    position: place.position,
-                    base_offset: offset,
-                }));
+                return Ok(Some(Found { position: place.position, base_offset: offset }));
             }
         }
         let relative = cursor.relative(offset);
         let holds = |e: &OffsetEntry| e.relative_offset <= relative;
         let entry = self.offset_entry(segment, holds, walk).await?;
-        self.walk_from(
-            &cursor,
-            entry.map_or(0, |e| u64::from(e.position)),
-            offset,
-            walk,
-        )
-        .await
+        self.walk_from(&cursor, entry.map_or(0, |e| u64::from(e.position)), offset, walk).await
     }
 
     async fn walk_from(
@@ -331,10 +294,7 @@ impl<D: Disk> LogInner<D> {
                 );
             }
             if header.last_offset() >= offset {
-                return Ok(Some(Found {
-                    position,
-                    base_offset: header.base_offset,
-                }));
+                return Ok(Some(Found { position, base_offset: header.base_offset }));
             }
             position += header.bytes;
         }
@@ -391,10 +351,7 @@ impl<D: Disk> LogInner<D> {
     ) -> StorageResult<Option<TimeEntry>> {
         let disk = &self.environment.disk;
         let path = segment.time_index_path();
-        let found = segment
-            .times
-            .floor(disk, &path, |e| e.timestamp < timestamp)
-            .await;
+        let found = segment.times.floor(disk, &path, |e| e.timestamp < timestamp).await;
         let Ok(Some(entry)) = found else {
             return Ok(None);
         };
@@ -427,8 +384,7 @@ impl<D: Disk> LogInner<D> {
             times.extend(entries.time);
         }
         let path = segment.log_path();
-        self.environment
-            .report(&StorageEvent::IndexRebuilt { path });
+        self.environment.report(&StorageEvent::IndexRebuilt { path });
         let _files = self.files.lock().await;
         if segment.flushed.get() != end {
             return Ok(false);
@@ -460,10 +416,7 @@ impl<D: Disk> LogInner<D> {
         position: u64,
         len: usize,
     ) -> Result<Bytes, Option<u64>> {
-        let cached = self
-            .environment
-            .cache
-            .find(self.number, segment.base_offset, position, len);
+        let cached = self.environment.cache.find(self.number, segment.base_offset, position, len);
         let cached_next = match cached {
             Ok(bytes) => return Ok(bytes),
             Err(next) => next,
@@ -506,11 +459,7 @@ impl<D: Disk> LogInner<D> {
             // Of the active file, the last block is written again: only what is below is given out
             // as a range.
             let flushed = segment.flushed.get().position;
-            let stable = if segment.is_closed.get() {
-                flushed
-            } else {
-                block_start(flushed)
-            };
+            let stable = if segment.is_closed.get() { flushed } else { block_start(flushed) };
             let file_end = next.min(stable);
             if position < file_end {
                 parts.push(Part::External(ExternalBytes {

@@ -74,8 +74,7 @@ impl<D: Disk> Recovery<'_, D> {
             return Err(self.corrupt("", 0, -1, "its checkpoint names no segment"));
         };
         let first = checkpoint.segments[0].base_offset;
-        self.remove_segments(files.segments.iter().filter(|base| **base < first))
-            .await?;
+        self.remove_segments(files.segments.iter().filter(|base| **base < first)).await?;
         let mut walked = Walked {
             segments: self.closed_segments(&checkpoint),
             producers: self.producers(&checkpoint, &files).await?,
@@ -89,10 +88,8 @@ impl<D: Disk> Recovery<'_, D> {
             checkpoint.log_start = end;
         }
         walked.epochs.cut_front(checkpoint.log_start);
-        let (stale, snapshots): (Vec<i64>, Vec<i64>) = files
-            .snapshots
-            .into_iter()
-            .partition(|offset| *offset > end);
+        let (stale, snapshots): (Vec<i64>, Vec<i64>) =
+            files.snapshots.into_iter().partition(|offset| *offset > end);
         self.remove_snapshots(&stale).await?;
         Ok(Recovered {
             checkpoint,
@@ -129,9 +126,7 @@ impl<D: Disk> Recovery<'_, D> {
                 removed.map_err(StorageError::from_write)?;
             }
             files.segments.extend(layout::offset_of(&entry.name, "log"));
-            files
-                .snapshots
-                .extend(layout::offset_of(&entry.name, "snapshot"));
+            files.snapshots.extend(layout::offset_of(&entry.name, "snapshot"));
         }
         Ok(files)
     }
@@ -169,9 +164,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             checkpoint.segments.truncate(at);
             let created_ms = cursor.created_ms;
-            checkpoint
-                .segments
-                .push(SegmentCursor::new(cursor.base_offset, created_ms));
+            checkpoint.segments.push(SegmentCursor::new(cursor.base_offset, created_ms));
             checkpoint.epochs.truncate(cursor.base_offset);
             checkpoint.snapshot = Some(cursor.base_offset);
             break;
@@ -199,13 +192,11 @@ impl<D: Disk> Recovery<'_, D> {
         let (Some(offset), Some(proved)) = (checkpoint.snapshot, checkpoint.proved()) else {
             return Ok(ProducerStates::default());
         };
-        let (at, states) = self
-            .producers_at(proved.next_offset, &files.snapshots, &checkpoint.segments)
-            .await?;
+        let (at, states) =
+            self.producers_at(proved.next_offset, &files.snapshots, &checkpoint.segments).await?;
         if at != Some(offset) {
             let path = self.path(&layout::snapshot_file(offset));
-            self.environment
-                .report(&StorageEvent::SnapshotLost { path });
+            self.environment.report(&StorageEvent::SnapshotLost { path });
         }
         Ok(states)
     }
@@ -225,9 +216,7 @@ impl<D: Disk> Recovery<'_, D> {
         let usable = usable.filter(|snapshot| (first..=offset).contains(snapshot));
         let (at, states) = self.newest_snapshot(usable.collect()).await?;
         let from = at.unwrap_or(i64::MIN);
-        let states = self
-            .replay_producers(states, from, offset, segments)
-            .await?;
+        let states = self.replay_producers(states, from, offset, segments).await?;
         Ok((at, states))
     }
 
@@ -307,9 +296,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             if joins {
                 self.close(&segment).await?;
-                walked
-                    .segments
-                    .insert(segment.base_offset, Rc::new(segment));
+                walked.segments.insert(segment.base_offset, Rc::new(segment));
                 let fresh = SegmentCursor::new(end.next_offset, end.created_ms);
                 segment = Segment::new(Rc::clone(&self.directory), fresh, false, (0, 0));
                 continue;
@@ -323,9 +310,7 @@ impl<D: Disk> Recovery<'_, D> {
                 let continues = is_whole && base == end.next_offset;
                 if continues && gone.is_empty() {
                     self.close(&segment).await?;
-                    walked
-                        .segments
-                        .insert(segment.base_offset, Rc::new(segment));
+                    walked.segments.insert(segment.base_offset, Rc::new(segment));
                     let fresh = SegmentCursor::new(base, end.created_ms);
                     segment = Segment::new(Rc::clone(&self.directory), fresh, false, (0, 0));
                 } else {
@@ -334,9 +319,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             let segment = Rc::new(segment);
             let allocated = segment.flushed.get().position;
-            walked
-                .segments
-                .insert(segment.base_offset, Rc::clone(&segment));
+            walked.segments.insert(segment.base_offset, Rc::clone(&segment));
             return Ok((segment, allocated));
         }
     }
@@ -377,11 +360,7 @@ impl<D: Disk> Recovery<'_, D> {
             if header.base_offset != cursor.next_offset {
                 return failing("a batch whose offset does not continue the log");
             }
-            if walked
-                .epochs
-                .latest()
-                .is_some_and(|latest| header.leader_epoch < latest)
-            {
+            if walked.epochs.latest().is_some_and(|latest| header.leader_epoch < latest) {
                 return failing("a batch whose epoch goes back");
             }
             if header.bytes > scan.len() - position {
@@ -391,9 +370,7 @@ impl<D: Disk> Recovery<'_, D> {
                 return failing("a batch whose CRC does not match");
             }
             segment.advance(&header, self.options.index_interval_bytes);
-            walked
-                .epochs
-                .assign(header.leader_epoch, header.base_offset);
+            walked.epochs.assign(header.leader_epoch, header.base_offset);
             if let Some(batch) = header.producer() {
                 let ids_max = self.environment.producer_ids_max(walked.producers.len());
                 walked.producers.note(&batch, header.base_offset, ids_max);
@@ -498,12 +475,8 @@ impl<D: Disk> Recovery<'_, D> {
 
 /// The files of one segment.
 pub(crate) fn segment_files(directory: &str, base: i64) -> [String; 3] {
-    [
-        layout::log_file(base),
-        layout::offset_index_file(base),
-        layout::time_index_file(base),
-    ]
-    .map(|name| format!("{directory}/{name}"))
+    [layout::log_file(base), layout::offset_index_file(base), layout::time_index_file(base)]
+        .map(|name| format!("{directory}/{name}"))
 }
 
 /// Removes the files of one segment, those that are there.

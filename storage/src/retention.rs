@@ -29,10 +29,7 @@ pub fn segments_to_delete(
     let Some((active, closed)) = segments.split_last() else {
         return 0;
     };
-    let below_start = closed
-        .iter()
-        .take_while(|s| s.next_offset <= log_start)
-        .count();
+    let below_start = closed.iter().take_while(|s| s.next_offset <= log_start).count();
     if !options.deletes {
         return below_start;
     }
@@ -41,14 +38,9 @@ pub fn segments_to_delete(
         let age = now_ms.saturating_sub(s.newest_ms);
         options.retention_ms.is_some_and(|limit| age > limit)
     };
-    let old = segments
-        .iter()
-        .take_while(|s| may_go(s) && is_old(s))
-        .count();
+    let old = segments.iter().take_while(|s| may_go(s) && is_old(s)).count();
     let total: u64 = segments.iter().map(|s| s.bytes).sum();
-    let mut surplus = options
-        .retention_bytes
-        .map_or(0, |limit| total.saturating_sub(limit));
+    let mut surplus = options.retention_bytes.map_or(0, |limit| total.saturating_sub(limit));
     let mut too_much = 0;
     for segment in closed.iter().chain([active]) {
         if !may_go(segment) || segment.bytes > surplus {
@@ -76,11 +68,7 @@ mod tests {
     }
 
     fn options(retention_ms: Option<i64>, retention_bytes: Option<u64>) -> LogOptions {
-        LogOptions {
-            retention_ms,
-            retention_bytes,
-            ..LogOptions::default()
-        }
+        LogOptions { retention_ms, retention_bytes, ..LogOptions::default() }
     }
 
     #[test]
@@ -93,10 +81,7 @@ mod tests {
         assert_eq!(by_age(1000), 4, "the active one, too");
         let committed = segments_to_delete(&all, 0, 29, &options(Some(50), None), 1000);
         assert_eq!(committed, 2);
-        assert_eq!(
-            segments_to_delete(&all, 0, 40, &options(None, None), 1000),
-            0
-        );
+        assert_eq!(segments_to_delete(&all, 0, 40, &options(None, None), 1000), 0);
     }
 
     #[test]
@@ -126,13 +111,7 @@ mod tests {
         let mut all = segments(&[0, 0]);
         all[1].bytes = 0;
         all[1].next_offset = all[1].base_offset;
-        assert_eq!(
-            segments_to_delete(&all, 0, 20, &options(Some(1), None), 1000),
-            1
-        );
-        assert_eq!(
-            segments_to_delete(&[], 0, 0, &options(Some(1), None), 1000),
-            0
-        );
+        assert_eq!(segments_to_delete(&all, 0, 20, &options(Some(1), None), 1000), 1);
+        assert_eq!(segments_to_delete(&[], 0, 0, &options(Some(1), None), 1000), 0);
     }
 }

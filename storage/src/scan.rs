@@ -23,12 +23,7 @@ impl<D: Disk> FileScan<D> {
         let file = disk.open(path, OpenMode::Read).await;
         let file = file.map_err(StorageError::from_read)?;
         let len = file.len().await.map_err(StorageError::from_read)?;
-        Ok(Self {
-            file,
-            len,
-            chunk: Bytes::new(),
-            chunk_at: 0,
-        })
+        Ok(Self { file, len, chunk: Bytes::new(), chunk_at: 0 })
     }
 
     /// Length of the file.
@@ -139,9 +134,7 @@ mod tests {
         run(async {
             let disk = FaultDisk::new(1);
             let mut builder = BatchBuilder::new().position(500, 1);
-            builder
-                .append(1, None, Some(&vec![3; 3 << 20]), &[])
-                .unwrap();
+            builder.append(1, None, Some(&vec![3; 3 << 20]), &[]).unwrap();
             let batch = builder.build();
             let start = 1_500_001;
             let mut content = vec![0; start];

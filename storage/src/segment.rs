@@ -225,10 +225,7 @@ impl<D: Disk> Segment<D> {
     }
 
     pub(crate) fn offset_index_path(&self) -> String {
-        join(
-            &self.directory,
-            &layout::offset_index_file(self.base_offset),
-        )
+        join(&self.directory, &layout::offset_index_file(self.base_offset))
     }
 
     pub(crate) fn time_index_path(&self) -> String {
@@ -245,11 +242,7 @@ impl<D: Disk> Segment<D> {
         if let Some(file) = self.open_file() {
             return Ok(file);
         }
-        let mode = if self.is_closed.get() {
-            OpenMode::Read
-        } else {
-            OpenMode::Write
-        };
+        let mode = if self.is_closed.get() { OpenMode::Read } else { OpenMode::Write };
         let opened = disk.open(&self.log_path(), mode).await;
         let file = opened.map_err(StorageError::from_read)?;
         *self.file.borrow_mut() = Some(file.clone());
@@ -272,10 +265,7 @@ impl<D: Disk> Segment<D> {
         let mut cursor = self.flushed.get();
         let entries = cursor.advance(batch, interval_bytes);
         self.flushed.set(cursor);
-        entries
-            .offset
-            .into_iter()
-            .for_each(|e| self.offsets.push(e));
+        entries.offset.into_iter().for_each(|e| self.offsets.push(e));
         entries.time.into_iter().for_each(|e| self.times.push(e));
     }
 
@@ -321,38 +311,20 @@ mod tests {
     #[test]
     fn entries_come_when_an_interval_has_gone_by() {
         let mut cursor = SegmentCursor::new(100, 0);
-        assert_eq!(
-            cursor.advance(&batch(100, 2, 150, 10), 100),
-            IndexEntries::default()
-        );
+        assert_eq!(cursor.advance(&batch(100, 2, 150, 10), 100), IndexEntries::default());
         let entries = cursor.advance(&batch(102, 3, 60, 9), 100);
-        let offset = OffsetEntry {
-            relative_offset: 4,
-            position: 150,
-        };
-        let time = TimeEntry {
-            timestamp: 10,
-            relative_offset: 1,
-        };
+        let offset = OffsetEntry { relative_offset: 4, position: 150 };
+        let time = TimeEntry { timestamp: 10, relative_offset: 1 };
         assert_eq!((entries.offset, entries.time), (Some(offset), Some(time)));
-        assert_eq!(
-            cursor.advance(&batch(105, 1, 60, 11), 100),
-            IndexEntries::default()
-        );
+        assert_eq!(cursor.advance(&batch(105, 1, 60, 11), 100), IndexEntries::default());
         let entries = cursor.advance(&batch(106, 1, 60, 5), 100);
-        assert_eq!(
-            entries.time.map(|e| (e.timestamp, e.relative_offset)),
-            Some((11, 5))
-        );
+        assert_eq!(entries.time.map(|e| (e.timestamp, e.relative_offset)), Some((11, 5)));
         assert_eq!((cursor.position, cursor.next_offset), (330, 107));
         assert_eq!((cursor.offset_entries, cursor.time_entries), (2, 2));
         assert_eq!(cursor.time_entry(), None);
         let mut fields = FieldWriter::default();
         cursor.encode(&mut fields);
-        assert_eq!(
-            SegmentCursor::decode(&mut FieldReader(&fields.0)),
-            Some(cursor)
-        );
+        assert_eq!(SegmentCursor::decode(&mut FieldReader(&fields.0)), Some(cursor));
     }
 
     #[test]
@@ -365,19 +337,13 @@ mod tests {
             ..LogOptions::default()
         };
         let mut cursor = SegmentCursor::new(0, 0);
-        assert!(
-            !cursor.should_roll(5000, 1 << 40, 0, &options, 1 << 40),
-            "empty"
-        );
+        assert!(!cursor.should_roll(5000, 1 << 40, 0, &options, 1 << 40), "empty");
         cursor.advance(&batch(0, 1, 600, 1000), 4096);
         assert!(!cursor.should_roll(400, 1, 1400, &options, 0));
         assert!(cursor.should_roll(401, 1, 1400, &options, 0));
         assert!(cursor.should_roll(1, 1, 1401, &options, 0));
         assert!(cursor.should_roll(1, i64::from(i32::MAX) + 1, 1000, &options, 0));
-        assert!(
-            !cursor.should_roll(1, 1, -1, &options, 5000),
-            "created when?"
-        );
+        assert!(!cursor.should_roll(1, 1, -1, &options, 5000), "created when?");
         cursor.created_ms = 1;
         assert!(cursor.should_roll(1, 1, -1, &options, 402));
         assert!(!cursor.should_roll(1, 1, -1, &options, 401));

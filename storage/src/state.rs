@@ -169,11 +169,7 @@ impl<D: Disk> LogState<D> {
     /// The log's present end, with all that follows from what is before it.
     pub(crate) fn capture(&self) -> Capture {
         let snapshot = (!self.producers.is_empty()).then(|| self.producers.to_snapshot());
-        Capture {
-            cursor: self.queue.cursor,
-            snapshot,
-            epochs: self.epochs.clone(),
-        }
+        Capture { cursor: self.queue.cursor, snapshot, epochs: self.epochs.clone() }
     }
 
     /// The segment that holds this offset, or, in a gap, the one before it.
@@ -237,8 +233,7 @@ impl<D: Disk> LogInner<D> {
                 drop(state);
                 let directory = self.directory.to_string();
                 let error = io.clone();
-                self.environment
-                    .report(&StorageEvent::LogEnded { directory, error });
+                self.environment.report(&StorageEvent::LogEnded { directory, error });
             }
         }
         error
@@ -277,13 +272,7 @@ impl<D: Disk> LogInner<D> {
         cache.end_buffer(buffer.capacity());
         if keep {
             let bytes = buffer.flushed_bytes();
-            cache.keep(
-                self.number,
-                segment,
-                buffer.start(),
-                bytes,
-                buffer.capacity(),
-            );
+            cache.keep(self.number, segment, buffer.start(), bytes, buffer.capacity());
         }
     }
 }

@@ -32,23 +32,16 @@ fn shard(disk: &FaultDisk, options: EnvironmentOptions) -> Shard {
 
 async fn new_log(shard: &Shard) -> Log<FaultDisk> {
     let options = LogOptions::default();
-    Log::create(shard, DIRECTORY, TOPIC_ID, options)
-        .await
-        .unwrap()
+    Log::create(shard, DIRECTORY, TOPIC_ID, options).await.unwrap()
 }
 
 async fn reopened(shard: &Shard) -> Log<FaultDisk> {
-    ready(
-        Log::open(shard, DIRECTORY, LogOptions::default())
-            .await
-            .unwrap(),
-    )
+    ready(Log::open(shard, DIRECTORY, LogOptions::default()).await.unwrap())
 }
 
 fn append(log: &Log<FaultDisk>, bytes: usize) -> Result<i64, StorageError> {
     let batch = batch(1, &[vec![5; bytes]], None);
-    log.append(vec![batch], 0, AppendClass::Client, 1)
-        .map(|appended| appended.last_offset)
+    log.append(vec![batch], 0, AppendClass::Client, 1).map(|appended| appended.last_offset)
 }
 
 /// Records every call from now on.
@@ -72,10 +65,8 @@ fn bytes_read(calls: &RefCell<Vec<Operation>>) -> usize {
 fn recovery_reads_only_what_is_not_proved() {
     run(async {
         let disk = FaultDisk::new(1);
-        let options = EnvironmentOptions {
-            write_bytes_max: 64 << 10,
-            ..EnvironmentOptions::default()
-        };
+        let options =
+            EnvironmentOptions { write_bytes_max: 64 << 10, ..EnvironmentOptions::default() };
         let first = shard(&disk, options.clone());
         let log = new_log(&first).await;
         for n in 0..400 {
@@ -116,17 +107,8 @@ fn many_appends_share_one_write_and_one_allocation_serves_many() {
         while log.has_pending() {
             log.write_pending().await.unwrap();
         }
-        let count = |name| {
-            calls
-                .borrow()
-                .iter()
-                .filter(|call| call.name == name)
-                .count()
-        };
-        assert_eq!(
-            (count("write"), count("allocate"), count("sync")),
-            (1, 1, 0)
-        );
+        let count = |name| calls.borrow().iter().filter(|call| call.name == name).count();
+        assert_eq!((count("write"), count("allocate"), count("sync")), (1, 1, 0));
         for _ in 0..400 {
             append(&log, 1000).unwrap();
             log.write_pending().await.unwrap();
@@ -161,17 +143,10 @@ fn a_sequential_reader_of_old_ranges_reads_a_header_for_each_answer() {
             next = support::records_of(&bytes).unwrap().last().unwrap().offset + 1;
             answers += 1;
         }
-        let reads = calls
-            .borrow()
-            .iter()
-            .filter(|call| call.name == "read")
-            .count();
+        let reads = calls.borrow().iter().filter(|call| call.name == "read").count();
         // The header of the first batch, the one that the next answer begins with, and now and then
         // a piece of the index.
-        assert!(
-            reads <= 2 * answers + 8,
-            "{reads} reads for {answers} answers"
-        );
+        assert!(reads <= 2 * answers + 8, "{reads} reads for {answers} answers");
     });
 }
 
@@ -179,17 +154,12 @@ fn a_sequential_reader_of_old_ranges_reads_a_header_for_each_answer() {
 fn clients_are_refused_below_the_reserve_and_the_broker_is_not() {
     run(async {
         let disk = FaultDisk::new(1);
-        let options = EnvironmentOptions {
-            reserve_bytes: 1_000_000,
-            ..EnvironmentOptions::default()
-        };
+        let options =
+            EnvironmentOptions { reserve_bytes: 1_000_000, ..EnvironmentOptions::default() };
         let shard = shard(&disk, options);
         let log = new_log(&shard).await;
         append(&log, 10).unwrap();
-        let space = |free| Space {
-            free,
-            total: 1 << 30,
-        };
+        let space = |free| Space { free, total: 1 << 30 };
         shard.set_space(space(999_999));
         assert!(matches!(append(&log, 10), Err(StorageError::Full(_))));
         let own = batch(1, &[b"own".to_vec()], None);
@@ -211,16 +181,11 @@ fn clients_are_refused_below_the_reserve_and_the_broker_is_not() {
 fn a_hundred_thousand_producers_take_bounded_memory() {
     run(async {
         let disk = FaultDisk::new(1);
-        let options = EnvironmentOptions {
-            producer_ids_max: 5000,
-            ..EnvironmentOptions::default()
-        };
+        let options =
+            EnvironmentOptions { producer_ids_max: 5000, ..EnvironmentOptions::default() };
         let shard = shard(&disk, options.clone());
         let log = new_log(&shard).await;
-        let expired = LogOptions {
-            producer_expiration_ms: 10,
-            ..LogOptions::default()
-        };
+        let expired = LogOptions { producer_expiration_ms: 10, ..LogOptions::default() };
         for id in 0..100_000 {
             let batch = batch(100, &[vec![1]], Some((id, 0, 0)));
             log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
@@ -261,10 +226,7 @@ fn files_of_readers_are_bounded() {
         };
         let shard = shard(&disk, options);
         let log = new_log(&shard).await;
-        log.set_options(LogOptions {
-            segment_bytes: 10_000,
-            ..LogOptions::default()
-        });
+        log.set_options(LogOptions { segment_bytes: 10_000, ..LogOptions::default() });
         for _ in 0..60 {
             append(&log, 3000).unwrap();
             log.write_pending().await.unwrap();
@@ -279,9 +241,6 @@ fn files_of_readers_are_bounded() {
         assert_eq!(read_all(&log, 100_000).await.unwrap().len(), 60);
         let first = opened.replace(0);
         assert_eq!(read_all(&log, 100_000).await.unwrap().len(), 60);
-        assert!(
-            opened.get() >= first && first > 10,
-            "closed files are opened again"
-        );
+        assert!(opened.get() >= first && first > 10, "closed files are opened again");
     });
 }

@@ -158,10 +158,7 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
                 assert!(model.end() >= model.acked_end);
             });
         }
-        assert!(
-            refused < operations * 2 / 3,
-            "{refused} of {operations} runs ended"
-        );
+        assert!(refused < operations * 2 / 3, "{refused} of {operations} runs ended");
     }
 }
 
@@ -230,10 +227,7 @@ fn what_was_cut_never_comes_back() {
             assert_eq!((found.len(), found[0].value[0]), (1, 3), "seed {seed}");
         });
     }
-    assert!(
-        second_alone > 5,
-        "{second_alone} torn writes left the second batch alone"
-    );
+    assert!(second_alone > 5, "{second_alone} torn writes left the second batch alone");
 }
 
 /// The batch of block 1 stands on the platter whole; the log ends before block 0. After one more
@@ -292,11 +286,7 @@ async fn check_damaged(disk: FaultDisk, model: &Model, seen: &mut [u32; 3]) {
         Opened::Corrupt(_) => seen[0] += 1,
         Opened::Ready(log) => {
             let end = log.flushed_end();
-            assert!(
-                end >= model.acked_end,
-                "silently cut: {end}, {}",
-                model.acked_end
-            );
+            assert!(end >= model.acked_end, "silently cut: {end}, {}", model.acked_end);
             match read_all(&log, 5000).await {
                 Err(_) => seen[1] += 1,
                 Ok(found) => {
@@ -327,10 +317,7 @@ fn lost_and_misdirected_writes_are_never_cut_silently() {
             }
         }
     }
-    assert!(
-        seen.iter().all(|count| *count > 20),
-        "corrupt, unreadable, sound: {seen:?}"
-    );
+    assert!(seen.iter().all(|count| *count > 20), "corrupt, unreadable, sound: {seen:?}");
 }
 
 /// A run that does not look at what it reads: the fault is on disk, and found only later.

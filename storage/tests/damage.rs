@@ -34,8 +34,7 @@ async fn written(seed: u64, orderly: bool) -> (FaultDisk, Model) {
     for step in 0..90 {
         let batch = model.next_batch(&chance);
         let now = model.now_ms;
-        log.append(vec![batch], 0, AppendClass::Client, now)
-            .unwrap();
+        log.append(vec![batch], 0, AppendClass::Client, now).unwrap();
         if chance.one_in(2) {
             model.acked_end = log.write_pending().await.unwrap();
         }
@@ -81,10 +80,7 @@ async fn look(disk: &FaultDisk, model: &Model, path: &str, orderly: bool) -> Fou
         }
     };
     let end = log.flushed_end();
-    assert_eq!(
-        end, model.acked_end,
-        "{path} (orderly {orderly}): silently cut"
-    );
+    assert_eq!(end, model.acked_end, "{path} (orderly {orderly}): silently cut");
     check_producers(&log, model);
     let mut damaged = false;
     let mut next = Some(log.log_start());
@@ -158,23 +154,10 @@ fn damage_anywhere_is_reported_or_harmless() {
         }
     }
     let count = |kind: &str, found| *seen.get(&(kind.to_owned(), found)).unwrap_or(&0);
-    assert!(
-        count("log", Found::AtOpen) > 10 && count("log", Found::OnRead) > 10,
-        "{seen:?}"
-    );
+    assert!(count("log", Found::AtOpen) > 10 && count("log", Found::OnRead) > 10, "{seen:?}");
     assert!(count("vltava-checkpoint", Found::AtOpen) > 5, "{seen:?}");
-    for harmless in [
-        "index",
-        "timeindex",
-        "snapshot",
-        "metadata",
-        "leader-epoch-checkpoint",
-    ] {
-        assert_eq!(
-            count(harmless, Found::AtOpen) + count(harmless, Found::OnRead),
-            0,
-            "{seen:?}"
-        );
+    for harmless in ["index", "timeindex", "snapshot", "metadata", "leader-epoch-checkpoint"] {
+        assert_eq!(count(harmless, Found::AtOpen) + count(harmless, Found::OnRead), 0, "{seen:?}");
         assert!(count(harmless, Found::Harmless) > 0, "{harmless}: {seen:?}");
     }
 }
@@ -189,11 +172,7 @@ fn a_lost_file_is_reported_or_harmless() {
                 disk.remove_file(&path).await.unwrap();
                 let found = look(&disk, &model, &path, orderly).await;
                 let must_be_seen = path.ends_with(".log") || path.ends_with("vltava-checkpoint");
-                let expected = if must_be_seen {
-                    Found::AtOpen
-                } else {
-                    Found::Harmless
-                };
+                let expected = if must_be_seen { Found::AtOpen } else { Found::Harmless };
                 assert_eq!(found, expected, "{path}");
             });
         }
@@ -214,14 +193,9 @@ fn damage_above_the_note_is_told_by_what_stands_behind_it() {
                 log.write_pending().await.unwrap();
             }
             let disk = disk.restart();
-            disk.damage("topic-0/00000000000000000000.log", |content| {
-                content[700] ^= 1
-            });
+            disk.damage("topic-0/00000000000000000000.log", |content| content[700] ^= 1);
             let environment = support::environment(&disk).await.unwrap();
-            match Log::open(&environment, DIRECTORY, small_options())
-                .await
-                .unwrap()
-            {
+            match Log::open(&environment, DIRECTORY, small_options()).await.unwrap() {
                 Opened::Corrupt(corrupt) => {
                     assert!(is_seen);
                     assert_eq!(corrupt.corruption().offset, 1);
@@ -235,10 +209,7 @@ fn damage_above_the_note_is_told_by_what_stands_behind_it() {
 
 async fn corrupt(disk: &FaultDisk) -> CorruptLog<FaultDisk> {
     let environment = environment(disk).await.unwrap();
-    match Log::open(&environment, DIRECTORY, small_options())
-        .await
-        .unwrap()
-    {
+    match Log::open(&environment, DIRECTORY, small_options()).await.unwrap() {
         Opened::Corrupt(corrupt) => corrupt,
         Opened::Ready(_) => panic!("not seen"),
     }
@@ -248,9 +219,7 @@ async fn corrupt(disk: &FaultDisk) -> CorruptLog<FaultDisk> {
 fn an_accepted_loss_leaves_a_sound_log() {
     let chance = Chance::new(8);
     let files = run(async { written(5, false).await.0.files() });
-    let files = files
-        .iter()
-        .filter(|p| p.ends_with(".log") || p.ends_with("-checkpoint"));
+    let files = files.iter().filter(|p| p.ends_with(".log") || p.ends_with("-checkpoint"));
     let mut accepted = 0;
     for path in files {
         for _ in 0..20 {
@@ -258,9 +227,7 @@ fn an_accepted_loss_leaves_a_sound_log() {
                 let (disk, model) = written(5, false).await;
                 damage(&disk, path, &chance);
                 let environment = environment(&disk).await.unwrap();
-                let opened = Log::open(&environment, DIRECTORY, small_options())
-                    .await
-                    .unwrap();
+                let opened = Log::open(&environment, DIRECTORY, small_options()).await.unwrap();
                 let Opened::Corrupt(corrupt) = opened else {
                     return;
                 };
@@ -294,23 +261,13 @@ fn a_damaged_log_stays_as_it_is_until_somebody_decides() {
         disk.damage(path, |content| content.truncate(5000));
         let before: Vec<_> = disk.files().iter().map(|f| disk.content(f)).collect();
         let found = corrupt(&disk).await;
-        assert_eq!(
-            (
-                found.corruption().path.as_str(),
-                found.corruption().position
-            ),
-            (path, 5000)
-        );
+        assert_eq!((found.corruption().path.as_str(), found.corruption().position), (path, 5000));
         drop(found);
         drop(corrupt(&disk).await);
         let after: Vec<_> = disk.files().iter().map(|f| disk.content(f)).collect();
         assert_eq!(before, after);
         corrupt(&disk).await.remove().await.unwrap();
-        assert!(
-            disk.files()
-                .iter()
-                .all(|file| file.starts_with("vltava-flushed-"))
-        );
+        assert!(disk.files().iter().all(|file| file.starts_with("vltava-flushed-")));
     });
 }
 
@@ -349,10 +306,7 @@ fn notes_of_a_topic_that_was_made_again_say_nothing() {
         let options = small_options();
         let made = Log::create(&environment, DIRECTORY, other_topic(), options.clone()).await;
         drop(made.unwrap());
-        assert_eq!(
-            load_notes(&disk).await.unwrap().notes[DIRECTORY].topic_id,
-            TOPIC_ID
-        );
+        assert_eq!(load_notes(&disk).await.unwrap().notes[DIRECTORY].topic_id, TOPIC_ID);
         let environment = support::environment(&disk.restart()).await.unwrap();
         let log = ready(Log::open(&environment, DIRECTORY, options).await.unwrap());
         assert_eq!((log.topic_id(), log.end()), (other_topic(), 0));

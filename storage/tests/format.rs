@@ -33,11 +33,7 @@ type Golden = (i64, Vec<Vec<u8>>, Option<(i64, i16, i32)>);
 /// timestamps that go back now and then.
 fn golden_batch(n: i64) -> Golden {
     let timestamp = 1_700_000_000_000 + n * 100 - (n % 7) * 150;
-    let value = |k: i64| {
-        format!("value {n}.{k} ")
-            .repeat(30 + n as usize % 5)
-            .into_bytes()
-    };
+    let value = |k: i64| format!("value {n}.{k} ").repeat(30 + n as usize % 5).into_bytes();
     if n % 2 == 0 {
         let producer = (7 + n % 4, 1, (n / 4 * 2) as i32);
         (timestamp, vec![value(0), value(1)], Some(producer))
@@ -71,8 +67,7 @@ async fn write() -> FaultDisk {
         let (timestamp, values, producer) = golden_batch(n);
         let batches = vec![batch(timestamp, &values, producer)];
         let epoch = (n / 20) as i32;
-        log.append(batches, epoch, AppendClass::Client, timestamp)
-            .unwrap();
+        log.append(batches, epoch, AppendClass::Client, timestamp).unwrap();
         if n % 3 == 0 {
             log.write_pending().await.unwrap();
         }
@@ -139,11 +134,7 @@ fn todays_code_reads_the_golden_files() {
         let environment = environment(&disk).await.unwrap();
         let before = disk.operations();
         let log = ready(open_or_create(&environment).await.unwrap());
-        assert_eq!(
-            disk.operations(),
-            before,
-            "an orderly log is opened without a change"
-        );
+        assert_eq!(disk.operations(), before, "an orderly log is opened without a change");
         let expected = expected();
         assert_eq!(read_all(&log, 2000).await.unwrap(), expected);
         assert_eq!(log.segments().len(), 2);
@@ -160,10 +151,7 @@ fn todays_code_reads_the_golden_files() {
         let (timestamp, values, producer) = golden_batch(BATCHES - 2);
         let again = batch(timestamp, &values, producer).producer().unwrap();
         let known = log.check_producer(&again);
-        assert!(
-            matches!(known, SequenceCheck::Duplicate { .. }),
-            "{known:?}"
-        );
+        assert!(matches!(known, SequenceCheck::Duplicate { .. }), "{known:?}");
         log.set_options(small_options());
     });
 }
@@ -181,23 +169,14 @@ fn closed_files_end_exactly_and_the_names_are_kafkas() {
     }
     assert!(bytes > 20_000);
     let text = |name: &str| String::from_utf8(golden[name].clone()).unwrap();
-    assert_eq!(
-        text("topic-0/leader-epoch-checkpoint"),
-        "0\n3\n0 0\n1 30\n2 60\n"
-    );
-    assert_eq!(
-        text("topic-0/partition.metadata"),
-        "version: 0\ntopic_id: AAAAAAAAAAAAAAAAEjRWeA"
-    );
+    assert_eq!(text("topic-0/leader-epoch-checkpoint"), "0\n3\n0 0\n1 30\n2 60\n");
+    assert_eq!(text("topic-0/partition.metadata"), "version: 0\ntopic_id: AAAAAAAAAAAAAAAAEjRWeA");
     for (name, content) in &golden {
         let entry_bytes = match name.rsplit('.').next().unwrap() {
             "index" => 8,
             "timeindex" => 12,
             _ => continue,
         };
-        assert!(
-            content.len() % entry_bytes == 0 && !content.is_empty(),
-            "{name}"
-        );
+        assert!(content.len() % entry_bytes == 0 && !content.is_empty(), "{name}");
     }
 }

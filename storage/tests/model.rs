@@ -53,31 +53,20 @@ async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
     // Batches end where they like; what is there is what was written.
     assert_eq!(found, model.records[first.offset as usize..=last as usize]);
     let one_batch = found.len() <= 3;
-    assert!(
-        bytes.len() <= bytes_max || (at_least_one && one_batch),
-        "{} bytes",
-        bytes.len()
-    );
+    assert!(bytes.len() <= bytes_max || (at_least_one && one_batch), "{} bytes", bytes.len());
 }
 
 /// Of the active file, nothing is given out as a range that will be written again.
 fn check_stable(log: &Log<FaultDisk>, result: &ReadResult) {
     let segments = log.segments();
     let active = segments.last().unwrap();
-    if result
-        .first_offset
-        .is_none_or(|first| first < active.base_offset)
-    {
+    if result.first_offset.is_none_or(|first| first < active.base_offset) {
         return;
     }
     for part in &result.parts {
         if let Part::External(range) = part {
             let end = range.position + range.len as u64;
-            assert!(
-                end <= active.bytes / 4096 * 4096,
-                "{end} of {}",
-                active.bytes
-            );
+            assert!(end <= active.bytes / 4096 * 4096, "{end} of {}", active.bytes);
         }
     }
 }
@@ -155,10 +144,7 @@ async fn one_after_the_other(seed: u64) {
                 // What stood below the log's start, and before the oldest snapshot, cannot be known
                 // again.
                 let start = log.log_start();
-                let below = model
-                    .sent
-                    .iter_mut()
-                    .filter(|sent| sent.base_offset < start);
+                let below = model.sent.iter_mut().filter(|sent| sent.base_offset < start);
                 below.for_each(|sent| sent.may_be_forgotten = true);
                 check_producers(&log, &model);
                 // Epochs go on from the highest that was ever used.
@@ -187,11 +173,7 @@ async fn one_after_the_other(seed: u64) {
                     log.close().await.unwrap();
                     model.acked_end = model.end();
                 }
-                disk = if chance.one_in(2) {
-                    disk.restart()
-                } else {
-                    disk
-                };
+                disk = if chance.one_in(2) { disk.restart() } else { disk };
                 environment = support::environment(&disk).await.unwrap();
                 log = ready(open_or_create(&environment).await.unwrap());
                 model.start_max = model.start_max.max(log.log_start());
@@ -208,10 +190,7 @@ async fn one_after_the_other(seed: u64) {
     }
     let (start, end) = (log.log_start() as usize, log.flushed_end() as usize);
     assert_eq!(end, model.records.len());
-    assert_eq!(
-        read_all(&log, 3000).await.unwrap(),
-        model.records[start..end]
-    );
+    assert_eq!(read_all(&log, 3000).await.unwrap(), model.records[start..end]);
     let mut next = Some(log.log_start());
     while let Some(offset) = next {
         next = log.verify(offset).await.unwrap();
@@ -278,10 +257,7 @@ fn all_at_once(seed: u64) {
                     result => result.unwrap(),
                 };
                 pause(chance.below(9)).await;
-                let files = result
-                    .parts
-                    .iter()
-                    .filter(|p| matches!(p, Part::External(_)));
+                let files = result.parts.iter().filter(|p| matches!(p, Part::External(_)));
                 assert!(reader > 0 || files.count() <= result.parts.len());
                 let found = records_of(&bytes_of(&result.parts).unwrap()).unwrap();
                 if let (Some(first), Some(last)) = (found.first(), found.last()) {
@@ -345,19 +321,11 @@ fn a_reader_keeps_its_file_while_the_log_is_deleted() {
         }
         log.release_idle();
         let held = log.read(0, 10, 1 << 20, true).await.unwrap();
-        assert!(
-            held.parts
-                .iter()
-                .any(|part| matches!(part, Part::External(_)))
-        );
+        assert!(held.parts.iter().any(|part| matches!(part, Part::External(_))));
         let reader = log.clone();
         log.remove().await.unwrap();
         assert_eq!(disk.files(), Vec::<String>::new());
-        assert!(
-            !records_of(&bytes_of(&held.parts).unwrap())
-                .unwrap()
-                .is_empty()
-        );
+        assert!(!records_of(&bytes_of(&held.parts).unwrap()).unwrap().is_empty());
         let appended = reader.append(vec![], 0, AppendClass::Client, 1);
         assert!(matches!(appended, Err(StorageError::Closed)));
         let again = ready(open_or_create(&environment).await.unwrap());
@@ -388,10 +356,7 @@ fn a_read_that_loses_its_segment_is_out_of_range() {
         let (reader, deleter) = (log.clone(), log.clone());
         let read = Box::pin(async move {
             let result = reader.read(1, 40, 1000, true).await;
-            assert!(
-                matches!(result, Err(StorageError::OutOfRange { .. })),
-                "{result:?}"
-            );
+            assert!(matches!(result, Err(StorageError::OutOfRange { .. })), "{result:?}");
         });
         let delete = Box::pin(async move {
             pause(20).await;
@@ -413,12 +378,7 @@ fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
         assert_eq!(log.pending_bytes(), 61 + 100 + 9);
         log.write_pending().await.unwrap();
         assert_eq!(environment.buffer_bytes(), 4096);
-        assert_eq!(
-            disk.content("topic-0/00000000000000000000.log")
-                .unwrap()
-                .len(),
-            16_384
-        );
+        assert_eq!(disk.content("topic-0/00000000000000000000.log").unwrap().len(), 16_384);
         log.release_idle();
         assert_eq!(environment.buffer_bytes(), 0);
         assert_eq!(read_all(&log, 100).await.unwrap().len(), 1);
@@ -466,11 +426,7 @@ fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
             let log = ready(open_or_create(&environment).await.unwrap());
             assert_eq!(log.end(), i64::from(taken.get()), "seed {seed}");
             let next = nth(taken.get()).producer().unwrap();
-            assert_eq!(
-                log.check_producer(&next),
-                SequenceCheck::Append,
-                "seed {seed}"
-            );
+            assert_eq!(log.check_producer(&next), SequenceCheck::Append, "seed {seed}");
         });
     }
 }

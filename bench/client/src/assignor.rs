@@ -44,17 +44,11 @@ pub fn decode_subscription(bytes: &Bytes) -> Result<Vec<Str>, DecodeError> {
 pub fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes, EncodeError> {
     let mut by_topic: BTreeMap<&Str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
-        by_topic
-            .entry(&partition.topic)
-            .or_default()
-            .push(partition.partition);
+        by_topic.entry(&partition.topic).or_default().push(partition.partition);
     }
     let assigned_partitions = by_topic
         .into_iter()
-        .map(|(topic, partitions)| AssignedTopic {
-            topic: topic.clone(),
-            partitions,
-        });
+        .map(|(topic, partitions)| AssignedTopic { topic: topic.clone(), partitions });
     let assignment = ConsumerProtocolAssignment {
         assigned_partitions: assigned_partitions.collect(),
         user_data: None,
@@ -69,18 +63,12 @@ pub fn decode_assignment(bytes: &Bytes) -> Result<Vec<TopicPartition>, DecodeErr
         return Ok(Vec::new());
     }
     let assignment: ConsumerProtocolAssignment = from_versioned_bytes(bytes)?;
-    let pairs = assignment
-        .assigned_partitions
-        .into_iter()
-        .flat_map(|assigned| {
-            assigned
-                .partitions
-                .into_iter()
-                .map(move |partition| TopicPartition {
-                    topic: assigned.topic.clone(),
-                    partition,
-                })
-        });
+    let pairs = assignment.assigned_partitions.into_iter().flat_map(|assigned| {
+        assigned
+            .partitions
+            .into_iter()
+            .map(move |partition| TopicPartition { topic: assigned.topic.clone(), partition })
+    });
     Ok(pairs.collect())
 }
 
@@ -115,10 +103,7 @@ pub fn assign_range(
             let run = partitions
                 .by_ref()
                 .take(share)
-                .map(|partition| TopicPartition {
-                    topic: topic.clone(),
-                    partition,
-                });
+                .map(|partition| TopicPartition { topic: topic.clone(), partition });
             assignments[member].extend(run);
         }
     }
@@ -136,10 +121,7 @@ mod tests {
     }
 
     fn pairs(assignment: &[TopicPartition]) -> Vec<(&str, i32)> {
-        assignment
-            .iter()
-            .map(|pair| (pair.topic.as_str(), pair.partition))
-            .collect()
+        assignment.iter().map(|pair| (pair.topic.as_str(), pair.partition)).collect()
     }
 
     #[test]
@@ -147,10 +129,7 @@ mod tests {
         let topics = names(&["t0", "t1"]);
         let members = [(Str::from("c0"), topics.clone()), (Str::from("c1"), topics)];
         let assigned = assign_range(&members, |_| Some(3));
-        assert_eq!(
-            pairs(&assigned[0]),
-            [("t0", 0), ("t0", 1), ("t1", 0), ("t1", 1)]
-        );
+        assert_eq!(pairs(&assigned[0]), [("t0", 0), ("t0", 1), ("t1", 0), ("t1", 1)]);
         assert_eq!(pairs(&assigned[1]), [("t0", 2), ("t1", 2)]);
     }
 
@@ -174,10 +153,7 @@ mod tests {
         assert_eq!(decode_subscription(&bytes).unwrap(), topics);
         let members = [(Str::EMPTY, topics)];
         let assigned = assign_range(&members, |_| Some(5)).remove(0);
-        assert_eq!(
-            decode_assignment(&encode_assignment(&assigned).unwrap()).unwrap(),
-            assigned
-        );
+        assert_eq!(decode_assignment(&encode_assignment(&assigned).unwrap()).unwrap(), assigned);
         assert_eq!(decode_assignment(&Bytes::new()).unwrap(), []);
     }
 
@@ -185,10 +161,7 @@ mod tests {
     fn javas_version_is_read() {
         // Version 3 as Java writes it: topics, user data, owned partitions, generation, rack.
         let bytes = b"\0\x03\0\0\0\x01\0\x01t\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff\xff\xff";
-        assert_eq!(
-            decode_subscription(&Bytes::from_static(bytes)).unwrap(),
-            names(&["t"])
-        );
+        assert_eq!(decode_subscription(&Bytes::from_static(bytes)).unwrap(), names(&["t"]));
         for length in 2..9 {
             assert!(decode_subscription(&Bytes::from_static(&bytes[..length])).is_err());
         }

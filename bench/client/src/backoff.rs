@@ -16,11 +16,7 @@ impl Backoff {
 
     /// With limits of one's own, in milliseconds.
     pub fn between(first_ms: u64, max_ms: u64) -> Self {
-        Self {
-            first_ms,
-            max_ms,
-            next_ms: first_ms,
-        }
+        Self { first_ms, max_ms, next_ms: first_ms }
     }
 
     /// How long to wait now, in milliseconds.

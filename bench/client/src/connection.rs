@@ -58,10 +58,7 @@ impl Answer {
             return Err(ClientError::Correlation);
         }
         let decoded = R::Response::decode(&mut self.reader, self.version);
-        decoded.map_err(|source| ClientError::Decode {
-            api: self.api,
-            source,
-        })
+        decoded.map_err(|source| ClientError::Decode { api: self.api, source })
     }
 }
 
@@ -97,25 +94,17 @@ impl Connection {
     /// that was asked in, but has said which it does: do it again.
     pub fn shake(&mut self, answer: Answer) -> Result<bool, ClientError> {
         let mut unsupported = answer.reader.clone();
-        let refused = unsupported
-            .i16()
-            .is_ok_and(|code| ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION);
+        let refused =
+            unsupported.i16().is_ok_and(|code| ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION);
         let first_time = self.versions.is_empty();
         // A broker that does not know the version answers in the first, where the error stands
         // first, too.
         let version = if refused { 0 } else { answer.version };
         let response = Answer { version, ..answer }.decode::<ApiVersionsRequest>()?;
-        let ApiVersionsResponse {
-            error_code,
-            api_keys,
-            ..
-        } = response;
-        let served = api_keys.into_iter().map(|served| {
-            (
-                ApiKey(served.api_key),
-                (served.min_version, served.max_version),
-            )
-        });
+        let ApiVersionsResponse { error_code, api_keys, .. } = response;
+        let served = api_keys
+            .into_iter()
+            .map(|served| (ApiKey(served.api_key), (served.min_version, served.max_version)));
         self.versions = served.collect();
         if refused && first_time && self.versions.contains_key(&ApiKey::API_VERSIONS) {
             return Ok(false);
@@ -133,11 +122,7 @@ impl Connection {
         // What Kafka is still changing is not spoken.
         let stable = R::API.api().map_or(R::VERSION_MAX, |api| api.max_version);
         let version = stable.min(*max);
-        if version >= *min && version >= R::VERSION_MIN {
-            Ok(version)
-        } else {
-            Err(unsupported)
-        }
+        if version >= *min && version >= R::VERSION_MIN { Ok(version) } else { Err(unsupported) }
     }
 
     /// The bytes of a request that will be answered, in a version at or below [`Self::version`].
@@ -180,12 +165,7 @@ impl Connection {
         }
         self.received.advance(LENGTH_BYTES);
         let mut reader = Reader::new(self.received.split_to(length).freeze());
-        let Some(InFlight {
-            correlation_id,
-            api,
-            version,
-        }) = self.in_flight.pop_front()
-        else {
+        let Some(InFlight { correlation_id, api, version }) = self.in_flight.pop_front() else {
             return Err(ClientError::Correlation);
         };
         let header = ResponseHeader::decode(&mut reader, api, version)
@@ -193,11 +173,7 @@ impl Connection {
         if header.correlation_id != correlation_id {
             return Err(ClientError::Correlation);
         }
-        Ok(Some(Answer {
-            api,
-            version,
-            reader,
-        }))
+        Ok(Some(Answer { api, version, reader }))
     }
 
     fn encode<R: Request>(
@@ -219,11 +195,7 @@ impl Connection {
         let parts = writer.finish_frame()?;
         self.next_correlation_id = correlation_id.wrapping_add(1);
         if is_answered {
-            self.in_flight.push_back(InFlight {
-                correlation_id,
-                api: R::API,
-                version,
-            });
+            self.in_flight.push_back(InFlight { correlation_id, api: R::API, version });
         }
         Ok(parts)
     }

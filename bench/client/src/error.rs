@@ -95,11 +95,7 @@ impl ClientError {
         if code.is_none() {
             return Ok(());
         }
-        Err(Self::Broker {
-            what: what.into(),
-            code,
-            message: message.cloned(),
-        })
+        Err(Self::Broker { what: what.into(), code, message: message.cloned() })
     }
 
     /// Whether another attempt may succeed.

@@ -27,12 +27,7 @@ pub struct FetchOptions {
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        Self {
-            max_wait_ms: 500,
-            min_bytes: 1,
-            max_bytes: 50 << 20,
-            partition_max_bytes: 1 << 20,
-        }
+        Self { max_wait_ms: 500, min_bytes: 1, max_bytes: 50 << 20, partition_max_bytes: 1 << 20 }
     }
 }
 
@@ -89,35 +84,24 @@ pub struct Fetcher {
 impl Fetcher {
     /// One that fetches nothing yet.
     pub fn new(options: FetchOptions) -> Self {
-        Self {
-            options,
-            ..Self::default()
-        }
+        Self { options, ..Self::default() }
     }
 
     /// Fetches a partition from this offset on.
     pub fn set_position(&mut self, partition: TopicPartition, offset: i64) {
-        let position = Position {
-            offset,
-            is_lost: false,
-            next_attempt_ms: 0,
-            backoff: Backoff::new(),
-        };
+        let position =
+            Position { offset, is_lost: false, next_attempt_ms: 0, backoff: Backoff::new() };
         self.positions.insert(partition, position);
     }
 
     /// Where a partition is fetched next.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.positions
-            .get(partition)
-            .map(|position| position.offset)
+        self.positions.get(partition).map(|position| position.offset)
     }
 
     /// All positions.
     pub fn positions(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
-        self.positions
-            .iter()
-            .map(|(partition, position)| (partition, position.offset))
+        self.positions.iter().map(|(partition, position)| (partition, position.offset))
     }
 
     /// Fetches this partition no more.
@@ -154,9 +138,7 @@ impl Fetcher {
             if self.in_flight.contains(&leader) {
                 continue;
             }
-            let request = requests
-                .entry(leader)
-                .or_insert_with(|| self.options.request());
+            let request = requests.entry(leader).or_insert_with(|| self.options.request());
             let fetch = FetchPartition {
                 partition: partition.partition,
                 current_leader_epoch: leader_epoch,
@@ -203,10 +185,8 @@ impl Fetcher {
                 continue;
             };
             for data in topic.partitions {
-                let partition = TopicPartition {
-                    topic: name.clone(),
-                    partition: data.partition_index,
-                };
+                let partition =
+                    TopicPartition { topic: name.clone(), partition: data.partition_index };
                 fetched.extend(self.on_partition(now_ms, partition, data));
             }
         }
@@ -223,10 +203,7 @@ impl Fetcher {
 
     fn postpone_all(&mut self, now_ms: u64, node: NodeId, metadata: &Metadata) {
         for (partition, position) in &mut self.positions {
-            if metadata
-                .leader(partition)
-                .is_some_and(|(leader, _)| leader == node)
-            {
+            if metadata.leader(partition).is_some_and(|(leader, _)| leader == node) {
                 position.next_attempt_ms = now_ms + position.backoff.next_ms();
             }
         }
@@ -253,10 +230,7 @@ impl Fetcher {
         position.backoff.reset();
         position.next_attempt_ms = 0;
         let from_offset = position.offset;
-        let bytes = data
-            .records
-            .and_then(|records| records.to_bytes())
-            .unwrap_or_default();
+        let bytes = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
         if let Some(next) = next_offset(&bytes) {
             position.offset = next.max(from_offset);
         }

@@ -292,11 +292,7 @@ impl Membership {
         self.member_id = response.member_id;
         self.generation = response.generation_id;
         let leads = response.leader == self.member_id && !response.skip_assignment;
-        let assignments = if leads {
-            assign(&response.members, metadata)?
-        } else {
-            Vec::new()
-        };
+        let assignments = if leads { assign(&response.members, metadata)? } else { Vec::new() };
         self.state = State::Joined(assignments);
         Ok(Vec::new())
     }
@@ -355,11 +351,7 @@ impl Membership {
 
     /// The event, where there is something to give up.
     fn give_up(&mut self, event: GroupEvent) -> Vec<GroupEvent> {
-        if std::mem::take(&mut self.has_partitions) {
-            vec![event]
-        } else {
-            Vec::new()
-        }
+        if std::mem::take(&mut self.has_partitions) { vec![event] } else { Vec::new() }
     }
 }
 
@@ -372,22 +364,12 @@ fn assign(
     let subscribed: Vec<(Str, Vec<Str>)> = members
         .iter()
         .map(|member| {
-            let order = member
-                .group_instance_id
-                .as_ref()
-                .unwrap_or(&member.member_id);
-            (
-                order.clone(),
-                decode_subscription(&member.metadata).unwrap_or_default(),
-            )
+            let order = member.group_instance_id.as_ref().unwrap_or(&member.member_id);
+            (order.clone(), decode_subscription(&member.metadata).unwrap_or_default())
         })
         .collect();
-    let partition_count = |topic: &Str| {
-        metadata
-            .topics
-            .get(topic)
-            .map(|topic| topic.partitions.len())
-    };
+    let partition_count =
+        |topic: &Str| metadata.topics.get(topic).map(|topic| topic.partitions.len());
     let assigned = assign_range(&subscribed, partition_count);
     let pairs = members.iter().zip(assigned).map(|(member, partitions)| {
         Ok(SyncGroupRequestAssignment {

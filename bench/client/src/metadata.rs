@@ -101,12 +101,7 @@ impl Metadata {
         self.cluster_id = response.cluster_id;
         self.controller_id = response.controller_id;
         let brokers = response.brokers.into_iter().map(|broker| {
-            let MetadataResponseBroker {
-                node_id,
-                host,
-                port,
-                rack,
-            } = broker;
+            let MetadataResponseBroker { node_id, host, port, rack } = broker;
             (node_id, Broker { host, port, rack })
         });
         self.brokers = brokers.collect();
@@ -119,11 +114,7 @@ impl Metadata {
 
     /// Who leads a partition, and in which epoch.
     pub fn leader(&self, partition: &TopicPartition) -> Option<(NodeId, i32)> {
-        let found = self
-            .topics
-            .get(&partition.topic)?
-            .partitions
-            .get(&partition.partition)?;
+        let found = self.topics.get(&partition.topic)?.partitions.get(&partition.partition)?;
         Some((found.leader?, found.leader_epoch))
     }
 

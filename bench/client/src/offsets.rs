@@ -36,28 +36,21 @@ pub fn list_offsets(
         let Some((leader, leader_epoch)) = metadata.leader(partition) else {
             continue;
         };
-        let request = requests
-            .entry(leader)
-            .or_insert_with(|| ListOffsetsRequest {
-                replica_id: -1,
-                timeout_ms: 30_000,
-                ..ListOffsetsRequest::default()
-            });
+        let request = requests.entry(leader).or_insert_with(|| ListOffsetsRequest {
+            replica_id: -1,
+            timeout_ms: 30_000,
+            ..ListOffsetsRequest::default()
+        });
         let wanted = ListOffsetsPartition {
             partition_index: partition.partition,
             current_leader_epoch: leader_epoch,
             timestamp: *timestamp,
         };
-        match request
-            .topics
-            .iter_mut()
-            .find(|topic| topic.name == partition.topic)
-        {
+        match request.topics.iter_mut().find(|topic| topic.name == partition.topic) {
             Some(topic) => topic.partitions.push(wanted),
-            None => request.topics.push(ListOffsetsTopic {
-                name: partition.topic.clone(),
-                partitions: vec![wanted],
-            }),
+            None => request
+                .topics
+                .push(ListOffsetsTopic { name: partition.topic.clone(), partitions: vec![wanted] }),
         }
     }
     requests
@@ -69,19 +62,10 @@ pub fn listed(response: ListOffsetsResponse) -> Vec<(TopicPartition, Result<i64,
     let topics = response.topics.into_iter().flat_map(|topic| {
         let name = topic.name;
         topic.partitions.into_iter().map(move |found| {
-            let partition = TopicPartition {
-                topic: name.clone(),
-                partition: found.partition_index,
-            };
+            let partition =
+                TopicPartition { topic: name.clone(), partition: found.partition_index };
             let code = found.error_code;
-            (
-                partition,
-                if code.is_none() {
-                    Ok(found.offset)
-                } else {
-                    Err(code)
-                },
-            )
+            (partition, if code.is_none() { Ok(found.offset) } else { Err(code) })
         })
     });
     topics.collect()
@@ -110,11 +94,7 @@ pub fn commit(
             committed_metadata: Some(Str::EMPTY),
             ..OffsetCommitRequestPartition::default()
         };
-        match request
-            .topics
-            .iter_mut()
-            .find(|topic| topic.name == partition.topic)
-        {
+        match request.topics.iter_mut().find(|topic| topic.name == partition.topic) {
             Some(topic) => topic.partitions.push(committed),
             None => request.topics.push(OffsetCommitRequestTopic {
                 name: partition.topic.clone(),
@@ -137,10 +117,7 @@ pub fn fetch_committed(
     let by_topic = partitions.map(|partitions| {
         let mut by_topic: BTreeMap<Str, Vec<i32>> = BTreeMap::new();
         for partition in partitions {
-            by_topic
-                .entry(partition.topic.clone())
-                .or_default()
-                .push(partition.partition);
+            by_topic.entry(partition.topic.clone()).or_default().push(partition.partition);
         }
         by_topic
     });
@@ -161,13 +138,11 @@ pub fn fetch_committed(
         };
     }
     let topics = by_topic.map(|topics| {
-        let topics = topics
-            .into_iter()
-            .map(|(name, partition_indexes)| OffsetFetchRequestTopics {
-                topic_id: metadata.topic_id(&name),
-                name,
-                partition_indexes,
-            });
+        let topics = topics.into_iter().map(|(name, partition_indexes)| OffsetFetchRequestTopics {
+            topic_id: metadata.topic_id(&name),
+            name,
+            partition_indexes,
+        });
         topics.collect()
     });
     OffsetFetchRequest {
@@ -194,24 +169,13 @@ pub fn committed(
             return Err(code);
         }
         if offset >= 0 {
-            found.insert(
-                TopicPartition {
-                    topic: topic.clone(),
-                    partition,
-                },
-                offset,
-            );
+            found.insert(TopicPartition { topic: topic.clone(), partition }, offset);
         }
         Ok(())
     };
     for topic in response.topics {
         for at in topic.partitions {
-            add(
-                &topic.name,
-                at.partition_index,
-                at.committed_offset,
-                at.error_code,
-            )?;
+            add(&topic.name, at.partition_index, at.committed_offset, at.error_code)?;
         }
     }
     for group in response.groups {
@@ -223,12 +187,7 @@ pub fn committed(
                 continue;
             };
             for at in topic.partitions {
-                add(
-                    &name,
-                    at.partition_index,
-                    at.committed_offset,
-                    at.error_code,
-                )?;
+                add(&name, at.partition_index, at.committed_offset, at.error_code)?;
             }
         }
     }

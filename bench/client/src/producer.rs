@@ -149,10 +149,9 @@ impl Producer {
             self.buffered_bytes += queue.close(now_ms, &self.options, &mut self.compressor)?;
         }
         let is_new = queue.open.is_none();
-        let open = queue.open.get_or_insert_with(|| Open {
-            builder: BatchBuilder::new(),
-            since_ms: now_ms,
-        });
+        let open = queue
+            .open
+            .get_or_insert_with(|| Open { builder: BatchBuilder::new(), since_ms: now_ms });
         open.builder.append(timestamp, key, value, headers)?;
         Ok(is_new)
     }
@@ -165,9 +164,7 @@ impl Producer {
 
     /// Whether nothing waits to be sent or answered.
     pub fn is_idle(&self) -> bool {
-        self.queues
-            .values()
-            .all(|queue| queue.open.is_none() && queue.closed.is_empty())
+        self.queues.values().all(|queue| queue.open.is_none() && queue.closed.is_empty())
     }
 
     /// Whether a leader was not known or not the leader, since this was last asked.
@@ -200,10 +197,7 @@ impl Producer {
                 continue;
             };
             if now_ms >= first.deadline_ms {
-                let error = DeliveryError {
-                    code: ErrorCode::REQUEST_TIMED_OUT,
-                    message: None,
-                };
+                let error = DeliveryError { code: ErrorCode::REQUEST_TIMED_OUT, message: None };
                 self.buffered_bytes -= queue.fail(partition, error, &mut self.deliveries);
                 continue;
             }
@@ -212,9 +206,8 @@ impl Producer {
                 queue.next_attempt_ms = now_ms + queue.backoff.next_ms();
                 continue;
             };
-            let (bytes, request) = requests
-                .entry(leader)
-                .or_insert_with(|| (0, self.options.request()));
+            let (bytes, request) =
+                requests.entry(leader).or_insert_with(|| (0, self.options.request()));
             if *bytes > self.options.request_bytes_max {
                 continue;
             }
@@ -226,18 +219,13 @@ impl Producer {
                 queue.in_flight = Some(leader);
             }
         }
-        Ok(requests
-            .into_iter()
-            .map(|(leader, (_, request))| (leader, request))
-            .collect())
+        Ok(requests.into_iter().map(|(leader, (_, request))| (leader, request)).collect())
     }
 
     /// When [`Self::take_requests`] may have something to do without an answer coming in.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let queues = self.queues.values();
-        queues
-            .filter_map(|queue| queue.next_deadline_ms(&self.options))
-            .min()
+        queues.filter_map(|queue| queue.next_deadline_ms(&self.options)).min()
     }
 
     /// Takes in an answer.
@@ -247,10 +235,7 @@ impl Producer {
                 continue;
             };
             for answer in topic.partition_responses {
-                let partition = TopicPartition {
-                    topic: name.clone(),
-                    partition: answer.index,
-                };
+                let partition = TopicPartition { topic: name.clone(), partition: answer.index };
                 self.on_answer(now_ms, &partition, answer);
             }
         }
@@ -269,10 +254,7 @@ impl Producer {
             return;
         }
         let PartitionProduceResponse {
-            error_code: code,
-            error_message: message,
-            base_offset,
-            ..
+            error_code: code, error_message: message, base_offset, ..
         } = answer;
         if code.is_none() || code == ErrorCode::DUPLICATE_SEQUENCE_NUMBER {
             self.buffered_bytes -= queue.deliver(partition, Ok(base_offset), &mut self.deliveries);
@@ -299,11 +281,7 @@ impl Producer {
 
 impl ProducerOptions {
     fn request(&self) -> ProduceRequest {
-        ProduceRequest {
-            acks: self.acks,
-            timeout_ms: self.timeout_ms,
-            ..ProduceRequest::default()
-        }
+        ProduceRequest { acks: self.acks, timeout_ms: self.timeout_ms, ..ProduceRequest::default() }
     }
 }
 
@@ -331,10 +309,7 @@ impl Queue {
             return None;
         }
         if self.closed.is_empty() {
-            return self
-                .open
-                .as_ref()
-                .map(|open| open.since_ms + options.linger_ms);
+            return self.open.as_ref().map(|open| open.since_ms + options.linger_ms);
         }
         Some(self.next_attempt_ms)
     }
@@ -408,10 +383,8 @@ fn put(
     metadata: &Metadata,
     batch: Bytes,
 ) {
-    let data = PartitionProduceData {
-        index: partition.partition,
-        records: Some(Records::from(batch)),
-    };
+    let data =
+        PartitionProduceData { index: partition.partition, records: Some(Records::from(batch)) };
     // Partitions come in order, so that a topic's stand together.
     match request.topic_data.last_mut() {
         Some(topic) if topic.name == partition.topic => topic.partition_data.push(data),

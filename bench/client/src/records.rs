@@ -70,20 +70,14 @@ pub fn for_each_record(
 ) -> Result<ControlFlow<()>, ReadError> {
     let mut next_offset = from_offset;
     for batch in walk(bytes) {
-        let batch = batch.map_err(|fault| ReadError {
-            base_offset: next_offset,
-            fault: fault.into(),
-        })?;
+        let batch =
+            batch.map_err(|fault| ReadError { base_offset: next_offset, fault: fault.into() })?;
         next_offset = batch.next_offset();
         if batch.last_offset() < from_offset {
             continue;
         }
-        let flow = visit_batch(&batch, from_offset, decompressor, &mut visit).map_err(|fault| {
-            ReadError {
-                base_offset: batch.base_offset(),
-                fault,
-            }
-        })?;
+        let flow = visit_batch(&batch, from_offset, decompressor, &mut visit)
+            .map_err(|fault| ReadError { base_offset: batch.base_offset(), fault })?;
         if flow.is_break() {
             return Ok(flow);
         }
@@ -106,16 +100,14 @@ fn visit_batch(
     let timestamp_type = batch.timestamp_type();
     for record in records(payload, batch.record_count()) {
         let record = record?;
-        let offset = batch
-            .base_offset()
-            .saturating_add(i64::from(record.offset_delta));
+        let offset = batch.base_offset().saturating_add(i64::from(record.offset_delta));
         if offset < from_offset {
             continue;
         }
         let timestamp = match timestamp_type {
-            TimestampType::CreateTime => batch
-                .base_timestamp()
-                .saturating_add(record.timestamp_delta),
+            TimestampType::CreateTime => {
+                batch.base_timestamp().saturating_add(record.timestamp_delta)
+            }
             TimestampType::LogAppendTime => batch.max_timestamp(),
         };
         let flow = visit(ConsumedRecord {
@@ -145,13 +137,9 @@ mod tests {
     fn batch(base_offset: i64, values: &[&str], codec: Codec) -> Vec<u8> {
         let mut builder = BatchBuilder::new().position(base_offset, 0);
         for value in values {
-            builder
-                .append(100, None, Some(value.as_bytes()), &[])
-                .unwrap();
+            builder.append(100, None, Some(value.as_bytes()), &[]).unwrap();
         }
-        builder
-            .build_compressed(&mut Compressor::new(codec, None).unwrap())
-            .unwrap()
+        builder.build_compressed(&mut Compressor::new(codec, None).unwrap()).unwrap()
     }
 
     fn seen(bytes: &[u8], from_offset: i64, count: usize) -> Vec<(i64, String)> {
@@ -159,11 +147,7 @@ mod tests {
         let flow = for_each_record(bytes, from_offset, &mut Decompressor::new(), |record| {
             let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
             seen.push((record.offset, value));
-            if seen.len() == count {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if seen.len() == count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         assert_eq!(flow.unwrap().is_break(), seen.len() == count);
         seen
@@ -173,9 +157,7 @@ mod tests {
     fn records_before_the_offset_and_control_records_are_left_out() {
         let mut bytes = batch(10, &["a", "b", "c"], Codec::Lz4);
         let mut control = BatchBuilder::new().position(13, 0).control();
-        control
-            .append(1, Some(&[0; 4]), Some(&[0; 6]), &[])
-            .unwrap();
+        control.append(1, Some(&[0; 4]), Some(&[0; 6]), &[]).unwrap();
         bytes.extend(control.build());
         bytes.extend(batch(14, &["d"], Codec::None));
         let expected = [(12, String::from("c")), (14, String::from("d"))];
@@ -193,14 +175,10 @@ mod tests {
         let mut bytes = batch(10, &["a"], Codec::None);
         bytes.extend(batch(11, &["b"], Codec::None));
         *bytes.last_mut().unwrap() ^= 1;
-        let error = for_each_record(&bytes, 0, &mut Decompressor::new(), |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap_err();
+        let error =
+            for_each_record(&bytes, 0, &mut Decompressor::new(), |_| ControlFlow::Continue(()))
+                .unwrap_err();
         assert_eq!(error.base_offset, 11);
-        assert!(matches!(
-            error.fault,
-            ReadFault::Batch(BatchError::Crc { .. })
-        ));
+        assert!(matches!(error.fault, ReadFault::Batch(BatchError::Crc { .. })));
     }
 }

@@ -182,10 +182,7 @@ This page is made from the table in `broker/src/admin/catalogue.rs`.
             std::fs::write(&path, page()).unwrap();
         }
         let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            written == page(),
-            "docs/metrics.md differs; see the comment above this test"
-        );
+        assert!(written == page(), "docs/metrics.md differs; see the comment above this test");
     }
 
     #[test]
@@ -194,12 +191,7 @@ This page is made from the table in `broker/src/admin/catalogue.rs`.
         assert_eq!(names.len(), ALL.len(), "a name stands for two metrics");
         for metric in ALL {
             let is_counter = metric.kind == Kind::Counter;
-            assert_eq!(
-                metric.name.ends_with("_total"),
-                is_counter,
-                "{}",
-                metric.name
-            );
+            assert_eq!(metric.name.ends_with("_total"), is_counter, "{}", metric.name);
             let plain = |c: char| c.is_ascii_lowercase() || c == '_';
             assert!(metric.name.chars().all(plain), "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);

@@ -49,10 +49,7 @@ pub struct Samples<'a> {
 impl Samples<'_> {
     /// A counter or gauge with these values of its labels.
     pub fn add(&mut self, labels: &[&dyn Display], value: impl Display) {
-        assert!(
-            self.metric.kind != Kind::Histogram,
-            "a histogram has buckets"
-        );
+        assert!(self.metric.kind != Kind::Histogram, "a histogram has buckets");
         self.sample("", labels, None, value);
     }
 
@@ -81,11 +78,7 @@ impl Samples<'_> {
         bound: Option<&dyn Display>,
         value: impl Display,
     ) {
-        let Metric {
-            name,
-            labels: names,
-            ..
-        } = self.metric;
+        let Metric { name, labels: names, .. } = self.metric;
         assert!(labels.len() == names.len(), "{name} has other labels");
         let own = names.iter().copied().zip(labels.iter().copied());
         let all = own.chain(bound.map(|bound| ("le", bound)));
@@ -170,12 +163,8 @@ mod tests {
         labels: &["group", "partition"],
         help: "Labelled.",
     };
-    const TIMES: Metric = Metric {
-        name: "times_seconds",
-        kind: Kind::Histogram,
-        labels: &["api"],
-        help: "Times.",
-    };
+    const TIMES: Metric =
+        Metric { name: "times_seconds", kind: Kind::Histogram, labels: &["api"], help: "Times." };
 
     #[test]
     fn the_format_is_that_of_prometheus() {
@@ -185,8 +174,7 @@ mod tests {
         samples.add(&[&"a\\b\"c\nd{}", &0], -1);
         samples.add(&[&"ž", &1], Seconds(1_500_000));
         let buckets = [(Seconds(100), 1), (Seconds(1_000_000), 3)];
-        page.metric(&TIMES)
-            .add_histogram(&[&"Fetch"], &buckets, Seconds(2_000_001), 4);
+        page.metric(&TIMES).add_histogram(&[&"Fetch"], &buckets, Seconds(2_000_001), 4);
         let expected = r#"# HELP plain_total Plain \\ "words"\nin two lines.
 # TYPE plain_total counter
 plain_total 7

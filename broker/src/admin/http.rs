@@ -77,10 +77,7 @@ pub fn parse(received: &[u8]) -> Parsed {
     };
     let target = request.path.unwrap_or_default();
     let path = target.split(['?', '#']).next().unwrap_or_default();
-    Parsed::Complete(Request {
-        path: path.to_owned(),
-        is_head,
-    })
+    Parsed::Complete(Request { path: path.to_owned(), is_head })
 }
 
 /// An answer.
@@ -97,11 +94,7 @@ pub struct Response {
 impl Response {
     /// Plain text.
     pub fn text(status: Status, body: impl Into<String>) -> Self {
-        Self {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: body.into(),
-        }
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
     }
 
     /// A status in its own words.
@@ -166,10 +159,7 @@ mod tests {
         let long = [b"GET /".as_slice(), &[b'a'; HEAD_BYTES_MAX]].concat();
         assert_eq!(refused(&long), Status::RequestHeaderFieldsTooLarge);
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
-        assert_eq!(
-            refused(many.as_bytes()),
-            Status::RequestHeaderFieldsTooLarge
-        );
+        assert_eq!(refused(many.as_bytes()), Status::RequestHeaderFieldsTooLarge);
     }
 
     #[test]

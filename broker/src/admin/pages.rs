@@ -65,37 +65,27 @@ async fn readiness<R: Runtime>(view: &Rc<View<R>>) -> Result<Response, Silent> {
         return Ok(Response::text(Status::Ok, "ready\n"));
     }
     let reasons = sum.reasons().join("\n");
-    Ok(Response::text(
-        Status::ServiceUnavailable,
-        format!("{reasons}\n"),
-    ))
+    Ok(Response::text(Status::ServiceUnavailable, format!("{reasons}\n")))
 }
 
 async fn metrics<R: Runtime>(
     view: &Rc<View<R>>,
     process: impl Future<Output = ProcessFacts>,
 ) -> Result<Response, Silent> {
-    let mut node = NodeReport {
-        disk_reserve_bytes: view.parts.disk_reserve_bytes,
-        ..NodeReport::default()
-    };
+    let mut node =
+        NodeReport { disk_reserve_bytes: view.parts.disk_reserve_bytes, ..NodeReport::default() };
     for report in view.ask_all(REPORT_TIME, |view| view.report()).await? {
         node.shards += 1;
         node.sum.add(report);
     }
-    view.complete(&mut node.sum.offsets.items, REPORT_TIME)
-        .await?;
+    view.complete(&mut node.sum.offsets.items, REPORT_TIME).await?;
     node.process = process.await;
     let space = view.parts.runtime.disk().space().await;
     node.disk = space.ok().map(|space| (space.free, space.total));
     node.sum.partitions.items.sort_unstable();
     node.sum.offsets.items.sort_unstable();
     view.parts.runtime.yield_if_needed().await;
-    Ok(Response {
-        status: Status::Ok,
-        content_type: exposition::CONTENT_TYPE,
-        body: render(&node),
-    })
+    Ok(Response { status: Status::Ok, content_type: exposition::CONTENT_TYPE, body: render(&node) })
 }
 
 /// The page of metrics, in the order of the catalogue.
@@ -103,8 +93,7 @@ pub fn render(node: &NodeReport) -> String {
     let mut page = Page::default();
     let sum = &node.sum;
     let is = u8::from;
-    page.metric(&catalogue::BUILD_INFO)
-        .add(&[&env!("CARGO_PKG_VERSION")], 1);
+    page.metric(&catalogue::BUILD_INFO).add(&[&env!("CARGO_PKG_VERSION")], 1);
     page.single(&catalogue::SHARDS, node.shards);
     page.single(&catalogue::READY, is(sum.readiness.is_ready()));
     page.single(&catalogue::IS_CONTROLLER, is(sum.is_controller));
@@ -158,9 +147,7 @@ fn buckets(api: &ApiSnapshot) -> Vec<(Seconds, u64)> {
 }
 
 fn traffic(page: &mut Page, metrics: &Snapshot) {
-    let Snapshot {
-        counters, memory, ..
-    } = metrics;
+    let Snapshot { counters, memory, .. } = metrics;
     let singles: [(&'static Metric, u64); 12] = [
         (&catalogue::RECEIVED_BYTES, counters.received_bytes),
         (&catalogue::SENT_BYTES, counters.sent_bytes),
@@ -168,14 +155,8 @@ fn traffic(page: &mut Page, metrics: &Snapshot) {
         (&catalogue::APPENDED_BATCHES, counters.appended_batches),
         (&catalogue::FETCHED_BYTES, counters.fetched_bytes),
         (&catalogue::CONNECTIONS, metrics.connections),
-        (
-            &catalogue::CONNECTIONS_ACCEPTED,
-            counters.connections_accepted,
-        ),
-        (
-            &catalogue::CONNECTIONS_REFUSED,
-            counters.connections_refused,
-        ),
+        (&catalogue::CONNECTIONS_ACCEPTED, counters.connections_accepted),
+        (&catalogue::CONNECTIONS_REFUSED, counters.connections_refused),
         (&catalogue::REQUEST_MEMORY, memory.request_bytes),
         (&catalogue::REQUEST_MEMORY_LIMIT, memory.request_bytes_max),
         (&catalogue::BUFFER_MEMORY, memory.buffer_bytes),
@@ -282,11 +263,7 @@ mod tests {
             groups: 1,
             ..Report::default()
         };
-        NodeReport {
-            shards: 1,
-            sum,
-            ..NodeReport::default()
-        }
+        NodeReport { shards: 1, sum, ..NodeReport::default() }
     }
 
     #[test]

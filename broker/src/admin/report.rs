@@ -66,10 +66,7 @@ pub struct Bounded<T> {
 
 impl<T> Default for Bounded<T> {
     fn default() -> Self {
-        Self {
-            items: Vec::new(),
-            count: 0,
-        }
+        Self { items: Vec::new(), count: 0 }
     }
 }
 

@@ -41,11 +41,7 @@ pub struct Server<R: Runtime> {
 impl<R: Runtime> Server<R> {
     /// A server without a listener yet.
     pub fn new(view: Rc<View<R>>, process: ProcessProbe) -> Rc<Self> {
-        Rc::new(Self {
-            view,
-            process,
-            open: Cell::new(0),
-        })
+        Rc::new(Self { view, process, open: Cell::new(0) })
     }
 
     fn runtime(&self) -> &R {

@@ -60,10 +60,7 @@ pub struct Silent(pub usize);
 impl<R: Runtime> View<R> {
     /// The view of a shard.
     pub fn new(parts: Parts<R>) -> Rc<Self> {
-        Rc::new(Self {
-            parts,
-            is_stopping: Cell::new(false),
-        })
+        Rc::new(Self { parts, is_stopping: Cell::new(false) })
     }
 
     /// The broker has been told to stop: it is not ready any more.
@@ -114,9 +111,7 @@ impl<R: Runtime> View<R> {
     /// may be on other shards.
     pub(super) fn report(&self) -> Report {
         let hosts = self.parts.groups.all_local();
-        let groups = hosts
-            .iter()
-            .filter_map(|host| host.read(|state| state.group_count()));
+        let groups = hosts.iter().filter_map(|host| host.read(|state| state.group_count()));
         let controller = self.parts.controllers.local(PartitionId::CLUSTER_METADATA);
         Report {
             metrics: self.parts.metrics.snapshot((self.parts.memory)()),
@@ -130,9 +125,7 @@ impl<R: Runtime> View<R> {
 
     fn partitions(&self) -> Bounded<PartitionFacts> {
         let local = self.parts.partitions.all_local();
-        let facts = local
-            .iter()
-            .map(|(id, replica)| partition_facts(*id, replica));
+        let facts = local.iter().map(|(id, replica)| partition_facts(*id, replica));
         Bounded::collect(facts, PARTITIONS_SHOWN_MAX)
     }
 
@@ -146,10 +139,9 @@ impl<R: Runtime> View<R> {
                     group: group.clone(),
                     topic: topic.clone(),
                     partition,
-                    id: image.topic(topic).map(|topic| PartitionId {
-                        topic_id: topic.id,
-                        index: partition,
-                    }),
+                    id: image
+                        .topic(topic)
+                        .map(|topic| PartitionId { topic_id: topic.id, index: partition }),
                     committed: committed.offset,
                     high_watermark: None,
                 });
@@ -162,10 +154,8 @@ impl<R: Runtime> View<R> {
 
     /// Whether this shard serves.
     pub(super) fn readiness(&self) -> Readiness {
-        let mut readiness = Readiness {
-            is_stopping: self.is_stopping.get(),
-            ..Readiness::default()
-        };
+        let mut readiness =
+            Readiness { is_stopping: self.is_stopping.get(), ..Readiness::default() };
         if !self.parts.node.serving.is_set() {
             readiness.not_serving.push(self.parts.jobs.own());
         }

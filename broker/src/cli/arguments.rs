@@ -11,12 +11,7 @@ use crate::cli::CliError;
 #[derive(Debug, clap::Args)]
 pub struct ClusterArguments {
     /// Brokers to ask for the cluster's brokers, with commas between them
-    #[arg(
-        long,
-        short = 'b',
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:9092"
-    )]
+    #[arg(long, short = 'b', value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     bootstrap: String,
     /// Seconds to try again what may succeed later
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -54,9 +49,6 @@ impl std::str::FromStr for Pair {
         if name.is_empty() {
             return Err("the name before = is missing");
         }
-        Ok(Self {
-            name: name.to_owned(),
-            value: value.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
     }
 }

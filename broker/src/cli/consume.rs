@@ -71,34 +71,22 @@ pub(super) fn run(arguments: &ConsumeArguments) -> Result<(), CliError> {
     if arguments.count == Some(0) {
         return Ok(());
     }
-    let mut topics: Vec<Str> = arguments
-        .topics
-        .iter()
-        .map(|topic| Str::from(topic.as_str()))
-        .collect();
+    let mut topics: Vec<Str> =
+        arguments.topics.iter().map(|topic| Str::from(topic.as_str())).collect();
     topics.sort();
     topics.dedup();
     let mut cluster = arguments.cluster.connect()?;
     cluster.await_topics(&topics, false)?;
     let printer = Printer {
         output: Output::stdout(),
-        form: if arguments.json {
-            Form::Json
-        } else {
-            Form::Text(format)
-        },
+        form: if arguments.json { Form::Json } else { Form::Text(format) },
         left: arguments.count,
     };
     let mut reading = Reading::new(cluster, printer, topics, arguments.exit_at_end);
     match &arguments.group {
         Some(group) => {
             let stop = stop_flag()?;
-            member::run(
-                &mut reading,
-                Str::from(group.as_str()),
-                arguments.from,
-                &stop,
-            )
+            member::run(&mut reading, Str::from(group.as_str()), arguments.from, &stop)
         }
         None => read_partitions(&mut reading, arguments),
     }
@@ -112,10 +100,7 @@ fn read_partitions(reading: &mut Reading, arguments: &ConsumeArguments) -> Resul
             None => partitions.extend(all),
             Some(PartitionList(wanted)) => {
                 for &partition in wanted {
-                    let found = TopicPartition {
-                        topic: topic.clone(),
-                        partition,
-                    };
+                    let found = TopicPartition { topic: topic.clone(), partition };
                     if !all.contains(&found) {
                         let message = format!(
                             "topic {topic} has no partition {partition}, only 0 to {}",
@@ -188,23 +173,14 @@ impl Printer {
     ) -> io::Result<ControlFlow<()>> {
         match &self.form {
             Form::Text(format) => {
-                format.write(
-                    &mut self.output,
-                    &partition.topic,
-                    partition.partition,
-                    record,
-                )?;
+                format.write(&mut self.output, &partition.topic, partition.partition, record)?;
             }
             Form::Json => self.output.line(&as_json(partition, record))?,
         }
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(1);
         }
-        Ok(if self.is_done() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
+        Ok(if self.is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// What was printed is to be seen.
@@ -214,12 +190,9 @@ impl Printer {
 }
 
 fn as_json(partition: &TopicPartition, record: &ConsumedRecord<'_>) -> String {
-    let headers = record.headers.map(|(key, value)| {
-        Object::new()
-            .bytes("key", Some(key))
-            .bytes("value", value)
-            .finish()
-    });
+    let headers = record
+        .headers
+        .map(|(key, value)| Object::new().bytes("key", Some(key)).bytes("value", value).finish());
     let timestamp_type = match record.timestamp_type {
         TimestampType::CreateTime => "create",
         TimestampType::LogAppendTime => "append",

@@ -36,11 +36,7 @@ pub struct CliError {
 impl CliError {
     /// What failed, and why.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: None,
-            code: REFUSED,
-        }
+        Self { message: message.into(), hint: None, code: REFUSED }
     }
 
     /// Arguments that make no sense together.
@@ -98,11 +94,7 @@ impl From<ClientError> for CliError {
             ClientError::TimedOut { .. } => UNREACHABLE,
             _ => REFUSED,
         };
-        Self {
-            message: error.to_string(),
-            hint: hint.map(str::to_owned),
-            code,
-        }
+        Self { message: error.to_string(), hint: hint.map(str::to_owned), code }
     }
 }
 

@@ -42,9 +42,7 @@ impl Format {
             match c {
                 '\\' => literal.push(escape(&mut rest)?),
                 '%' => {
-                    let letter = rest
-                        .next()
-                        .ok_or("a % at the end; write %% for a percent")?;
+                    let letter = rest.next().ok_or("a % at the end; write %% for a percent")?;
                     if letter == '%' {
                         literal.push(b'%');
                         continue;
@@ -62,10 +60,7 @@ impl Format {
         if !literal.is_empty() {
             pieces.push(Piece::Text(literal));
         }
-        Ok(Self {
-            pieces,
-            null: null.as_bytes().to_vec(),
-        })
+        Ok(Self { pieces, null: null.as_bytes().to_vec() })
     }
 
     /// Writes a record.
@@ -132,14 +127,10 @@ fn escape(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
         Some('\\') => Ok(b'\\'),
         Some('x') => {
             let digits: String = rest.by_ref().take(2).collect();
-            let byte = u8::from_str_radix(&digits, 16)
-                .ok()
-                .filter(|_| digits.len() == 2);
+            let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);
             byte.ok_or_else(|| format!("\\x{digits} is no byte; write two digits, as \\x1f"))
         }
-        Some(c) => Err(format!(
-            "\\{c} stands for nothing; there are \\n \\r \\t \\\\ \\xHH"
-        )),
+        Some(c) => Err(format!("\\{c} stands for nothing; there are \\n \\r \\t \\\\ \\xHH")),
         None => Err(String::from("a \\ at the end; write \\\\ for a backslash")),
     }
 }
@@ -177,9 +168,7 @@ mod tests {
     fn shown(format: &str, key: Option<&[u8]>, value: Option<&[u8]>) -> Vec<u8> {
         let format = Format::parse(format, "NULL").unwrap();
         let mut builder = BatchBuilder::new().position(42, 0);
-        builder
-            .append(1234, key, value, &[(b"a", Some(b"1")), (b"b", None)])
-            .unwrap();
+        builder.append(1234, key, value, &[(b"a", Some(b"1")), (b"b", None)]).unwrap();
         let mut out = Vec::new();
         let flow = for_each_record(&builder.build(), 0, &mut Decompressor::new(), |record| {
             format.write(&mut out, "topic", 3, &record).unwrap();
@@ -191,11 +180,7 @@ mod tests {
 
     #[test]
     fn records_are_shown_as_kcat_shows_them() {
-        let all = shown(
-            r"%t[%p]@%o %T %k/%K %s/%S %h%%\t\x41\n",
-            Some(b"key"),
-            Some(b"value"),
-        );
+        let all = shown(r"%t[%p]@%o %T %k/%K %s/%S %h%%\t\x41\n", Some(b"key"), Some(b"value"));
         assert_eq!(all, b"topic[3]@42 1234 key/3 value/5 a=1,b=NULL%\tA\n");
         assert_eq!(shown("%k/%K %s/%S", None, None), b"NULL/-1 NULL/-1");
         assert_eq!(shown("%R", None, Some(b"12345")), [0, 0, 0, 5]);

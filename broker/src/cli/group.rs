@@ -73,11 +73,7 @@ fn list(arguments: &ListArguments) -> Result<(), CliError> {
             ClientError::check(response.error_code, None, "listing groups")?;
             Ok(response.groups)
         })?;
-        groups.extend(
-            listed
-                .into_iter()
-                .map(|group| (group.group_id.clone(), group)),
-        );
+        groups.extend(listed.into_iter().map(|group| (group.group_id.clone(), group)));
     }
     let mut output = Output::stdout();
     if arguments.json {
@@ -91,12 +87,8 @@ fn list(arguments: &ListArguments) -> Result<(), CliError> {
         }
     } else {
         let cells = |group: &ListedGroup| {
-            let cells = [
-                &group.group_id,
-                &group.group_state,
-                &group.group_type,
-                &group.protocol_type,
-            ];
+            let cells =
+                [&group.group_id, &group.group_state, &group.group_type, &group.protocol_type];
             cells.map(|cell| or_dash(cell)).to_vec()
         };
         let rows: Vec<Vec<String>> = groups.values().map(cells).collect();
@@ -151,10 +143,8 @@ fn missing(name: &Str) -> CliError {
 
 fn describe_one(cluster: &mut Cluster, name: &Str) -> Result<DescribedGroup, ClientError> {
     let node = cluster.coordinator(name)?;
-    let request = DescribeGroupsRequest {
-        groups: vec![name.clone()],
-        ..DescribeGroupsRequest::default()
-    };
+    let request =
+        DescribeGroupsRequest { groups: vec![name.clone()], ..DescribeGroupsRequest::default() };
     let response = cluster.call(node, &request)?;
     let described = response.groups.into_iter().next();
     let described = described.ok_or_else(|| ClientError::Missing(format!("group {name}")))?;
@@ -186,11 +176,7 @@ fn positions_of(
     let committed = cluster.committed_offsets(&group.group_id, None)?;
     let mut owners: BTreeMap<TopicPartition, usize> = BTreeMap::new();
     for (index, member) in group.members.iter().enumerate() {
-        owners.extend(
-            assignment_of(group, member)
-                .into_iter()
-                .map(|partition| (partition, index)),
-        );
+        owners.extend(assignment_of(group, member).into_iter().map(|partition| (partition, index)));
     }
     let all: BTreeSet<TopicPartition> = committed.keys().chain(owners.keys()).cloned().collect();
     let led: Vec<(TopicPartition, i64)> = all
@@ -245,14 +231,7 @@ fn show(
         };
         let rows: Vec<Vec<String>> = positions.iter().map(position).collect();
         output.line("")?;
-        let head = [
-            "TOPIC",
-            "PARTITION",
-            "COMMITTED",
-            "END OFFSET",
-            "LAG",
-            "MEMBER",
-        ];
+        let head = ["TOPIC", "PARTITION", "COMMITTED", "END OFFSET", "LAG", "MEMBER"];
         output.table(&head, &rows)?;
     }
     Ok(())
@@ -291,9 +270,5 @@ fn as_json(group: &DescribedGroup, positions: &[Progressed]) -> String {
 }
 
 fn or_dash(text: &str) -> String {
-    if text.is_empty() {
-        String::from("-")
-    } else {
-        text.to_owned()
-    }
+    if text.is_empty() { String::from("-") } else { text.to_owned() }
 }

@@ -99,9 +99,7 @@ impl Inspection {
             let batch = match Batch::parse(&bytes) {
                 Ok((batch, _)) => batch,
                 Err(error) => {
-                    found
-                        .end(&mut input, &bytes, left, error.to_string())
-                        .map_err(failed)?;
+                    found.end(&mut input, &bytes, left, error.to_string()).map_err(failed)?;
                     break;
                 }
             };
@@ -138,13 +136,9 @@ impl Inspection {
         }
         if batch.leader_epoch() < self.leader_epoch {
             let (epoch, before) = (batch.leader_epoch(), self.leader_epoch);
-            return Err(format!(
-                "the batch is of leader epoch {epoch}, behind one of {before}"
-            ));
+            return Err(format!("the batch is of leader epoch {epoch}, behind one of {before}"));
         }
-        let codec = batch
-            .codec()
-            .map_err(|id| format!("codec {id} is not known"))?;
+        let codec = batch.codec().map_err(|id| format!("codec {id} is not known"))?;
         let payload = decompressor
             .decompress(codec, batch.payload(), RECORDS_BYTES_MAX)
             .map_err(|error| error.to_string())?;
@@ -212,9 +206,7 @@ impl Inspection {
             batch.record_count(),
             batch.batch_bytes(),
             batch.leader_epoch(),
-            batch
-                .codec()
-                .map_or_else(|id| id.to_string(), |codec| codec.to_string()),
+            batch.codec().map_or_else(|id| id.to_string(), |codec| codec.to_string()),
             type_name(batch),
             timestamp::show(batch.max_timestamp()),
         );
@@ -251,10 +243,7 @@ impl Inspection {
             .raw("bytes", batch.batch_bytes())
             .raw("leader_epoch", batch.leader_epoch())
             .raw("crc", batch.crc())
-            .text(
-                "codec",
-                batch.codec().map_or("unknown", |codec| codec.name()),
-            )
+            .text("codec", batch.codec().map_or("unknown", |codec| codec.name()))
             .text("timestamp_type", type_name(batch))
             .raw("base_timestamp", batch.base_timestamp())
             .raw("max_timestamp", batch.max_timestamp())
@@ -300,10 +289,7 @@ impl Inspection {
             human_bytes(self.valid_bytes)
         );
         if self.padding_bytes > 0 {
-            line.push_str(&format!(
-                ", then {} of zeros",
-                human_bytes(self.padding_bytes)
-            ));
+            line.push_str(&format!(", then {} of zeros", human_bytes(self.padding_bytes)));
         }
         match &self.damage {
             Some(damage) => {
@@ -325,10 +311,7 @@ fn read_batch(input: &mut impl Read, left: u64, bytes: &mut Vec<u8>) -> std::io:
         _ => 0,
     };
     // Grows as bytes come, whatever the length says.
-    input
-        .by_ref()
-        .take(length.min(left - head))
-        .read_to_end(bytes)?;
+    input.by_ref().take(length.min(left - head)).read_to_end(bytes)?;
     Ok(())
 }
 
@@ -348,47 +331,33 @@ fn type_name(batch: &Batch<'_>) -> &'static str {
 
 fn timestamp_of(batch: &Batch<'_>, record: &Record<'_>) -> i64 {
     match batch.timestamp_type() {
-        TimestampType::CreateTime => batch
-            .base_timestamp()
-            .saturating_add(record.timestamp_delta),
+        TimestampType::CreateTime => batch.base_timestamp().saturating_add(record.timestamp_delta),
         TimestampType::LogAppendTime => batch.max_timestamp(),
     }
 }
 
 fn offset_of(batch: &Batch<'_>, record: &Record<'_>) -> i64 {
-    batch
-        .base_offset()
-        .saturating_add(i64::from(record.offset_delta))
+    batch.base_offset().saturating_add(i64::from(record.offset_delta))
 }
 
 fn record_as_text(batch: &Batch<'_>, record: &Record<'_>) -> String {
-    let mut line = format!(
-        "  {} {} ",
-        offset_of(batch, record),
-        timestamp::show(timestamp_of(batch, record))
-    );
+    let mut line =
+        format!("  {} {} ", offset_of(batch, record), timestamp::show(timestamp_of(batch, record)));
     if let Some(control) = control_of(batch, record) {
         line.push_str(&format!("{control:?}"));
         return line;
     }
     line.push_str(&format!("{} => {}", shown(record.key), shown(record.value)));
     for (key, value) in record.headers {
-        line.push_str(&format!(
-            ", {}={}",
-            String::from_utf8_lossy(key),
-            shown(value)
-        ));
+        line.push_str(&format!(", {}={}", String::from_utf8_lossy(key), shown(value)));
     }
     line
 }
 
 fn record_as_json(batch: &Batch<'_>, record: &Record<'_>) -> String {
-    let headers = record.headers.map(|(key, value)| {
-        Object::new()
-            .bytes("key", Some(key))
-            .bytes("value", value)
-            .finish()
-    });
+    let headers = record
+        .headers
+        .map(|(key, value)| Object::new().bytes("key", Some(key)).bytes("value", value).finish());
     let object = Object::new()
         .raw("offset", offset_of(batch, record))
         .raw("timestamp", timestamp_of(batch, record))
@@ -411,11 +380,7 @@ fn shown(field: Option<&[u8]>) -> String {
     match field {
         None => String::from("null"),
         Some(bytes) if bytes.len() > SHOWN_BYTES_MAX => {
-            format!(
-                "\"{}\"... ({} bytes)",
-                bytes[..SHOWN_BYTES_MAX].escape_ascii(),
-                bytes.len()
-            )
+            format!("\"{}\"... ({} bytes)", bytes[..SHOWN_BYTES_MAX].escape_ascii(), bytes.len())
         }
         Some(bytes) => format!("\"{}\"", bytes.escape_ascii()),
     }

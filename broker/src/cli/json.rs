@@ -87,9 +87,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk
-            .iter()
-            .fold(0_usize, |group, byte| group << 8 | usize::from(*byte));
+        let group = chunk.iter().fold(0_usize, |group, byte| group << 8 | usize::from(*byte));
         let group = group << (8 * (3 - chunk.len()));
         for place in 0..4 {
             if place <= chunk.len() {

@@ -38,21 +38,16 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Logging, String> {
     let filter =
         EnvFilter::try_new(filter).map_err(|error| format!("--log-level {filter}: {error}"))?;
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_timer(Utc)
-        .with_writer(writer);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Utc).with_writer(writer);
     match format {
         LogFormat::Text => builder
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .event_format(TextLine)
             .init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init()
+        }
     }
     Ok(Logging { _writer: guard })
 }

@@ -58,22 +58,12 @@ pub(super) fn man(arguments: &ManArguments, mut root: clap::Command) -> Result<(
 
 /// One page for the command, and one for each below it: `vltava-topic-create.1`.
 fn write_pages(directory: &Path, name: &str, command: clap::Command) -> Result<(), CliError> {
-    for below in command
-        .get_subcommands()
-        .filter(|below| below.get_name() != "help")
-    {
-        write_pages(
-            directory,
-            &format!("{name}-{}", below.get_name()),
-            below.clone(),
-        )?;
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+        write_pages(directory, &format!("{name}-{}", below.get_name()), below.clone())?;
     }
     let path = directory.join(format!("{name}.1"));
     let failed = |error| CliError::new(format!("cannot write {}: {error}", path.display()));
     let mut page = Vec::new();
-    Man::new(command.display_name(name))
-        .title(name)
-        .render(&mut page)
-        .map_err(failed)?;
+    Man::new(command.display_name(name)).title(name).render(&mut page).map_err(failed)?;
     fs::write(&path, page).map_err(failed)
 }

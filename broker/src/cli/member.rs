@@ -79,11 +79,7 @@ impl Member<'_> {
     /// Says to the coordinator what is due.
     fn talk(&mut self) -> Result<(), CliError> {
         let now_ms = self.reading.cluster.now_ms();
-        let Some(request) = self
-            .membership
-            .take_request(now_ms)
-            .map_err(ClientError::from)?
-        else {
+        let Some(request) = self.membership.take_request(now_ms).map_err(ClientError::from)? else {
             return Ok(());
         };
         let node = self.reading.cluster.coordinator(&self.group())?;
@@ -153,15 +149,9 @@ impl Member<'_> {
     /// Goes on where the group has committed, or where it is to begin.
     fn begin(&mut self, partitions: &[TopicPartition]) -> Result<(), CliError> {
         let group = self.group();
-        let committed = self
-            .reading
-            .cluster
-            .committed_offsets(&group, Some(partitions))?;
-        let fresh: Vec<TopicPartition> = partitions
-            .iter()
-            .filter(|at| !committed.contains_key(at))
-            .cloned()
-            .collect();
+        let committed = self.reading.cluster.committed_offsets(&group, Some(partitions))?;
+        let fresh: Vec<TopicPartition> =
+            partitions.iter().filter(|at| !committed.contains_key(at)).cloned().collect();
         let mut offsets = self.reading.offsets_at(&fresh, self.from)?;
         offsets.extend(committed);
         self.reading.begin(offsets)?;
@@ -201,32 +191,18 @@ impl Member<'_> {
         let node = cluster.coordinator(&group)?;
         let response = cluster.call(node, &request)?;
         let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
-        let failed = partitions
-            .map(|partition| partition.error_code)
-            .find(|code| !code.is_none());
+        let failed = partitions.map(|partition| partition.error_code).find(|code| !code.is_none());
         Ok(failed.unwrap_or_default())
     }
 
     fn leave(&mut self) -> Result<(), CliError> {
-        let committed = if self.is_assigned {
-            self.commit_once()?
-        } else {
-            ErrorCode::NONE
-        };
+        let committed = if self.is_assigned { self.commit_once()? } else { ErrorCode::NONE };
         let group = self.group();
         let node = self.reading.cluster.coordinator(&group)?;
-        let version = self
-            .reading
-            .cluster
-            .link(node)?
-            .version::<LeaveGroupRequest>()?;
+        let version = self.reading.cluster.link(node)?.version::<LeaveGroupRequest>()?;
         if let Some(request) = self.membership.leave(version) {
             self.reading.cluster.call(node, &request)?;
         }
-        Ok(ClientError::check(
-            committed,
-            None,
-            format!("committing for group {group}"),
-        )?)
+        Ok(ClientError::check(committed, None, format!("committing for group {group}"))?)
     }
 }

@@ -68,11 +68,7 @@ pub(super) fn human_bytes(bytes: u64) -> String {
         unit = Some(next);
     }
     let unit = unit.unwrap_or(&"B");
-    if *unit == "B" {
-        format!("{whole} B")
-    } else {
-        format!("{whole}.{tenths} {unit}")
-    }
+    if *unit == "B" { format!("{whole} B") } else { format!("{whole}.{tenths} {unit}") }
 }
 
 #[cfg(test)]

@@ -24,13 +24,8 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("{text:?} is none of beginning, end, offset:N, -N, time:WHEN");
-        let offset = |digits: &str| {
-            digits
-                .parse()
-                .ok()
-                .filter(|offset| *offset >= 0)
-                .ok_or_else(wrong)
-        };
+        let offset =
+            |digits: &str| digits.parse().ok().filter(|offset| *offset >= 0).ok_or_else(wrong);
         match text {
             "beginning" => Ok(Self::Beginning),
             "end" => Ok(Self::End),
@@ -59,13 +54,8 @@ impl FromStr for PartitionList {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("{text:?} is no list of partitions; write 0,2,5-7");
-        let number = |digits: &str| {
-            digits
-                .parse::<i32>()
-                .ok()
-                .filter(|n| *n >= 0)
-                .ok_or_else(wrong)
-        };
+        let number =
+            |digits: &str| digits.parse::<i32>().ok().filter(|n| *n >= 0).ok_or_else(wrong);
         let mut partitions = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -100,16 +90,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(position));
         }
-        for text in [
-            "",
-            "17",
-            "offset:",
-            "offset:-1",
-            "-",
-            "--1",
-            "time:",
-            "start",
-        ] {
+        for text in ["", "17", "offset:", "offset:-1", "-", "--1", "time:", "start"] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }

@@ -105,18 +105,12 @@ pub(super) fn run(arguments: &ProduceArguments) -> Result<(), CliError> {
 }
 
 fn partition_count(cluster: &Cluster, topic: &Str, wanted: Option<i32>) -> Result<u32, CliError> {
-    let partitions = cluster
-        .metadata()
-        .topics
-        .get(topic)
-        .map(|topic| topic.partitions.len());
+    let partitions = cluster.metadata().topics.get(topic).map(|topic| topic.partitions.len());
     let count = u32::try_from(partitions.unwrap_or(0)).unwrap_or(u32::MAX);
     match wanted.map(u32::try_from) {
         Some(Ok(partition)) if partition >= count => {
-            let message = format!(
-                "topic {topic} has no partition {partition}, only 0 to {}",
-                count - 1
-            );
+            let message =
+                format!("topic {topic} has no partition {partition}, only 0 to {}", count - 1);
             Err(CliError::usage(message))
         }
         _ => Ok(count),
@@ -180,9 +174,7 @@ impl Session<'_> {
         }
         match reader.join() {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(CliError::new(format!(
-                "cannot read standard input: {error}"
-            ))),
+            Ok(Err(error)) => Err(CliError::new(format!("cannot read standard input: {error}"))),
             Err(_) => Err(CliError::new("cannot read standard input")),
         }
     }
@@ -218,26 +210,19 @@ impl Session<'_> {
                 i32::try_from(self.partitioner.partition(key, self.partition_count)).unwrap_or(0)
             }
         };
-        let to = TopicPartition {
-            topic: self.topic.clone(),
-            partition,
-        };
+        let to = TopicPartition { topic: self.topic.clone(), partition };
         let headers = self.arguments.header.iter();
-        let headers: Vec<(&[u8], Option<&[u8]>)> = headers
-            .map(|pair| (pair.name.as_bytes(), Some(pair.value.as_bytes())))
-            .collect();
+        let headers: Vec<(&[u8], Option<&[u8]>)> =
+            headers.map(|pair| (pair.name.as_bytes(), Some(pair.value.as_bytes()))).collect();
         let now_ms = self.cluster.now_ms();
-        self.producer
-            .append(now_ms, &to, wall_clock_ms(), key, value, &headers)?;
+        self.producer.append(now_ms, &to, wall_clock_ms(), key, value, &headers)?;
         Ok(())
     }
 
     /// Sends what should leave now, and waits for the answers.
     fn send(&mut self, flush: bool) -> Result<(), CliError> {
         let now_ms = self.cluster.now_ms();
-        let requests = self
-            .producer
-            .take_requests(now_ms, flush, self.cluster.metadata())?;
+        let requests = self.producer.take_requests(now_ms, flush, self.cluster.metadata())?;
         if !requests.is_empty() {
             self.partitioner.move_on();
         }
@@ -255,15 +240,10 @@ impl Session<'_> {
             }
         }
         for node in waiting {
-            match self
-                .cluster
-                .link(node)
-                .and_then(|link| link.receive::<ProduceRequest>())
-            {
+            match self.cluster.link(node).and_then(|link| link.receive::<ProduceRequest>()) {
                 Ok(response) => {
                     let now_ms = self.cluster.now_ms();
-                    self.producer
-                        .on_response(now_ms, response, self.cluster.metadata());
+                    self.producer.on_response(now_ms, response, self.cluster.metadata());
                 }
                 Err(error) => self.lost(node, error)?,
             }
@@ -283,26 +263,18 @@ impl Session<'_> {
     fn lost(&mut self, node: i32, error: ClientError) -> Result<(), CliError> {
         self.cluster.disconnect(node);
         self.producer.on_disconnect(self.cluster.now_ms(), node);
-        if error.is_retriable() {
-            Ok(())
-        } else {
-            Err(error.into())
-        }
+        if error.is_retriable() { Ok(()) } else { Err(error.into()) }
     }
 
     fn count(&mut self, delivery: Delivery) -> Result<(), CliError> {
-        let Delivery {
-            partition,
-            record_count,
-            result,
-        } = delivery;
+        let Delivery { partition, record_count, result } = delivery;
         let records = u64::try_from(record_count).unwrap_or(0);
         match result {
             Ok(offset) => {
-                let written = self.summary.entry(partition.partition).or_insert(Written {
-                    records: 0,
-                    first_offset: offset,
-                });
+                let written = self
+                    .summary
+                    .entry(partition.partition)
+                    .or_insert(Written { records: 0, first_offset: offset });
                 written.records += records;
                 self.progress.add(records, 0);
                 Ok(())
@@ -351,14 +323,10 @@ impl Session<'_> {
 
 /// A line's key and value. A line without the separator has no key.
 fn split<'a>(line: &'a [u8], separator: Option<&[u8]>) -> (Option<&'a [u8]>, &'a [u8]) {
-    let found = separator
-        .filter(|separator| !separator.is_empty())
-        .and_then(|separator| {
-            let at = line
-                .windows(separator.len())
-                .position(|window| window == separator)?;
-            Some((&line[..at], &line[at + separator.len()..]))
-        });
+    let found = separator.filter(|separator| !separator.is_empty()).and_then(|separator| {
+        let at = line.windows(separator.len()).position(|window| window == separator)?;
+        Some((&line[..at], &line[at + separator.len()..]))
+    });
     match found {
         Some((key, value)) => (Some(key), value),
         None => (None, line),
@@ -383,9 +351,7 @@ fn read_lines(lines: &SyncSender<Vec<u8>>) -> io::Result<()> {
 }
 
 fn wall_clock_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -30,10 +30,7 @@ impl Progress {
         let what = what.into();
         let counters = Arc::new(Counters::default());
         if !io::stderr().is_terminal() {
-            return Self {
-                counters,
-                ticker: None,
-            };
+            return Self { counters, ticker: None };
         }
         let (stop, stopped) = mpsc::sync_channel(1);
         let counted = Arc::clone(&counters);
@@ -50,10 +47,7 @@ impl Progress {
                 eprint!("\r\x1b[K");
             }
         });
-        Self {
-            counters,
-            ticker: Some((stop, thread)),
-        }
+        Self { counters, ticker: Some((stop, thread)) }
     }
 
     /// Counts.
@@ -87,11 +81,7 @@ fn line(what: &str, counters: &Counters, elapsed: Duration) -> String {
         line.push_str(&format!(": {records} records, {}/s", records / seconds));
     }
     if bytes > 0 {
-        line.push_str(&format!(
-            ", {}, {}/s",
-            human_bytes(bytes),
-            human_bytes(bytes / seconds)
-        ));
+        line.push_str(&format!(", {}, {}/s", human_bytes(bytes), human_bytes(bytes / seconds)));
     }
     line
 }

@@ -71,12 +71,8 @@ impl Reading {
         partitions: &[TopicPartition],
         position: Position,
     ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
-        let at = |timestamp| {
-            partitions
-                .iter()
-                .map(|at| (at.clone(), timestamp))
-                .collect::<Vec<_>>()
-        };
+        let at =
+            |timestamp| partitions.iter().map(|at| (at.clone(), timestamp)).collect::<Vec<_>>();
         match position {
             Position::Beginning => self.cluster.list_offsets(&at(EARLIEST)),
             Position::End => self.cluster.list_offsets(&at(LATEST)),
@@ -134,11 +130,8 @@ impl Reading {
     /// Whether all that was wanted was printed.
     pub(super) fn is_done(&self) -> bool {
         let is_at_end = |ends: &BTreeMap<TopicPartition, i64>| {
-            ends.iter().all(|(at, end)| {
-                self.fetcher
-                    .position(at)
-                    .is_none_or(|offset| offset >= *end)
-            })
+            ends.iter()
+                .all(|(at, end)| self.fetcher.position(at).is_none_or(|offset| offset >= *end))
         };
         self.printer.is_done() || self.ends.as_ref().is_some_and(is_at_end)
     }
@@ -156,11 +149,7 @@ impl Reading {
             }
         }
         for node in waiting {
-            match self
-                .cluster
-                .link(node)
-                .and_then(|link| link.receive::<FetchRequest>())
-            {
+            match self.cluster.link(node).and_then(|link| link.receive::<FetchRequest>()) {
                 Ok(response) => {
                     self.is_cut_off = false;
                     let now_ms = self.cluster.now_ms();
@@ -184,13 +173,9 @@ impl Reading {
     /// there is.
     pub(super) fn wait(&self, deadline_ms: Option<u64>) {
         let now_ms = self.cluster.now_ms();
-        let wake_ms = [self.fetcher.next_deadline_ms(), deadline_ms]
-            .into_iter()
-            .flatten()
-            .min();
-        let pause_ms = wake_ms.map_or(PAUSE_MS_MAX, |at| {
-            at.saturating_sub(now_ms).min(PAUSE_MS_MAX)
-        });
+        let wake_ms = [self.fetcher.next_deadline_ms(), deadline_ms].into_iter().flatten().min();
+        let pause_ms =
+            wake_ms.map_or(PAUSE_MS_MAX, |at| at.saturating_sub(now_ms).min(PAUSE_MS_MAX));
         if pause_ms > 0 && !self.is_done() {
             thread::sleep(Duration::from_millis(pause_ms));
         }
@@ -199,23 +184,15 @@ impl Reading {
     fn lost(&mut self, node: NodeId, error: ClientError) -> Result<(), CliError> {
         self.cluster.disconnect(node);
         let now_ms = self.cluster.now_ms();
-        self.fetcher
-            .on_disconnect(now_ms, node, self.cluster.metadata());
-        if error.is_retriable() {
-            Ok(())
-        } else {
-            Err(error.into())
-        }
+        self.fetcher.on_disconnect(now_ms, node, self.cluster.metadata());
+        if error.is_retriable() { Ok(()) } else { Err(error.into()) }
     }
 
     fn take(&mut self, fetched: Fetched, reset: Option<Position>) -> Result<(), CliError> {
         match fetched {
-            Fetched::Batches {
-                partition,
-                from_offset,
-                bytes,
-                ..
-            } => self.print(&partition, from_offset, &bytes),
+            Fetched::Batches { partition, from_offset, bytes, .. } => {
+                self.print(&partition, from_offset, &bytes)
+            }
             Fetched::OutOfRange { partition, offset } => self.reset(partition, offset, reset),
             Fetched::Refused { partition, code } => {
                 let refused = ClientError::check(code, None, format!("reading {partition}"));
@@ -230,11 +207,7 @@ impl Reading {
         from_offset: i64,
         bytes: &[u8],
     ) -> Result<(), CliError> {
-        let Self {
-            printer,
-            decompressor,
-            ..
-        } = self;
+        let Self { printer, decompressor, .. } = self;
         if printer.is_done() {
             return Ok(());
         }

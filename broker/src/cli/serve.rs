@@ -107,11 +107,7 @@ impl Serve {
         let flags = [
             ("--data-dir", "log.dirs", self.data_dir.clone()),
             ("--listen", "listeners", plaintext(&self.listen)),
-            (
-                "--advertise",
-                "advertised.listeners",
-                plaintext(&self.advertise),
-            ),
+            ("--advertise", "advertised.listeners", plaintext(&self.advertise)),
             ("--admin", "admin.listener", self.admin.clone()),
             ("--shards", "shards", self.shards.clone()),
             ("--memory", "memory", self.memory.clone()),
@@ -119,11 +115,7 @@ impl Serve {
         ];
         let given = flags.into_iter().filter_map(|(flag, name, value)| {
             let (name, origin) = (name.to_owned(), Origin::Flag(flag));
-            value.map(|value| Given {
-                name,
-                value,
-                origin,
-            })
+            value.map(|value| Given { name, value, origin })
         });
         given.collect()
     }

@@ -37,14 +37,7 @@ fn parse_time(text: &str) -> Option<i64> {
             Some(at) => {
                 let [hours, minutes] = numbers(&text[at + 1..], ':')?;
                 let offset = in_range(hours, 23)? * 60 + in_range(minutes, 59)?;
-                (
-                    &text[..at],
-                    if text[at..].starts_with('-') {
-                        -offset
-                    } else {
-                        offset
-                    },
-                )
+                (&text[..at], if text[at..].starts_with('-') { -offset } else { offset })
             }
             None => (text, 0),
         },
@@ -126,11 +119,7 @@ fn date_of(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 

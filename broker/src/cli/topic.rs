@@ -146,12 +146,8 @@ fn create(arguments: &CreateArguments) -> Result<(), CliError> {
     })?;
     let mut output = Output::stdout();
     match created {
-        None if arguments.json => output.line(
-            &Object::new()
-                .text("topic", &arguments.name)
-                .raw("created", false)
-                .finish(),
-        )?,
+        None if arguments.json => output
+            .line(&Object::new().text("topic", &arguments.name).raw("created", false).finish())?,
         None => output.line(&format!("topic {} exists already", arguments.name))?,
         Some(topic) if arguments.json => {
             let object = Object::new()
@@ -194,11 +190,7 @@ fn list(arguments: &ListArguments) -> Result<(), CliError> {
     } else {
         let row = |(name, topic): (&Str, &Topic)| {
             let partitions = topic.partitions.len().to_string();
-            vec![
-                name.to_string(),
-                partitions,
-                replication_factor(topic).to_string(),
-            ]
+            vec![name.to_string(), partitions, replication_factor(topic).to_string()]
         };
         let rows: Vec<_> = shown.map(row).collect();
         output.table(&["TOPIC", "PARTITIONS", "REPLICATION"], &rows)?;
@@ -207,12 +199,7 @@ fn list(arguments: &ListArguments) -> Result<(), CliError> {
 }
 
 fn replication_factor(topic: &Topic) -> usize {
-    topic
-        .partitions
-        .values()
-        .map(|partition| partition.replicas.len())
-        .max()
-        .unwrap_or(0)
+    topic.partitions.values().map(|partition| partition.replicas.len()).max().unwrap_or(0)
 }
 
 /// The offsets between which a partition has records.
@@ -224,11 +211,7 @@ struct Range {
 fn describe(arguments: &DescribeArguments) -> Result<(), CliError> {
     let _progress = Progress::start("describing topics");
     let mut cluster = arguments.cluster.connect()?;
-    let names: Vec<Str> = arguments
-        .names
-        .iter()
-        .map(|name| Str::from(name.as_str()))
-        .collect();
+    let names: Vec<Str> = arguments.names.iter().map(|name| Str::from(name.as_str())).collect();
     cluster.await_topics(&names, false)?;
     let mut output = Output::stdout();
     for (index, name) in names.iter().enumerate() {
@@ -264,10 +247,7 @@ fn configs_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(Str, Option<Str>
     for result in response.results {
         let what = format!("asking for the settings of topic {name}");
         ClientError::check(result.error_code, result.error_message.as_ref(), what)?;
-        let own = result
-            .configs
-            .into_iter()
-            .filter(|config| config.config_source == SOURCE_TOPIC);
+        let own = result.configs.into_iter().filter(|config| config.config_source == SOURCE_TOPIC);
         configs.extend(own.map(|config| (config.name, config.value)));
     }
     configs.sort();
@@ -276,12 +256,7 @@ fn configs_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(Str, Option<Str>
 
 fn ranges_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(i32, Range)>, ClientError> {
     let partitions: Vec<TopicPartition> = partitions_of(cluster.metadata(), name);
-    let at = |timestamp| {
-        partitions
-            .iter()
-            .map(|at| (at.clone(), timestamp))
-            .collect::<Vec<_>>()
-    };
+    let at = |timestamp| partitions.iter().map(|at| (at.clone(), timestamp)).collect::<Vec<_>>();
     let first = cluster.list_offsets(&at(EARLIEST))?;
     let end = cluster.list_offsets(&at(LATEST))?;
     let range = |at: &TopicPartition| {
@@ -298,10 +273,8 @@ fn ranges_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(i32, Range)>, Cli
 pub(super) fn partitions_of(metadata: &Metadata, name: &Str) -> Vec<TopicPartition> {
     let topic = metadata.topics.get(name);
     let numbers = topic.into_iter().flat_map(|topic| topic.partitions.keys());
-    let partitions = numbers.map(|partition| TopicPartition {
-        topic: name.clone(),
-        partition: *partition,
-    });
+    let partitions =
+        numbers.map(|partition| TopicPartition { topic: name.clone(), partition: *partition });
     partitions.collect()
 }
 
@@ -325,9 +298,7 @@ fn show(
             let partition = topic.partitions.get(number)?;
             Some(vec![
                 number.to_string(),
-                partition
-                    .leader
-                    .map_or(String::from("none"), |leader| leader.to_string()),
+                partition.leader.map_or(String::from("none"), |leader| leader.to_string()),
                 partition.leader_epoch.to_string(),
                 nodes(&partition.replicas),
                 nodes(&partition.in_sync),
@@ -336,15 +307,8 @@ fn show(
             ])
         })
         .collect();
-    let head = [
-        "PARTITION",
-        "LEADER",
-        "EPOCH",
-        "REPLICAS",
-        "IN SYNC",
-        "FIRST OFFSET",
-        "END OFFSET",
-    ];
+    let head =
+        ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "FIRST OFFSET", "END OFFSET"];
     Ok(output.table(&head, &rows)?)
 }
 
@@ -365,9 +329,7 @@ fn as_json(
             .raw("partition", number)
             .raw(
                 "leader",
-                partition
-                    .leader
-                    .map_or(String::from("null"), |leader| leader.to_string()),
+                partition.leader.map_or(String::from("null"), |leader| leader.to_string()),
             )
             .raw("leader_epoch", partition.leader_epoch)
             .raw("replicas", json::array(&partition.replicas))
@@ -411,11 +373,7 @@ fn delete(arguments: &DeleteArguments) -> Result<(), CliError> {
             Ok(true)
         })?;
         let mut output = Output::stdout();
-        let done = if deleted {
-            "deleted topic"
-        } else {
-            "there was no topic"
-        };
+        let done = if deleted { "deleted topic" } else { "there was no topic" };
         output.line(&format!("{done} {name}"))?;
         std::io::Write::flush(&mut output)?;
     }
@@ -424,17 +382,12 @@ fn delete(arguments: &DeleteArguments) -> Result<(), CliError> {
 
 fn delete_request(name: &str, version: i16) -> DeleteTopicsRequest {
     let name = Str::from(name);
-    let mut request = DeleteTopicsRequest {
-        timeout_ms: TIMEOUT_MS,
-        ..DeleteTopicsRequest::default()
-    };
+    let mut request =
+        DeleteTopicsRequest { timeout_ms: TIMEOUT_MS, ..DeleteTopicsRequest::default() };
     if version < DELETE_TOPICS_STATES {
         request.topic_names.push(name);
     } else {
-        request.topics.push(DeleteTopicState {
-            name: Some(name),
-            ..DeleteTopicState::default()
-        });
+        request.topics.push(DeleteTopicState { name: Some(name), ..DeleteTopicState::default() });
     }
     request
 }

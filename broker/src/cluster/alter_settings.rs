@@ -65,15 +65,8 @@ pub(super) fn replace(
             resource_name: name,
         });
     }
-    let records = if request.validate_only {
-        Vec::new()
-    } else {
-        resources.records
-    };
-    let response = alter_configs::AlterConfigsResponse {
-        responses,
-        ..Default::default()
-    };
+    let records = if request.validate_only { Vec::new() } else { resources.records };
+    let response = alter_configs::AlterConfigsResponse { responses, ..Default::default() };
     (records, Reply::AlterConfigs(response))
 }
 
@@ -104,11 +97,7 @@ pub(super) fn change(
             resource_name: name,
         });
     }
-    let records = if request.validate_only {
-        Vec::new()
-    } else {
-        resources.records
-    };
+    let records = if request.validate_only { Vec::new() } else { resources.records };
     let response = incremental_alter_configs::IncrementalAlterConfigsResponse {
         responses,
         ..Default::default()
@@ -160,24 +149,20 @@ impl<'a> Resources<'a> {
         is_incremental: bool,
     ) -> Result<(), Refusal> {
         if self.duplicates.contains(&(kind, name.clone())) {
-            return Err(Refusal::invalid_request(
-                "Each resource must appear at most once.",
-            ));
+            return Err(Refusal::invalid_request("Each resource must appear at most once."));
         }
         check_changes(changes)?;
         match kind {
             TOPIC_RESOURCE => self.alter_topic(name, changes, is_incremental),
             NODE_RESOURCE => Err(self.node_refusal(name, changes)),
-            NODE_LOGGER_RESOURCE => Err(Refusal::invalid_request(
-                "Log levels cannot be altered while the node runs.",
-            )),
+            NODE_LOGGER_RESOURCE => {
+                Err(Refusal::invalid_request("Log levels cannot be altered while the node runs."))
+            }
             GROUP_RESOURCE | CLIENT_METRICS_RESOURCE => Err(Refusal::invalid_request(
                 "Settings of groups and of client metrics are not \
                     supported yet.",
             )),
-            other => Err(Refusal::invalid_request(format!(
-                "Unknown resource type {other}"
-            ))),
+            other => Err(Refusal::invalid_request(format!("Unknown resource type {other}"))),
         }
     }
 
@@ -188,21 +173,13 @@ impl<'a> Resources<'a> {
         is_incremental: bool,
     ) -> Result<(), Refusal> {
         if name.is_empty() {
-            return Err(Refusal::invalid_request(
-                "Default topic resources are not allowed.",
-            ));
+            return Err(Refusal::invalid_request("Default topic resources are not allowed."));
         }
         let invalid_name = |message| Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message);
         topic_name::validate(name).map_err(invalid_name)?;
         let topic = self.image.topic(name);
-        let before = topic
-            .map(|topic| Arc::clone(&topic.settings))
-            .unwrap_or_default();
-        let mut own = if is_incremental {
-            BTreeMap::clone(&before)
-        } else {
-            BTreeMap::new()
-        };
+        let before = topic.map(|topic| Arc::clone(&topic.settings)).unwrap_or_default();
+        let mut own = if is_incremental { BTreeMap::clone(&before) } else { BTreeMap::new() };
         for change in changes {
             self.apply(change, &mut own)?;
         }
@@ -214,8 +191,7 @@ impl<'a> Resources<'a> {
             return Err(Refusal::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message));
         }
         if own != before {
-            self.records
-                .push(Record::Settings((TOPIC_RESOURCE, name.detached()), own));
+            self.records.push(Record::Settings((TOPIC_RESOURCE, name.detached()), own));
         }
         Ok(())
     }
@@ -249,11 +225,7 @@ impl<'a> Resources<'a> {
     ) -> Result<Str, Refusal> {
         let invalid = |message: String| Refusal::new(ErrorCode::INVALID_CONFIG, message);
         if !self.settings.is_list(name) {
-            let operation = if operation == APPEND {
-                "APPEND"
-            } else {
-                "SUBTRACT"
-            };
+            let operation = if operation == APPEND { "APPEND" } else { "SUBTRACT" };
             return Err(invalid(format!(
                 "Can't {operation} to key {name} because its type is not \
                                         LIST."
@@ -310,38 +282,26 @@ impl<'a> Resources<'a> {
 }
 
 fn elements(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|element| !element.is_empty())
+    list.split(',').map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// What is wrong with a resource's changes before anybody looks at what they change.
 fn check_changes(changes: &[Change]) -> Result<(), Refusal> {
     let mut names = BTreeSet::new();
     if !changes.iter().all(|change| names.insert(&change.name)) {
-        return Err(Refusal::invalid_request(
-            "Error due to duplicate config keys",
-        ));
+        return Err(Refusal::invalid_request("Error due to duplicate config keys"));
     }
     let is_null = |change: &&Change| change.operation != DELETE && change.value.is_none();
-    let null: Vec<&str> = changes
-        .iter()
-        .filter(is_null)
-        .map(|change| change.name.as_str())
-        .collect();
+    let null: Vec<&str> =
+        changes.iter().filter(is_null).map(|change| change.name.as_str()).collect();
     if !null.is_empty() {
         let names = null.join(", ");
-        return Err(Refusal::invalid_request(format!(
-            "Null value not supported for : {names}"
-        )));
+        return Err(Refusal::invalid_request(format!("Null value not supported for : {names}")));
     }
-    match changes
-        .iter()
-        .find(|change| !(SET..=SUBTRACT).contains(&change.operation))
-    {
-        Some(Change { operation, .. }) => Err(Refusal::invalid_request(format!(
-            "Unknown operations type {operation}"
-        ))),
+    match changes.iter().find(|change| !(SET..=SUBTRACT).contains(&change.operation)) {
+        Some(Change { operation, .. }) => {
+            Err(Refusal::invalid_request(format!("Unknown operations type {operation}")))
+        }
         None => Ok(()),
     }
 }

@@ -148,20 +148,16 @@ pub enum NoTimer {}
 impl Controller {
     /// A controller with these defaults.
     pub fn new(options: Options, topic_settings: Rc<dyn TopicSettings>) -> Self {
-        Self {
-            options,
-            topic_settings,
-        }
+        Self { options, topic_settings }
     }
 
     fn decide(&self, state: &State, input: Input) -> Decision {
         let image = state.image();
         match input {
             Input::Form { cluster_id } => nodes::form(image, cluster_id),
-            _ if image.cluster().is_none() => refused(
-                ErrorCode::COORDINATOR_NOT_AVAILABLE,
-                "the cluster has not formed yet",
-            ),
+            _ if image.cluster().is_none() => {
+                refused(ErrorCode::COORDINATOR_NOT_AVAILABLE, "the cluster has not formed yet")
+            }
             Input::RegisterNode(registration) => nodes::register(image, registration),
             Input::AllocateProducerIds => nodes::allocate_producer_ids(image),
             Input::CreateTopics { request, random } => {
@@ -181,13 +177,7 @@ impl Controller {
 
 /// The whole request is refused.
 pub(super) fn refused(error: ErrorCode, message: &str) -> Decision {
-    (
-        Vec::new(),
-        Reply::Refused {
-            error,
-            message: Str::from(message),
-        },
-    )
+    (Vec::new(), Reply::Refused { error, message: Str::from(message) })
 }
 
 /// As they stand in the log; `None` where they are too many for one batch, or cannot be written.
@@ -225,20 +215,10 @@ impl Machine for Controller {
             Some(records) => (records, reply),
             None => {
                 let message = Str::from_static("The request would change too much at once.");
-                (
-                    Vec::new(),
-                    Reply::Refused {
-                        error: ErrorCode::POLICY_VIOLATION,
-                        message,
-                    },
-                )
+                (Vec::new(), Reply::Refused { error: ErrorCode::POLICY_VIOLATION, message })
             }
         };
-        Outcome {
-            records,
-            replies: vec![(ticket, reply)],
-            ..Outcome::default()
-        }
+        Outcome { records, replies: vec![(ticket, reply)], ..Outcome::default() }
     }
 
     fn fire(&self, _state: &State, (): &mut (), timer: NoTimer, _now: Now) -> Outcome<Self> {

@@ -17,18 +17,10 @@ use crate::metadata::records::Record;
 /// Decides a request: each topic for itself.
 pub(super) fn decide(image: &Image, request: CreatePartitionsRequest) -> Decision {
     let additional = |topic: &CreatePartitionsTopic| {
-        let there = image
-            .topic(&topic.name)
-            .map(|known| known.partition_count());
-        there.map_or(0, |there| {
-            usize::try_from(topic.count.saturating_sub(there)).unwrap_or(0)
-        })
+        let there = image.topic(&topic.name).map(|known| known.partition_count());
+        there.map_or(0, |there| usize::try_from(topic.count.saturating_sub(there)).unwrap_or(0))
     };
-    let asked = request
-        .topics
-        .iter()
-        .map(additional)
-        .fold(0, usize::saturating_add);
+    let asked = request.topics.iter().map(additional).fold(0, usize::saturating_add);
     if asked > PARTITIONS_PER_REQUEST_MAX {
         let message = "Excessively large number of additional partitions per request.";
         return refused(ErrorCode::POLICY_VIOLATION, message);
@@ -40,16 +32,10 @@ pub(super) fn decide(image: &Image, request: CreatePartitionsRequest) -> Decisio
         }
     }
     let duplicate = || Refusal::invalid_request("Duplicate topic name.");
-    let mut results: Vec<CreatePartitionsTopicResult> = duplicates
-        .iter()
-        .map(|name| result(name.clone(), Err(duplicate())))
-        .collect();
+    let mut results: Vec<CreatePartitionsTopicResult> =
+        duplicates.iter().map(|name| result(name.clone(), Err(duplicate()))).collect();
     let mut records = Vec::new();
-    for topic in request
-        .topics
-        .into_iter()
-        .filter(|topic| !duplicates.contains(&topic.name))
-    {
+    for topic in request.topics.into_iter().filter(|topic| !duplicates.contains(&topic.name)) {
         let added = add(image, &topic, records.len());
         results.push(result(topic.name, added.map(|added| records.extend(added))));
     }
@@ -73,11 +59,7 @@ fn result(
         Ok(()) => (ErrorCode::NONE, None),
         Err(Refusal { error, message }) => (error, Some(message)),
     };
-    CreatePartitionsTopicResult {
-        name,
-        error_code,
-        error_message,
-    }
+    CreatePartitionsTopicResult { name, error_code, error_message }
 }
 
 /// The new partitions of one topic; `added` are those of this request so far.
@@ -97,17 +79,10 @@ fn add(image: &Image, topic: &CreatePartitionsTopic, added: usize) -> Result<Vec
         )));
     }
     let additional = usize::try_from(topic.count - there).unwrap_or(0);
-    if image
-        .partition_count()
-        .saturating_add(added)
-        .saturating_add(additional)
-        > PARTITIONS_MAX
-    {
+    if image.partition_count().saturating_add(added).saturating_add(additional) > PARTITIONS_MAX {
         return Err(too_many());
     }
-    let replication_factor = known
-        .partition(0)
-        .map_or(1, |partition| partition.replicas.len());
+    let replication_factor = known.partition(0).map_or(1, |partition| partition.replicas.len());
     let replicas = match &topic.assignments {
         Some(assignments) => {
             if assignments.len() != additional {
@@ -120,10 +95,7 @@ fn add(image: &Image, topic: &CreatePartitionsTopic, added: usize) -> Result<Vec
             for assignment in assignments {
                 check_assignment(image, &assignment.broker_ids, Some(replication_factor))?;
             }
-            assignments
-                .iter()
-                .map(|assignment| assignment.broker_ids.clone())
-                .collect()
+            assignments.iter().map(|assignment| assignment.broker_ids.clone()).collect()
         }
         None => {
             let first = known.partitions.len();

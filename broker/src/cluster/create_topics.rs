@@ -46,28 +46,17 @@ pub(super) fn decide(
         partitions: state.image().partition_count(),
         collisions: BTreeMap::new(),
     };
-    let unique = request
-        .topics
-        .into_iter()
-        .filter(|topic| !duplicates.contains(&topic.name));
+    let unique = request.topics.into_iter().filter(|topic| !duplicates.contains(&topic.name));
     let mut topics: Vec<CreatableTopicResult> = unique.map(|topic| batch.topic(topic)).collect();
-    topics.extend(duplicates.iter().map(|name| {
-        failure(
-            name.clone(),
-            Refusal::invalid_request("Duplicate topic name."),
-        )
-    }));
-    let records = if request.validate_only {
-        Vec::new()
-    } else {
-        batch.records
-    };
+    topics.extend(
+        duplicates
+            .iter()
+            .map(|name| failure(name.clone(), Refusal::invalid_request("Duplicate topic name."))),
+    );
+    let records = if request.validate_only { Vec::new() } else { batch.records };
     (
         records,
-        Reply::CreateTopics(CreateTopicsResponse {
-            topics,
-            ..CreateTopicsResponse::default()
-        }),
+        Reply::CreateTopics(CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }),
     )
 }
 
@@ -77,11 +66,7 @@ fn asked_partitions(request: &CreateTopicsRequest) -> usize {
         0 => usize::try_from(topic.num_partitions).unwrap_or(1),
         assigned => assigned,
     };
-    request
-        .topics
-        .iter()
-        .map(of_topic)
-        .fold(0, usize::saturating_add)
+    request.topics.iter().map(of_topic).fold(0, usize::saturating_add)
 }
 
 fn failure(name: Str, Refusal { error, message }: Refusal) -> CreatableTopicResult {
@@ -145,14 +130,11 @@ impl Batch<'_> {
             replication_factor: i16::try_from(replication_factor).unwrap_or(i16::MAX),
             ..CreatableTopicResult::default()
         };
-        self.records
-            .push(Record::Topic(topic_id, Some(name.clone())));
+        self.records.push(Record::Topic(topic_id, Some(name.clone())));
         if !settings.is_empty() {
-            self.records
-                .push(Record::Settings((TOPIC_RESOURCE, name.clone()), settings));
+            self.records.push(Record::Settings((TOPIC_RESOURCE, name.clone()), settings));
         }
-        self.records
-            .extend(partition_records(topic_id, 0, replicas));
+        self.records.extend(partition_records(topic_id, 0, replicas));
         Ok(created)
     }
 
@@ -169,9 +151,9 @@ impl Batch<'_> {
         topic_name::validate(name).map_err(invalid)?;
         let in_request = collision_key(name).and_then(|key| self.collisions.get(&key));
         match self.state.colliding(name).or(in_request) {
-            Some(other) => Err(invalid(format!(
-                "Topic '{name}' collides with existing topic: {other}"
-            ))),
+            Some(other) => {
+                Err(invalid(format!("Topic '{name}' collides with existing topic: {other}")))
+            }
             None => Ok(()),
         }
     }
@@ -185,18 +167,13 @@ impl Batch<'_> {
             .collect();
         if !null.is_empty() {
             let names = null.join(",");
-            return Err(invalid(format!(
-                "Null value not supported for topic configs: {names}"
-            )));
+            return Err(invalid(format!("Null value not supported for topic configs: {names}")));
         }
         let given = configs
             .into_iter()
             .filter_map(|config| Some((config.name.detached(), config.value?.detached())));
         let settings: Settings = Arc::new(given.collect());
-        self.controller
-            .topic_settings
-            .validate(&settings)
-            .map_err(invalid)?;
+        self.controller.topic_settings.validate(&settings).map_err(invalid)?;
         Ok(settings)
     }
 
@@ -223,11 +200,7 @@ impl Batch<'_> {
             return Err(Refusal::new(ErrorCode::INVALID_PARTITIONS, message));
         }
         let options = &self.controller.options;
-        let partitions = if partitions == -1 {
-            options.partitions_default
-        } else {
-            partitions
-        };
+        let partitions = if partitions == -1 { options.partitions_default } else { partitions };
         let replication_factor = match replication_factor {
             -1 => options.replication_factor_default,
             given => given,
@@ -276,11 +249,7 @@ fn assigned(
 ) -> Result<Vec<Vec<i32>>, Refusal> {
     let mut by_index: BTreeMap<i32, &Vec<i32>> = BTreeMap::new();
     let mut replication_factor = None;
-    for CreatableReplicaAssignment {
-        partition_index,
-        broker_ids,
-    } in assignments
-    {
+    for CreatableReplicaAssignment { partition_index, broker_ids } in assignments {
         if by_index.contains_key(partition_index) {
             let message = format!(
                 "Found multiple manual partition assignments for partition \
@@ -345,10 +314,8 @@ pub(super) fn chosen(
     count: usize,
     replication_factor: i16,
 ) -> Result<Vec<Vec<i32>>, Refusal> {
-    let candidate = |node: &crate::metadata::image::Node| Candidate {
-        id: node.id,
-        rack: node.rack.clone(),
-    };
+    let candidate =
+        |node: &crate::metadata::image::Node| Candidate { id: node.id, rack: node.rack.clone() };
     let nodes: Vec<Candidate> = image.nodes().map(candidate).collect();
     let wanted = usize::try_from(replication_factor).unwrap_or(0);
     placement::place(&nodes, topic_id, first, count, wanted).ok_or_else(|| {
@@ -368,10 +335,7 @@ pub(super) fn partition_records(
     replicas: Vec<Vec<i32>>,
 ) -> impl Iterator<Item = Record> {
     (first..).zip(replicas).map(move |(index, node_ids)| {
-        let replica = |node_id| Replica {
-            node_id,
-            disk_id: Uuid::ZERO,
-        };
+        let replica = |node_id| Replica { node_id, disk_id: Uuid::ZERO };
         let replicas = node_ids.into_iter().map(replica).collect();
         Record::Partition(PartitionId { topic_id, index }, Partition { replicas })
     })

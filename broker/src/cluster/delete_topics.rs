@@ -22,15 +22,9 @@ enum Named {
 
 /// Decides a request: each topic for itself, in the order in which they are named.
 pub(super) fn decide(image: &Image, request: DeleteTopicsRequest) -> Decision {
-    let by_name = |name| DeleteTopicState {
-        name: Some(name),
-        topic_id: Uuid::ZERO,
-    };
-    let asked: Vec<DeleteTopicState> = request
-        .topics
-        .into_iter()
-        .chain(request.topic_names.into_iter().map(by_name))
-        .collect();
+    let by_name = |name| DeleteTopicState { name: Some(name), topic_id: Uuid::ZERO };
+    let asked: Vec<DeleteTopicState> =
+        request.topics.into_iter().chain(request.topic_names.into_iter().map(by_name)).collect();
     let (mut seen, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
     for named in asked.iter().filter_map(|asked| named(asked).ok()) {
         if !seen.insert(named.clone()) {
@@ -42,11 +36,7 @@ pub(super) fn decide(image: &Image, request: DeleteTopicsRequest) -> Decision {
     let mut responses = Vec::with_capacity(asked.len());
     for asked in asked {
         let found = named(&asked).and_then(|named| {
-            if duplicates.contains(&named) {
-                Err(duplicate(&named))
-            } else {
-                find(image, &named)
-            }
+            if duplicates.contains(&named) { Err(duplicate(&named)) } else { find(image, &named) }
         });
         let is_answered = found.is_err() && !answered.insert((asked.name.clone(), asked.topic_id));
         let found = found.and_then(|topic| match deleted.insert(topic.id) {
@@ -65,22 +55,19 @@ pub(super) fn decide(image: &Image, request: DeleteTopicsRequest) -> Decision {
     }
     (
         records,
-        Reply::DeleteTopics(DeleteTopicsResponse {
-            responses,
-            ..DeleteTopicsResponse::default()
-        }),
+        Reply::DeleteTopics(DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }),
     )
 }
 
 fn named(asked: &DeleteTopicState) -> Result<Named, Refusal> {
     match &asked.name {
-        Some(_) if !asked.topic_id.is_zero() => Err(Refusal::invalid_request(
-            "You may not specify both topic name and topic id.",
-        )),
+        Some(_) if !asked.topic_id.is_zero() => {
+            Err(Refusal::invalid_request("You may not specify both topic name and topic id."))
+        }
         Some(name) => Ok(Named::Name(name.clone())),
-        None if asked.topic_id.is_zero() => Err(Refusal::invalid_request(
-            "Neither topic name nor id were specified.",
-        )),
+        None if asked.topic_id.is_zero() => {
+            Err(Refusal::invalid_request("Neither topic name nor id were specified."))
+        }
         None => Ok(Named::Id(asked.topic_id)),
     }
 }
@@ -97,9 +84,7 @@ fn find<'a>(image: &'a Image, named: &Named) -> Result<&'a Topic, Refusal> {
         Named::Name(name) => (image.topic(name), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         Named::Id(id) => (image.topic_by_id(*id), ErrorCode::UNKNOWN_TOPIC_ID),
     };
-    topic
-        .map(AsRef::as_ref)
-        .ok_or_else(|| Refusal::plain(unknown))
+    topic.map(AsRef::as_ref).ok_or_else(|| Refusal::plain(unknown))
 }
 
 fn result(asked: DeleteTopicState, found: Result<&Topic, Refusal>) -> DeletableTopicResult {

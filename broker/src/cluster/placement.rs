@@ -88,9 +88,8 @@ fn one_partition<'a>(
         let use_any = chosen.len() >= racks;
         let is_free = |node: &&Candidate| !chosen.iter().any(|other| other.id == node.id);
         let on_new_rack = |node: &&Candidate| !chosen.iter().any(|other| other.rack == node.rack);
-        let next = by_preference
-            .clone()
-            .find(|node| is_free(node) && (use_any || on_new_rack(node)));
+        let next =
+            by_preference.clone().find(|node| is_free(node) && (use_any || on_new_rack(node)));
         match next {
             Some(node) => chosen.push(node),
             None => break,
@@ -110,12 +109,7 @@ mod tests {
 
     fn nodes(racks: &[Option<&str>]) -> Vec<Candidate> {
         let ids = 1..;
-        ids.zip(racks)
-            .map(|(id, rack)| Candidate {
-                id,
-                rack: rack.map(Str::from),
-            })
-            .collect()
+        ids.zip(racks).map(|(id, rack)| Candidate { id, rack: rack.map(Str::from) }).collect()
     }
 
     #[test]

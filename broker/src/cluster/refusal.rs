@@ -14,10 +14,7 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub fn new(error: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            error,
-            message: Str::from(message.into()),
-        }
+        Self { error, message: Str::from(message.into()) }
     }
 
     /// With the code's own words.

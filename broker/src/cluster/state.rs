@@ -38,10 +38,9 @@ impl State {
         let record = Record::decode(&record.key, record.value.as_ref()).map_err(failed)?;
         let (added, removed) = match &record {
             Record::Topic(_, Some(name)) => (Some(name.clone()), None),
-            Record::Topic(id, None) => (
-                None,
-                self.image.topic_by_id(*id).map(|topic| topic.name.clone()),
-            ),
+            Record::Topic(id, None) => {
+                (None, self.image.topic_by_id(*id).map(|topic| topic.name.clone()))
+            }
             _ => (None, None),
         };
         self.image.apply(record).map_err(failed)?;
@@ -69,19 +68,14 @@ impl State {
             Some(Ok(key)) => Some(key),
             // Not a key of ours; whoever passed it made it up.
             Some(Err(error)) => {
-                debug_assert!(
-                    false,
-                    "a key that no piece of a snapshot ended with: {error}"
-                );
+                debug_assert!(false, "a key that no piece of a snapshot ended with: {error}");
                 return Vec::new();
             }
         };
         let records = self.image.to_records(after.as_ref(), records_max);
         // What was decoded from a record can be encoded as one.
         let encoded = records.iter().filter_map(|record| record.encode().ok());
-        encoded
-            .map(|(key, value)| KeyValue { key, value })
-            .collect()
+        encoded.map(|(key, value)| KeyValue { key, value }).collect()
     }
 }
 

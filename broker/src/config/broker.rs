@@ -10,25 +10,19 @@ const MIB: i64 = 1024 * 1024;
 
 /// Settings of a node, by name.
 pub static BROKER: &[Definition] = &[
-    node("admin.listener", Kind::String, "127.0.0.1:9644")
-        .ours()
-        .doc(
-            "Where metrics and health are served over HTTP: `host:port`. `none`, or empty: \
+    node("admin.listener", Kind::String, "127.0.0.1:9644").ours().doc(
+        "Where metrics and health are served over HTTP: `host:port`. `none`, or empty: \
              nowhere.",
-        ),
-    node("advertised.listeners", Kind::List, "")
-        .no_default()
-        .doc(
-            "How clients reach this node, `NAME://host:port` for each name in `listeners`. \
+    ),
+    node("advertised.listeners", Kind::List, "").no_default().doc(
+        "How clients reach this node, `NAME://host:port` for each name in `listeners`. \
              Default: what `listeners` says.",
-        ),
+    ),
     node("auto.create.topics.enable", Kind::Boolean, "true").doc(
         "Whether a topic that a producer or consumer asks for, and that does not exist, is \
          created.",
     ),
-    node("broker.id", Kind::Int, "1")
-        .check(Check::AtLeast(0))
-        .doc("Older name of `node.id`."),
+    node("broker.id", Kind::Int, "1").check(Check::AtLeast(0)).doc("Older name of `node.id`."),
     node("broker.rack", Kind::String, "")
         .no_default()
         .doc("Where this node stands: replicas of a partition are spread over racks."),
@@ -39,13 +33,10 @@ pub static BROKER: &[Definition] = &[
         .check(Check::Between(1, 32_767))
         .doc("Replicas of a topic that is created without saying how many."),
     node("delete.topic.enable", Kind::Boolean, "true").doc("Whether topics can be deleted."),
-    node("disk.reserve.bytes", Kind::Size, "256MiB")
-        .ours()
-        .unit(Unit::Bytes)
-        .doc(
-            "Free disk space below which records of clients are refused, so that offsets, \
+    node("disk.reserve.bytes", Kind::Size, "256MiB").ours().unit(Unit::Bytes).doc(
+        "Free disk space below which records of clients are refused, so that offsets, \
              deletions and retention still work.",
-        ),
+    ),
     node("fetch.max.bytes", Kind::Int, "57671680")
         .unit(Unit::Bytes)
         .check(Check::AtLeast(1024))
@@ -68,12 +59,10 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(1))
         .doc("Shortest session timeout a member of a classic group may ask for."),
-    node("inter.broker.listener.name", Kind::String, "")
-        .no_default()
-        .doc(
-            "Which of `listeners` the other nodes use. Default: PLAINTEXT, or the only one there \
+    node("inter.broker.listener.name", Kind::String, "").no_default().doc(
+        "Which of `listeners` the other nodes use. Default: PLAINTEXT, or the only one there \
              is.",
-        ),
+    ),
     node(
         "listener.security.protocol.map",
         Kind::String,
@@ -100,25 +89,17 @@ pub static BROKER: &[Definition] = &[
     node("max.connections.per.ip", Kind::Int, "2147483647")
         .check(Check::AtLeast(0))
         .doc("Most client connections from one address; more are closed as they come."),
-    node(
-        "max.incremental.fetch.session.cache.slots",
-        Kind::Int,
-        "1000",
-    )
-    .check(Check::AtLeast(0))
-    .doc("Most fetch sessions (KIP-227) that this node keeps."),
+    node("max.incremental.fetch.session.cache.slots", Kind::Int, "1000")
+        .check(Check::AtLeast(0))
+        .doc("Most fetch sessions (KIP-227) that this node keeps."),
     node("max.request.partition.size.limit", Kind::Int, "2000")
         .check(Check::AtLeast(1))
         .doc("Most partitions in one answer of DescribeTopicPartitions (KIP-966)."),
-    node("memory", Kind::Size, "")
-        .no_default()
-        .ours()
-        .unit(Unit::Bytes)
-        .doc(
-            "Memory for requests, caches and buffers of all shards, such as `4GiB`. Default: half \
+    node("memory", Kind::Size, "").no_default().ours().unit(Unit::Bytes).doc(
+        "Memory for requests, caches and buffers of all shards, such as `4GiB`. Default: half \
              of the machine or its cgroup; the rest is the page cache's, from which older records \
              are read.",
-        ),
+    ),
     node("node.id", Kind::Int, "1")
         .check(Check::AtLeast(0))
         .doc("This node's number, unique in the cluster."),
@@ -148,12 +129,10 @@ pub static BROKER: &[Definition] = &[
     node("offsets.topic.num.partitions", Kind::Int, "50")
         .check(Check::AtLeast(1))
         .doc("Partitions of `__consumer_offsets`. Counts when the topic is created."),
-    node("offsets.topic.replication.factor", Kind::Short, "3")
-        .check(Check::AtLeast(1))
-        .doc(
-            "Replicas of `__consumer_offsets`, at most as many as there are nodes. Counts when \
+    node("offsets.topic.replication.factor", Kind::Short, "3").check(Check::AtLeast(1)).doc(
+        "Replicas of `__consumer_offsets`, at most as many as there are nodes. Counts when \
              the topic is created.",
-        ),
+    ),
     node("offsets.topic.segment.bytes", Kind::Int, "104857600")
         .unit(Unit::Bytes)
         .check(Check::AtLeast(MIB))
@@ -162,14 +141,10 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(1))
         .doc("How long a partition remembers an idempotent producer that sends nothing."),
-    node("shards", Kind::Int, "")
-        .no_default()
-        .ours()
-        .check(Check::Between(1, 1024))
-        .doc(
-            "Shards: threads, each with its own partitions and connections. Default: one for each \
+    node("shards", Kind::Int, "").no_default().ours().check(Check::Between(1, 1024)).doc(
+        "Shards: threads, each with its own partitions and connections. Default: one for each \
              core this process may use.",
-        ),
+    ),
     node("socket.listen.backlog.size", Kind::Int, "50")
         .check(Check::AtLeast(1))
         .without_effect()
@@ -178,11 +153,8 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Bytes)
         .check(Check::AtLeast(1))
         .doc("Largest request; a connection that announces more is closed."),
-    node("write.max.bytes", Kind::Size, "1MiB")
-        .ours()
-        .unit(Unit::Bytes)
-        .doc(
-            "Most bytes that one write to a log carries. What waits meanwhile goes with the next \
+    node("write.max.bytes", Kind::Size, "1MiB").ours().unit(Unit::Bytes).doc(
+        "Most bytes that one write to a log carries. What waits meanwhile goes with the next \
              write.",
-        ),
+    ),
 ];

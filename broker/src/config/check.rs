@@ -29,11 +29,7 @@ pub enum InvalidValue {
 impl InvalidValue {
     /// A value with what is wrong with it.
     pub fn new(name: &str, value: impl fmt::Display, reason: impl Into<String>) -> Self {
-        Self::Value {
-            name: name.to_string(),
-            value: value.to_string(),
-            reason: reason.into(),
-        }
+        Self::Value { name: name.to_string(), value: value.to_string(), reason: reason.into() }
     }
 }
 
@@ -69,28 +65,17 @@ pub fn boolean(name: &str, value: &str) -> Result<bool, InvalidValue> {
     } else if trimmed.eq_ignore_ascii_case("false") {
         Ok(false)
     } else {
-        Err(InvalidValue::new(
-            name,
-            value,
-            "Expected value to be either true or false",
-        ))
+        Err(InvalidValue::new(name, value, "Expected value to be either true or false"))
     }
 }
 
 /// Bytes with or without a unit: `1048576`, `512KiB`, `512MiB`, `4GiB`, `1TiB`; `4G` and `4GB` mean
 /// the same.
 pub fn size(name: &str, value: &str) -> Result<u64, InvalidValue> {
-    let invalid = || {
-        InvalidValue::new(
-            name,
-            value,
-            "Expected a number of bytes, such as 512MiB or 4GiB",
-        )
-    };
+    let invalid =
+        || InvalidValue::new(name, value, "Expected a number of bytes, such as 512MiB or 4GiB");
     let trimmed = value.trim();
-    let digits_end = trimmed
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(trimmed.len());
+    let digits_end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (digits, unit) = trimmed.split_at(digits_end);
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 0,
@@ -157,17 +142,9 @@ pub fn integer(
 
 fn in_range(name: &str, number: i64, min: i64, max: i64) -> Result<(), InvalidValue> {
     if number < min {
-        Err(InvalidValue::new(
-            name,
-            number,
-            format!("Value must be at least {min}"),
-        ))
+        Err(InvalidValue::new(name, number, format!("Value must be at least {min}")))
     } else if number > max {
-        Err(InvalidValue::new(
-            name,
-            number,
-            format!("Value must be no more than {max}"),
-        ))
+        Err(InvalidValue::new(name, number, format!("Value must be no more than {max}")))
     } else {
         Ok(())
     }
@@ -223,11 +200,7 @@ fn throttled_replicas(name: &str, elements: &[String]) -> Result<(), InvalidValu
         "{name} must be the literal '*' or a list of replicas in the following format: \
          [partitionId]:[brokerId],[partitionId]:[brokerId],..."
     );
-    Err(InvalidValue::new(
-        name,
-        format!("[{}]", elements.join(", ")),
-        reason,
-    ))
+    Err(InvalidValue::new(name, format!("[{}]", elements.join(", ")), reason))
 }
 
 #[cfg(test)]
@@ -280,11 +253,7 @@ mod tests {
             "Invalid value foo for configuration cleanup.policy: String must be one of: \
              compact, delete",
         ),
-        (
-            "cleanup.policy",
-            "compact,",
-            "Configuration 'cleanup.policy' values must not be empty.",
-        ),
+        ("cleanup.policy", "compact,", "Configuration 'cleanup.policy' values must not be empty."),
         (
             "compression.type",
             "GZIP",
@@ -339,11 +308,7 @@ mod tests {
             ("min.cleanable.dirty.ratio", "0", "0.0"),
             ("retention.bytes", "-5", "-5"),
             ("leader.replication.throttled.replicas", "*", "*"),
-            (
-                "leader.replication.throttled.replicas",
-                "0:1,1:2",
-                "0:1,1:2",
-            ),
+            ("leader.replication.throttled.replicas", "0:1,1:2", "0:1,1:2"),
         ] {
             assert_eq!(check(name, value).unwrap(), canonical, "{name}={value}");
         }
@@ -352,10 +317,7 @@ mod tests {
     #[test]
     fn a_ratio_must_be_a_number() {
         for value in ["NaN", "-0.5", "1.5", "inf", "-inf"] {
-            assert!(
-                check("min.cleanable.dirty.ratio", value).is_err(),
-                "{value}"
-            );
+            assert!(check("min.cleanable.dirty.ratio", value).is_err(), "{value}");
         }
     }
 
@@ -373,15 +335,9 @@ mod tests {
         ] {
             assert_eq!(size("memory", text), Ok(bytes), "{text}");
         }
-        for text in [
-            "",
-            "GiB",
-            "4XiB",
-            "-1",
-            "1.5GiB",
-            "99999999999999999999",
-            "18446744073709551615KiB",
-        ] {
+        for text in
+            ["", "GiB", "4XiB", "-1", "1.5GiB", "99999999999999999999", "18446744073709551615KiB"]
+        {
             assert!(size("memory", text).is_err(), "{text}");
         }
     }

@@ -248,9 +248,7 @@ pub fn family(name: &str) -> Vec<&'static str> {
             return topic.synonyms.iter().map(|synonym| synonym.name).collect();
         }
     }
-    broker_setting(name)
-        .map(|definition| vec![definition.name])
-        .unwrap_or_default()
+    broker_setting(name).map(|definition| vec![definition.name]).unwrap_or_default()
 }
 
 /// The name among `names` that a person who typed `name` most likely meant: the one fewest edits
@@ -289,15 +287,9 @@ mod tests {
 
     #[test]
     fn every_setting_is_complete_and_its_default_valid() {
-        let all = broker_settings()
-            .chain(topic_settings())
-            .chain(group_settings());
+        let all = broker_settings().chain(topic_settings()).chain(group_settings());
         for definition in all {
-            assert!(
-                definition.doc.len() > 10,
-                "{} has no documentation",
-                definition.name
-            );
+            assert!(definition.doc.len() > 10, "{} has no documentation", definition.name);
             assert!(
                 definition.doc.ends_with('.'),
                 "{}: a sentence ends with a stop",
@@ -317,9 +309,7 @@ mod tests {
     #[test]
     fn names_are_unique_within_a_scope() {
         for names in [
-            broker_settings()
-                .map(|definition| definition.name)
-                .collect::<Vec<_>>(),
+            broker_settings().map(|definition| definition.name).collect::<Vec<_>>(),
             topic_settings().map(|definition| definition.name).collect(),
             group_settings().map(|definition| definition.name).collect(),
         ] {
@@ -350,14 +340,8 @@ mod tests {
     fn nearest_finds_the_name_that_was_meant() {
         let names = || broker_settings().map(|definition| definition.name);
         assert_eq!(nearest("num.partition", names()), Some("num.partitions"));
-        assert_eq!(
-            nearest("log.retention.hour", names()),
-            Some("log.retention.hours")
-        );
-        assert_eq!(
-            nearest("advertized.listeners", names()),
-            Some("advertised.listeners")
-        );
+        assert_eq!(nearest("log.retention.hour", names()), Some("log.retention.hours"));
+        assert_eq!(nearest("advertized.listeners", names()), Some("advertised.listeners"));
         assert_eq!(nearest(&"x".repeat(100_000), names()), None);
         assert_eq!(nearest("anything", std::iter::empty()), None);
     }
@@ -366,11 +350,7 @@ mod tests {
     fn families_come_in_order_of_precedence() {
         assert_eq!(
             family("log.retention.hours"),
-            [
-                "log.retention.ms",
-                "log.retention.minutes",
-                "log.retention.hours"
-            ]
+            ["log.retention.ms", "log.retention.minutes", "log.retention.hours"]
         );
         assert_eq!(family("broker.id"), ["node.id", "broker.id"]);
         assert_eq!(family("num.partitions"), ["num.partitions"]);

@@ -83,27 +83,18 @@ fn topic_entry(
     own: Option<&str>,
 ) -> Described {
     let mut synonyms = node_synonyms(config, definition.synonyms.iter().map(|s| s.name));
-    let mut value = config
-        .topic_defaults
-        .value(definition.name)
-        .unwrap_or_default()
-        .to_string();
+    let mut value = config.topic_defaults.value(definition.name).unwrap_or_default().to_string();
     if let Some(own) = own {
         value = check::canonical(definition, own).unwrap_or_else(|_| own.to_string());
-        let own = DescribedSynonym {
-            name: definition.name,
-            value: value.clone(),
-            source: Source::Topic,
-        };
+        let own =
+            DescribedSynonym { name: definition.name, value: value.clone(), source: Source::Topic };
         synonyms.insert(0, own);
     }
     Described {
         name: definition.name,
         value: Some(value),
         is_read_only: false,
-        source: synonyms
-            .first()
-            .map_or(Source::Default, |synonym| synonym.source),
+        source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
         synonyms,
         kind: definition.kind,
         documentation: definition.doc,
@@ -120,9 +111,7 @@ pub fn node(config: &BrokerConfig) -> Vec<Described> {
                 name: definition.name,
                 value: config.value(definition.name).map(str::to_string),
                 is_read_only: true,
-                source: synonyms
-                    .first()
-                    .map_or(Source::Default, |synonym| synonym.source),
+                source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
                 synonyms,
                 kind: definition.kind,
                 documentation: definition.doc,
@@ -163,19 +152,11 @@ fn node_synonyms(
 ) -> Vec<DescribedSynonym> {
     let given = names.clone().filter_map(|name| {
         let value = config.given.get(name)?.clone();
-        Some(DescribedSynonym {
-            name,
-            value,
-            source: Source::StaticBroker,
-        })
+        Some(DescribedSynonym { name, value, source: Source::StaticBroker })
     });
     let defaults = names.filter_map(|name| {
         let value = broker_setting(name)?.default?.to_string();
-        Some(DescribedSynonym {
-            name,
-            value,
-            source: Source::Default,
-        })
+        Some(DescribedSynonym { name, value, source: Source::Default })
     });
     given.chain(defaults).collect()
 }
@@ -210,11 +191,7 @@ mod tests {
     }
 
     fn synonyms(entry: &Described) -> Vec<(&'static str, &str, Source)> {
-        entry
-            .synonyms
-            .iter()
-            .map(|s| (s.name, s.value.as_str(), s.source))
-            .collect()
+        entry.synonyms.iter().map(|s| (s.name, s.value.as_str(), s.source)).collect()
     }
 
     #[test]
@@ -222,18 +199,12 @@ mod tests {
         let entry = described(&config(&[]), &[], "retention.ms");
         assert_eq!(entry.value.as_deref(), Some("604800000"));
         assert!(entry.is_default() && !entry.is_read_only);
-        assert_eq!(
-            synonyms(&entry),
-            [("log.retention.hours", "168", Source::Default)]
-        );
+        assert_eq!(synonyms(&entry), [("log.retention.hours", "168", Source::Default)]);
     }
 
     #[test]
     fn each_source_stands_before_what_it_hides() {
-        let config = config(&[
-            ("log.retention.minutes", "5"),
-            ("log.retention.ms", "60000"),
-        ]);
+        let config = config(&[("log.retention.minutes", "5"), ("log.retention.ms", "60000")]);
         let entry = described(&config, &[("retention.ms", " 7 ")], "retention.ms");
         assert_eq!(entry.value.as_deref(), Some("7"));
         assert_eq!(entry.source, Source::Topic);
@@ -267,10 +238,7 @@ mod tests {
         assert_eq!(node_id.source, Source::StaticBroker);
         assert!(node_id.is_read_only);
         let memory = all.iter().find(|entry| entry.name == "memory").unwrap();
-        assert_eq!(
-            (memory.value.as_deref(), memory.source),
-            (None, Source::Default)
-        );
+        assert_eq!((memory.value.as_deref(), memory.source), (None, Source::Default));
         assert_eq!(all.len(), broker_settings().count());
     }
 

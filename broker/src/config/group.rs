@@ -8,9 +8,7 @@ const fn group(name: &'static str, kind: Kind, default: &'static str) -> Definit
 }
 
 const fn milliseconds(name: &'static str, default: &'static str, min: i64) -> Definition {
-    group(name, Kind::Int, default)
-        .unit(Unit::Milliseconds)
-        .check(Check::AtLeast(min))
+    group(name, Kind::Int, default).unit(Unit::Milliseconds).check(Check::AtLeast(min))
 }
 
 /// Settings of a group, by name.
@@ -21,12 +19,8 @@ pub static GROUP: &[Definition] = &[
         .doc("How often members of a consumer group report (KIP-848)."),
     milliseconds("consumer.session.timeout.ms", "45000", 1)
         .doc("How long a member of a consumer group may be silent (KIP-848)."),
-    group(
-        "errors.deadletterqueue.copy.record.enable",
-        Kind::Boolean,
-        "false",
-    )
-    .doc("Whether a share group's dead letters carry the record itself (KIP-1191)."),
+    group("errors.deadletterqueue.copy.record.enable", Kind::Boolean, "false")
+        .doc("Whether a share group's dead letters carry the record itself (KIP-1191)."),
     group("errors.deadletterqueue.topic.name", Kind::String, "")
         .doc("Topic of a share group's dead letters (KIP-1191)."),
     milliseconds("share.assignment.interval.ms", "1000", 0)

@@ -81,21 +81,14 @@ pub fn resolve(settings: &ListenerSettings<'_>) -> Result<Listeners, InvalidValu
         .into_iter()
         .partition(|endpoint| controller_names.contains(&endpoint.name));
     if bound.is_empty() {
-        return Err(invalid(
-            LISTENERS,
-            settings.listeners,
-            "there must be one for clients",
-        ));
+        return Err(invalid(LISTENERS, settings.listeners, "there must be one for clients"));
     }
     for endpoint in &bound {
         check_protocol(&protocols, endpoint, settings.listeners)?;
     }
     for (index, endpoint) in bound.iter().enumerate() {
         let is_taken = |other: &Endpoint| other.port == endpoint.port && endpoint.port != 0;
-        if bound[..index]
-            .iter()
-            .any(|other| is_taken(other) && shares_host(other, endpoint))
-        {
+        if bound[..index].iter().any(|other| is_taken(other) && shares_host(other, endpoint)) {
             return Err(invalid(
                 LISTENERS,
                 settings.listeners,
@@ -111,10 +104,7 @@ pub fn resolve(settings: &ListenerSettings<'_>) -> Result<Listeners, InvalidValu
         .into_iter()
         .map(|bind| {
             let advertised = match &advertised {
-                Some(given) => given
-                    .iter()
-                    .find(|endpoint| endpoint.name == bind.name)
-                    .cloned(),
+                Some(given) => given.iter().find(|endpoint| endpoint.name == bind.name).cloned(),
                 None => Some(advertised_as_bound(&bind)),
             };
             Listener { bind, advertised }
@@ -122,11 +112,7 @@ pub fn resolve(settings: &ListenerSettings<'_>) -> Result<Listeners, InvalidValu
         .collect();
     let inter_broker_name = inter_broker_name(settings, &listeners)?;
     let left_out = left_out.into_iter().map(|endpoint| endpoint.name).collect();
-    Ok(Listeners {
-        listeners,
-        inter_broker_name,
-        left_out,
-    })
+    Ok(Listeners { listeners, inter_broker_name, left_out })
 }
 
 /// `host:port`, as of the flags `--listen` and `--admin`; `[::1]:9092` for IPv6, an empty host for
@@ -155,11 +141,7 @@ fn invalid(name: &str, value: &str, reason: &str) -> InvalidValue {
 /// `NAME://host:port`, separated by commas; each name once.
 fn endpoints(setting: &str, text: &str) -> Result<Vec<Endpoint>, InvalidValue> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
-    for element in text
-        .split(',')
-        .map(str::trim)
-        .filter(|element| !element.is_empty())
-    {
+    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
         let expected = || invalid(setting, element, "expected NAME://host:port");
         let (name, address) = element.split_once("://").ok_or_else(expected)?;
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
@@ -169,11 +151,7 @@ fn endpoints(setting: &str, text: &str) -> Result<Vec<Endpoint>, InvalidValue> {
         let (host, port) = host_and_port(setting, address).map_err(|_| expected())?;
         let name = name.to_ascii_uppercase();
         if endpoints.iter().any(|endpoint| endpoint.name == name) {
-            return Err(invalid(
-                setting,
-                text,
-                "each listener must have a different name",
-            ));
+            return Err(invalid(setting, text, "each listener must have a different name"));
         }
         endpoints.push(Endpoint { name, host, port });
     }
@@ -190,18 +168,11 @@ fn shares_host(one: &Endpoint, other: &Endpoint) -> bool {
 
 fn protocol_map(text: &str) -> Result<Vec<(String, String)>, InvalidValue> {
     let mut map = Vec::new();
-    for element in text
-        .split(',')
-        .map(str::trim)
-        .filter(|element| !element.is_empty())
-    {
+    for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
         let Some((name, protocol)) = element.split_once(':') else {
             return Err(invalid(PROTOCOL_MAP, text, "expected NAME:PROTOCOL"));
         };
-        map.push((
-            name.trim().to_ascii_uppercase(),
-            protocol.trim().to_ascii_uppercase(),
-        ));
+        map.push((name.trim().to_ascii_uppercase(), protocol.trim().to_ascii_uppercase()));
     }
     Ok(map)
 }
@@ -212,10 +183,7 @@ fn check_protocol(
     listeners: &str,
 ) -> Result<(), InvalidValue> {
     let name = &endpoint.name;
-    let protocol = protocols
-        .iter()
-        .find(|(known, _)| known == name)
-        .map(|(_, protocol)| protocol);
+    let protocol = protocols.iter().find(|(known, _)| known == name).map(|(_, protocol)| protocol);
     match protocol.map(String::as_str) {
         Some("PLAINTEXT") => Ok(()),
         Some(other) => {
@@ -244,18 +212,10 @@ fn advertised(
         }
         match endpoint.host.as_deref() {
             None => {
-                return Err(invalid(
-                    ADVERTISED,
-                    text,
-                    "a host is needed: clients connect to it",
-                ));
+                return Err(invalid(ADVERTISED, text, "a host is needed: clients connect to it"));
             }
             Some("0.0.0.0" | "::") => {
-                return Err(invalid(
-                    ADVERTISED,
-                    text,
-                    "clients cannot connect to 0.0.0.0 or [::]",
-                ));
+                return Err(invalid(ADVERTISED, text, "clients cannot connect to 0.0.0.0 or [::]"));
             }
             Some(_) => {}
         }
@@ -268,47 +228,27 @@ fn advertised(
 
 /// What is bound to all interfaces is advertised by a name that only the running host knows.
 fn advertised_as_bound(bind: &Endpoint) -> Endpoint {
-    let host = bind
-        .host
-        .clone()
-        .filter(|host| host != "0.0.0.0" && host != "::");
-    Endpoint {
-        host,
-        ..bind.clone()
-    }
+    let host = bind.host.clone().filter(|host| host != "0.0.0.0" && host != "::");
+    Endpoint { host, ..bind.clone() }
 }
 
 fn inter_broker_name(
     settings: &ListenerSettings<'_>,
     listeners: &[Listener],
 ) -> Result<String, InvalidValue> {
-    let advertised = || {
-        listeners
-            .iter()
-            .filter(|listener| listener.advertised.is_some())
-    };
+    let advertised = || listeners.iter().filter(|listener| listener.advertised.is_some());
     let names = || advertised().map(|listener| listener.bind.name.as_str());
-    match settings
-        .inter_broker_name
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+    match settings.inter_broker_name.map(str::trim).filter(|name| !name.is_empty()) {
         Some(given) => {
             let name = given.to_ascii_uppercase();
             if names().any(|known| known == name) {
                 Ok(name)
             } else {
-                Err(invalid(
-                    INTER_BROKER,
-                    given,
-                    "must be the name of an advertised listener",
-                ))
+                Err(invalid(INTER_BROKER, given, "must be the name of an advertised listener"))
             }
         }
         None => {
-            let name = names()
-                .find(|name| *name == "PLAINTEXT")
-                .or_else(|| names().next());
+            let name = names().find(|name| *name == "PLAINTEXT").or_else(|| names().next());
             Ok(name.unwrap_or_default().to_string())
         }
     }
@@ -322,46 +262,27 @@ mod tests {
     const MAP: &str = "PLAINTEXT:PLAINTEXT,SSL:SSL,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT";
 
     fn settings<'a>(listeners: &'a str, advertised: Option<&'a str>) -> ListenerSettings<'a> {
-        ListenerSettings {
-            listeners,
-            advertised,
-            protocol_map: MAP,
-            ..Default::default()
-        }
+        ListenerSettings { listeners, advertised, protocol_map: MAP, ..Default::default() }
     }
 
     fn endpoint(name: &str, host: Option<&str>, port: u16) -> Endpoint {
-        Endpoint {
-            name: name.to_string(),
-            host: host.map(str::to_string),
-            port,
-        }
+        Endpoint { name: name.to_string(), host: host.map(str::to_string), port }
     }
 
     #[test]
     fn one_listener_is_advertised_as_it_is_bound() {
         let resolved = resolve(&settings("PLAINTEXT://127.0.0.1:9092", None)).unwrap();
         let here = endpoint("PLAINTEXT", Some("127.0.0.1"), 9092);
-        let expected = [Listener {
-            bind: here.clone(),
-            advertised: Some(here),
-        }];
+        let expected = [Listener { bind: here.clone(), advertised: Some(here) }];
         assert_eq!(resolved.listeners, expected);
         assert_eq!(resolved.inter_broker_name, "PLAINTEXT");
     }
 
     #[test]
     fn all_interfaces_have_no_host_to_advertise() {
-        for text in [
-            "PLAINTEXT://:9092",
-            "PLAINTEXT://0.0.0.0:9092",
-            "plaintext://[::]:9092",
-        ] {
+        for text in ["PLAINTEXT://:9092", "PLAINTEXT://0.0.0.0:9092", "plaintext://[::]:9092"] {
             let resolved = resolve(&settings(text, None)).unwrap();
-            assert_eq!(
-                resolved.listeners[0].advertised,
-                Some(endpoint("PLAINTEXT", None, 9092))
-            );
+            assert_eq!(resolved.listeners[0].advertised, Some(endpoint("PLAINTEXT", None, 9092)));
         }
     }
 
@@ -400,10 +321,7 @@ mod tests {
         let resolved = resolve(&given).unwrap();
         assert_eq!(resolved.listeners.len(), 1);
         assert_eq!(resolved.left_out, ["CONTROLLER"]);
-        let alone = ListenerSettings {
-            listeners: "CONTROLLER://:9093",
-            ..given
-        };
+        let alone = ListenerSettings { listeners: "CONTROLLER://:9093", ..given };
         assert!(resolve(&alone).is_err());
     }
 
@@ -411,55 +329,22 @@ mod tests {
     fn what_cannot_be_served_is_refused_with_the_reason() {
         for (listeners, advertised, reason) in [
             ("", None, "there must be one for clients"),
-            (
-                "SSL://:9092",
-                None,
-                "listener SSL is SSL: only PLAINTEXT is served yet",
-            ),
-            (
-                "OTHER://:9092",
-                None,
-                "no security protocol is given for listener OTHER",
-            ),
+            ("SSL://:9092", None, "listener SSL is SSL: only PLAINTEXT is served yet"),
+            ("OTHER://:9092", None, "no security protocol is given for listener OTHER"),
             ("PLAINTEXT://:9092,INSIDE://:9092", None, "a different port"),
-            (
-                "PLAINTEXT://:9092,plaintext://:9093",
-                None,
-                "a different name",
-            ),
+            ("PLAINTEXT://:9092,plaintext://:9093", None, "a different name"),
             ("PLAINTEXT:9092", None, "expected NAME://host:port"),
             ("PLAINTEXT://host", None, "expected NAME://host:port"),
             ("PLAINTEXT://host:99999", None, "expected NAME://host:port"),
             ("PLAINTEXT://::1:9092", None, "expected NAME://host:port"),
             ("PLAINTEXT://a b:9092", None, "expected NAME://host:port"),
-            (
-                "PLAINTEXT://:9092",
-                Some("INSIDE://a:1"),
-                "does not stand in listeners",
-            ),
-            (
-                "PLAINTEXT://:9092",
-                Some("PLAINTEXT://0.0.0.0:1"),
-                "cannot connect to 0.0.0.0",
-            ),
-            (
-                "PLAINTEXT://:9092",
-                Some("PLAINTEXT://:1"),
-                "a host is needed",
-            ),
-            (
-                "PLAINTEXT://:9092",
-                Some(""),
-                "there must be one for clients",
-            ),
+            ("PLAINTEXT://:9092", Some("INSIDE://a:1"), "does not stand in listeners"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://0.0.0.0:1"), "cannot connect to 0.0.0.0"),
+            ("PLAINTEXT://:9092", Some("PLAINTEXT://:1"), "a host is needed"),
+            ("PLAINTEXT://:9092", Some(""), "there must be one for clients"),
         ] {
-            let error = resolve(&settings(listeners, advertised))
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(reason),
-                "{listeners} {advertised:?}: {error}"
-            );
+            let error = resolve(&settings(listeners, advertised)).unwrap_err().to_string();
+            assert!(error.contains(reason), "{listeners} {advertised:?}: {error}");
         }
     }
 
@@ -472,15 +357,9 @@ mod tests {
     #[test]
     fn the_inter_broker_listener_must_exist() {
         let base = settings("PLAINTEXT://:9092,INSIDE://:9094", None);
-        let inside = ListenerSettings {
-            inter_broker_name: Some("inside"),
-            ..base
-        };
+        let inside = ListenerSettings { inter_broker_name: Some("inside"), ..base };
         assert_eq!(resolve(&inside).unwrap().inter_broker_name, "INSIDE");
-        let missing = ListenerSettings {
-            inter_broker_name: Some("NOWHERE"),
-            ..base
-        };
+        let missing = ListenerSettings { inter_broker_name: Some("NOWHERE"), ..base };
         assert!(resolve(&missing).is_err());
     }
 }

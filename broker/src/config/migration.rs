@@ -35,11 +35,7 @@ pub fn refusal(name: &str, value: &str) -> Option<&'static str> {
             Some("each node is broker and controller; a controller alone does not exist")
         }
         "controller.quorum.voters" | "controller.quorum.bootstrap.servers"
-            if value
-                .split(',')
-                .filter(|voter| !voter.trim().is_empty())
-                .count()
-                > 1 =>
+            if value.split(',').filter(|voter| !voter.trim().is_empty()).count() > 1 =>
         {
             Some(
                 "several nodes do not form a cluster yet; this one would stand alone, without \
@@ -58,18 +54,11 @@ pub fn is_known_to_kafka(name: &str) -> bool {
 
 /// The settings of Kafka that have no effect here, by name.
 pub fn ignored_names() -> impl Iterator<Item = &'static str> {
-    WITHOUT_EFFECT
-        .split_whitespace()
-        .chain(REMOVED.split_whitespace())
+    WITHOUT_EFFECT.split_whitespace().chain(REMOVED.split_whitespace())
 }
 
 /// Beginnings of names that users make up: settings of one listener, of a plug-in.
-const PREFIXES: &[&str] = &[
-    "config.providers.",
-    "listener.name.",
-    "rlmm.config.",
-    "rsm.config.",
-];
+const PREFIXES: &[&str] = &["config.providers.", "listener.name.", "rlmm.config.", "rsm.config."];
 
 /// Settings that Kafka had before 4.0 and that still stand in many files.
 const REMOVED: &str = "
@@ -229,26 +218,17 @@ mod tests {
 
     #[test]
     fn names_of_kafka_are_known() {
-        for name in [
-            "num.io.threads",
-            "ssl.keystore.location",
-            "zookeeper.connect",
-        ] {
+        for name in ["num.io.threads", "ssl.keystore.location", "zookeeper.connect"] {
             assert!(is_known_to_kafka(name), "{name}");
         }
-        assert!(is_known_to_kafka(
-            "listener.name.internal.ssl.keystore.location"
-        ));
+        assert!(is_known_to_kafka("listener.name.internal.ssl.keystore.location"));
         assert!(!is_known_to_kafka("num.io.thread"));
     }
 
     #[test]
     fn what_promises_something_is_refused() {
         for (name, value) in [
-            (
-                "authorizer.class.name",
-                "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            ),
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
             ("security.inter.broker.protocol", "SASL_SSL"),
             ("remote.log.storage.system.enable", "TRUE"),
             ("process.roles", "controller"),

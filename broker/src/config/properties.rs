@@ -54,11 +54,7 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
         }
         let backslashes = content.chars().rev().take_while(|c| *c == '\\').count();
         let ends_open = backslashes % 2 == 1;
-        let kept = if ends_open {
-            &content[..content.len() - 1]
-        } else {
-            content
-        };
+        let kept = if ends_open { &content[..content.len() - 1] } else { content };
         match logical.last_mut() {
             Some((_, text)) if continues => text.push_str(kept),
             _ => logical.push((index + 1, kept.to_string())),
@@ -138,11 +134,7 @@ mod tests {
     use super::*;
 
     fn pairs(text: &str) -> Vec<(String, String)> {
-        parse(text)
-            .unwrap()
-            .into_iter()
-            .map(|p| (p.name, p.value))
-            .collect()
+        parse(text).unwrap().into_iter().map(|p| (p.name, p.value)).collect()
     }
 
     fn pair(name: &str, value: &str) -> (String, String) {

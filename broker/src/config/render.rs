@@ -10,35 +10,14 @@ use super::migration;
 /// `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut page = String::from(INTRODUCTION);
-    section(
-        &mut page,
-        "Settings of a node",
-        NODE_NOTE,
-        sorted(broker_settings()),
-    );
-    section(
-        &mut page,
-        "Settings of a topic",
-        TOPIC_NOTE,
-        sorted(topic_settings()),
-    );
-    section(
-        &mut page,
-        "Settings of a group",
-        GROUP_NOTE,
-        sorted(group_settings()),
-    );
+    section(&mut page, "Settings of a node", NODE_NOTE, sorted(broker_settings()));
+    section(&mut page, "Settings of a topic", TOPIC_NOTE, sorted(topic_settings()));
+    section(&mut page, "Settings of a group", GROUP_NOTE, sorted(group_settings()));
     page.push_str("## Settings of Kafka without effect\n\n");
     page.push_str(MIGRATION_NOTE);
     let mut names: Vec<&str> = migration::ignored_names().collect();
     names.sort_unstable();
-    page.push_str(
-        &names
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(",\n"),
-    );
+    page.push_str(&names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(",\n"));
     page.push_str(".\n");
     page
 }
@@ -94,10 +73,7 @@ fn section(page: &mut String, title: &str, note: &str, definitions: Vec<&'static
 
 /// Type, default, unit, allowed values and so on, as short phrases.
 fn facts(definition: &Definition) -> Vec<String> {
-    let mut facts = vec![format!(
-        "type {}",
-        definition.kind.name().to_ascii_lowercase()
-    )];
+    let mut facts = vec![format!("type {}", definition.kind.name().to_ascii_lowercase())];
     facts.push(match definition.default {
         None => "no default".to_string(),
         Some("") => "default empty".to_string(),
@@ -108,10 +84,7 @@ fn facts(definition: &Definition) -> Vec<String> {
     }
     facts.extend(allowed(definition.check));
     if let [first, rest @ ..] = definition.synonyms {
-        let more: String = rest
-            .iter()
-            .map(|synonym| format!(", `{}`", synonym.name))
-            .collect();
+        let more: String = rest.iter().map(|synonym| format!(", `{}`", synonym.name)).collect();
         facts.push(format!("default from `{}`{more}", first.name));
     }
     if !definition.in_effect {
@@ -147,11 +120,7 @@ pub fn text(filter: &str) -> String {
             _ => "",
         };
         let facts = facts(definition).join(", ").replace('`', "");
-        let _ = writeln!(
-            text,
-            "{}{scope}\n    {}\n    {facts}\n",
-            definition.name, definition.doc
-        );
+        let _ = writeln!(text, "{}{scope}\n    {}\n    {facts}\n", definition.name, definition.doc);
     }
     text
 }
@@ -168,11 +137,8 @@ pub fn json(filter: &str) -> String {
 
 fn json_entry(definition: &Definition) -> String {
     let default = definition.default.map_or("null".to_string(), json_string);
-    let synonyms: Vec<String> = definition
-        .synonyms
-        .iter()
-        .map(|synonym| json_string(synonym.name))
-        .collect();
+    let synonyms: Vec<String> =
+        definition.synonyms.iter().map(|synonym| json_string(synonym.name)).collect();
     format!(
         "  {{\"name\": {}, \"scope\": \"{}\", \"type\": \"{}\", \"default\": {default}, \"unit\": \
          \"{}\", \"default_from\": [{}], \"in_effect\": {}, \"kafka\": {}, \"documentation\": {}}}",
@@ -211,15 +177,8 @@ mod tests {
     #[test]
     fn every_setting_stands_on_the_page_and_on_the_screen() {
         let page = markdown();
-        for definition in broker_settings()
-            .chain(topic_settings())
-            .chain(group_settings())
-        {
-            assert!(
-                page.contains(&format!("### `{}`\n", definition.name)),
-                "{}",
-                definition.name
-            );
+        for definition in broker_settings().chain(topic_settings()).chain(group_settings()) {
+            assert!(page.contains(&format!("### `{}`\n", definition.name)), "{}", definition.name);
         }
         assert_eq!(
             text("").matches("\n    type ").count(),
@@ -245,9 +204,6 @@ mod tests {
             std::fs::write(path, markdown()).expect("docs/ can be written");
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            written == markdown(),
-            "docs/configuration.md differs; see this test's comment"
-        );
+        assert!(written == markdown(), "docs/configuration.md differs; see this test's comment");
     }
 }

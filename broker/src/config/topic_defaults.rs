@@ -27,15 +27,11 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
         .check(Check::AtLeast(0))
         .without_effect()
         .doc("Default of the topic setting `delete.retention.ms`."),
-    node(
-        "log.cleaner.max.compaction.lag.ms",
-        Kind::Long,
-        "9223372036854775807",
-    )
-    .unit(Unit::Milliseconds)
-    .check(Check::AtLeast(1))
-    .without_effect()
-    .doc("Default of the topic setting `max.compaction.lag.ms`."),
+    node("log.cleaner.max.compaction.lag.ms", Kind::Long, "9223372036854775807")
+        .unit(Unit::Milliseconds)
+        .check(Check::AtLeast(1))
+        .without_effect()
+        .doc("Default of the topic setting `max.compaction.lag.ms`."),
     node("log.cleaner.min.cleanable.ratio", Kind::Double, "0.5")
         .check(Check::Between(0, 1))
         .without_effect()
@@ -48,27 +44,21 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
     node("log.cleanup.policy", Kind::List, "delete")
         .check(Check::OneOf(&["compact", "delete"]))
         .doc("Default of the topic setting `cleanup.policy`."),
-    node(
-        "log.flush.interval.messages",
-        Kind::Long,
-        "9223372036854775807",
-    )
-    .check(Check::AtLeast(1))
-    .without_effect()
-    .doc("Default of the topic setting `flush.messages`. Vltava flushes before it acknowledges."),
+    node("log.flush.interval.messages", Kind::Long, "9223372036854775807")
+        .check(Check::AtLeast(1))
+        .without_effect()
+        .doc(
+            "Default of the topic setting `flush.messages`. Vltava flushes before it acknowledges.",
+        ),
     node("log.flush.interval.ms", Kind::Long, "")
         .no_default()
         .unit(Unit::Milliseconds)
         .without_effect()
         .doc("Default of the topic setting `flush.ms`. Vltava flushes before it acknowledges."),
-    node(
-        "log.flush.scheduler.interval.ms",
-        Kind::Long,
-        "9223372036854775807",
-    )
-    .unit(Unit::Milliseconds)
-    .without_effect()
-    .doc("Default of `log.flush.interval.ms`. Vltava flushes before it acknowledges."),
+    node("log.flush.scheduler.interval.ms", Kind::Long, "9223372036854775807")
+        .unit(Unit::Milliseconds)
+        .without_effect()
+        .doc("Default of `log.flush.interval.ms`. Vltava flushes before it acknowledges."),
     node("log.index.interval.bytes", Kind::Int, "4096")
         .unit(Unit::Bytes)
         .check(Check::AtLeast(0))
@@ -91,14 +81,10 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(0))
         .doc("Default of the topic setting `message.timestamp.after.max.ms`."),
-    node(
-        "log.message.timestamp.before.max.ms",
-        Kind::Long,
-        "9223372036854775807",
-    )
-    .unit(Unit::Milliseconds)
-    .check(Check::AtLeast(0))
-    .doc("Default of the topic setting `message.timestamp.before.max.ms`."),
+    node("log.message.timestamp.before.max.ms", Kind::Long, "9223372036854775807")
+        .unit(Unit::Milliseconds)
+        .check(Check::AtLeast(0))
+        .doc("Default of the topic setting `message.timestamp.before.max.ms`."),
     node("log.message.timestamp.type", Kind::String, "CreateTime")
         .check(Check::OneOf(&["CreateTime", "LogAppendTime"]))
         .doc("Default of the topic setting `message.timestamp.type`."),
@@ -121,13 +107,10 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
     node("log.retention.hours", Kind::Int, "168")
         .unit(Unit::Hours)
         .doc("Default of the topic setting `retention.ms`, in hours."),
-    node("log.retention.minutes", Kind::Int, "")
-        .no_default()
-        .unit(Unit::Minutes)
-        .doc(
-            "Default of the topic setting `retention.ms`, in minutes; goes before \
+    node("log.retention.minutes", Kind::Int, "").no_default().unit(Unit::Minutes).doc(
+        "Default of the topic setting `retention.ms`, in minutes; goes before \
              `log.retention.hours`.",
-        ),
+    ),
     node("log.retention.ms", Kind::Long, "")
         .no_default()
         .unit(Unit::Milliseconds)
@@ -166,13 +149,10 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
         .unit(Unit::Bytes)
         .check(Check::Between(1, 2_147_483_639))
         .doc("Default of the topic setting of the same name."),
-    node("message.max.bytes", Kind::Int, "1048588")
-        .unit(Unit::Bytes)
-        .check(Check::AtLeast(0))
-        .doc(
-            "Default of the topic setting `max.message.bytes`: the largest record batch a topic \
+    node("message.max.bytes", Kind::Int, "1048588").unit(Unit::Bytes).check(Check::AtLeast(0)).doc(
+        "Default of the topic setting `max.message.bytes`: the largest record batch a topic \
              takes.",
-        ),
+    ),
     node("min.insync.replicas", Kind::Int, "1")
         .check(Check::AtLeast(1))
         .doc("Default of the topic setting `min.insync.replicas`."),

@@ -85,9 +85,7 @@ impl TopicDefaults {
         }
         check_together(&values)?;
         TopicConfig::from_values(&values)?;
-        Ok(Self {
-            values: Arc::new(values),
-        })
+        Ok(Self { values: Arc::new(values) })
     }
 
     /// The default of one topic setting, as it is described; `None` for an unknown name.
@@ -133,14 +131,9 @@ impl Default for TopicDefaults {
     /// Kafka's defaults.
     fn default() -> Self {
         let defaults = topic_settings().map(|definition| {
-            (
-                definition.name,
-                definition.default.unwrap_or_default().to_string(),
-            )
+            (definition.name, definition.default.unwrap_or_default().to_string())
         });
-        Self {
-            values: Arc::new(defaults.collect()),
-        }
+        Self { values: Arc::new(defaults.collect()) }
     }
 }
 
@@ -230,10 +223,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> &str {
-        self.values
-            .get(name)
-            .map(String::as_str)
-            .unwrap_or_default()
+        self.values.get(name).map(String::as_str).unwrap_or_default()
     }
 
     fn definition(name: &str) -> Result<&'static Definition, InvalidValue> {
@@ -283,9 +273,7 @@ mod tests {
     }
 
     fn validate(own: &[(&str, &str)]) -> Result<(), String> {
-        TopicDefaults::default()
-            .validate(own.iter().copied())
-            .map_err(|error| error.to_string())
+        TopicDefaults::default().validate(own.iter().copied()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -334,22 +322,9 @@ mod tests {
     fn own_settings_stand_over_the_nodes_defaults() {
         let node = BTreeMap::from([("retention.ms", "1000".to_string())]);
         let defaults = TopicDefaults::new(node).unwrap();
-        assert_eq!(
-            defaults.resolve(std::iter::empty()).retention_ms,
-            Some(1000)
-        );
-        assert_eq!(
-            defaults
-                .resolve([("retention.ms", "5")].into_iter())
-                .retention_ms,
-            Some(5)
-        );
-        assert_eq!(
-            defaults
-                .resolve([("retention.ms", "-1")].into_iter())
-                .retention_ms,
-            None
-        );
+        assert_eq!(defaults.resolve(std::iter::empty()).retention_ms, Some(1000));
+        assert_eq!(defaults.resolve([("retention.ms", "5")].into_iter()).retention_ms, Some(5));
+        assert_eq!(defaults.resolve([("retention.ms", "-1")].into_iter()).retention_ms, None);
         assert_eq!(defaults.value("retention.ms"), Some("1000"));
         assert_eq!(defaults.value("no.such"), None);
     }
@@ -360,25 +335,16 @@ mod tests {
         assert!(both.compact && both.delete);
         let none = resolve(&[("cleanup.policy", "")]);
         assert!(!none.compact && !none.delete);
-        let zstd = resolve(&[
-            ("compression.type", "zstd"),
-            ("compression.zstd.level", "-5"),
-        ]);
+        let zstd = resolve(&[("compression.type", "zstd"), ("compression.zstd.level", "-5")]);
         assert_eq!(zstd.compression, Compression::Zstd(-5));
     }
 
     #[test]
     fn validation_speaks_as_kafka_does() {
+        assert_eq!(validate(&[("foo", "1")]).unwrap_err(), "Unknown topic config name: foo");
         assert_eq!(
-            validate(&[("foo", "1")]).unwrap_err(),
-            "Unknown topic config name: foo"
-        );
-        assert_eq!(
-            validate(&[
-                ("min.compaction.lag.ms", "10"),
-                ("max.compaction.lag.ms", "5")
-            ])
-            .unwrap_err(),
+            validate(&[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")])
+                .unwrap_err(),
             "conflict topic config setting min.compaction.lag.ms (10) > max.compaction.lag.ms (5)"
         );
         assert!(validate(&[("remote.storage.enable", "true")]).is_err());
@@ -388,17 +354,7 @@ mod tests {
 
     #[test]
     fn what_does_not_parse_counts_as_not_given() {
-        let config = resolve(&[
-            ("retention.ms", "soon"),
-            ("unknown", "1"),
-            ("segment.ms", "9"),
-        ]);
-        assert_eq!(
-            config,
-            TopicConfig {
-                segment_ms: 9,
-                ..TopicConfig::default()
-            }
-        );
+        let config = resolve(&[("retention.ms", "soon"), ("unknown", "1"), ("segment.ms", "9")]);
+        assert_eq!(config, TopicConfig { segment_ms: 9, ..TopicConfig::default() });
     }
 }

@@ -68,10 +68,7 @@ pub fn from_properties(path: &str, text: &str) -> Result<Vec<Given>, ConfigError
     let given = parsed.into_iter().map(|property| Given {
         name: property.name,
         value: property.value,
-        origin: Origin::File {
-            path: Arc::clone(&shared),
-            line: property.line,
-        },
+        origin: Origin::File { path: Arc::clone(&shared), line: property.line },
     });
     Ok(given.collect())
 }
@@ -206,10 +203,7 @@ pub fn load(given: &[Given]) -> Result<Loaded, ConfigErrors> {
     loader.drop_outranked();
     let config = loader.build();
     match config {
-        Ok(config) if loader.errors.is_empty() => Ok(Loaded {
-            config,
-            warnings: loader.warnings,
-        }),
+        Ok(config) if loader.errors.is_empty() => Ok(Loaded { config, warnings: loader.warnings }),
         Ok(_) => Err(ConfigErrors(loader.errors)),
         Err(error) => {
             loader.errors.push(ConfigError(error.to_string()));
@@ -249,11 +243,7 @@ struct Loader {
 
 impl Loader {
     fn take(&mut self, given: &Given) {
-        let Given {
-            name,
-            value,
-            origin,
-        } = given;
+        let Given { name, value, origin } = given;
         let Some(definition) = broker_setting(name) else {
             self.take_foreign(given);
             return;
@@ -266,8 +256,7 @@ impl Loader {
             }
         };
         if !definition.in_effect {
-            self.warnings
-                .push(format!("{origin}: {name} has no effect in Vltava"));
+            self.warnings.push(format!("{origin}: {name} has no effect in Vltava"));
         }
         let rank = origin.rank();
         match self.values.get(definition.name) {
@@ -280,23 +269,16 @@ impl Loader {
 
     /// A setting that is none of ours.
     fn take_foreign(&mut self, given: &Given) {
-        let Given {
-            name,
-            value,
-            origin,
-        } = given;
+        let Given { name, value, origin } = given;
         if let Some(reason) = migration::refusal(name, value) {
-            self.errors
-                .push(ConfigError(format!("{origin}: {name}={value}: {reason}")));
+            self.errors.push(ConfigError(format!("{origin}: {name}={value}: {reason}")));
         } else if migration::is_known_to_kafka(name) {
             if name == "controller.listener.names" {
                 self.controller_names = Some(value.clone());
             }
-            self.warnings
-                .push(format!("{origin}: {name} has no effect in Vltava"));
+            self.warnings.push(format!("{origin}: {name} has no effect in Vltava"));
         } else {
-            self.errors
-                .push(ConfigError(format!("{origin}: {}", unknown(name))));
+            self.errors.push(ConfigError(format!("{origin}: {}", unknown(name))));
         }
     }
 
@@ -310,11 +292,7 @@ impl Loader {
                 .iter()
                 .filter_map(|member| self.values.get(member).map(|(_, rank)| *rank))
                 .max();
-            if self
-                .values
-                .get(name)
-                .is_some_and(|(_, rank)| Some(*rank) < rank_max)
-            {
+            if self.values.get(name).is_some_and(|(_, rank)| Some(*rank) < rank_max) {
                 self.values.remove(name);
             }
         }
@@ -352,15 +330,10 @@ impl Loader {
     fn build(&mut self) -> Result<BrokerConfig, InvalidValue> {
         self.check_node_ids()?;
         let topic_defaults = self.topic_defaults()?;
-        let Listeners {
-            listeners,
-            inter_broker_name,
-            left_out,
-        } = self.listeners()?;
+        let Listeners { listeners, inter_broker_name, left_out } = self.listeners()?;
         for name in left_out {
-            self.warnings.push(format!(
-                "listener {name} is not opened: the controller has none of its own"
-            ));
+            self.warnings
+                .push(format!("listener {name} is not opened: the controller has none of its own"));
         }
         let admin_listener = match self.non_empty("admin.listener") {
             Some(text) if text.eq_ignore_ascii_case("none") => None,
@@ -371,17 +344,9 @@ impl Loader {
         if !WRITE_BYTES.contains(&write_bytes_max) {
             let (least, most) = (WRITE_BYTES.start(), WRITE_BYTES.end());
             let reason = format!("Value must be between {least} and {most}");
-            return Err(InvalidValue::new(
-                "write.max.bytes",
-                write_bytes_max,
-                reason,
-            ));
+            return Err(InvalidValue::new("write.max.bytes", write_bytes_max, reason));
         }
-        let given = self
-            .values
-            .iter()
-            .map(|(name, (value, _))| (*name, value.clone()))
-            .collect();
+        let given = self.values.iter().map(|(name, (value, _))| (*name, value.clone())).collect();
         Ok(BrokerConfig {
             node_id: self.number("node.id")?,
             rack: self.non_empty("broker.rack").map(str::to_string),
@@ -389,10 +354,7 @@ impl Loader {
             listeners,
             inter_broker_listener: inter_broker_name,
             admin_listener,
-            shards: self
-                .text("shards")
-                .map(|_| self.number("shards"))
-                .transpose()?,
+            shards: self.text("shards").map(|_| self.number("shards")).transpose()?,
             memory_bytes: self.text("memory").map(|_| self.memory()).transpose()?,
             disk_reserve_bytes: self.size("disk.reserve.bytes")?,
             write_bytes_max,
@@ -468,11 +430,9 @@ impl Loader {
         match text {
             "" => Err(InvalidValue::new("log.dirs", text, "a directory is needed")),
             // A comma separates directories, as in Kafka.
-            _ if text.contains(',') => Err(InvalidValue::new(
-                "log.dirs",
-                text,
-                "only one directory is supported yet",
-            )),
+            _ if text.contains(',') => {
+                Err(InvalidValue::new("log.dirs", text, "only one directory is supported yet"))
+            }
             _ => Ok(text.to_string()),
         }
     }
@@ -481,9 +441,7 @@ impl Loader {
         listeners::resolve(&ListenerSettings {
             listeners: self.text("listeners").unwrap_or_default(),
             advertised: self.text("advertised.listeners"),
-            protocol_map: self
-                .text("listener.security.protocol.map")
-                .unwrap_or_default(),
+            protocol_map: self.text("listener.security.protocol.map").unwrap_or_default(),
             inter_broker_name: self.text("inter.broker.listener.name"),
             controller_names: self.controller_names.as_deref(),
         })
@@ -499,11 +457,7 @@ impl Loader {
                 };
                 let value = scaled(value, synonym.factor);
                 let is_retention = topic.name == "retention.ms";
-                let value = if is_retention {
-                    retention(synonym.name, &value)?
-                } else {
-                    value
-                };
+                let value = if is_retention { retention(synonym.name, &value)? } else { value };
                 values.insert(topic.name, check::canonical(topic, &value)?);
                 break;
             }
@@ -529,11 +483,9 @@ fn scaled(value: &str, factor: i64) -> String {
 /// Kafka's rule for the node's retention: any negative number is no limit, zero is none.
 fn retention(name: &str, value: &str) -> Result<String, InvalidValue> {
     match value.parse::<i64>() {
-        Ok(0) => Err(InvalidValue::new(
-            name,
-            0,
-            "must be unlimited (-1) or, equal or greater than 1",
-        )),
+        Ok(0) => {
+            Err(InvalidValue::new(name, 0, "must be unlimited (-1) or, equal or greater than 1"))
+        }
         Ok(..0) => Ok("-1".to_string()),
         _ => Ok(value.to_string()),
     }
@@ -543,9 +495,7 @@ impl BrokerConfig {
     /// The value that a node's setting has: what was given, else the default; `None` where there is
     /// neither.
     pub fn value(&self, name: &str) -> Option<&str> {
-        let given = family_of_aliases(name)
-            .into_iter()
-            .find_map(|member| self.given.get(member));
+        let given = family_of_aliases(name).into_iter().find_map(|member| self.given.get(member));
         given
             .map(String::as_str)
             .or_else(|| broker_setting(name).and_then(|definition| definition.default))
@@ -556,9 +506,7 @@ impl BrokerConfig {
 pub(super) fn family_of_aliases(name: &str) -> Vec<&'static str> {
     match name {
         "node.id" | "broker.id" | "log.dirs" | "log.dir" => family(name),
-        _ => broker_setting(name)
-            .map(|definition| vec![definition.name])
-            .unwrap_or_default(),
+        _ => broker_setting(name).map(|definition| vec![definition.name]).unwrap_or_default(),
     }
 }
 

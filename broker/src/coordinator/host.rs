@@ -116,10 +116,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     /// Reads the machine's state as it stands: everything appended, whether committed or not.
     /// `None` while loading.
     pub fn read<T>(&self, read: impl FnOnce(&M::State) -> T) -> Option<T> {
-        self.loaded
-            .borrow()
-            .as_ref()
-            .map(|loaded| read(&loaded.state))
+        self.loaded.borrow().as_ref().map(|loaded| read(&loaded.state))
     }
 
     /// Hands an input to the machine. The receiver gets the reply once all that it depends on is
@@ -130,8 +127,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.waiting.borrow_mut().insert(ticket, sender);
         let now = self.now();
         let outcome = self.loaded.borrow_mut().as_mut().map(|loaded| {
-            self.machine
-                .handle(&loaded.state, &mut loaded.session, ticket, input, now)
+            self.machine.handle(&loaded.state, &mut loaded.session, ticket, input, now)
         });
         match outcome {
             Some(outcome) => self.apply(outcome, now),
@@ -156,12 +152,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     /// Makes an outcome true: timers now, records into the log and the state, replies after the
     /// commit.
     fn apply(self: &Rc<Self>, outcome: Outcome<M>, now: Now) {
-        let Outcome {
-            records,
-            replies,
-            timers,
-            notes,
-        } = outcome;
+        let Outcome { records, replies, timers, notes } = outcome;
         for note in notes {
             if let Some(left_out) = self.log_limit.admit(self.runtime.now()) {
                 tracing::info!(partition = self.replica.name(), left_out, "{note}");
@@ -186,9 +177,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             None => self.replica.committed_to(self.replica.end()),
         };
         let Some(committed) = committed else {
-            return replies
-                .into_iter()
-                .for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
+            return replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
         };
         let host = Rc::clone(self);
         let generation = self.generation.get();
@@ -206,9 +195,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     ) {
         match committed {
             Ok(()) => {
-                replies
-                    .into_iter()
-                    .for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
+                replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
                 self.rewrite_if_due();
             }
             Err(error) if generation == self.generation.get() => self.lose(&error, replies),
@@ -231,9 +218,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.unload(&HostError::Lost(error.clone()));
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Control, async move {
-            host.runtime
-                .sleep_until(host.runtime.now().after(RELOAD_PAUSE))
-                .await;
+            host.runtime.sleep_until(host.runtime.now().after(RELOAD_PAUSE)).await;
             host.load().await;
         });
     }
@@ -256,14 +241,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 .append(now.wall_ms, Some(&record.key), record.value.as_deref(), &[])
                 .map_err(|error| PartitionError::Storage(error.to_string()))?;
         }
-        let queued = self
-            .replica
-            .append(Bytes::from(builder.build()), AppendClass::Internal)?;
+        let queued = self.replica.append(Bytes::from(builder.build()), AppendClass::Internal)?;
         if let Some(loaded) = self.loaded.borrow_mut().as_mut() {
             for (offset, record) in (queued.base_offset..).zip(records) {
-                let replayed = self
-                    .machine
-                    .replay(&mut loaded.state, record, offset, now.wall_ms);
+                let replayed = self.machine.replay(&mut loaded.state, record, offset, now.wall_ms);
                 assert!(
                     replayed.is_ok(),
                     "a machine cannot replay what it just decided: {replayed:?}"
@@ -280,11 +261,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             }
             match self.replay_log().await {
                 Ok(state) => {
-                    let loaded = Loaded {
-                        state,
-                        session: M::Session::default(),
-                        timers: Timers::default(),
-                    };
+                    let loaded =
+                        Loaded { state, session: M::Session::default(), timers: Timers::default() };
                     *self.loaded.borrow_mut() = Some(loaded);
                     self.is_loaded.set();
                     self.lead();
@@ -297,9 +275,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                         "coordinator cannot load its log"
                     );
                     let pause = RELOAD_PAUSE * 10;
-                    self.runtime
-                        .sleep_until(self.runtime.now().after(pause))
-                        .await;
+                    self.runtime.sleep_until(self.runtime.now().after(pause)).await;
                 }
             }
         }
@@ -353,9 +329,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 value: record.value.map(Bytes::copy_from_slice),
             };
             let offset = batch.base_offset() + i64::from(record.offset_delta);
-            let timestamp = batch
-                .base_timestamp()
-                .saturating_add(record.timestamp_delta);
+            let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
             self.machine
                 .replay(state, &pair, offset, timestamp)
                 .map_err(|error| format!("offset {offset}: {error}"))?;
@@ -366,11 +340,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     async fn run_timers(self: Rc<Self>) {
         while !self.stopped.get() {
             let changed = self.timers_changed.listen();
-            let deadline = self
-                .loaded
-                .borrow()
-                .as_ref()
-                .and_then(|loaded| loaded.timers.next_deadline_ms());
+            let deadline =
+                self.loaded.borrow().as_ref().and_then(|loaded| loaded.timers.next_deadline_ms());
             match deadline {
                 None => changed.await,
                 Some(at_ms) => {
@@ -389,10 +360,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         loop {
             let outcome = self.loaded.borrow_mut().as_mut().and_then(|loaded| {
                 let timer = loaded.timers.pop_due(now.monotonic_ms)?;
-                Some(
-                    self.machine
-                        .fire(&loaded.state, &mut loaded.session, timer, now),
-                )
+                Some(self.machine.fire(&loaded.state, &mut loaded.session, timer, now))
             });
             match outcome {
                 Some(outcome) => self.apply(outcome, now),
@@ -425,20 +393,15 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let generation = self.generation.get();
         let mut after: Option<Bytes> = None;
         loop {
-            let piece = self.read(|state| {
-                self.machine
-                    .snapshot(state, after.as_ref(), REWRITE_RECORDS)
-            });
+            let piece =
+                self.read(|state| self.machine.snapshot(state, after.as_ref(), REWRITE_RECORDS));
             let Some(piece) = piece.filter(|_| generation == self.generation.get()) else {
                 return Ok(());
             };
             let Some(last) = piece.last() else { break };
             after = Some(last.key.clone());
             let queued = self.append(&piece, self.now())?;
-            queued
-                .committed
-                .await
-                .unwrap_or(Err(PartitionError::Unknown))?;
+            queued.committed.await.unwrap_or(Err(PartitionError::Unknown))?;
         }
         self.replica.delete_records(start).await?;
         tracing::info!(

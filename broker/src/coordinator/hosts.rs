@@ -29,12 +29,7 @@ where
 {
     /// No hosts yet.
     pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, partitions: Rc<Partitions<R>>) -> Rc<Self> {
-        Rc::new(Self {
-            runtime,
-            jobs,
-            partitions,
-            hosts: RefCell::default(),
-        })
+        Rc::new(Self { runtime, jobs, partitions, hosts: RefCell::default() })
     }
 
     /// A partition of such machines is ready on this shard: its host begins to load.
@@ -93,11 +88,7 @@ where
             return submit_here(self.local(partition), input).await;
         }
         let job = move |hosts: &Rc<Self>| submit_here(hosts.local(partition), input);
-        self.jobs
-            .start(shard, job)
-            .await
-            .await
-            .unwrap_or(Err(HostError::NotHere))
+        self.jobs.start(shard, job).await.await.unwrap_or(Err(HostError::NotHere))
     }
 }
 

@@ -13,10 +13,7 @@ pub struct Timers<K> {
 
 impl<K: Clone + Ord> Default for Timers<K> {
     fn default() -> Self {
-        Self {
-            by_key: BTreeMap::new(),
-            by_deadline: BTreeSet::new(),
-        }
+        Self { by_key: BTreeMap::new(), by_deadline: BTreeSet::new() }
     }
 }
 
@@ -62,18 +59,9 @@ mod tests {
     #[test]
     fn a_timer_fires_once_at_its_last_deadline() {
         let mut timers = Timers::default();
-        timers.apply(TimerChange::Set {
-            key: "a",
-            at_ms: 10,
-        });
-        timers.apply(TimerChange::Set {
-            key: "b",
-            at_ms: 20,
-        });
-        timers.apply(TimerChange::Set {
-            key: "a",
-            at_ms: 30,
-        });
+        timers.apply(TimerChange::Set { key: "a", at_ms: 10 });
+        timers.apply(TimerChange::Set { key: "b", at_ms: 20 });
+        timers.apply(TimerChange::Set { key: "a", at_ms: 30 });
         assert_eq!(timers.next_deadline_ms(), Some(20));
         assert_eq!(timers.pop_due(19), None);
         assert_eq!(timers.pop_due(30), Some("b"));

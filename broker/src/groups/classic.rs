@@ -40,20 +40,14 @@ impl Group {
 
     /// Begins a rebalance: all members are to join again.
     pub(super) fn prepare_rebalance(&mut self, work: &mut Work<'_>, reason: &str) {
-        assert!(
-            !matches!(self.phase, Phase::Preparing(_)),
-            "a rebalance begins once"
-        );
+        assert!(!matches!(self.phase, Phase::Preparing(_)), "a rebalance begins once");
         if self.phase == Phase::Completing {
             self.reset_assignments(work, ErrorCode::REBALANCE_IN_PROGRESS);
         }
         self.pending_syncs.clear();
         work.cancel_timer(self.sync_timer());
         let generation = self.generation;
-        work.note(
-            &self.id,
-            format_args!("rebalance of generation {generation} begins: {reason}"),
-        );
+        work.note(&self.id, format_args!("rebalance of generation {generation} begins: {reason}"));
         if self.phase == Phase::Empty {
             let delay_ms = work.options.initial_rebalance_delay_ms;
             self.phase = Phase::Preparing(Some(InitialDelay {
@@ -90,9 +84,7 @@ impl Group {
     pub(super) fn join_timer_fired(&mut self, work: &mut Work<'_>) {
         match &mut self.phase {
             Phase::Preparing(Some(delay)) if delay.is_extended && delay.remaining_ms > 0 => {
-                let next_ms = delay
-                    .remaining_ms
-                    .min(work.options.initial_rebalance_delay_ms);
+                let next_ms = delay.remaining_ms.min(work.options.initial_rebalance_delay_ms);
                 *delay = InitialDelay {
                     delay_ms: next_ms,
                     remaining_ms: delay.remaining_ms.saturating_sub(delay.delay_ms),
@@ -107,10 +99,7 @@ impl Group {
 
     /// Joining ends: who is not here is given up (unless static), and the next generation begins.
     pub(super) fn complete_join(&mut self, work: &mut Work<'_>) {
-        assert!(
-            matches!(self.phase, Phase::Preparing(_)),
-            "joining ends where it began"
-        );
+        assert!(matches!(self.phase, Phase::Preparing(_)), "joining ends where it began");
         work.cancel_timer(self.join_timer());
         let absent: Vec<Str> = self
             .members
@@ -122,10 +111,7 @@ impl Group {
             self.remove(work, member_id);
         }
         if !absent.is_empty() {
-            work.note(
-                &self.id,
-                format_args!("gave up members that did not join: {absent:?}"),
-            );
+            work.note(&self.id, format_args!("gave up members that did not join: {absent:?}"));
         }
         if self.members.is_empty() {
             self.become_empty(work);
@@ -140,26 +126,17 @@ impl Group {
 
     /// Whether there is a leader that has joined; another takes over where the last one has not.
     fn elect_leader(&mut self, work: &mut Work<'_>) -> bool {
-        let has_joined = |id: &Str| {
-            self.members
-                .get(id)
-                .is_some_and(|member| member.join.is_some())
-        };
+        let has_joined =
+            |id: &Str| self.members.get(id).is_some_and(|member| member.join.is_some());
         if self.leader.as_ref().is_some_and(has_joined) {
             return true;
         }
-        let mut joined = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.join.is_some());
+        let mut joined = self.members.iter().filter(|(_, member)| member.join.is_some());
         let Some((member_id, _)) = joined.next() else {
             return false;
         };
         let member_id = member_id.clone();
-        work.note(
-            &self.id,
-            format_args!("the leader did not join; {member_id:?} leads"),
-        );
+        work.note(&self.id, format_args!("the leader did not join; {member_id:?} leads"));
         self.leader = Some(member_id);
         true
     }
@@ -175,10 +152,7 @@ impl Group {
         self.leader = None;
         self.phase = Phase::Empty;
         let generation = self.generation;
-        work.note(
-            &self.id,
-            format_args!("is empty, with generation {generation}"),
-        );
+        work.note(&self.id, format_args!("is empty, with generation {generation}"));
         // Small enough for any batch; without it the log would have members that are not here.
         match records::group(&self.id, &self.stored(work.now.wall_ms)) {
             Ok(record) => work.record_always(record),
@@ -224,9 +198,7 @@ impl Group {
         let most = votes.values().max().copied()?;
         let leader = self.leader.as_ref().and_then(|id| self.members.get(id))?;
         let mut by_preference = leader.protocols.iter().map(|offered| &offered.name);
-        by_preference
-            .find(|name| votes.get(name) == Some(&most))
-            .cloned()
+        by_preference.find(|name| votes.get(name) == Some(&most)).cloned()
     }
 
     /// The deadline for asking for assignments passed: who has not asked is given up.
@@ -240,10 +212,7 @@ impl Group {
             self.remove(work, member_id);
         }
         let count = late.len();
-        self.prepare_rebalance(
-            work,
-            &format!("{count} members did not sync in time: {late:?}"),
-        );
+        self.prepare_rebalance(work, &format!("{count} members did not sync in time: {late:?}"));
     }
 
     /// A member asked for its assignment.

@@ -24,12 +24,7 @@ pub(super) enum Deletion {
     /// A group, offsets first.
     Group { id: Str, ticket: Ticket },
     /// The offsets of a topic, group by group, from this group on.
-    Topic {
-        name: Str,
-        id: Uuid,
-        ticket: Ticket,
-        from: Option<Str>,
-    },
+    Topic { name: Str, id: Uuid, ticket: Ticket, from: Option<Str> },
 }
 
 /// Whether there is more to do.
@@ -54,12 +49,7 @@ pub(super) fn step(state: &State, session: &mut Session, work: &mut Work<'_>) {
     };
     let progress = match &mut deletion {
         Deletion::Group { id, ticket } => delete_group(state, session, work, id, *ticket),
-        Deletion::Topic {
-            name,
-            id,
-            ticket,
-            from,
-        } => {
+        Deletion::Topic { name, id, ticket, from } => {
             let progress = delete_topic(state, work, name, *id, from);
             if progress == Progress::Done {
                 work.reply(*ticket, Reply::TopicDeleted);
@@ -148,10 +138,7 @@ fn delete_topic(
             if committed.topic_id.is_zero() || committed.topic_id == id {
                 let tombstone = records::offset_tombstone(group_id, name, *partition);
                 if let Err(error) = append(work, tombstone) {
-                    work.note(
-                        group_id,
-                        format_args!("an offset of {name:?} stays: {error:?}"),
-                    );
+                    work.note(group_id, format_args!("an offset of {name:?} stays: {error:?}"));
                 }
             }
         }

@@ -43,10 +43,7 @@ pub(super) fn describe(
             ..DescribedGroup::default()
         };
     }
-    let mut described = DescribedGroup {
-        group_state: DEAD,
-        ..DescribedGroup::default()
-    };
+    let mut described = DescribedGroup { group_state: DEAD, ..DescribedGroup::default() };
     if api_version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND {
         described.error_code = ErrorCode::GROUP_ID_NOT_FOUND;
         let message = format!("Group {group_id} not found.");
@@ -64,11 +61,7 @@ fn describe_live(group: &Group) -> DescribedGroup {
         group_instance_id: member.instance_id.clone(),
         client_id: member.client_id.clone(),
         client_host: member.client_host.clone(),
-        member_metadata: if is_stable {
-            group.metadata_of(member)
-        } else {
-            Bytes::new()
-        },
+        member_metadata: if is_stable { group.metadata_of(member) } else { Bytes::new() },
         member_assignment: member.assignment.clone(),
     };
     DescribedGroup {
@@ -130,10 +123,7 @@ pub(super) fn list(state: &State, session: &Session, request: &ListGroups) -> Gr
         Some(after) => Bound::Excluded(after.clone()),
         None => Bound::Unbounded,
     };
-    let mut stored = state
-        .groups()
-        .range((from.clone(), Bound::Unbounded))
-        .peekable();
+    let mut stored = state.groups().range((from.clone(), Bound::Unbounded)).peekable();
     let mut live = session.groups().range((from, Bound::Unbounded)).peekable();
     for _ in 0..request.groups_max.max(1) {
         // The lesser of the two comes next; a group that is in both comes once.

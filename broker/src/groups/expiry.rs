@@ -57,11 +57,7 @@ pub(super) fn step(state: &State, session: &mut Session, work: &mut Work<'_>) {
     for (id, stored) in state.groups().range((first, Bound::Unbounded)) {
         let mut at = match position.take() {
             Some(position) if position.group == *id => position,
-            _ => SweepPosition {
-                group: id.clone(),
-                offset: None,
-                is_kept: false,
-            },
+            _ => SweepPosition { group: id.clone(), offset: None, is_kept: false },
         };
         if !sweep_group(session, work, id, stored, &mut at, &mut visits) {
             session.sweep = Some(at);

@@ -123,10 +123,7 @@ impl Group {
     /// Nothing of it needs a session: the log says all there is.
     pub(super) fn is_idle(&self) -> bool {
         let is_idle = self.phase == Phase::Empty && self.pending_joins.is_empty();
-        assert!(
-            !is_idle || self.members.is_empty(),
-            "an empty group has no members"
-        );
+        assert!(!is_idle || self.members.is_empty(), "an empty group has no members");
         is_idle
     }
 
@@ -148,30 +145,20 @@ impl Group {
 
     /// The key of a member's session timer; also of an id that was given out and is not used yet.
     pub(super) fn session_timer(&self, member_id: &Str) -> Timer {
-        Timer::Session {
-            group: self.id.clone(),
-            member: member_id.clone(),
-        }
+        Timer::Session { group: self.id.clone(), member: member_id.clone() }
     }
 
     pub(super) fn join_timer(&self) -> Timer {
-        Timer::Join {
-            group: self.id.clone(),
-        }
+        Timer::Join { group: self.id.clone() }
     }
 
     pub(super) fn sync_timer(&self) -> Timer {
-        Timer::Sync {
-            group: self.id.clone(),
-        }
+        Timer::Sync { group: self.id.clone() }
     }
 
     /// The longest rebalance timeout of its members, in ms.
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {
-        let longest = self
-            .members
-            .values()
-            .map(|member| member.rebalance_timeout_ms);
+        let longest = self.members.values().map(|member| member.rebalance_timeout_ms);
         timeout_ms(longest.max().unwrap_or(0))
     }
 
@@ -243,8 +230,7 @@ impl Group {
     /// Takes a member in, with its counts. The caller moves the phase.
     pub(super) fn insert(&mut self, member_id: Str, member: Member) {
         if let Some(instance_id) = &member.instance_id {
-            self.static_members
-                .insert(instance_id.clone(), member_id.clone());
+            self.static_members.insert(instance_id.clone(), member_id.clone());
         }
         if self.leader.is_none() {
             self.leader = Some(member_id.clone());
@@ -479,19 +465,12 @@ pub(super) fn reply_join_error(
     member_id: Str,
     error_code: ErrorCode,
 ) {
-    let response = JoinGroupResponse {
-        error_code,
-        member_id,
-        ..JoinGroupResponse::default()
-    };
+    let response = JoinGroupResponse { error_code, member_id, ..JoinGroupResponse::default() };
     reply_join(work, join, response);
 }
 
 /// Answers a sync with an error.
 pub(super) fn reply_sync_error(work: &mut Work<'_>, ticket: Ticket, error_code: ErrorCode) {
-    let response = SyncGroupResponse {
-        error_code,
-        ..SyncGroupResponse::default()
-    };
+    let response = SyncGroupResponse { error_code, ..SyncGroupResponse::default() };
     work.reply(ticket, Reply::SyncGroup(response));
 }

@@ -25,10 +25,7 @@ pub(super) fn heartbeat(
             .with_live(&request.group_id, |group| beat(group, work, request))
             .unwrap_or(ErrorCode::UNKNOWN_MEMBER_ID)
     };
-    let response = HeartbeatResponse {
-        error_code,
-        ..HeartbeatResponse::default()
-    };
+    let response = HeartbeatResponse { error_code, ..HeartbeatResponse::default() };
     work.reply(ticket, Reply::Heartbeat(response));
 }
 
@@ -61,10 +58,7 @@ pub(super) fn session_timer_fired(
 
 fn expire(group: &mut Group, work: &mut Work<'_>, member_id: &Str) {
     if group.pending_joins.contains(member_id) {
-        work.note(
-            &group.id,
-            format_args!("{member_id:?} was given out and never joined"),
-        );
+        work.note(&group.id, format_args!("{member_id:?} was given out and never joined"));
         group.remove(work, member_id);
         complete_join_if_all_joined(group, work);
         return;

@@ -46,10 +46,7 @@ pub(super) fn join(
     ticket: Ticket,
     mut join: Join,
 ) {
-    let parked = ParkedJoin {
-        ticket,
-        api_version: join.api_version,
-    };
+    let parked = ParkedJoin { ticket, api_version: join.api_version };
     if join.api_version == 0 {
         join.request.rebalance_timeout_ms = join.request.session_timeout_ms;
     }
@@ -245,10 +242,8 @@ fn add(group: &mut Group, work: &mut Work<'_>, parked: ParkedJoin, join: &Join, 
     // connection that was lost meanwhile is not noticed. Such a join does not wait for ever.
     group.touch_for(work, &member_id, work.options.new_member_join_timeout_ms);
     let reason = reason_text(request.reason.as_ref());
-    group.rebalance_or_complete_join(
-        work,
-        &format!("new member {member_id:?}{instance}; {reason}"),
-    );
+    group
+        .rebalance_or_complete_join(work, &format!("new member {member_id:?}{instance}; {reason}"));
 }
 
 /// A static member comes back without its id: it gets a new one, and whoever had the old one is
@@ -329,18 +324,11 @@ fn replaced_response(
 ) -> JoinGroupResponse {
     let response = group.join_response(member_id);
     if parked.api_version >= FIRST_VERSION_WITH_SKIPPED_ASSIGNMENT {
-        return JoinGroupResponse {
-            skip_assignment: was_leader,
-            ..response
-        };
+        return JoinGroupResponse { skip_assignment: was_leader, ..response };
     }
     // A client of an older version would work out an assignment if it thought that it leads.
     JoinGroupResponse {
-        leader: if was_leader {
-            previous.clone()
-        } else {
-            response.leader
-        },
+        leader: if was_leader { previous.clone() } else { response.leader },
         members: Vec::new(),
         ..response
     }
@@ -352,11 +340,7 @@ fn new_member_id(join: &Join) -> Str {
     const VERSION_MASK: u128 = 0xf << 76;
     const VARIANT: u128 = 0b10 << 62;
     const VARIANT_MASK: u128 = 0b11 << 62;
-    let who = join
-        .request
-        .group_instance_id
-        .as_ref()
-        .unwrap_or(&join.client.id);
+    let who = join.request.group_instance_id.as_ref().unwrap_or(&join.client.id);
     let bits = (join.random & !(VERSION_MASK | VARIANT_MASK)) | VERSION | VARIANT;
     let hex = format!("{bits:032x}");
     Str::from(format!(

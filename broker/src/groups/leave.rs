@@ -40,26 +40,17 @@ pub(super) fn leave(
             ..MemberIdentity::default()
         }];
     }
-    let left = session.with_live(&request.group_id, |group| {
-        leave_group(group, work, &request.members)
-    });
+    let left =
+        session.with_live(&request.group_id, |group| leave_group(group, work, &request.members));
     let members = left.unwrap_or_else(|| {
         let unknown = |member| response(member, Err(ErrorCode::UNKNOWN_MEMBER_ID));
         request.members.iter().map(unknown).collect()
     });
     let response = if api_version < FIRST_VERSION_WITH_MEMBERS {
-        let error_code = members
-            .first()
-            .map_or(ErrorCode::NONE, |member| member.error_code);
-        LeaveGroupResponse {
-            error_code,
-            ..LeaveGroupResponse::default()
-        }
+        let error_code = members.first().map_or(ErrorCode::NONE, |member| member.error_code);
+        LeaveGroupResponse { error_code, ..LeaveGroupResponse::default() }
     } else {
-        LeaveGroupResponse {
-            members,
-            ..LeaveGroupResponse::default()
-        }
+        LeaveGroupResponse { members, ..LeaveGroupResponse::default() }
     };
     work.reply(ticket, Reply::LeaveGroup(response));
 }

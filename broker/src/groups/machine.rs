@@ -173,21 +173,18 @@ impl Machine for GroupMachine {
         let mut work = self.work(now);
         match input {
             Input::JoinGroup(join) => join::join(state, session, &mut work, ticket, *join),
-            Input::SyncGroup {
-                request,
-                api_version,
-            } => sync::sync(session, &mut work, ticket, request, api_version),
+            Input::SyncGroup { request, api_version } => {
+                sync::sync(session, &mut work, ticket, request, api_version)
+            }
             Input::Heartbeat(request) => {
                 heartbeat::heartbeat(session, &mut work, ticket, &request);
             }
-            Input::LeaveGroup {
-                request,
-                api_version,
-            } => leave::leave(session, &mut work, ticket, request, api_version),
-            Input::OffsetCommit {
-                request,
-                api_version,
-            } => offsets::commit(state, session, &mut work, ticket, &request, api_version),
+            Input::LeaveGroup { request, api_version } => {
+                leave::leave(session, &mut work, ticket, request, api_version)
+            }
+            Input::OffsetCommit { request, api_version } => {
+                offsets::commit(state, session, &mut work, ticket, &request, api_version)
+            }
             Input::OffsetFetch(request) => {
                 let response = offsets::fetch(state, &request);
                 work.reply(ticket, Reply::OffsetFetch(response));
@@ -195,10 +192,7 @@ impl Machine for GroupMachine {
             Input::OffsetDelete(request) => {
                 offsets::delete(state, session, &mut work, ticket, &request);
             }
-            Input::DescribeGroup {
-                group_id,
-                api_version,
-            } => {
+            Input::DescribeGroup { group_id, api_version } => {
                 let described = describe::describe(state, session, group_id, api_version);
                 work.reply(ticket, Reply::DescribeGroup(described));
             }
@@ -212,12 +206,7 @@ impl Machine for GroupMachine {
                 deletion::begin(state, session, &mut work, deletion);
             }
             Input::TopicDeleted { name, id } => {
-                let deletion = Deletion::Topic {
-                    name: name.detached(),
-                    id,
-                    ticket,
-                    from: None,
-                };
+                let deletion = Deletion::Topic { name: name.detached(), id, ticket, from: None };
                 deletion::begin(state, session, &mut work, deletion);
             }
         }

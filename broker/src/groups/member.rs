@@ -36,10 +36,7 @@ impl SessionTimer {
         timeout_ms: u64,
     ) {
         self.deadline_ms = work.now.monotonic_ms.saturating_add(timeout_ms);
-        if self
-            .armed_ms
-            .is_none_or(|armed_ms| armed_ms > self.deadline_ms)
-        {
+        if self.armed_ms.is_none_or(|armed_ms| armed_ms > self.deadline_ms) {
             self.armed_ms = Some(self.deadline_ms);
             work.set_timer(key(), timeout_ms);
         }
@@ -119,15 +116,9 @@ impl Member {
         const PROTOCOL_BYTES: usize = 64;
         let names = self.client_id.as_bytes().len()
             + self.client_host.as_bytes().len()
-            + self
-                .instance_id
-                .as_ref()
-                .map_or(0, |id| id.as_bytes().len());
-        let protocols: usize = self
-            .protocols
-            .iter()
-            .map(|offered| PROTOCOL_BYTES + protocol_bytes(offered))
-            .sum();
+            + self.instance_id.as_ref().map_or(0, |id| id.as_bytes().len());
+        let protocols: usize =
+            self.protocols.iter().map(|offered| PROTOCOL_BYTES + protocol_bytes(offered)).sum();
         FIXED_BYTES + names + protocols + self.assignment.len()
     }
 }

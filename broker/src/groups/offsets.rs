@@ -202,10 +202,7 @@ fn commit_response(
 pub(super) fn fetch(state: &State, request: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
     let stored = state.group(&request.group_id);
     let topics = match &request.topics {
-        Some(topics) => topics
-            .iter()
-            .map(|topic| fetch_topic(stored, topic))
-            .collect(),
+        Some(topics) => topics.iter().map(|topic| fetch_topic(stored, topic)).collect(),
         None => stored.map_or_else(Vec::new, fetch_all),
     };
     OffsetFetchResponseGroup {
@@ -336,8 +333,7 @@ fn delete_partitions(
         };
         response.topics.push(delete_response(topic, error_code));
     }
-    work.records(tombstones)
-        .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
+    work.records(tombstones).map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
     Ok(response)
 }
 

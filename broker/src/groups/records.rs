@@ -24,11 +24,7 @@ const GROUP_VERSION: i16 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// A committed offset (key versions 0 and 1, which differ in nothing).
-    Offset {
-        group: Str,
-        topic: Str,
-        partition: i32,
-    },
+    Offset { group: Str, topic: Str, partition: i32 },
     /// A generation of a classic group (key version 2).
     Group { group: Str },
     /// Something of a group type that this version does not run.
@@ -43,11 +39,7 @@ pub(super) fn decode_key(bytes: &Bytes) -> Result<Key, ReplayError> {
     Ok(match reader.i16().map_err(damaged)? {
         0 | 1 => {
             let key = OffsetCommitKey::decode(&mut reader, VERSION).map_err(damaged)?;
-            Key::Offset {
-                group: key.group,
-                topic: key.topic,
-                partition: key.partition,
-            }
+            Key::Offset { group: key.group, topic: key.topic, partition: key.partition }
         }
         2 => {
             let key = GroupMetadataKey::decode(&mut reader, VERSION).map_err(damaged)?;
@@ -102,10 +94,7 @@ pub(super) fn offset_tombstone(
     topic: &Str,
     partition: i32,
 ) -> Result<KeyValue, RecordError> {
-    Ok(KeyValue {
-        key: offset_key(group, topic, partition)?,
-        value: None,
-    })
+    Ok(KeyValue { key: offset_key(group, topic, partition)?, value: None })
 }
 
 /// A generation of a group.
@@ -118,18 +107,12 @@ pub(super) fn group(id: &Str, metadata: &StoredMetadata) -> Result<KeyValue, Rec
         current_state_timestamp: metadata.changed_at_ms.unwrap_or(-1),
         members: metadata.members.iter().map(member).collect(),
     };
-    Ok(KeyValue {
-        key: group_key(id)?,
-        value: Some(value.to_value_bytes(GROUP_VERSION)?),
-    })
+    Ok(KeyValue { key: group_key(id)?, value: Some(value.to_value_bytes(GROUP_VERSION)?) })
 }
 
 /// The end of a group.
 pub(super) fn group_tombstone(id: &Str) -> Result<KeyValue, RecordError> {
-    Ok(KeyValue {
-        key: group_key(id)?,
-        value: None,
-    })
+    Ok(KeyValue { key: group_key(id)?, value: None })
 }
 
 fn member(member: &StoredMember) -> MemberMetadata {
@@ -146,17 +129,11 @@ fn member(member: &StoredMember) -> MemberMetadata {
 }
 
 fn offset_key(group: &Str, topic: &Str, partition: i32) -> Result<Bytes, RecordError> {
-    let key = OffsetCommitKey {
-        group: group.clone(),
-        topic: topic.clone(),
-        partition,
-    };
+    let key = OffsetCommitKey { group: group.clone(), topic: topic.clone(), partition };
     Ok(key.to_key_bytes()?)
 }
 
 fn group_key(group: &Str) -> Result<Bytes, RecordError> {
-    let key = GroupMetadataKey {
-        group: group.clone(),
-    };
+    let key = GroupMetadataKey { group: group.clone() };
     Ok(key.to_key_bytes()?)
 }

@@ -37,12 +37,7 @@ pub(super) fn piece(
     records_max: usize,
     bytes_max: usize,
 ) -> Vec<KeyValue> {
-    let mut piece = Piece {
-        records: Vec::new(),
-        records_max,
-        bytes: 0,
-        bytes_max,
-    };
+    let mut piece = Piece { records: Vec::new(), records_max, bytes: 0, bytes_max };
     let unread_from = match after.map(position) {
         Some(Position::Unread(key)) => Bound::Excluded(key),
         other => {
@@ -53,10 +48,7 @@ pub(super) fn piece(
         }
     };
     for (key, value) in state.unread().range((unread_from, Bound::Unbounded)) {
-        let record = KeyValue {
-            key: key.clone(),
-            value: Some(value.clone()),
-        };
+        let record = KeyValue { key: key.clone(), value: Some(value.clone()) };
         if !piece.take(Ok(record)) {
             break;
         }
@@ -67,11 +59,7 @@ pub(super) fn piece(
 fn position(after: &Bytes) -> Position {
     match records::decode_key(after) {
         Ok(Key::Group { group }) => Position::Offsets(group),
-        Ok(Key::Offset {
-            group,
-            topic,
-            partition,
-        }) => Position::Offset(group, topic, partition),
+        Ok(Key::Offset { group, topic, partition }) => Position::Offset(group, topic, partition),
         // The host hands back only keys that it was given, so one that is no longer ours to read is
         // one that never was.
         Ok(Key::Other) | Err(_) => Position::Unread(after.clone()),
@@ -122,10 +110,7 @@ fn needs_metadata(group: &StoredGroup) -> bool {
 impl Piece {
     /// Adds a record where there is room for it; whether there was.
     fn take(&mut self, record: Result<KeyValue, RecordError>) -> bool {
-        assert!(
-            record.is_ok(),
-            "what was decoded from a record fits into a record"
-        );
+        assert!(record.is_ok(), "what was decoded from a record fits into a record");
         let Ok(record) = record else {
             return false;
         };

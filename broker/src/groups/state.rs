@@ -127,11 +127,7 @@ impl State {
     pub(super) fn apply(&mut self, record: &KeyValue) -> Result<(), ReplayError> {
         let value = record.value.as_ref();
         match records::decode_key(&record.key)? {
-            Key::Offset {
-                group,
-                topic,
-                partition,
-            } => match value {
+            Key::Offset { group, topic, partition } => match value {
                 Some(value) => {
                     let value = records::decode_offset(value)?;
                     self.put_offset(group, topic, partition, value);
@@ -213,8 +209,7 @@ impl State {
         }
         if let Some(value) = value {
             self.bytes += cost(key, value);
-            self.unread
-                .insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+            self.unread.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
         }
     }
 
@@ -254,10 +249,7 @@ impl StoredMember {
         const FIXED_BYTES: usize = 256;
         FIXED_BYTES
             + self.member_id.as_bytes().len()
-            + self
-                .instance_id
-                .as_ref()
-                .map_or(0, |id| id.as_bytes().len())
+            + self.instance_id.as_ref().map_or(0, |id| id.as_bytes().len())
             + self.client_id.as_bytes().len()
             + self.client_host.as_bytes().len()
             + self.subscription.len()

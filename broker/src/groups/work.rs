@@ -41,12 +41,7 @@ pub(super) struct Work<'a> {
 impl<'a> Work<'a> {
     /// Work that has come to nothing yet.
     pub(super) fn new(options: &'a Options, now: Now) -> Self {
-        Self {
-            options,
-            now,
-            outcome: Outcome::default(),
-            record_bytes: 0,
-        }
+        Self { options, now, outcome: Outcome::default(), record_bytes: 0 }
     }
 
     /// What it came to.
@@ -90,9 +85,7 @@ impl<'a> Work<'a> {
     /// Fires `timer` once, `after_ms` from now.
     pub(super) fn set_timer(&mut self, timer: Timer, after_ms: u64) {
         let at_ms = self.now.monotonic_ms.saturating_add(after_ms);
-        self.outcome
-            .timers
-            .push(TimerChange::Set { key: timer, at_ms });
+        self.outcome.timers.push(TimerChange::Set { key: timer, at_ms });
     }
 
     /// Does not fire it.

@@ -19,16 +19,11 @@ pub fn resolve<R: Runtime>(
     index: i32,
 ) -> Result<PartitionId, ErrorCode> {
     let image = context.services.node.image();
-    let topic = image
-        .topic(topic)
-        .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let topic = image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     if !topic.has_partition(index) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId {
-        topic_id: topic.id,
-        index,
-    })
+    Ok(PartitionId { topic_id: topic.id, index })
 }
 
 /// Starts `work` on the shard that owns the partition; the future is its result. Start all of a

@@ -84,9 +84,7 @@ pub struct Context<R: Runtime> {
 impl<R: Runtime> Context<R> {
     /// Whether this is one of Kafka's own tools, which may write to internal topics.
     pub fn is_admin_client(&self) -> bool {
-        self.client_id
-            .as_ref()
-            .is_some_and(|id| *id == ADMIN_CLIENT_ID)
+        self.client_id.as_ref().is_some_and(|id| *id == ADMIN_CLIENT_ID)
     }
 }
 

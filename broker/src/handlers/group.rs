@@ -27,16 +27,11 @@ pub async fn ask_partition<R: Runtime>(
     partition: PartitionId,
     input: Input,
 ) -> Result<Reply, ErrorCode> {
-    context
-        .services
-        .groups
-        .submit(partition, input)
-        .await
-        .map_err(|error| match error {
-            HostError::Loading => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
-            HostError::NotHere => ErrorCode::NOT_COORDINATOR,
-            HostError::Lost(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
-        })
+    context.services.groups.submit(partition, input).await.map_err(|error| match error {
+        HostError::Loading => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+        HostError::NotHere => ErrorCode::NOT_COORDINATOR,
+        HostError::Lost(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+    })
 }
 
 /// All partitions of the topic; none where nobody has used a group yet.
@@ -45,31 +40,23 @@ pub fn partitions<R: Runtime>(context: &Context<R>) -> Vec<PartitionId> {
     let Some(topic) = image.topic(OFFSETS_TOPIC) else {
         return Vec::new();
     };
-    let ids = topic.partition_indexes().map(|index| PartitionId {
-        topic_id: topic.id,
-        index,
-    });
+    let ids = topic.partition_indexes().map(|index| PartitionId { topic_id: topic.id, index });
     ids.collect()
 }
 
 fn partition_of<R: Runtime>(context: &Context<R>, group_id: &str) -> Option<PartitionId> {
     let image = context.services.node.image();
     let topic = image.topic(OFFSETS_TOPIC)?;
-    let count = i32::try_from(topic.partition_indexes().count())
-        .ok()
-        .filter(|count| *count > 0)?;
-    Some(PartitionId {
-        topic_id: topic.id,
-        index: partition_for(group_id, count),
-    })
+    let count = i32::try_from(topic.partition_indexes().count()).ok().filter(|count| *count > 0)?;
+    Some(PartitionId { topic_id: topic.id, index: partition_for(group_id, count) })
 }
 
 /// Kafka's choice, which its tools repeat: the absolute of Java's string hash, modulo the number of
 /// partitions.
 fn partition_for(group_id: &str, partitions: i32) -> i32 {
-    let hash = group_id.encode_utf16().fold(0i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    });
+    let hash = group_id
+        .encode_utf16()
+        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     hash.checked_abs().unwrap_or(0) % partitions
 }
 

@@ -202,9 +202,8 @@ fn answer<A: Message + 'static, R: Runtime>(
                     tracing::error!(%error, api = %header.api_key, "an answer cannot be written");
                     Refusal::Unwritable(error)
                 });
-                let error = encoded
-                    .as_ref()
-                    .map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
+                let error =
+                    encoded.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
                 services.answered(header.api_key, received, error);
                 encoded.map(|(parts, _)| parts)
             })))
@@ -218,9 +217,7 @@ fn encode<A: Message>(
     header: &RequestHeader,
 ) -> Result<(Vec<Part>, ErrorCode), EncodeError> {
     let mut writer = Writer::frame();
-    let response_header = ResponseHeader {
-        correlation_id: header.correlation_id,
-    };
+    let response_header = ResponseHeader { correlation_id: header.correlation_id };
     response_header.encode(&mut writer, header.api_key, header.api_version)?;
     response.encode(&mut writer, header.api_version)?;
     let error = writer.first_error();

@@ -43,15 +43,9 @@ pub fn partition_view(
     let replica_nodes = partition.node_ids();
     let is_gone = |id: &i32| image.node(*id).is_none();
     let offline_nodes = replica_nodes.iter().copied().filter(is_gone).collect();
-    let leader = leaders.leader(PartitionId {
-        topic_id: topic.id,
-        index,
-    });
+    let leader = leaders.leader(PartitionId { topic_id: topic.id, index });
     let endpoint = leader.map(|leader| {
-        image
-            .node(leader.node_id)
-            .and_then(|node| node.endpoint(listener))
-            .is_some()
+        image.node(leader.node_id).and_then(|node| node.endpoint(listener)).is_some()
     });
     let error_code = match endpoint {
         Some(true) => ErrorCode::NONE,
@@ -64,9 +58,7 @@ pub fn partition_view(
         index,
         leader_id: reached.map_or(-1, |leader| leader.node_id),
         leader_epoch: leader.map_or(-1, |leader| leader.epoch),
-        in_sync_nodes: leader
-            .map(|leader| leader.in_sync.to_vec())
-            .unwrap_or_default(),
+        in_sync_nodes: leader.map(|leader| leader.in_sync.to_vec()).unwrap_or_default(),
         replica_nodes,
         offline_nodes,
     }
@@ -94,44 +86,19 @@ pub mod tests {
             port: 9092,
         };
         let rack = Some(Str::from_static("r1"));
-        let node = Node {
-            id: 1,
-            epoch: 0,
-            rack,
-            endpoints: vec![endpoint],
-            disks: Vec::new(),
-        };
+        let node = Node { id: 1, epoch: 0, rack, endpoints: vec![endpoint], disks: Vec::new() };
         let features = Arc::default();
-        let formed = Cluster {
-            id: Uuid(9),
-            format_version: FORMAT_VERSION,
-            features,
-        };
+        let formed = Cluster { id: Uuid(9), format_version: FORMAT_VERSION, features };
         image.apply(Record::Cluster(formed)).unwrap();
         image.apply(Record::Node(1, Some(node))).unwrap();
         for (name, id, partitions) in topics {
-            image
-                .apply(Record::Topic(Uuid(*id), Some(Str::from(*name))))
-                .unwrap();
+            image.apply(Record::Topic(Uuid(*id), Some(Str::from(*name)))).unwrap();
             for index in 0..*partitions {
-                let id = PartitionId {
-                    topic_id: Uuid(*id),
-                    index,
-                };
-                let replicas = vec![Replica {
-                    node_id: 1,
-                    disk_id: Uuid::ZERO,
-                }];
-                image
-                    .apply(Record::Partition(id, Partition { replicas }))
-                    .unwrap();
+                let id = PartitionId { topic_id: Uuid(*id), index };
+                let replicas = vec![Replica { node_id: 1, disk_id: Uuid::ZERO }];
+                image.apply(Record::Partition(id, Partition { replicas })).unwrap();
                 let in_sync = Arc::from([1]);
-                let leader = Leader {
-                    node_id: 1,
-                    epoch: 3,
-                    in_sync_version: 0,
-                    in_sync,
-                };
+                let leader = Leader { node_id: 1, epoch: 3, in_sync_version: 0, in_sync };
                 leaders.announce(id, leader);
             }
         }
@@ -163,15 +130,9 @@ pub mod tests {
     fn a_leader_that_is_not_on_this_listener_or_not_known_is_none() {
         let (image, leaders) = cluster(&[("t", 5, 1)]);
         let hidden = view(&image, &leaders, "INSIDE");
-        assert_eq!(
-            (hidden.error_code, hidden.leader_id),
-            (ErrorCode::LISTENER_NOT_FOUND, -1)
-        );
+        assert_eq!((hidden.error_code, hidden.leader_id), (ErrorCode::LISTENER_NOT_FOUND, -1));
         let unknown = view(&image, &Leaders::default(), "PLAINTEXT");
-        assert_eq!(
-            (unknown.error_code, unknown.leader_id),
-            (ErrorCode::LEADER_NOT_AVAILABLE, -1)
-        );
+        assert_eq!((unknown.error_code, unknown.leader_id), (ErrorCode::LEADER_NOT_AVAILABLE, -1));
         assert_eq!(unknown.replica_nodes, [1]);
     }
 

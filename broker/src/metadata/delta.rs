@@ -54,10 +54,7 @@ impl Image {
         for Change { before, after, .. } in self.topics.changes_since(&before.topics) {
             match (before, after) {
                 (Some(old), Some(new)) if old.id == new.id => {
-                    delta.changed_topics.push(TopicChange {
-                        before: old,
-                        after: new,
-                    });
+                    delta.changed_topics.push(TopicChange { before: old, after: new });
                 }
                 (old, new) => {
                     delta.removed_topics.extend(old);
@@ -66,13 +63,9 @@ impl Image {
             }
         }
         let is_new = |node: &&Arc<Node>| before.nodes.get(&node.id) != Some(node);
-        delta
-            .changed_nodes
-            .extend(self.nodes.values().filter(is_new).map(Arc::as_ref));
+        delta.changed_nodes.extend(self.nodes.values().filter(is_new).map(Arc::as_ref));
         let is_gone = |id: &&i32| !self.nodes.contains_key(id);
-        delta
-            .removed_nodes
-            .extend(before.nodes.keys().filter(is_gone));
+        delta.removed_nodes.extend(before.nodes.keys().filter(is_gone));
         delta
     }
 }

@@ -27,10 +27,7 @@ pub struct PartitionId {
 
 impl PartitionId {
     /// Group 0: the only partition of `__cluster_metadata`, under Kafka's id for it.
-    pub const CLUSTER_METADATA: Self = Self {
-        topic_id: Uuid(1),
-        index: 0,
-    };
+    pub const CLUSTER_METADATA: Self = Self { topic_id: Uuid(1), index: 0 };
 }
 
 /// What the first record says.
@@ -73,9 +70,7 @@ pub struct Node {
 impl Node {
     /// How it is reached through a listener.
     pub fn endpoint(&self, listener: &str) -> Option<&NodeEndpoint> {
-        self.endpoints
-            .iter()
-            .find(|endpoint| endpoint.listener == listener)
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
     }
 }
 
@@ -98,10 +93,7 @@ pub struct Partition {
 impl Partition {
     /// The nodes that keep it.
     pub fn node_ids(&self) -> Vec<i32> {
-        self.replicas
-            .iter()
-            .map(|replica| replica.node_id)
-            .collect()
+        self.replicas.iter().map(|replica| replica.node_id).collect()
     }
 }
 
@@ -121,9 +113,7 @@ pub struct Topic {
 impl Topic {
     /// A partition by its number.
     pub fn partition(&self, index: i32) -> Option<&Partition> {
-        self.partitions
-            .get(usize::try_from(index).ok()?)
-            .map(Arc::as_ref)
+        self.partitions.get(usize::try_from(index).ok()?).map(Arc::as_ref)
     }
 
     /// Whether it has a partition of this number.
@@ -154,9 +144,7 @@ impl Topic {
 
     /// Its own settings as text.
     pub fn own_settings(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -233,8 +221,7 @@ impl Image {
 
     /// A partition by its topic's id and its number.
     pub fn partition(&self, partition: PartitionId) -> Option<&Partition> {
-        self.topic_by_id(partition.topic_id)?
-            .partition(partition.index)
+        self.topic_by_id(partition.topic_id)?.partition(partition.index)
     }
 
     /// Own settings of a resource that is no topic.

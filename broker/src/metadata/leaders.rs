@@ -36,9 +36,7 @@ impl Leaders {
     /// Takes an announcement; true where it was news, false where what is known is as new or newer.
     pub fn announce(&mut self, partition: PartitionId, leader: Leader) -> bool {
         let place = |leader: &Leader| (leader.epoch, leader.in_sync_version);
-        let is_news = self
-            .leader(partition)
-            .is_none_or(|known| place(known) < place(&leader));
+        let is_news = self.leader(partition).is_none_or(|known| place(known) < place(&leader));
         if is_news {
             self.known.insert(partition, leader);
         }
@@ -62,18 +60,10 @@ mod tests {
 
     use super::*;
 
-    const PARTITION: PartitionId = PartitionId {
-        topic_id: Uuid(7),
-        index: 0,
-    };
+    const PARTITION: PartitionId = PartitionId { topic_id: Uuid(7), index: 0 };
 
     fn leader(node_id: i32, epoch: i32, in_sync_version: u32) -> Leader {
-        Leader {
-            node_id,
-            epoch,
-            in_sync_version,
-            in_sync: Arc::from([node_id]),
-        }
+        Leader { node_id, epoch, in_sync_version, in_sync: Arc::from([node_id]) }
     }
 
     #[test]
@@ -81,18 +71,9 @@ mod tests {
         let mut leaders = Leaders::default();
         assert_eq!(leaders.leader(PARTITION), None);
         assert!(leaders.announce(PARTITION, leader(1, 3, 0)));
-        assert!(
-            !leaders.announce(PARTITION, leader(2, 2, 9)),
-            "an old leader, heard late"
-        );
-        assert!(
-            !leaders.announce(PARTITION, leader(1, 3, 0)),
-            "the same again"
-        );
-        assert!(
-            leaders.announce(PARTITION, leader(1, 3, 1)),
-            "another in-sync set"
-        );
+        assert!(!leaders.announce(PARTITION, leader(2, 2, 9)), "an old leader, heard late");
+        assert!(!leaders.announce(PARTITION, leader(1, 3, 0)), "the same again");
+        assert!(leaders.announce(PARTITION, leader(1, 3, 1)), "another in-sync set");
         assert!(!leaders.announce(PARTITION, leader(1, 3, 0)));
         assert!(leaders.announce(PARTITION, leader(2, 4, 0)));
         assert_eq!(leaders.leader(PARTITION), Some(&leader(2, 4, 0)));

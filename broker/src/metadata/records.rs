@@ -93,10 +93,7 @@ impl Record {
                 Self::Topic(key.topic_id, value.map(|value| value.name.detached()))
             }
             (Key::Partition(key), Some(value)) => {
-                let id = PartitionId {
-                    topic_id: key.topic_id,
-                    index: key.partition,
-                };
+                let id = PartitionId { topic_id: key.topic_id, index: key.partition };
                 Self::Partition(id, PartitionValue::from_value_bytes(value)?.into())
             }
             (Key::Partition(_), None) => return Err(RecordError::NoValue("Partition")),
@@ -122,55 +119,32 @@ impl Record {
                 (ClusterKey {}.to_key_bytes()?, Some(value))
             }
             Self::Node(node_id, node) => {
-                let value = node
-                    .as_ref()
-                    .map(|node| NodeValue::from(node).to_value_bytes(VALUE_VERSION));
-                (
-                    NodeKey { node_id: *node_id }.to_key_bytes()?,
-                    value.transpose()?,
-                )
+                let value =
+                    node.as_ref().map(|node| NodeValue::from(node).to_value_bytes(VALUE_VERSION));
+                (NodeKey { node_id: *node_id }.to_key_bytes()?, value.transpose()?)
             }
             Self::ProducerIds(next_block) => {
-                let value = ProducerIdsValue {
-                    next_block: *next_block,
-                };
-                (
-                    ProducerIdsKey {}.to_key_bytes()?,
-                    Some(value.to_value_bytes(VALUE_VERSION)?),
-                )
+                let value = ProducerIdsValue { next_block: *next_block };
+                (ProducerIdsKey {}.to_key_bytes()?, Some(value.to_value_bytes(VALUE_VERSION)?))
             }
             Self::Topic(topic_id, name) => {
                 let value = name
                     .as_ref()
                     .map(|name| TopicValue { name: name.clone() }.to_value_bytes(VALUE_VERSION));
-                (
-                    TopicKey {
-                        topic_id: *topic_id,
-                    }
-                    .to_key_bytes()?,
-                    value.transpose()?,
-                )
+                (TopicKey { topic_id: *topic_id }.to_key_bytes()?, value.transpose()?)
             }
             Self::Partition(PartitionId { topic_id, index }, partition) => {
-                let key = PartitionKey {
-                    topic_id: *topic_id,
-                    partition: *index,
-                };
+                let key = PartitionKey { topic_id: *topic_id, partition: *index };
                 let value = PartitionValue::from(partition).to_value_bytes(VALUE_VERSION)?;
                 (key.to_key_bytes()?, Some(value))
             }
             Self::Settings((resource_type, name), settings) => {
-                let key = ConfigKey {
-                    resource_type: *resource_type,
-                    resource_name: name.clone(),
-                };
+                let key = ConfigKey { resource_type: *resource_type, resource_name: name.clone() };
                 let entry = |(name, value): (&Str, &Str)| ConfigEntry {
                     name: name.clone(),
                     value: value.clone(),
                 };
-                let value = ConfigValue {
-                    entries: settings.iter().map(entry).collect(),
-                };
+                let value = ConfigValue { entries: settings.iter().map(entry).collect() };
                 let value = (!settings.is_empty()).then(|| value.to_value_bytes(VALUE_VERSION));
                 (key.to_key_bytes()?, value.transpose()?)
             }
@@ -216,11 +190,7 @@ impl Image {
         if !(1..=FORMAT_VERSION).contains(&cluster.format_version) {
             return Err(RecordError::Format(cluster.format_version));
         }
-        if self
-            .cluster
-            .as_ref()
-            .is_some_and(|known| known.id != cluster.id)
-        {
+        if self.cluster.as_ref().is_some_and(|known| known.id != cluster.id) {
             return Err(inconsistent("the cluster's id changed"));
         }
         self.cluster = Some(cluster);
@@ -238,22 +208,15 @@ impl Image {
                 )));
             }
         }
-        let topic = Topic {
-            name: name.clone(),
-            id,
-            partitions: Vec::new(),
-            settings: Settings::default(),
-        };
+        let topic =
+            Topic { name: name.clone(), id, partitions: Vec::new(), settings: Settings::default() };
         self.topics.insert(name.clone(), Arc::new(topic));
         self.topic_names.insert(id, name);
         Ok(())
     }
 
     fn remove_topic(&mut self, id: Uuid) {
-        let removed = self
-            .topic_names
-            .remove(&id)
-            .and_then(|name| self.topics.remove(&name));
+        let removed = self.topic_names.remove(&id).and_then(|name| self.topics.remove(&name));
         self.partition_count -= removed.map_or(0, |topic| topic.partitions.len());
     }
 
@@ -267,18 +230,13 @@ impl Image {
         }
         let name = self.topic_names.get(&id.topic_id).cloned();
         let Some(topic) = name.and_then(|name| self.topics.get_mut(&name)) else {
-            return Err(inconsistent(format!(
-                "partition {} of an unknown topic",
-                id.index
-            )));
+            return Err(inconsistent(format!("partition {} of an unknown topic", id.index)));
         };
         let Ok(index) = usize::try_from(id.index) else {
             return Err(inconsistent(format!("a partition numbered {}", id.index)));
         };
         if index > topic.partitions.len() {
-            return Err(inconsistent(format!(
-                "partition {index} before those below it"
-            )));
+            return Err(inconsistent(format!("partition {index} before those below it")));
         }
         let partitions = &mut Arc::make_mut(topic).partitions;
         match partitions.get_mut(index) {
@@ -302,10 +260,7 @@ impl Image {
                     Arc::make_mut(topic).settings = settings;
                     Ok(())
                 }
-                None => Err(inconsistent(format!(
-                    "settings of unknown topic {}",
-                    resource.1
-                ))),
+                None => Err(inconsistent(format!("settings of unknown topic {}", resource.1))),
             };
         }
         let all = Arc::make_mut(&mut self.settings);
@@ -335,10 +290,7 @@ impl From<ClusterValue> for Cluster {
 
 impl From<&Cluster> for ClusterValue {
     fn from(cluster: &Cluster) -> Self {
-        let feature = |(name, level): (&Str, &i16)| Feature {
-            name: name.clone(),
-            level: *level,
-        };
+        let feature = |(name, level): (&Str, &i16)| Feature { name: name.clone(), level: *level };
         Self {
             cluster_id: cluster.id,
             format_version: cluster.format_version,
@@ -384,9 +336,7 @@ impl From<PartitionValue> for Partition {
             node_id: replica.node_id,
             disk_id: replica.disk_id,
         };
-        Self {
-            replicas: value.replicas.into_iter().map(replica).collect(),
-        }
+        Self { replicas: value.replicas.into_iter().map(replica).collect() }
     }
 }
 
@@ -396,9 +346,7 @@ impl From<&Partition> for PartitionValue {
             node_id: replica.node_id,
             disk_id: replica.disk_id,
         };
-        Self {
-            replicas: partition.replicas.iter().map(replica).collect(),
-        }
+        Self { replicas: partition.replicas.iter().map(replica).collect() }
     }
 }
 

@@ -20,10 +20,7 @@ impl ShardTable {
     /// Of so many shards, with these exceptions. One that names a shard which does not exist (the
     /// node had more of them before) counts for nothing.
     pub fn new(shards: NonZeroUsize, exceptions: BTreeMap<PartitionId, usize>) -> Self {
-        Self {
-            shards,
-            exceptions: Arc::new(exceptions),
-        }
+        Self { shards, exceptions: Arc::new(exceptions) }
     }
 
     /// How many shards there are.
@@ -60,10 +57,7 @@ impl ShardTable {
 
 /// Spreads ids that differ in few bits (SplitMix64's finisher over both halves).
 fn mix(id: u128) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "folds both halves into one"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "folds both halves into one")]
     let mut hash = (id >> 64) as u64 ^ id as u64;
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -82,10 +76,7 @@ mod tests {
     }
 
     fn partition(topic: u128, index: i32) -> PartitionId {
-        PartitionId {
-            topic_id: Uuid(topic),
-            index,
-        }
+        PartitionId { topic_id: Uuid(topic), index }
     }
 
     #[test]
@@ -110,10 +101,7 @@ mod tests {
         for topic in 0..1000 {
             owned[table.shard_of(partition(topic * 3, 0))] += 1;
         }
-        assert!(
-            owned.iter().all(|count| (140..=260).contains(count)),
-            "{owned:?}"
-        );
+        assert!(owned.iter().all(|count| (140..=260).contains(count)), "{owned:?}");
     }
 
     #[test]
@@ -140,9 +128,8 @@ mod tests {
     /// nothing.
     #[test]
     fn the_spread_is_the_same_in_every_release() {
-        let shards: Vec<usize> = (0..8)
-            .map(|topic| table(5).shard_of(partition(topic << 64 | 77, 1)))
-            .collect();
+        let shards: Vec<usize> =
+            (0..8).map(|topic| table(5).shard_of(partition(topic << 64 | 77, 1))).collect();
         assert_eq!(shards, GOLDEN);
     }
 

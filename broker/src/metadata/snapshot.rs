@@ -80,10 +80,8 @@ impl Image {
             Some(Key::Node(key)) => Some(key.node_id),
             _ => None,
         };
-        let left = self
-            .nodes
-            .values()
-            .filter(move |node| after.is_none_or(|after| node.id > after));
+        let left =
+            self.nodes.values().filter(move |node| after.is_none_or(|after| node.id > after));
         Box::new(left.map(|node| Record::Node(node.id, Some(Node::clone(node)))))
     }
 
@@ -93,36 +91,24 @@ impl Image {
             _ => Uuid::ZERO,
         };
         let is_after = after.is_some();
-        let left = self
-            .topic_names
-            .iter_from(&from)
-            .filter(move |(id, _)| !is_after || **id > from);
+        let left =
+            self.topic_names.iter_from(&from).filter(move |(id, _)| !is_after || **id > from);
         Box::new(left.map(|(id, name)| Record::Topic(*id, Some(name.clone()))))
     }
 
     fn partition_records(&self, after: Option<&Key>) -> Records<'_> {
         let after = match after {
-            Some(Key::Partition(key)) => Some(PartitionId {
-                topic_id: key.topic_id,
-                index: key.partition,
-            }),
+            Some(Key::Partition(key)) => {
+                Some(PartitionId { topic_id: key.topic_id, index: key.partition })
+            }
             _ => None,
         };
         let from = after.map_or(Uuid::ZERO, |after| after.topic_id);
-        let topics = self
-            .topic_names
-            .iter_from(&from)
-            .filter_map(|(_, name)| self.topic(name));
+        let topics = self.topic_names.iter_from(&from).filter_map(|(_, name)| self.topic(name));
         Box::new(topics.flat_map(move |topic| {
-            let partitions = topic.indexed_partitions().map(|(index, partition)| {
-                (
-                    PartitionId {
-                        topic_id: topic.id,
-                        index,
-                    },
-                    partition,
-                )
-            });
+            let partitions = topic
+                .indexed_partitions()
+                .map(|(index, partition)| (PartitionId { topic_id: topic.id, index }, partition));
             partitions
                 .filter(move |(id, _)| after.is_none_or(|after| *id > after))
                 .map(|(id, partition)| Record::Partition(id, partition.clone()))
@@ -138,10 +124,7 @@ impl Image {
         let left = topics
             .filter(move |topic| after.as_ref() != Some(&topic.name) && !topic.settings.is_empty());
         Box::new(left.map(|topic| {
-            Record::Settings(
-                (TOPIC_RESOURCE, topic.name.clone()),
-                Arc::clone(&topic.settings),
-            )
+            Record::Settings((TOPIC_RESOURCE, topic.name.clone()), Arc::clone(&topic.settings))
         }))
     }
 

@@ -22,19 +22,13 @@ pub struct SortedMap<K, V> {
 
 impl<K, V> Clone for SortedMap<K, V> {
     fn clone(&self) -> Self {
-        Self {
-            chunks: Arc::clone(&self.chunks),
-            len: self.len,
-        }
+        Self { chunks: Arc::clone(&self.chunks), len: self.len }
     }
 }
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
-        Self {
-            chunks: Arc::new(Vec::new()),
-            len: 0,
-        }
+        Self { chunks: Arc::new(Vec::new()), len: 0 }
     }
 }
 
@@ -84,9 +78,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         K: Borrow<Q>,
     {
         let chunk = self.chunks.get(self.chunk_of(key))?;
-        let at = chunk
-            .binary_search_by(|(known, _)| known.borrow().cmp(key))
-            .ok()?;
+        let at = chunk.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
         chunk.get(at).map(|(_, value)| value)
     }
 
@@ -99,15 +91,12 @@ impl<K: Ord, V> SortedMap<K, V> {
         K: Borrow<Q>,
     {
         let first = self.chunk_of(from);
-        let within = self.chunks.get(first).map_or(0, |chunk| {
-            chunk.partition_point(|(key, _)| key.borrow() < from)
-        });
+        let within = self
+            .chunks
+            .get(first)
+            .map_or(0, |chunk| chunk.partition_point(|(key, _)| key.borrow() < from));
         let chunks = self.chunks.get(first..).unwrap_or_default();
-        chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .skip(within)
-            .map(|(key, value)| (key, value))
+        chunks.iter().flat_map(|chunk| chunk.iter()).skip(within).map(|(key, value)| (key, value))
     }
 }
 
@@ -147,11 +136,8 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
         K: Borrow<Q>,
     {
         let at = self.chunk_of(key);
-        let found = self
-            .chunks
-            .get(at)?
-            .binary_search_by(|(known, _)| known.borrow().cmp(key))
-            .ok()?;
+        let found =
+            self.chunks.get(at)?.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
         let chunk = Arc::make_mut(Arc::make_mut(&mut self.chunks).get_mut(at)?);
         chunk.get_mut(found).map(|(_, value)| value)
     }
@@ -162,11 +148,8 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
         K: Borrow<Q>,
     {
         let at = self.chunk_of(key);
-        let found = self
-            .chunks
-            .get(at)?
-            .binary_search_by(|(known, _)| known.borrow().cmp(key))
-            .ok()?;
+        let found =
+            self.chunks.get(at)?.binary_search_by(|(known, _)| known.borrow().cmp(key)).ok()?;
         let chunks = Arc::make_mut(&mut self.chunks);
         let chunk = Arc::make_mut(chunks.get_mut(at)?);
         let (_, value) = chunk.remove(found);
@@ -202,19 +185,11 @@ impl<K: Ord, V: PartialEq> SortedMap<K, V> {
                 (None, None) => return changes,
                 (Some((key, value)), Some((other, _))) if key < other => {
                     old.advance();
-                    Change {
-                        key,
-                        before: Some(value),
-                        after: None,
-                    }
+                    Change { key, before: Some(value), after: None }
                 }
                 (Some((key, value)), None) => {
                     old.advance();
-                    Change {
-                        key,
-                        before: Some(value),
-                        after: None,
-                    }
+                    Change { key, before: Some(value), after: None }
                 }
                 (Some((known, before)), Some((key, after))) if known == key => {
                     old.advance();
@@ -222,19 +197,11 @@ impl<K: Ord, V: PartialEq> SortedMap<K, V> {
                     if before == after {
                         continue;
                     }
-                    Change {
-                        key,
-                        before: Some(before),
-                        after: Some(after),
-                    }
+                    Change { key, before: Some(before), after: Some(after) }
                 }
                 (_, Some((key, value))) => {
                     new.advance();
-                    Change {
-                        key,
-                        before: None,
-                        after: Some(value),
-                    }
+                    Change { key, before: None, after: Some(value) }
                 }
             };
             changes.push(change);
@@ -261,10 +228,7 @@ struct Cursor<'a, K, V> {
 
 impl<'a, K, V> Cursor<'a, K, V> {
     fn of(map: &'a SortedMap<K, V>) -> Self {
-        Self {
-            chunks: &map.chunks,
-            at: 0,
-        }
+        Self { chunks: &map.chunks, at: 0 }
     }
 
     /// The chunk that begins here.
@@ -283,11 +247,7 @@ impl<'a, K, V> Cursor<'a, K, V> {
 
     fn advance(&mut self) {
         self.at += 1;
-        if self
-            .chunks
-            .first()
-            .is_some_and(|chunk| self.at == chunk.len())
-        {
+        if self.chunks.first().is_some_and(|chunk| self.at == chunk.len()) {
             self.skip_chunk();
         }
     }
@@ -323,9 +283,7 @@ mod tests {
         assert_eq!(map.len(), model.len());
         assert!(map.iter().eq(model.iter()));
         assert!(
-            map.chunks
-                .iter()
-                .all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK_ENTRIES_MAX)
+            map.chunks.iter().all(|chunk| !chunk.is_empty() && chunk.len() <= CHUNK_ENTRIES_MAX)
         );
         for key in (0..600).step_by(37) {
             assert_eq!(map.get(&key), model.get(&key));
@@ -385,12 +343,8 @@ mod tests {
         }
         let before = map.clone();
         map.insert(5_000, 0);
-        let shared = before
-            .chunks
-            .iter()
-            .zip(map.chunks.iter())
-            .filter(|(a, b)| Arc::ptr_eq(a, b))
-            .count();
+        let shared =
+            before.chunks.iter().zip(map.chunks.iter()).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert_eq!(shared, before.chunks.len() - 1);
         assert_eq!(map.changes_since(&before).len(), 1);
         assert!(map != before && before == before.clone());

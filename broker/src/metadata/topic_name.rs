@@ -10,11 +10,7 @@ pub const CLUSTER_METADATA: &str = "__cluster_metadata";
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
 /// Topics that belong to the brokers: clients read them, and only Kafka's own tools write to them.
-const INTERNAL: &[&str] = &[
-    CONSUMER_OFFSETS,
-    "__transaction_state",
-    "__share_group_state",
-];
+const INTERNAL: &[&str] = &[CONSUMER_OFFSETS, "__transaction_state", "__share_group_state"];
 
 /// Whether a topic belongs to the brokers.
 pub fn is_internal(name: &str) -> bool {
@@ -33,10 +29,7 @@ pub fn validate(name: &str) -> Result<(), String> {
                  {TOPIC_NAME_CHARS_MAX}"
             )
         }
-        _ if !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) =>
-        {
+        _ if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) => {
             format!(
                 "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' \
                  and '-'"
@@ -60,15 +53,7 @@ mod tests {
 
     #[test]
     fn names_that_kafka_takes() {
-        for name in [
-            "a",
-            "a.b",
-            "a_b",
-            "A-Z0",
-            "...",
-            "__consumer_offsets",
-            &"x".repeat(249),
-        ] {
+        for name in ["a", "a.b", "a_b", "A-Z0", "...", "__consumer_offsets", &"x".repeat(249)] {
             assert_eq!(validate(name), Ok(()), "{name}");
         }
     }

@@ -66,10 +66,7 @@ impl State {
     }
 
     fn give_up_stalest(&mut self, asking: ConnectionId) -> Attempt {
-        let stalest = self
-            .incomplete
-            .iter()
-            .min_by_key(|(_, entry)| entry.progress);
+        let stalest = self.incomplete.iter().min_by_key(|(_, entry)| entry.progress);
         let Some(stalest) = stalest.map(|(id, _)| *id) else {
             return Attempt::Refused;
         };
@@ -77,21 +74,14 @@ impl State {
             return Attempt::Refused;
         };
         self.used -= entry.bytes;
-        if stalest == asking {
-            Attempt::Refused
-        } else {
-            Attempt::Closed(entry.close)
-        }
+        if stalest == asking { Attempt::Refused } else { Attempt::Closed(entry.close) }
     }
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            state: Rc::default(),
-        }
+        Self { limit, state: Rc::default() }
     }
 
     /// Charges `bytes` that just arrived to `connection`'s incomplete request; waits where complete
@@ -137,14 +127,11 @@ impl Budget {
         }
         state.used += bytes;
         state.used_by_incomplete += bytes;
-        let entry = state
-            .incomplete
-            .entry(connection)
-            .or_insert_with(|| Incomplete {
-                bytes: 0,
-                progress: now,
-                close: Rc::clone(close),
-            });
+        let entry = state.incomplete.entry(connection).or_insert_with(|| Incomplete {
+            bytes: 0,
+            progress: now,
+            close: Rc::clone(close),
+        });
         entry.bytes += bytes;
         entry.progress = now;
         Attempt::Granted
@@ -164,19 +151,12 @@ impl Budget {
             }
         }
         state.used_by_incomplete -= moved;
-        Charge {
-            bytes: moved,
-            budget: self.clone(),
-        }
+        Charge { bytes: moved, budget: self.clone() }
     }
 
     /// The connection is gone, with its incomplete request.
     pub fn forget(&self, connection: ConnectionId) {
-        let bytes = self
-            .state
-            .borrow_mut()
-            .remove(connection)
-            .map_or(0, |entry| entry.bytes);
+        let bytes = self.state.borrow_mut().remove(connection).map_or(0, |entry| entry.bytes);
         self.release(bytes);
     }
 
@@ -233,9 +213,7 @@ mod tests {
         now: u64,
         close: &Rc<dyn Fn()>,
     ) -> Option<Admission> {
-        budget
-            .admit(ConnectionId(id), bytes, Monotonic(now), close)
-            .now_or_never()
+        budget.admit(ConnectionId(id), bytes, Monotonic(now), close).now_or_never()
     }
 
     #[test]
@@ -243,14 +221,8 @@ mod tests {
         let budget = Budget::new(100);
         let (slow, quick) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let (close_slow, close_quick) = (closer(&slow), closer(&quick));
-        assert_eq!(
-            admit(&budget, 1, 60, 1, &close_slow),
-            Some(Admission::Granted)
-        );
-        assert_eq!(
-            admit(&budget, 2, 60, 2, &close_quick),
-            Some(Admission::Granted)
-        );
+        assert_eq!(admit(&budget, 1, 60, 1, &close_slow), Some(Admission::Granted));
+        assert_eq!(admit(&budget, 2, 60, 2, &close_quick), Some(Admission::Granted));
         assert!(slow.get() && !quick.get());
         assert_eq!(budget.used(), 60);
         budget.forget(ConnectionId(2));
@@ -275,11 +247,7 @@ mod tests {
         let close: Rc<dyn Fn()> = Rc::new(|| ());
         assert_eq!(admit(&budget, 1, 100, 1, &close), Some(Admission::Granted));
         let charge = budget.complete(ConnectionId(1), 100);
-        assert_eq!(
-            admit(&budget, 2, 10, 2, &close),
-            None,
-            "waits for the answer of the first"
-        );
+        assert_eq!(admit(&budget, 2, 10, 2, &close), None, "waits for the answer of the first");
         drop(charge);
         assert_eq!(
             admit(&budget, 2, 500, 3, &close),

@@ -80,8 +80,7 @@ struct Shared<R: Runtime> {
 
 impl<R: Runtime> Shared<R> {
     fn sent(&self, bytes: usize) {
-        self.metrics
-            .count(|counters| counters.sent_bytes += bytes as u64);
+        self.metrics.count(|counters| counters.sent_bytes += bytes as u64);
         self.last_progress.set(self.runtime.now());
     }
 }
@@ -140,12 +139,7 @@ pub fn start<R: Runtime>(
     id: ConnectionId,
     ended: impl FnOnce() + 'static,
 ) -> Rc<dyn Handle> {
-    let Common {
-        services,
-        budget,
-        log_limit,
-        options,
-    } = common;
+    let Common { services, budget, log_limit, options } = common;
     let runtime = services.runtime.clone();
     let shared = Rc::new(Shared {
         last_progress: Cell::new(runtime.now()),
@@ -218,9 +212,7 @@ impl<R: Runtime> Reader<R> {
                 Ok(frame) => frame,
                 Err(why) => return why,
             };
-            let charge = self
-                .budget
-                .complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
+            let charge = self.budget.complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
             let answer = match handlers::dispatch(&self.services, &self.client, frame).await {
                 Ok(answer) => answer,
                 Err(refusal) => return Ended::Refused(refusal),
@@ -228,11 +220,7 @@ impl<R: Runtime> Reader<R> {
             if self.shared.closed.get() {
                 return Ended::Peer;
             }
-            self.owe(Owed {
-                answer,
-                _charge: charge,
-            })
-            .await;
+            self.owe(Owed { answer, _charge: charge }).await;
         }
     }
 
@@ -308,11 +296,7 @@ impl<R: Runtime> Reader<R> {
         metrics.count(|counters| counters.received_bytes += bytes as u64);
         let now = self.shared.runtime.now();
         self.shared.last_progress.set(now);
-        match self
-            .budget
-            .admit(self.shared.id, bytes, now, &self.close)
-            .await
-        {
+        match self.budget.admit(self.shared.id, bytes, now, &self.close).await {
             Admission::Granted => Ok(()),
             Admission::Refused => Err(Ended::OutOfMemory),
         }

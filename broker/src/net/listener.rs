@@ -52,16 +52,8 @@ impl<R: Runtime> Acceptor<R> {
             None if bound.ip().is_unspecified() => host.to_owned(),
             None => bound.ip().to_string(),
         };
-        let port = if advertised.port == 0 {
-            bound.port()
-        } else {
-            advertised.port
-        };
-        Some(NodeEndpoint {
-            listener: self.name.clone(),
-            host: host.into(),
-            port,
-        })
+        let port = if advertised.port == 0 { bound.port() } else { advertised.port };
+        Some(NodeEndpoint { listener: self.name.clone(), host: host.into(), port })
     }
 }
 
@@ -130,20 +122,14 @@ impl<R: Runtime> Connections<R> {
         if let Some(limit) = self.limit_reached(peer.ip()) {
             let metrics = &self.common.services.metrics;
             metrics.count(|counters| counters.connections_refused += 1);
-            if let Some(left_out) = self
-                .common
-                .log_limit
-                .admit(self.common.services.runtime.now())
+            if let Some(left_out) = self.common.log_limit.admit(self.common.services.runtime.now())
             {
                 tracing::warn!(%peer, limit, left_out, "refused a connection");
             }
             return socket.close();
         }
         let id = ConnectionId(self.next.replace(self.next.get() + 1));
-        let client = Rc::new(Client {
-            peer,
-            listener: listener.clone(),
-        });
+        let client = Rc::new(Client { peer, listener: listener.clone() });
         let connections = Rc::clone(self);
         let metrics = Rc::clone(&self.common.services.metrics);
         metrics.connection_opened();
@@ -160,20 +146,13 @@ impl<R: Runtime> Connections<R> {
     fn limit_reached(&self, peer: IpAddr) -> Option<&'static str> {
         let config = &self.common.services.config;
         let shards = self.common.services.partitions.shard_count();
-        let share = |limit: u32| {
-            usize::try_from(limit)
-                .unwrap_or(usize::MAX)
-                .div_ceil(shards)
-        };
+        let share = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX).div_ceil(shards);
         let open = self.open.borrow();
         if open.len() >= share(config.connections_max) {
             return Some("max.connections");
         }
         if config.connections_per_ip_max < config.connections_max {
-            let same = open
-                .values()
-                .filter(|(address, _)| *address == peer)
-                .count();
+            let same = open.values().filter(|(address, _)| *address == peer).count();
             if same >= share(config.connections_per_ip_max) {
                 return Some("max.connections.per.ip");
             }
@@ -209,12 +188,8 @@ impl<R: Runtime> Connections<R> {
         let runtime = &self.common.services.runtime;
         let deadline = runtime.now().after(STOP_GRACE);
         loop {
-            let open: Vec<_> = self
-                .open
-                .borrow()
-                .values()
-                .map(|(_, handle)| Rc::clone(handle))
-                .collect();
+            let open: Vec<_> =
+                self.open.borrow().values().map(|(_, handle)| Rc::clone(handle)).collect();
             let is_over = runtime.now() >= deadline;
             open.iter()
                 .filter(|handle| is_over || !handle.is_busy())

@@ -28,15 +28,7 @@ impl<R: Runtime> Node<R> {
             let replica = self.parts.partitions.local(id).ok()?;
             let epoch = replica.leader_epoch();
             let in_sync = Arc::from([node_id]);
-            Some((
-                id,
-                Leader {
-                    node_id,
-                    epoch,
-                    in_sync_version: 0,
-                    in_sync,
-                },
-            ))
+            Some((id, Leader { node_id, epoch, in_sync_version: 0, in_sync }))
         });
         let announced: Arc<Announced> = Arc::new(leaders.collect());
         if announced.is_empty() {

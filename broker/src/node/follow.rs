@@ -24,15 +24,11 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
     loop {
         let committed = group.high_watermark();
         while offset < committed {
-            let bytes = group
-                .read_bytes(offset, STEP_BYTES)
-                .await
-                .map_err(|error| error.to_string())?;
+            let bytes =
+                group.read_bytes(offset, STEP_BYTES).await.map_err(|error| error.to_string())?;
             let next = apply(&mut image, &bytes, offset, committed)?;
             if next == offset {
-                return Err(format!(
-                    "the log of group 0 cannot be read at offset {offset}"
-                ));
+                return Err(format!("the log of group 0 cannot be read at offset {offset}"));
             }
             offset = next;
         }

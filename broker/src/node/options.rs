@@ -89,9 +89,7 @@ impl TopicSettings for SettingsTable {
     }
 
     fn validate(&self, own: &Settings) -> Result<(), String> {
-        let own = own
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         self.0.validate(own).map_err(|error| error.to_string())
     }
 }

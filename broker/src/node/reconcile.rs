@@ -27,11 +27,7 @@ impl<R: Runtime> Node<R> {
         let _reconciling = self.reconciling.lock().await;
         let before = self.image();
         let delta = image.changes_since(&before);
-        let removed: Vec<_> = delta
-            .removed_topics
-            .iter()
-            .map(|topic| Arc::clone(topic))
-            .collect();
+        let removed: Vec<_> = delta.removed_topics.iter().map(|topic| Arc::clone(topic)).collect();
         let mut added: Vec<(Arc<Topic>, i32)> = Vec::new();
         for topic in &delta.added_topics {
             added.extend(self.own_partitions(topic));
@@ -43,20 +39,15 @@ impl<R: Runtime> Node<R> {
             }
         }
         for (topic, index) in &added {
-            self.parts.partitions.opening(PartitionId {
-                topic_id: topic.id,
-                index: *index,
-            });
+            self.parts.partitions.opening(PartitionId { topic_id: topic.id, index: *index });
         }
         drop(delta);
         self.set_image(image);
         for topic in &removed {
             self.remove_topic(topic).await;
         }
-        let id = |(topic, index): &(Arc<Topic>, i32)| PartitionId {
-            topic_id: topic.id,
-            index: *index,
-        };
+        let id =
+            |(topic, index): &(Arc<Topic>, i32)| PartitionId { topic_id: topic.id, index: *index };
         let opened: Vec<PartitionId> = added.iter().map(id).collect();
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
@@ -69,33 +60,21 @@ impl<R: Runtime> Node<R> {
     fn own_partitions(&self, topic: &Arc<Topic>) -> Vec<(Arc<Topic>, i32)> {
         let own = self.parts.jobs.own();
         let partitions = &self.parts.partitions;
-        let indexes = topic
-            .indexed_partitions()
-            .map(|(index, _)| index)
-            .filter(|index| {
-                let id = PartitionId {
-                    topic_id: topic.id,
-                    index: *index,
-                };
-                partitions.shard_of(id) == own && !partitions.knows(id)
-            });
+        let indexes = topic.indexed_partitions().map(|(index, _)| index).filter(|index| {
+            let id = PartitionId { topic_id: topic.id, index: *index };
+            partitions.shard_of(id) == own && !partitions.knows(id)
+        });
         indexes.map(|index| (Arc::clone(topic), index)).collect()
     }
 
     fn topic_config(&self, topic: &Topic) -> TopicConfig {
-        self.parts
-            .config
-            .topic_defaults
-            .resolve(topic.own_settings())
+        self.parts.config.topic_defaults.resolve(topic.own_settings())
     }
 
     fn set_options(&self, topic: &Topic) {
         let config = self.topic_config(topic);
         for (index, _) in topic.indexed_partitions() {
-            let id = PartitionId {
-                topic_id: topic.id,
-                index,
-            };
+            let id = PartitionId { topic_id: topic.id, index };
             if let Ok(replica) = self.parts.partitions.local(id) {
                 replica.set_options(log_options(&config, &self.parts.config));
             }
@@ -103,10 +82,7 @@ impl<R: Runtime> Node<R> {
     }
 
     async fn open(&self, topic: Arc<Topic>, index: i32) {
-        let id = PartitionId {
-            topic_id: topic.id,
-            index,
-        };
+        let id = PartitionId { topic_id: topic.id, index };
         let name = format!("{}-{index}", topic.name);
         match self.open_log(&topic, &name).await {
             Ok(log) => {
@@ -130,9 +106,7 @@ impl<R: Runtime> Node<R> {
                     partition = name, %error,
                     "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR"
                 );
-                self.parts
-                    .partitions
-                    .broken(id, PartitionError::Storage(error.to_string()));
+                self.parts.partitions.broken(id, PartitionError::Storage(error.to_string()));
             }
         }
     }
@@ -151,10 +125,7 @@ impl<R: Runtime> Node<R> {
         });
         let mut opened = Vec::new();
         for (topic, index) in all {
-            let id = PartitionId {
-                topic_id: topic.id,
-                index,
-            };
+            let id = PartitionId { topic_id: topic.id, index };
             let partition = self.parts.partitions.local(id);
             if !matches!(partition, Err(PartitionError::Full)) {
                 continue;
@@ -177,10 +148,7 @@ impl<R: Runtime> Node<R> {
 
     async fn remove_topic(&self, topic: &Arc<Topic>) {
         for (index, _) in topic.indexed_partitions() {
-            let id = PartitionId {
-                topic_id: topic.id,
-                index,
-            };
+            let id = PartitionId { topic_id: topic.id, index };
             self.forget_leader(id);
             self.parts.groups.remove(id);
             let Some(replica) = self.parts.partitions.remove(id) else {
@@ -194,9 +162,8 @@ impl<R: Runtime> Node<R> {
             }
         }
         // A topic of the same name may come: it must not inherit what groups have read of this one.
-        self.parts.groups.tell_local(|| Input::TopicDeleted {
-            name: topic.name.clone(),
-            id: topic.id,
-        });
+        self.parts
+            .groups
+            .tell_local(|| Input::TopicDeleted { name: topic.name.clone(), id: topic.id });
     }
 }

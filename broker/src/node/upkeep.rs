@@ -60,11 +60,7 @@ async fn apply_retention<R: Runtime>(node: &Rc<Node<R>>) {
         match replica.apply_retention().await {
             Ok(0) => {}
             Ok(segments) => {
-                tracing::info!(
-                    partition = replica.name(),
-                    segments,
-                    "retention deleted segments"
-                );
+                tracing::info!(partition = replica.name(), segments, "retention deleted segments");
             }
             Err(error) => {
                 tracing::warn!(

@@ -108,11 +108,7 @@ impl<R: Runtime> Node<R> {
     /// Asks the controller. Where it decided something, all shards of this node hold the image
     /// before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
-        let submitted = self
-            .parts
-            .controllers
-            .submit(PartitionId::CLUSTER_METADATA, input)
-            .await;
+        let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
         let reply = submitted.map_err(|error| match error {
             HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
@@ -149,10 +145,7 @@ impl<R: Runtime> Node<R> {
     }
 
     pub(super) fn set_applied(&self, offset: i64) {
-        assert!(
-            offset >= self.applied.get(),
-            "what the shards have applied went back"
-        );
+        assert!(offset >= self.applied.get(), "what the shards have applied went back");
         self.applied.set(offset);
         self.applied_more.notify();
     }
@@ -164,22 +157,14 @@ impl<R: Runtime> Node<R> {
             return Ok(());
         }
         let request = CreateTopicsRequest {
-            topics: vec![creatable_topic(
-                name,
-                &self.parts.config,
-                self.image().node_count(),
-            )],
+            topics: vec![creatable_topic(name, &self.parts.config, self.image().node_count())],
             ..CreateTopicsRequest::default()
         };
-        let input = Input::CreateTopics {
-            request,
-            random: self.random_uuid().0,
-        };
+        let input = Input::CreateTopics { request, random: self.random_uuid().0 };
         let error = match self.ask_controller(input).await? {
-            Reply::CreateTopics(response) => response
-                .topics
-                .first()
-                .map_or(ErrorCode::NONE, |topic| topic.error_code),
+            Reply::CreateTopics(response) => {
+                response.topics.first().map_or(ErrorCode::NONE, |topic| topic.error_code)
+            }
             Reply::Refused { error, .. } => error,
             _ => ErrorCode::UNKNOWN_SERVER_ERROR,
         };
@@ -212,17 +197,12 @@ fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> Creatable
         let settings = [
             ("cleanup.policy", "compact".to_owned()),
             ("compression.type", "producer".to_owned()),
-            (
-                "segment.bytes",
-                config.offsets.topic_segment_bytes.to_string(),
-            ),
+            ("segment.bytes", config.offsets.topic_segment_bytes.to_string()),
         ];
-        let configs = settings
-            .into_iter()
-            .map(|(name, value)| CreatableTopicConfig {
-                name: name.into(),
-                value: Some(value.into()),
-            });
+        let configs = settings.into_iter().map(|(name, value)| CreatableTopicConfig {
+            name: name.into(),
+            value: Some(value.into()),
+        });
         topic.configs = configs.collect();
     }
     topic

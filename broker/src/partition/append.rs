@@ -17,10 +17,7 @@ pub fn append_all<R: Runtime>(
     partitions: &Rc<Partitions<R>>,
     batches: Vec<AppendTo>,
 ) -> impl Future<Output = Vec<AppendResult>> + use<R> {
-    let queued: Vec<_> = batches
-        .into_iter()
-        .map(|batch| enqueue(partitions, batch))
-        .collect();
+    let queued: Vec<_> = batches.into_iter().map(|batch| enqueue(partitions, batch)).collect();
     async move {
         let mut results = Vec::with_capacity(queued.len());
         for queued in queued {
@@ -50,12 +47,6 @@ fn enqueue<R: Runtime>(
 }
 
 async fn committed<R: Runtime>(replica: &Replica<R>, queued: Queued) -> AppendResult {
-    queued
-        .committed
-        .await
-        .unwrap_or(Err(PartitionError::Ended))?;
-    Ok(Appended {
-        base_offset: queued.base_offset,
-        log_start: replica.log_start(),
-    })
+    queued.committed.await.unwrap_or(Err(PartitionError::Ended))?;
+    Ok(Appended { base_offset: queued.base_offset, log_start: replica.log_start() })
 }

@@ -82,9 +82,7 @@ impl<R: Runtime> Partitions<R> {
 
     /// A partition of this shard takes requests.
     pub fn ready(&self, partition: PartitionId, replica: Rc<Replica<R>>) {
-        self.slots
-            .borrow_mut()
-            .insert(partition, Slot::Ready(replica));
+        self.slots.borrow_mut().insert(partition, Slot::Ready(replica));
     }
 
     /// A partition of this shard cannot be used.

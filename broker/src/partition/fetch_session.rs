@@ -108,24 +108,13 @@ pub struct FetchSessions {
 impl FetchSessions {
     /// No sessions; at most `sessions_max` at a time.
     pub fn new(shard: usize, sessions_max: usize) -> Self {
-        assert!(
-            shard < 1 << SHARD_BITS,
-            "shard {shard} does not fit a session id"
-        );
-        Self {
-            shard,
-            sessions_max,
-            sessions: BTreeMap::new(),
-        }
+        assert!(shard < 1 << SHARD_BITS, "shard {shard} does not fit a session id");
+        Self { shard, sessions_max, sessions: BTreeMap::new() }
     }
 
     /// How many sessions there are, and partitions in them.
     pub fn counts(&self) -> (usize, usize) {
-        let partitions = self
-            .sessions
-            .values()
-            .map(|session| session.partitions.len())
-            .sum();
+        let partitions = self.sessions.values().map(|session| session.partitions.len()).sum();
         (self.sessions.len(), partitions)
     }
 
@@ -146,16 +135,9 @@ impl FetchSessions {
                 INITIAL_EPOCH => self.create(&wanted, uses_ids, now_ms, random).unwrap_or(0),
                 _ => 0,
             };
-            return Ok(Fetching {
-                session_id,
-                is_incremental: false,
-                wanted,
-            });
+            return Ok(Fetching { session_id, is_incremental: false, wanted });
         }
-        let session = self
-            .sessions
-            .get_mut(&session_id)
-            .ok_or(SessionError::NotFound)?;
+        let session = self.sessions.get_mut(&session_id).ok_or(SessionError::NotFound)?;
         if session.epoch != epoch {
             return Err(SessionError::WrongEpoch);
         }
@@ -170,11 +152,7 @@ impl FetchSessions {
         for wanted in wanted {
             session.remember(wanted);
         }
-        Ok(Fetching {
-            session_id,
-            is_incremental: true,
-            wanted: session.in_turn(),
-        })
+        Ok(Fetching { session_id, is_incremental: true, wanted: session.in_turn() })
     }
 
     /// Notes what a client is told of one partition, and says whether an incremental answer must
@@ -206,10 +184,7 @@ impl FetchSessions {
         random: u64,
     ) -> Option<i32> {
         if self.sessions.len() >= self.sessions_max {
-            let oldest = self
-                .sessions
-                .iter()
-                .min_by_key(|(_, session)| session.last_used_ms);
+            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used_ms);
             let (id, last_used_ms) = oldest.map(|(id, session)| (*id, session.last_used_ms))?;
             if now_ms.saturating_sub(last_used_ms) < EVICTION_MS_MIN {
                 return None;
@@ -253,14 +228,7 @@ impl Session {
         match self.partitions.get_mut(&key) {
             Some(remembered) => remembered.wanted = wanted,
             None => {
-                self.partitions.insert(
-                    key,
-                    Remembered {
-                        wanted,
-                        told: None,
-                        turn,
-                    },
-                );
+                self.partitions.insert(key, Remembered { wanted, told: None, turn });
                 self.turns += 1;
             }
         }
@@ -269,10 +237,7 @@ impl Session {
     fn in_turn(&self) -> Vec<Wanted> {
         let mut remembered: Vec<_> = self.partitions.values().collect();
         remembered.sort_by_key(|remembered| remembered.turn);
-        remembered
-            .into_iter()
-            .map(|remembered| remembered.wanted.clone())
-            .collect()
+        remembered.into_iter().map(|remembered| remembered.wanted.clone()).collect()
     }
 }
 
@@ -297,19 +262,12 @@ mod tests {
     }
 
     fn told(high_watermark: i64) -> Told {
-        Told {
-            high_watermark,
-            log_start: 0,
-            has_news: false,
-            has_error: false,
-        }
+        Told { high_watermark, log_start: 0, has_news: false, has_error: false }
     }
 
     fn begun(sessions: &mut FetchSessions) -> i32 {
         let wanted = vec![wanted(0, 5), wanted(1, 6)];
-        let fetching = sessions
-            .begin((0, 0), wanted.clone(), &[], true, 0, 99)
-            .unwrap();
+        let fetching = sessions.begin((0, 0), wanted.clone(), &[], true, 0, 99).unwrap();
         assert!(!fetching.is_incremental && fetching.session_id != 0);
         assert_eq!(fetching.wanted, wanted);
         fetching.session_id
@@ -320,15 +278,11 @@ mod tests {
         let mut sessions = FetchSessions::new(3, 10);
         let id = begun(&mut sessions);
         assert_eq!(id & 0x3ff, 3);
-        let fetching = sessions
-            .begin((id, 1), vec![wanted(1, 9)], &[], true, 1, 0)
-            .unwrap();
+        let fetching = sessions.begin((id, 1), vec![wanted(1, 9)], &[], true, 1, 0).unwrap();
         assert!(fetching.is_incremental);
         assert_eq!(fetching.wanted, [wanted(0, 5), wanted(1, 9)]);
         let forgotten = [(TopicRef::Id(Uuid(7)), 0)];
-        let fetching = sessions
-            .begin((id, 2), Vec::new(), &forgotten, true, 2, 0)
-            .unwrap();
+        let fetching = sessions.begin((id, 2), Vec::new(), &forgotten, true, 2, 0).unwrap();
         assert_eq!(fetching.wanted, [wanted(1, 9)]);
     }
 
@@ -345,17 +299,9 @@ mod tests {
         assert_eq!(begin(id, 2, true), Err(SessionError::WrongEpoch));
         assert_eq!(begin(id, 1, false), Err(SessionError::TopicIds));
         assert_eq!(begin(id, 1, true), Ok(id));
-        assert_eq!(
-            begin(id, 1, true),
-            Err(SessionError::WrongEpoch),
-            "a request sent twice"
-        );
+        assert_eq!(begin(id, 1, true), Err(SessionError::WrongEpoch), "a request sent twice");
         assert_eq!(begin(id, -1, true), Ok(0));
-        assert_eq!(
-            begin(id, 3, true),
-            Err(SessionError::NotFound),
-            "it was ended"
-        );
+        assert_eq!(begin(id, 3, true), Err(SessionError::NotFound), "it was ended");
     }
 
     #[test]
@@ -367,15 +313,8 @@ mod tests {
         assert!(tell(told(4)), "the first time");
         assert!(!tell(told(4)));
         assert!(tell(told(5)));
-        assert!(tell(Told {
-            has_news: true,
-            ..told(5)
-        }));
-        assert!(tell(Told {
-            has_news: true,
-            has_error: true,
-            ..told(5)
-        }));
+        assert!(tell(Told { has_news: true, ..told(5) }));
+        assert!(tell(Told { has_news: true, has_error: true, ..told(5) }));
         assert!(tell(told(5)), "the error is over");
         assert!(!tell(told(5)));
     }
@@ -384,18 +323,8 @@ mod tests {
     fn partitions_that_gave_records_go_behind() {
         let mut sessions = FetchSessions::new(0, 10);
         let id = begun(&mut sessions);
-        sessions.tell(
-            id,
-            &TopicRef::Id(Uuid(7)),
-            0,
-            Told {
-                has_news: true,
-                ..told(9)
-            },
-        );
-        let fetching = sessions
-            .begin((id, 1), Vec::new(), &[], true, 0, 0)
-            .unwrap();
+        sessions.tell(id, &TopicRef::Id(Uuid(7)), 0, Told { has_news: true, ..told(9) });
+        let fetching = sessions.begin((id, 1), Vec::new(), &[], true, 0, 0).unwrap();
         assert_eq!(fetching.wanted, [wanted(1, 6), wanted(0, 5)]);
     }
 
@@ -404,16 +333,9 @@ mod tests {
         let mut sessions = FetchSessions::new(0, 1);
         let first = begun(&mut sessions);
         let begin = |sessions: &mut FetchSessions, now_ms| {
-            sessions
-                .begin((0, 0), Vec::new(), &[], true, now_ms, 5)
-                .unwrap()
-                .session_id
+            sessions.begin((0, 0), Vec::new(), &[], true, now_ms, 5).unwrap().session_id
         };
-        assert_eq!(
-            begin(&mut sessions, EVICTION_MS_MIN - 1),
-            0,
-            "sessionless, as Kafka does"
-        );
+        assert_eq!(begin(&mut sessions, EVICTION_MS_MIN - 1), 0, "sessionless, as Kafka does");
         let second = begin(&mut sessions, EVICTION_MS_MIN);
         assert!(second != 0 && second != first);
         assert_eq!(sessions.counts(), (1, 0));

@@ -43,11 +43,7 @@ pub struct Position {
 }
 
 impl Position {
-    const NONE: Self = Self {
-        offset: -1,
-        timestamp: -1,
-        leader_epoch: -1,
-    };
+    const NONE: Self = Self { offset: -1, timestamp: -1, leader_epoch: -1 };
 }
 
 impl<R: Runtime> Replica<R> {
@@ -59,18 +55,11 @@ impl<R: Runtime> Replica<R> {
     ) -> Result<Position, PartitionError> {
         self.check_epoch(current_leader_epoch)?;
         let (start, end) = (self.log_start(), self.high_watermark());
-        let at = |offset, leader_epoch| Position {
-            offset,
-            timestamp: -1,
-            leader_epoch,
-        };
+        let at = |offset, leader_epoch| Position { offset, timestamp: -1, leader_epoch };
         let found = match lookup {
             Lookup::Latest => return Ok(at(end, self.leader_epoch())),
             Lookup::Earliest => {
-                return Ok(at(
-                    start,
-                    self.log.epoch_at(start).unwrap_or(self.leader_epoch()),
-                ));
+                return Ok(at(start, self.log.epoch_at(start).unwrap_or(self.leader_epoch())));
             }
             Lookup::Tiered => return Ok(Position::NONE),
             Lookup::MaxTimestamp => self.log.largest_timestamp().await?,
@@ -97,16 +86,7 @@ mod tests {
         let (tiered, time) = (Lookup::Tiered, Lookup::Timestamp);
         assert_eq!(
             lookups,
-            [
-                latest,
-                earliest,
-                Lookup::MaxTimestamp,
-                earliest,
-                tiered,
-                tiered,
-                time(-7),
-                time(0)
-            ]
+            [latest, earliest, Lookup::MaxTimestamp, earliest, tiered, tiered, time(-7), time(0)]
         );
     }
 }

@@ -45,13 +45,7 @@ impl Watch {
     pub fn new(missing_bytes: u64) -> (Rc<Self>, oneshot::Receiver<()>) {
         let (sender, receiver) = oneshot::channel();
         let missing_bytes = Cell::new(missing_bytes.max(1));
-        (
-            Rc::new(Self {
-                missing_bytes,
-                satisfied: RefCell::new(Some(sender)),
-            }),
-            receiver,
-        )
+        (Rc::new(Self { missing_bytes, satisfied: RefCell::new(Some(sender)) }), receiver)
     }
 
     /// Counts committed bytes; whether that is enough now.
@@ -157,10 +151,7 @@ impl<R: Runtime> Replica<R> {
         let checked = producer.map_or(SequenceCheck::Append, |p| self.log.check_producer(&p));
         let (base_offset, last_offset) = match checked {
             SequenceCheck::Append => self.enqueue(batch, class)?,
-            SequenceCheck::Duplicate {
-                base_offset,
-                last_offset,
-            } => (base_offset, last_offset),
+            SequenceCheck::Duplicate { base_offset, last_offset } => (base_offset, last_offset),
             SequenceCheck::OutOfOrder => return Err(PartitionError::OutOfOrderSequence),
             SequenceCheck::InvalidEpoch => return Err(PartitionError::StaleProducerEpoch),
         };
@@ -232,10 +223,7 @@ impl<R: Runtime> Replica<R> {
             };
             let _ = waiter.send(Ok(()));
         }
-        let flushed = self
-            .bytes_appended
-            .get()
-            .saturating_sub(self.log.pending_bytes() as u64);
+        let flushed = self.bytes_appended.get().saturating_sub(self.log.pending_bytes() as u64);
         let bytes = flushed.saturating_sub(self.bytes_counted.replace(flushed));
         self.watches.borrow_mut().retain(|watch| watch.count(bytes));
     }
@@ -273,10 +261,7 @@ impl<R: Runtime> Replica<R> {
     /// Counts what is committed from now on for a watch, while the returned guard lives.
     pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
         let id = self.watches.borrow_mut().add(Rc::clone(watch));
-        Watching {
-            replica: Rc::clone(self),
-            id,
-        }
+        Watching { replica: Rc::clone(self), id }
     }
 
     /// The end of the log: the offset that the next record gets. What lies between the high
@@ -302,10 +287,7 @@ impl<R: Runtime> Replica<R> {
     /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them.
     /// Only what is flushed can be read.
     pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
-        Ok(self
-            .log
-            .read_in_memory(offset, self.log.flushed_end(), bytes_max)
-            .await?)
+        Ok(self.log.read_in_memory(offset, self.log.flushed_end(), bytes_max).await?)
     }
 
     /// Whether a segment is closed: whoever keeps the log short may write its live state again.
@@ -339,10 +321,7 @@ impl<R: Runtime> Replica<R> {
     /// Deletes the segments that age and size allow; how many there were.
     pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
         let now_ms = self.runtime.wall_clock_ms();
-        Ok(self
-            .log
-            .apply_retention(now_ms, self.high_watermark())
-            .await?)
+        Ok(self.log.apply_retention(now_ms, self.high_watermark()).await?)
     }
 
     /// The producers that the log remembers.

@@ -130,9 +130,8 @@ pub fn validate(
         return Err(Rejection::BaseOffset(batch.base_offset()));
     }
     batch.check_producer_rules().map_err(Rejection::Header)?;
-    let codec = batch
-        .codec()
-        .map_err(|codec| Rejection::Header(ProducerRuleError::Codec(codec)))?;
+    let codec =
+        batch.codec().map_err(|codec| Rejection::Header(ProducerRuleError::Codec(codec)))?;
     if codec == Codec::Zstd && produce_version < 7 {
         return Err(Rejection::CodecTooNew);
     }
@@ -185,19 +184,10 @@ fn check_timestamps(
     // Which record it was is looked up only now that there is one.
     let timestamps = record::records(payload, batch.record_count())
         .flatten()
-        .map(|record| {
-            batch
-                .base_timestamp()
-                .saturating_add(record.timestamp_delta)
-        });
+        .map(|record| batch.base_timestamp().saturating_add(record.timestamp_delta));
     for (index, timestamp) in (0..).zip(timestamps) {
         if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
-            return Err(Rejection::Timestamp {
-                index,
-                timestamp,
-                earliest,
-                latest,
-            });
+            return Err(Rejection::Timestamp { index, timestamp, earliest, latest });
         }
     }
     Ok(())

@@ -14,9 +14,7 @@ pub struct CommitQueue<T> {
 
 impl<T> Default for CommitQueue<T> {
     fn default() -> Self {
-        Self {
-            waiting: VecDeque::new(),
-        }
+        Self { waiting: VecDeque::new() }
     }
 }
 
@@ -25,14 +23,8 @@ impl<T> CommitQueue<T> {
     /// batch that is still on its way waits for the end of the original, which may lie before
     /// that of writes queued since.
     pub fn push(&mut self, end_offset: i64, waiter: T) {
-        let behind = self
-            .waiting
-            .iter()
-            .rev()
-            .take_while(|(end, _)| *end > end_offset)
-            .count();
-        self.waiting
-            .insert(self.waiting.len() - behind, (end_offset, waiter));
+        let behind = self.waiting.iter().rev().take_while(|(end, _)| *end > end_offset).count();
+        self.waiting.insert(self.waiting.len() - behind, (end_offset, waiter));
     }
 
     /// The next write whose end is at or below the high watermark.
@@ -68,10 +60,7 @@ pub struct Watches<T> {
 
 impl<T> Default for Watches<T> {
     fn default() -> Self {
-        Self {
-            next: 0,
-            waiting: BTreeMap::new(),
-        }
+        Self { next: 0, waiting: BTreeMap::new() }
     }
 }
 

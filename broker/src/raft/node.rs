@@ -77,10 +77,7 @@ impl Node {
         if committed <= self.high_watermark {
             return None;
         }
-        assert!(
-            committed <= self.flushed_end,
-            "committed beyond what is flushed here"
-        );
+        assert!(committed <= self.flushed_end, "committed beyond what is flushed here");
         self.high_watermark = committed;
         Some(Action::HighWatermark { offset: committed })
     }
@@ -93,10 +90,7 @@ mod tests {
     #[test]
     fn a_sole_voter_leads_above_its_log_and_commits_what_is_flushed() {
         let mut node = Node::sole_voter(Some(4), 10, 1);
-        assert_eq!(
-            (node.role(), node.epoch(), node.high_watermark()),
-            (Role::Leader, 5, 10)
-        );
+        assert_eq!((node.role(), node.epoch(), node.high_watermark()), (Role::Leader, 5, 10));
         assert_eq!(node.step(Input::Flushed { end_offset: 10 }), None);
         let advanced = node.step(Input::Flushed { end_offset: 12 });
         assert_eq!(advanced, Some(Action::HighWatermark { offset: 12 }));

@@ -33,11 +33,7 @@ mod tests {
     #[test]
     fn golden_table() {
         for (ends, min_insync, committed) in TABLE {
-            assert_eq!(
-                flushed_on(ends, *min_insync),
-                *committed,
-                "{ends:?} min {min_insync}"
-            );
+            assert_eq!(flushed_on(ends, *min_insync), *committed, "{ends:?} min {min_insync}");
         }
     }
 }

@@ -73,10 +73,7 @@ impl DataDirectory {
     pub fn open(path: &Path) -> Result<Self, DataDirectoryError> {
         let unusable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => DataDirectoryError::Missing(path.to_owned()),
-            _ => DataDirectoryError::Unusable {
-                path: path.to_owned(),
-                error,
-            },
+            _ => DataDirectoryError::Unusable { path: path.to_owned(), error },
         };
         let root = path.canonicalize().map_err(unusable)?;
         let directory = fs::OpenOptions::new()
@@ -103,10 +100,7 @@ impl DataDirectory {
             .is_ok();
         Ok(Self {
             root,
-            directory: Arc::new(Descriptor {
-                file: directory,
-                path: ".".to_owned(),
-            }),
+            directory: Arc::new(Descriptor { file: directory, path: ".".to_owned() }),
             direct,
             _lock: lock,
         })
@@ -190,12 +184,7 @@ struct DiskState {
 impl MachineDisk {
     pub(super) fn new(ring: Ring, directory: Arc<DataDirectory>) -> Self {
         let cuts = ring.knows(opcode::Ftruncate::CODE);
-        Self(Rc::new(DiskState {
-            ring,
-            blocking: Blocking::default(),
-            directory,
-            cuts,
-        }))
+        Self(Rc::new(DiskState { ring, blocking: Blocking::default(), directory, cuts }))
     }
 
     /// This shard's thread for calls that block.
@@ -214,12 +203,8 @@ impl MachineDisk {
     }
 
     async fn open_descriptor(&self, path: &str, flags: i32) -> IoResult<Descriptor> {
-        let request = Request::Open {
-            directory: self.root(),
-            path: checked(path)?,
-            flags,
-            opened: None,
-        };
+        let request =
+            Request::Open { directory: self.root(), path: checked(path)?, flags, opened: None };
         let opened = open(&self.0.ring, request).await;
         let opened = opened.map_err(|error| io_error("open", path, &error))?;
         Ok(Descriptor {
@@ -234,10 +219,7 @@ async fn open(ring: &Ring, request: Request) -> io::Result<OwnedFd> {
     let (result, request) = ring.ask(request).await;
     result?;
     match request {
-        Request::Open {
-            opened: Some(opened),
-            ..
-        } => Ok(opened),
+        Request::Open { opened: Some(opened), .. } => Ok(opened),
         _ => unreachable!("an open that succeeded has a descriptor"),
     }
 }
@@ -259,26 +241,19 @@ impl Disk for MachineDisk {
         if !direct {
             drop(cached.set(Arc::clone(&descriptor)));
         }
-        Ok(MachineFile {
-            disk: self.clone(),
-            open: Arc::new(OpenFile { descriptor, cached }),
-        })
+        Ok(MachineFile { disk: self.clone(), open: Arc::new(OpenFile { descriptor, cached }) })
     }
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
         checked(directory)?;
         let path = self.0.directory.root.join(directory);
-        let listed = glommio::executor()
-            .spawn_blocking(move || list(&path))
-            .await;
+        let listed = glommio::executor().spawn_blocking(move || list(&path)).await;
         listed.map_err(|error| io_error("list", directory, &error))
     }
 
     async fn create_dir(&self, directory: &str) -> IoResult<()> {
-        let request = Request::CreateDirectory {
-            directory: self.root(),
-            path: checked(directory)?,
-        };
+        let request =
+            Request::CreateDirectory { directory: self.root(), path: checked(directory)? };
         match self.call(request, "create directory", directory).await {
             Err(error) if error.kind == IoErrorKind::AlreadyExists => {
                 // A file of that name is an error.
@@ -291,20 +266,14 @@ impl Disk for MachineDisk {
     }
 
     async fn rename(&self, from: &str, to: &str) -> IoResult<()> {
-        let request = Request::Rename {
-            directory: self.root(),
-            from: checked(from)?,
-            to: checked(to)?,
-        };
+        let request =
+            Request::Rename { directory: self.root(), from: checked(from)?, to: checked(to)? };
         self.call(request, "rename", from).await.map(drop)
     }
 
     async fn remove_file(&self, path: &str) -> IoResult<()> {
-        let request = Request::Remove {
-            directory: self.root(),
-            path: checked(path)?,
-            is_directory: false,
-        };
+        let request =
+            Request::Remove { directory: self.root(), path: checked(path)?, is_directory: false };
         self.call(request, "remove", path).await.map(drop)
     }
 
@@ -314,20 +283,14 @@ impl Disk for MachineDisk {
             path: checked(directory)?,
             is_directory: true,
         };
-        self.call(request, "remove directory", directory)
-            .await
-            .map(drop)
+        self.call(request, "remove directory", directory).await.map(drop)
     }
 
     async fn sync_dir(&self, directory: &str) -> IoResult<()> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         let handle = self.open_descriptor(directory, flags).await?;
-        let request = Request::Sync {
-            handle: Arc::new(handle),
-        };
-        self.call(request, "sync directory", directory)
-            .await
-            .map(drop)
+        let request = Request::Sync { handle: Arc::new(handle) };
+        self.call(request, "sync directory", directory).await.map(drop)
     }
 
     async fn space(&self) -> IoResult<Space> {
@@ -462,11 +425,7 @@ impl File for MachineFile {
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
         let before = self.length().map_err(|error| self.error("stat", &error))?;
-        let request = Request::Allocate {
-            handle: self.handle(),
-            position,
-            len,
-        };
+        let request = Request::Allocate { handle: self.handle(), position, len };
         let Err(error) = self.call(request, "allocate").await else {
             return Ok(());
         };
@@ -556,10 +515,5 @@ fn io_error(operation: &'static str, path: &str, error: &io::Error) -> IoError {
         Some(libc::EROFS | libc::EACCES | libc::EPERM) => IoErrorKind::ReadOnly,
         _ => IoErrorKind::Failed,
     };
-    IoError {
-        kind,
-        operation,
-        path: path.to_owned(),
-        message: error.to_string(),
-    }
+    IoError { kind, operation, path: path.to_owned(), message: error.to_string() }
 }

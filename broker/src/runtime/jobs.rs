@@ -49,10 +49,7 @@ pub struct Jobs<T> {
 impl<T: 'static> Jobs<T> {
     /// This shard's view, over its port of the room's mesh.
     pub fn new(port: MeshPort<Message<T>>) -> Rc<Self> {
-        Rc::new(Self {
-            port,
-            waiting: RefCell::default(),
-        })
+        Rc::new(Self { port, waiting: RefCell::default() })
     }
 
     /// This shard's number.
@@ -82,19 +79,11 @@ impl<T: 'static> Jobs<T> {
             let work = job(target);
             Box::pin(async move { Box::new(work.await) as Box<dyn Any + Send> })
         });
-        if self
-            .port
-            .send(shard, Message::Job { ticket, job })
-            .await
-            .is_err()
-        {
+        if self.port.send(shard, Message::Job { ticket, job }).await.is_err() {
             // The shard has ended: dropping the sender tells the receiver.
             self.waiting.borrow_mut().try_remove(ticket);
         }
-        Pending {
-            receiver,
-            result: PhantomData,
-        }
+        Pending { receiver, result: PhantomData }
     }
 
     /// Takes messages for ever: jobs for `target`, results for those who wait here. To be spawned
@@ -160,11 +149,6 @@ impl<A: Send + 'static> Future for Pending<A> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<A>> {
         let received = std::task::ready!(Pin::new(&mut self.receiver).poll(context));
-        Poll::Ready(
-            received
-                .ok()
-                .and_then(|result| result.downcast().ok())
-                .map(|result| *result),
-        )
+        Poll::Ready(received.ok().and_then(|result| result.downcast().ok()).map(|result| *result))
     }
 }

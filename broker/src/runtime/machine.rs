@@ -246,11 +246,7 @@ struct StopState {
 impl Stop {
     /// Asks. Never taken back.
     pub fn request(&self) {
-        let mut waiting = self
-            .0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.requested.store(true, Ordering::Release);
         let woken = std::mem::take(&mut *waiting);
         drop(waiting);
@@ -267,11 +263,7 @@ impl Stop {
     /// Completes once it was asked.
     pub async fn requested(&self) {
         poll_fn(|context| {
-            let mut waiting = self
-                .0
-                .waiting
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if self.is_requested() {
                 return Poll::Ready(());
             }
@@ -387,12 +379,7 @@ where
     let driver = into_queue(ring.clone().drive(), foreground);
     let pulse = into_queue(pulse(ring.clone()), foreground);
     let tasks = Rc::clone(&runtime.0.tasks);
-    let start = ShardStart {
-        runtime,
-        shard,
-        shards: common.shards,
-        stop: common.stop.clone(),
-    };
+    let start = ShardStart { runtime, shard, shards: common.shards, stop: common.stop.clone() };
     let root = Rc::clone(&tasks).run(make(start, part));
     let result = into_queue(root, foreground).await;
     tasks.end().await;

@@ -133,11 +133,7 @@ impl<M: Send + 'static> MeshPort<M> {
     /// # Panics
     /// Where there is no such shard: the caller's mistake.
     pub fn send(&self, to: usize, message: M) -> SendMessage<'_, M> {
-        SendMessage {
-            outgoing: &self.outgoing[to],
-            message: Some(message),
-            waiter: None,
-        }
+        SendMessage { outgoing: &self.outgoing[to], message: Some(message), waiter: None }
     }
 
     /// Sends to a shard where there is room now, and nobody waits for it.
@@ -216,9 +212,7 @@ impl<M> Outgoing<M> {
         let mut waiting = self.waiting.borrow_mut();
         let was_first = waiting.keys().next() == Some(&waiter);
         let own = waiting.remove(&waiter);
-        let next = was_first
-            .then(|| waiting.values().next().cloned())
-            .flatten();
+        let next = was_first.then(|| waiting.values().next().cloned()).flatten();
         drop(waiting);
         drop(own);
         if let Some(next) = next {

@@ -56,10 +56,7 @@ pub struct Monotonic(pub u64);
 impl Monotonic {
     /// This much later; saturates at the end of time.
     pub fn after(self, duration: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// Time from `earlier` to this; zero where this is earlier.

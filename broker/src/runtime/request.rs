@@ -41,26 +41,14 @@ pub(super) enum Request {
     /// Waits until one of the events (`POLLIN` ...) is there.
     Poll { handle: SharedHandle, events: u32 },
     /// Receives into the spare capacity of the buffer, waiting until there is something.
-    Receive {
-        handle: SharedHandle,
-        buffer: BytesMut,
-    },
+    Receive { handle: SharedHandle, buffer: BytesMut },
     /// Sends what is left of the message; less only where the connection ends, or the message has
     /// very many parts.
-    Send {
-        handle: SharedHandle,
-        message: Box<Message>,
-    },
+    Send { handle: SharedHandle, message: Box<Message> },
     /// Waits for a connection.
-    Accept {
-        handle: SharedHandle,
-        accepted: Option<OwnedFd>,
-    },
+    Accept { handle: SharedHandle, accepted: Option<OwnedFd> },
     /// Connects.
-    Connect {
-        handle: SharedHandle,
-        address: Box<SocketAddress>,
-    },
+    Connect { handle: SharedHandle, address: Box<SocketAddress> },
     /// Writes blocks from `done` on; `position` is where the first of them belongs.
     Write {
         handle: SharedHandle,
@@ -70,52 +58,23 @@ pub(super) enum Request {
         data_sync: bool,
     },
     /// Reads into the spare capacity of the buffer, up to `len` bytes.
-    Read {
-        handle: SharedHandle,
-        buffer: BytesMut,
-        len: usize,
-        position: u64,
-    },
+    Read { handle: SharedHandle, buffer: BytesMut, len: usize, position: u64 },
     /// Starts reading a range into the page cache.
-    ReadAhead {
-        handle: SharedHandle,
-        position: u64,
-        len: u32,
-    },
+    ReadAhead { handle: SharedHandle, position: u64, len: u32 },
     /// Opens a file of a directory.
-    Open {
-        directory: SharedHandle,
-        path: CString,
-        flags: i32,
-        opened: Option<OwnedFd>,
-    },
+    Open { directory: SharedHandle, path: CString, flags: i32, opened: Option<OwnedFd> },
     /// Allocates a range and extends the file to its end.
-    Allocate {
-        handle: SharedHandle,
-        position: u64,
-        len: u64,
-    },
+    Allocate { handle: SharedHandle, position: u64, len: u64 },
     /// Cuts or extends a file (Linux 6.9).
     SetLength { handle: SharedHandle, len: u64 },
     /// Makes data and metadata durable.
     Sync { handle: SharedHandle },
     /// Renames within a directory tree.
-    Rename {
-        directory: SharedHandle,
-        from: CString,
-        to: CString,
-    },
+    Rename { directory: SharedHandle, from: CString, to: CString },
     /// Removes a file or an empty directory.
-    Remove {
-        directory: SharedHandle,
-        path: CString,
-        is_directory: bool,
-    },
+    Remove { directory: SharedHandle, path: CString, is_directory: bool },
     /// Makes a directory.
-    CreateDirectory {
-        directory: SharedHandle,
-        path: CString,
-    },
+    CreateDirectory { directory: SharedHandle, path: CString },
 }
 
 impl Request {
@@ -153,13 +112,7 @@ impl Request {
     /// [`Request::entry`] of what moves the bytes of files.
     fn file_entry(&mut self) -> squeue::Entry {
         match self {
-            Self::Write {
-                handle,
-                blocks,
-                done,
-                position,
-                data_sync,
-            } => {
+            Self::Write { handle, blocks, done, position, data_sync } => {
                 assert!(*done < blocks.len(), "a write of nothing");
                 let start = blocks.as_ptr().wrapping_add(*done);
                 opcode::Write::new(descriptor(handle), start, length(blocks.len() - *done))
@@ -167,23 +120,14 @@ impl Request {
                     .rw_flags(if *data_sync { libc::RWF_DSYNC } else { 0 })
                     .build()
             }
-            Self::Read {
-                handle,
-                buffer,
-                len,
-                position,
-            } => {
+            Self::Read { handle, buffer, len, position } => {
                 let spare = buffer.spare_capacity_mut();
                 let len = length(spare.len().min(*len));
                 opcode::Read::new(descriptor(handle), spare.as_mut_ptr().cast(), len)
                     .offset(*position)
                     .build()
             }
-            Self::ReadAhead {
-                handle,
-                position,
-                len,
-            } => {
+            Self::ReadAhead { handle, position, len } => {
                 let len = libc::off_t::from(*len);
                 opcode::Fadvise::new(descriptor(handle), len, libc::POSIX_FADV_WILLNEED)
                     .offset(*position)
@@ -196,41 +140,28 @@ impl Request {
     /// [`Request::entry`] of what concerns names and sizes.
     fn name_entry(&self) -> squeue::Entry {
         match self {
-            Self::Open {
-                directory,
-                path,
-                flags,
-                ..
-            } => opcode::OpenAt::new(descriptor(directory), path.as_ptr())
-                .flags(*flags | libc::O_CLOEXEC)
-                .mode(FILE_MODE)
-                .build(),
-            Self::Allocate {
-                handle,
-                position,
-                len,
-            } => opcode::Fallocate::new(descriptor(handle), *len)
-                .offset(*position)
-                .build(),
+            Self::Open { directory, path, flags, .. } => {
+                opcode::OpenAt::new(descriptor(directory), path.as_ptr())
+                    .flags(*flags | libc::O_CLOEXEC)
+                    .mode(FILE_MODE)
+                    .build()
+            }
+            Self::Allocate { handle, position, len } => {
+                opcode::Fallocate::new(descriptor(handle), *len).offset(*position).build()
+            }
             Self::SetLength { handle, len } => {
                 opcode::Ftruncate::new(descriptor(handle), *len).build()
             }
             Self::Sync { handle } => opcode::Fsync::new(descriptor(handle)).build(),
-            Self::Rename {
-                directory,
-                from,
-                to,
-            } => {
+            Self::Rename { directory, from, to } => {
                 let directory = descriptor(directory);
                 opcode::RenameAt::new(directory, from.as_ptr(), directory, to.as_ptr()).build()
             }
-            Self::Remove {
-                directory,
-                path,
-                is_directory,
-            } => opcode::UnlinkAt::new(descriptor(directory), path.as_ptr())
-                .flags(if *is_directory { libc::AT_REMOVEDIR } else { 0 })
-                .build(),
+            Self::Remove { directory, path, is_directory } => {
+                opcode::UnlinkAt::new(descriptor(directory), path.as_ptr())
+                    .flags(if *is_directory { libc::AT_REMOVEDIR } else { 0 })
+                    .build()
+            }
             Self::CreateDirectory { directory, path } => {
                 opcode::MkDirAt::new(descriptor(directory), path.as_ptr())
                     .mode(DIRECTORY_MODE)
@@ -264,44 +195,27 @@ impl Request {
     pub(super) fn operation(&self, flags: i32) -> Operation {
         let name = |path: &CString| path.to_string_lossy().into_owned();
         match self {
-            Self::Write {
-                handle,
-                blocks,
-                done,
-                position,
-                ..
-            } => Operation::Write {
+            Self::Write { handle, blocks, done, position, .. } => Operation::Write {
                 path: handle.path().to_owned(),
                 position: *position + *done as u64,
                 len: blocks.len() - *done,
                 data_sync: flags & libc::RWF_DSYNC != 0,
             },
-            Self::Sync { handle } => Operation::Sync {
-                path: handle.path().to_owned(),
-            },
-            Self::Open { path, flags, .. } => Operation::Open {
-                path: name(path),
-                create: flags & libc::O_CREAT != 0,
-            },
-            Self::Rename { from, to, .. } => Operation::Rename {
-                from: name(from),
-                to: name(to),
-            },
+            Self::Sync { handle } => Operation::Sync { path: handle.path().to_owned() },
+            Self::Open { path, flags, .. } => {
+                Operation::Open { path: name(path), create: flags & libc::O_CREAT != 0 }
+            }
+            Self::Rename { from, to, .. } => Operation::Rename { from: name(from), to: name(to) },
             Self::Remove { path, .. } => Operation::Remove { path: name(path) },
             Self::CreateDirectory { path, .. } => Operation::CreateDirectory { path: name(path) },
-            Self::Allocate {
-                handle,
-                position,
-                len,
-            } => Operation::Allocate {
+            Self::Allocate { handle, position, len } => Operation::Allocate {
                 path: handle.path().to_owned(),
                 position: *position,
                 len: *len,
             },
-            Self::SetLength { handle, len } => Operation::SetLength {
-                path: handle.path().to_owned(),
-                len: *len,
-            },
+            Self::SetLength { handle, len } => {
+                Operation::SetLength { path: handle.path().to_owned(), len: *len }
+            }
             Self::Read { .. } => Operation::Other("read"),
             Self::ReadAhead { .. } => Operation::Other("read-ahead"),
             Self::Poll { .. } => Operation::Other("poll"),
@@ -318,10 +232,7 @@ fn descriptor(handle: &SharedHandle) -> types::Fd {
 }
 
 /// A length as the kernel takes it; longer ones are cut, which makes a short read or write of them.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "cut to far below 4 GiB just before"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "cut to far below 4 GiB just before")]
 fn length(len: usize) -> u32 {
     len.min(BYTES_PER_REQUEST_MAX) as u32
 }
@@ -338,12 +249,7 @@ pub(super) struct Message {
 impl Message {
     /// A message of these parts, in this order.
     pub(super) fn new(parts: Vec<Bytes>) -> Self {
-        Self {
-            parts,
-            first: 0,
-            vectors: Vec::new(),
-            header: None,
-        }
+        Self { parts, first: 0, vectors: Vec::new(), header: None }
     }
 
     /// Whether all is sent.
@@ -399,18 +305,14 @@ impl From<SocketAddr> for SocketAddress {
             SocketAddr::V4(address) => Self::V4(libc::sockaddr_in {
                 sin_family: FAMILY_V4,
                 sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(address.ip().octets()),
-                },
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
                 sin_zero: [0; 8],
             }),
             SocketAddr::V6(address) => Self::V6(libc::sockaddr_in6 {
                 sin6_family: FAMILY_V6,
                 sin6_port: address.port().to_be(),
                 sin6_flowinfo: address.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: address.ip().octets(),
-                },
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
                 sin6_scope_id: address.scope_id(),
             }),
         }
@@ -427,14 +329,12 @@ impl SocketAddress {
     #[expect(clippy::cast_possible_truncation, reason = "sizes of 16 and 28 bytes")]
     pub(super) fn as_raw(&self) -> (*const libc::sockaddr, libc::socklen_t) {
         match self {
-            Self::V4(address) => (
-                ptr::from_ref(address).cast(),
-                size_of::<libc::sockaddr_in>() as libc::socklen_t,
-            ),
-            Self::V6(address) => (
-                ptr::from_ref(address).cast(),
-                size_of::<libc::sockaddr_in6>() as libc::socklen_t,
-            ),
+            Self::V4(address) => {
+                (ptr::from_ref(address).cast(), size_of::<libc::sockaddr_in>() as libc::socklen_t)
+            }
+            Self::V6(address) => {
+                (ptr::from_ref(address).cast(), size_of::<libc::sockaddr_in6>() as libc::socklen_t)
+            }
         }
     }
 }

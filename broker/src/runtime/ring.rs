@@ -201,21 +201,14 @@ impl Ring {
         let key = core.slots.insert(Slot {
             id,
             request,
-            state: if closed {
-                State::Done(-libc::ECANCELED)
-            } else {
-                State::Queued
-            },
+            state: if closed { State::Done(-libc::ECANCELED) } else { State::Queued },
             waker: None,
         });
         if !closed {
             core.queued.push_back(key);
             core.wake_driver();
         }
-        Pending {
-            ring: self.clone(),
-            key: Some(key),
-        }
+        Pending { ring: self.clone(), key: Some(key) }
     }
 
     /// Time since the process began.
@@ -230,11 +223,7 @@ impl Ring {
 
     /// Completes once it is as late as that.
     pub(super) fn sleep_until(&self, deadline: Monotonic) -> Sleep {
-        Sleep {
-            ring: self.clone(),
-            deadline,
-            timer: None,
-        }
+        Sleep { ring: self.clone(), deadline, timer: None }
     }
 
     /// Submits and completes until the ring is shut down. Run by one task of the executor.
@@ -338,11 +327,7 @@ impl Shared {
 
 impl Core {
     fn remember_driver(&mut self, driver: &Waker) {
-        if !self
-            .driver
-            .as_ref()
-            .is_some_and(|known| known.will_wake(driver))
-        {
+        if !self.driver.as_ref().is_some_and(|known| known.will_wake(driver)) {
             self.driver = Some(driver.clone());
         }
     }
@@ -373,11 +358,8 @@ impl Core {
         }
         let reaped = self.reap(&mut uring, shared);
         let progress = woken || queued || reaped || !self.queued.is_empty();
-        let turn = if progress || !self.rest(&mut uring, shared) {
-            Turn::Progress
-        } else {
-            Turn::Idle
-        };
+        let turn =
+            if progress || !self.rest(&mut uring, shared) { Turn::Progress } else { Turn::Idle };
         self.uring = Some(uring);
         turn
     }
@@ -450,11 +432,7 @@ impl Core {
                 break;
             };
             let abandoned = State::Abandoned { submitted: true };
-            if self
-                .slots
-                .get(key)
-                .is_some_and(|slot| slot.state == abandoned)
-            {
+            if self.slots.get(key).is_some_and(|slot| slot.state == abandoned) {
                 let cancel = opcode::AsyncCancel::new(key as u64).build();
                 // SAFETY: a cancellation points to no memory.
                 let pushed = unsafe { submissions.push(&cancel.user_data(CANCELLATION)) };
@@ -562,16 +540,11 @@ impl Core {
             }
         }
         let deadline = Instant::now() + SHUTDOWN_MAX;
-        let under_way = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.request.is_endless());
+        let under_way = self.slots.iter().filter(|(_, slot)| slot.request.is_endless());
         let mut cancels: Vec<u64> = under_way.map(|(key, _)| key as u64).collect();
         while self.in_flight > 0 && Instant::now() < deadline {
             while let Some(key) = cancels.pop() {
-                let cancel = opcode::AsyncCancel::new(key)
-                    .build()
-                    .user_data(CANCELLATION);
+                let cancel = opcode::AsyncCancel::new(key).build().user_data(CANCELLATION);
                 // SAFETY: a cancellation points to no memory.
                 if unsafe { uring.submission().push(&cancel) }.is_err() {
                     cancels.push(key);
@@ -610,18 +583,12 @@ fn take_result(request: &mut Request, result: i32) {
     };
     match request {
         Request::Receive { buffer, .. } | Request::Read { buffer, .. } => {
-            assert!(
-                filled <= buffer.capacity() - buffer.len(),
-                "more came than was asked for"
-            );
+            assert!(filled <= buffer.capacity() - buffer.len(), "more came than was asked for");
             // SAFETY: the kernel has filled so many bytes of the spare capacity that the entry
             // pointed to.
             unsafe { buffer.advance_mut(filled) };
         }
-        Request::Accept {
-            accepted: opened, ..
-        }
-        | Request::Open { opened, .. } => {
+        Request::Accept { accepted: opened, .. } | Request::Open { opened, .. } => {
             // SAFETY: a descriptor that the kernel has just made for this request; nobody else
             // knows it.
             *opened = Some(unsafe { OwnedFd::from_raw_fd(result) });
@@ -653,13 +620,7 @@ fn flags_of(entry: &squeue::Entry) -> i32 {
     const { assert!(size_of::<squeue::Entry>() == 64) };
     let entry: *const squeue::Entry = entry;
     // SAFETY: an entry is that structure of the kernel's, 64 bytes; the field lies within it.
-    unsafe {
-        entry
-            .cast::<u8>()
-            .add(POSITION)
-            .cast::<i32>()
-            .read_unaligned()
-    }
+    unsafe { entry.cast::<u8>().add(POSITION).cast::<i32>().read_unaligned() }
 }
 
 /// A counter that can be waited for.

@@ -25,10 +25,7 @@ pub(super) fn set_up(
     builder.setup_cqsize(completions).setup_clamp();
     let less = match best {
         Mode::Deferred => {
-            builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag();
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
             Mode::Cooperative
         }
         Mode::Cooperative => {

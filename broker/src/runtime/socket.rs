@@ -78,11 +78,7 @@ impl Network for MachineNetwork {
 
     async fn listen(&self, address: SocketAddr) -> io::Result<MachineListener> {
         let listener = self.listeners.listen(address)?;
-        Ok(MachineListener {
-            ring: self.ring.clone(),
-            local: listener.local_addr()?,
-            listener,
-        })
+        Ok(MachineListener { ring: self.ring.clone(), local: listener.local_addr()?, listener })
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<MachineConnection> {
@@ -119,11 +115,7 @@ impl Listener for MachineListener {
                 Err(error) if is_passing(&error) => continue,
                 result => result?,
             };
-            let Request::Accept {
-                accepted: Some(accepted),
-                ..
-            } = request
-            else {
+            let Request::Accept { accepted: Some(accepted), .. } = request else {
                 unreachable!("an accept that succeeded has a descriptor");
             };
             let stream = TcpStream::from(accepted);
@@ -168,12 +160,7 @@ impl MachineConnection {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let local = stream.local_addr()?;
-        Ok(Self(Rc::new(ConnectionState {
-            ring,
-            stream,
-            peer,
-            local,
-        })))
+        Ok(Self(Rc::new(ConnectionState { ring, stream, peer, local })))
     }
 
     fn handle(&self) -> SharedHandle {
@@ -182,10 +169,8 @@ impl MachineConnection {
 
     /// Waits until one of the events is there.
     async fn poll(&self, events: libc::c_short) -> io::Result<()> {
-        let request = Request::Poll {
-            handle: self.handle(),
-            events: u32::from(events.cast_unsigned()),
-        };
+        let request =
+            Request::Poll { handle: self.handle(), events: u32::from(events.cast_unsigned()) };
         let (result, _) = self.0.ring.ask(request).await;
         result.map(drop)
     }
@@ -207,11 +192,7 @@ impl MachineConnection {
         // that is dropped runs to its end.
         let (result, _) = self.0.ring.ask(read_ahead(position)).await;
         result?;
-        drop(
-            self.0
-                .ring
-                .ask(read_ahead(position + u64::from(READ_AHEAD_BYTES))),
-        );
+        drop(self.0.ring.ask(read_ahead(position + u64::from(READ_AHEAD_BYTES))));
         let last = Request::Read {
             handle: Arc::clone(file) as SharedHandle,
             buffer: BytesMut::with_capacity(1),
@@ -250,10 +231,7 @@ impl Connection for MachineConnection {
     async fn receive(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         assert!(buffer.capacity() > buffer.len(), "no room to receive into");
         loop {
-            let request = Request::Receive {
-                handle: self.handle(),
-                buffer,
-            };
+            let request = Request::Receive { handle: self.handle(), buffer };
             let (result, request) = self.0.ring.ask(request).await;
             let Request::Receive { buffer: filled, .. } = request else {
                 unreachable!("the ring gives back what it was asked");
@@ -279,10 +257,7 @@ impl Connection for MachineConnection {
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()> {
         let mut message = Box::new(Message::new(parts));
         while !message.is_done() {
-            let request = Request::Send {
-                handle: self.handle(),
-                message,
-            };
+            let request = Request::Send { handle: self.handle(), message };
             let (result, request) = self.0.ring.ask(request).await;
             let Request::Send { message: rest, .. } = request else {
                 unreachable!("the ring gives back what it was asked");
@@ -304,10 +279,7 @@ impl Connection for MachineConnection {
 
     async fn send_file(&self, range: &ExternalBytes) -> io::Result<()> {
         let Some(open) = range.source.downcast_ref::<OpenFile>() else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a file of this runtime",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file of this runtime"));
         };
         let file = open.cached(&self.0.ring).await?;
         let mut sent = 0;
@@ -351,11 +323,7 @@ impl Connection for MachineConnection {
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: takes no memory of ours.
     let socket = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
@@ -429,15 +397,8 @@ fn all_pages_present(file: &impl AsRawFd, position: u64, end: u64) -> Option<boo
     let range = Range { position, len };
     let mut pages = Pages::default();
     // SAFETY: the kernel reads one structure and fills the other, both of the layout it expects.
-    let result = unsafe {
-        libc::syscall(
-            CACHESTAT,
-            file.as_raw_fd(),
-            &raw const range,
-            &raw mut pages,
-            0,
-        )
-    };
+    let result =
+        unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut pages, 0) };
     if result != 0 {
         MISSING.store(true, Ordering::Relaxed);
         return None;
@@ -451,19 +412,9 @@ fn is_readable_now(file: &impl AsRawFd, position: u64) -> bool {
         return false;
     };
     let mut byte = 0u8;
-    let vector = libc::iovec {
-        iov_base: (&raw mut byte).cast(),
-        iov_len: 1,
-    };
+    let vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: the vector leads to one byte of ours.
-    let read = unsafe {
-        libc::preadv2(
-            file.as_raw_fd(),
-            &raw const vector,
-            1,
-            offset,
-            libc::RWF_NOWAIT,
-        )
-    };
+    let read =
+        unsafe { libc::preadv2(file.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
     read == 1
 }

@@ -45,11 +45,7 @@ impl Event {
     /// Completes at the first `notify` after this call, even one before the listener is first
     /// polled.
     pub fn listen(&self) -> Listen {
-        Listen {
-            event: Rc::clone(&self.0),
-            seen: self.0.count.get(),
-            waiter: None,
-        }
+        Listen { event: Rc::clone(&self.0), seen: self.0.count.get(), waiter: None }
     }
 }
 
@@ -271,10 +267,7 @@ mod tests {
         event.notify();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert!(poll(&mut first, &woken).is_ready());
-        assert!(
-            poll(&mut second, &woken).is_ready(),
-            "made before, polled after"
-        );
+        assert!(poll(&mut second, &woken).is_ready(), "made before, polled after");
         assert!(poll(&mut event.listen(), &woken).is_pending());
     }
 

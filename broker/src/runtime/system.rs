@@ -158,10 +158,7 @@ pub(super) fn limit(label: &str) -> u64 {
 }
 
 fn raise_limit(resource: libc::__rlimit_resource_t) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills, then reads, a structure of ours.
     unsafe {
         if libc::getrlimit(resource, &raw mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
@@ -221,9 +218,7 @@ impl ShutdownSignals {
                 return Err(io::Error::last_os_error());
             }
         }
-        Ok(Self {
-            event: Arc::new(event),
-        })
+        Ok(Self { event: Arc::new(event) })
     }
 }
 
@@ -293,14 +288,8 @@ mod tests {
         let path = directory.path().join("notify");
         let abstract_name = format!("vltava-test-{}", std::process::id());
         let sockets = [
-            (
-                SocketAddr::from_pathname(&path).unwrap(),
-                path.to_str().unwrap().to_owned(),
-            ),
-            (
-                SocketAddr::from_abstract_name(&abstract_name).unwrap(),
-                format!("@{abstract_name}"),
-            ),
+            (SocketAddr::from_pathname(&path).unwrap(), path.to_str().unwrap().to_owned()),
+            (SocketAddr::from_abstract_name(&abstract_name).unwrap(), format!("@{abstract_name}")),
         ];
         for (address, name) in sockets {
             let manager = UnixDatagram::bind_addr(&address).unwrap();

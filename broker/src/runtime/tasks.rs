@@ -61,10 +61,7 @@ impl Tasks {
     pub(super) async fn run<F: Future>(self: Rc<Self>, task: F) -> Option<F::Output> {
         let mut task = pin!(task);
         let mut waker: Option<Waker> = None;
-        let mut live = Live {
-            tasks: &self,
-            key: None,
-        };
+        let mut live = Live { tasks: &self, key: None };
         poll_fn(|context| {
             if self.ended.get() {
                 return Poll::Ready(None);
@@ -86,12 +83,8 @@ impl Tasks {
     pub(super) async fn end(&self) {
         self.ended.set(true);
         while !self.live.borrow().is_empty() {
-            let waiting: Vec<Waker> = self
-                .live
-                .borrow()
-                .iter()
-                .map(|(_, waker)| waker.clone())
-                .collect();
+            let waiting: Vec<Waker> =
+                self.live.borrow().iter().map(|(_, waker)| waker.clone()).collect();
             for waker in waiting {
                 waker.wake();
             }

@@ -19,11 +19,7 @@ fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.path().is_dir() {
             let below = contents(&entry.path());
-            found.extend(
-                below
-                    .into_iter()
-                    .map(|(key, value)| (format!("{name}/{key}"), value)),
-            );
+            found.extend(below.into_iter().map(|(key, value)| (format!("{name}/{key}"), value)));
             found.insert(name, Vec::new());
         } else {
             found.insert(name, fs::read(entry.path()).unwrap_or_default());
@@ -40,22 +36,12 @@ fn refuses(broker: &mut Broker, words: &[&str]) {
     };
     let said = broker.errors();
     assert!(!status.success(), "exit code {status}");
-    assert!(
-        status.code().is_some_and(|code| code != 101),
-        "{status}, a panic:\n{said}"
-    );
-    let lines: Vec<&str> = said
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    assert!(status.code().is_some_and(|code| code != 101), "{status}, a panic:\n{said}");
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
     assert_eq!(lines.len(), 1, "not one line:\n{said}");
     let lower = lines[0].to_lowercase();
     for word in words {
-        assert!(
-            lower.contains(&word.to_lowercase()),
-            "{word:?} is not in {:?}",
-            lines[0]
-        );
+        assert!(lower.contains(&word.to_lowercase()), "{word:?} is not in {:?}", lines[0]);
     }
     assert_eq!(contents(&broker.data), before, "the directory was touched");
 }
@@ -70,9 +56,7 @@ fn stopped(data: &Path) -> Broker {
 fn a_second_process_on_the_same_directory() {
     let mut first = Broker::start(Options::default());
     let mut second = stopped(&first.data.clone());
-    let Err(status) = second.try_run() else {
-        panic!("two processes share a directory")
-    };
+    let Err(status) = second.try_run() else { panic!("two processes share a directory") };
     assert!(!status.success());
     let said = second.errors();
     assert_eq!(said.lines().count(), 1, "not one line:\n{said}");
@@ -173,9 +157,7 @@ fn a_limit_of_files_that_is_too_small() {
 fn a_limit_of_locked_memory_that_is_too_small() {
     let directory = support::directory();
     let mut broker = stopped(&directory.path().join("data"));
-    broker.options.wrapper = ["prlimit", "--memlock=16384:16384"]
-        .map(str::to_owned)
-        .to_vec();
+    broker.options.wrapper = ["prlimit", "--memlock=16384:16384"].map(str::to_owned).to_vec();
     refuses(&mut broker, &["memlock"]);
 }
 
@@ -203,8 +185,6 @@ fn io_uring_that_is_refused() {
     }
     let directory = support::directory();
     let mut broker = stopped(&directory.path().join("data"));
-    broker.options.wrapper = ["python3", "-c", WITHOUT_IO_URING]
-        .map(str::to_owned)
-        .to_vec();
+    broker.options.wrapper = ["python3", "-c", WITHOUT_IO_URING].map(str::to_owned).to_vec();
     refuses(&mut broker, &["io_uring"]);
 }

@@ -27,16 +27,10 @@ struct Target {
 impl Target {
     fn new() -> Self {
         if let Ok(address) = std::env::var("HOSTILE_BROKER") {
-            return Self {
-                address: address.parse().expect("host:port"),
-                broker: None,
-            };
+            return Self { address: address.parse().expect("host:port"), broker: None };
         }
         let broker = Broker::start(Options::default());
-        Self {
-            address: broker.address,
-            broker: Some(broker),
-        }
+        Self { address: broker.address, broker: Some(broker) }
     }
 
     fn stream(&self) -> TcpStream {
@@ -101,11 +95,7 @@ fn closes(target: &Target, what: &str, bytes: &[u8]) {
     // It may close before all is sent.
     drop(stream.write_all(bytes));
     let answer = read_to_close(&mut stream, what);
-    assert!(
-        answer.is_empty(),
-        "{what}: answered with {} bytes",
-        answer.len()
-    );
+    assert!(answer.is_empty(), "{what}: answered with {} bytes", answer.len());
 }
 
 #[test]
@@ -114,20 +104,11 @@ fn malformed_frames_close_their_connection() {
     let witness = Witness::start(target.address);
     let varint_max: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0x0f];
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        (
-            "HTTP",
-            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
-        ),
-        (
-            "TLS",
-            [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &noise(500)].concat(),
-        ),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        ("TLS", [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &noise(500)].concat()),
         ("negative length", (-1i32).to_be_bytes().to_vec()),
         ("length of the most", i32::MAX.to_be_bytes().to_vec()),
-        (
-            "length above the limit",
-            (104_857_601i32).to_be_bytes().to_vec(),
-        ),
+        ("length above the limit", (104_857_601i32).to_be_bytes().to_vec()),
         ("empty frame", frame(&[])),
         ("half a header", frame(&[&[0, 3, 0]])),
         ("a frame of noise", frame(&[&noise(2000)])),
@@ -136,34 +117,13 @@ fn malformed_frames_close_their_connection() {
         ("version above", frame(&[&header(0, 99), &[0; 20]])),
         ("version below", frame(&[&header(1, 0), &[0; 20]])),
         ("negative version", frame(&[&header(3, -1), &[0; 20]])),
-        (
-            "client id longer than the frame",
-            frame(&[&[0, 3, 0, 0, 0, 0, 0, 7, 0x7f, 0xff]]),
-        ),
-        (
-            "two thousand million topics",
-            frame(&[&header(3, 0), &i32::MAX.to_be_bytes()]),
-        ),
-        (
-            "topic name longer than the frame",
-            frame(&[&header(3, 0), &[0, 0, 0, 1, 0x7f, 0xff]]),
-        ),
-        (
-            "compact array of the most",
-            frame(&[&header(3, 12), &[0], varint_max]),
-        ),
-        (
-            "tagged fields of the most",
-            frame(&[&header(18, 3), varint_max]),
-        ),
-        (
-            "varint without an end",
-            frame(&[&header(18, 3), &[0xff; 12]]),
-        ),
-        (
-            "metadata of noise",
-            frame(&[&header(3, 12), &[0], &noise(300)]),
-        ),
+        ("client id longer than the frame", frame(&[&[0, 3, 0, 0, 0, 0, 0, 7, 0x7f, 0xff]])),
+        ("two thousand million topics", frame(&[&header(3, 0), &i32::MAX.to_be_bytes()])),
+        ("topic name longer than the frame", frame(&[&header(3, 0), &[0, 0, 0, 1, 0x7f, 0xff]])),
+        ("compact array of the most", frame(&[&header(3, 12), &[0], varint_max])),
+        ("tagged fields of the most", frame(&[&header(18, 3), varint_max])),
+        ("varint without an end", frame(&[&header(18, 3), &[0xff; 12]])),
+        ("metadata of noise", frame(&[&header(3, 12), &[0], &noise(300)])),
     ];
     for (what, bytes) in &cases {
         // Some would wait for more of a frame: nothing more comes.
@@ -171,16 +131,9 @@ fn malformed_frames_close_their_connection() {
         drop(stream.write_all(bytes));
         drop(stream.shutdown(Shutdown::Write));
         let answer = read_to_close(&mut stream, what);
-        assert!(
-            answer.is_empty(),
-            "{what}: answered with {} bytes",
-            answer.len()
-        );
+        assert!(answer.is_empty(), "{what}: answered with {} bytes", answer.len());
     }
-    for (what, bytes) in cases
-        .iter()
-        .filter(|(what, _)| !["HTTP", "TLS"].contains(what))
-    {
+    for (what, bytes) in cases.iter().filter(|(what, _)| !["HTTP", "TLS"].contains(what)) {
         // What can be known at once is not waited for.
         closes(&target, what, bytes);
     }
@@ -194,16 +147,11 @@ fn an_unknown_version_of_api_versions_is_answered() {
     let target = Target::new();
     let mut stream = target.stream();
     // The header of a flexible version ends with tagged fields, of which there are none.
-    stream
-        .write_all(&frame(&[&header(18, 99), &[0], &noise(30)]))
-        .unwrap();
+    stream.write_all(&frame(&[&header(18, 99), &[0], &noise(30)])).unwrap();
     let mut answer = [0; 14];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(answer[4..8], 7i32.to_be_bytes());
-    assert_eq!(
-        answer[8..10],
-        ErrorCode::UNSUPPORTED_VERSION.0.to_be_bytes()
-    );
+    assert_eq!(answer[8..10], ErrorCode::UNSUPPORTED_VERSION.0.to_be_bytes());
     // The connection stays, for a version that is known.
     let mut rest = vec![0; i32::from_be_bytes(answer[..4].try_into().unwrap()) as usize - 10];
     stream.read_exact(&mut rest).unwrap();
@@ -225,8 +173,7 @@ fn slow_and_half_closed_connections_are_served() {
     let mut length = [0; 4];
     slow.read_exact(&mut length).expect("an answer");
     // Whoever sends no more has left, also where it could still read: as Kafka sees it.
-    slow.write_all(&frame(&[&header(3, 0), &[0, 0, 0, 0]]))
-        .unwrap();
+    slow.write_all(&frame(&[&header(3, 0), &[0, 0, 0, 0]])).unwrap();
     slow.shutdown(Shutdown::Write).unwrap();
     read_to_close(&mut slow, "half-closed");
     // Whoever goes in the middle of a request harms nobody.
@@ -243,11 +190,7 @@ fn slow_and_half_closed_connections_are_served() {
 fn make(link: &mut Link, topic: &str) {
     let _exists_already = wire::create_topic(link, topic, 1, &[]).expect("an answer");
     let begin = Instant::now();
-    while !wire::fetch(link, topic, 0, 0)
-        .expect("an answer")
-        .error_code
-        .is_none()
-    {
+    while !wire::fetch(link, topic, 0, 0).expect("an answer").error_code.is_none() {
         assert!(begin.elapsed() < ANSWER_TIME_MAX, "{topic} has no leader");
     }
 }
@@ -288,11 +231,7 @@ fn put(bytes: &mut [u8], at: usize, value: i32) {
 }
 
 fn bad_batches() -> Vec<Bad> {
-    let bad = |what, batch, expected| Bad {
-        what,
-        batch,
-        expected,
-    };
+    let bad = |what, batch, expected| Bad { what, batch, expected };
     let codec = |number: u8, payload: &[u8]| {
         changed(|bytes| {
             bytes[ATTRIBUTES + 1] = number;
@@ -321,37 +260,13 @@ fn bad_batches() -> Vec<Bad> {
         bad("lz4 of noise", codec(3, &garbage), UNREADABLE),
         bad("zstd of noise", codec(4, &garbage), UNREADABLE),
         bad("an unknown codec", codec(7, &garbage), UNKNOWN_CODEC),
-        bad(
-            "more records than there are",
-            changed(|bytes| put(bytes, COUNT, 1000)),
-            INVALID,
-        ),
-        bad(
-            "fewer records than there are",
-            changed(|bytes| put(bytes, COUNT, 1)),
-            INVALID,
-        ),
-        bad(
-            "a negative count",
-            changed(|bytes| put(bytes, COUNT, -5)),
-            INVALID,
-        ),
-        bad(
-            "a wrong last offset",
-            changed(|bytes| put(bytes, LAST_OFFSET_DELTA, 9)),
-            INVALID,
-        ),
+        bad("more records than there are", changed(|bytes| put(bytes, COUNT, 1000)), INVALID),
+        bad("fewer records than there are", changed(|bytes| put(bytes, COUNT, 1)), INVALID),
+        bad("a negative count", changed(|bytes| put(bytes, COUNT, -5)), INVALID),
+        bad("a wrong last offset", changed(|bytes| put(bytes, LAST_OFFSET_DELTA, 9)), INVALID),
         bad("records of noise", codec(0, &garbage), INVALID),
-        bad(
-            "a length below the header",
-            changed(|bytes| put(bytes, LENGTH, 10)),
-            CORRUPT,
-        ),
-        bad(
-            "a control batch",
-            changed(|bytes| bytes[ATTRIBUTES + 1] = 1 << 5),
-            INVALID,
-        ),
+        bad("a length below the header", changed(|bytes| put(bytes, LENGTH, 10)), CORRUPT),
+        bad("a control batch", changed(|bytes| bytes[ATTRIBUTES + 1] = 1 << 5), INVALID),
     ]
 }
 
@@ -361,16 +276,9 @@ fn bad_batches_are_refused_and_leave_nothing() {
     let topic = format!("bad-{}", std::process::id());
     let mut link = wire::connect(target.address).expect("a connection");
     make(&mut link, &topic);
-    let before = wire::fetch(&mut link, &topic, 0, 0)
-        .expect("an answer")
-        .high_watermark;
+    let before = wire::fetch(&mut link, &topic, 0, 0).expect("an answer").high_watermark;
     let mut wrong = Vec::new();
-    for Bad {
-        what,
-        batch,
-        expected,
-    } in bad_batches()
-    {
+    for Bad { what, batch, expected } in bad_batches() {
         match wire::produce(&mut link, &topic, 0, batch) {
             Ok(answer) if expected.contains(&answer.error_code) => {}
             Ok(answer) => wrong.push(format!("{what}: {:?}, not {expected:?}", answer.error_code)),
@@ -385,9 +293,7 @@ fn bad_batches_are_refused_and_leave_nothing() {
     // Kafka reads no batch there; either is right as long as nothing is written.
     drop(wire::produce(&mut link, &topic, 0, longer));
     let mut link = wire::connect(target.address).expect("a connection");
-    let after = wire::fetch(&mut link, &topic, 0, 0)
-        .expect("an answer")
-        .high_watermark;
+    let after = wire::fetch(&mut link, &topic, 0, 0).expect("an answer").high_watermark;
     assert_eq!(after, before, "something of it was written");
     let good = wire::produce(&mut link, &topic, 0, wire::batch(&[b"good"])).expect("an answer");
     assert!(good.error_code.is_none(), "{:?}", good.error_code);
@@ -437,11 +343,7 @@ fn strangers_and_ranges_get_kafkas_errors() {
     make(&mut link, &topic);
     for offset in [-5, 1_000_000] {
         let data = wire::fetch(&mut link, &topic, 0, offset).expect("an answer");
-        assert_eq!(
-            data.error_code,
-            ErrorCode::OFFSET_OUT_OF_RANGE,
-            "offset {offset}"
-        );
+        assert_eq!(data.error_code, ErrorCode::OFFSET_OUT_OF_RANGE, "offset {offset}");
     }
     let data = wire::fetch(&mut link, &topic, 99, 0).expect("an answer");
     assert_eq!(data.error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
@@ -457,10 +359,7 @@ fn strangers_and_ranges_get_kafkas_errors() {
     };
     let begin = Instant::now();
     let error = loop {
-        let find = FindCoordinatorRequest {
-            key: Str::from("nobody"),
-            ..Default::default()
-        };
+        let find = FindCoordinatorRequest { key: Str::from("nobody"), ..Default::default() };
         link.send_at(&find, 2).expect("sent");
         link.receive::<FindCoordinatorRequest>().expect("an answer");
         let error = link.call(&stranger).expect("an answer").error_code;
@@ -480,11 +379,7 @@ fn strangers_and_ranges_get_kafkas_errors() {
         Bytes::from(builder.build())
     };
     let answers: Vec<ErrorCode> = [0, 1, 1, 9]
-        .map(|number| {
-            wire::produce(&mut link, &topic, 0, sequence(number))
-                .unwrap()
-                .error_code
-        })
+        .map(|number| wire::produce(&mut link, &topic, 0, sequence(number)).unwrap().error_code)
         .to_vec();
     let (none, gap) = (ErrorCode::NONE, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     assert_eq!(answers, [none, none, none, gap]);

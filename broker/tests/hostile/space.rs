@@ -12,10 +12,7 @@ const CONNECTIONS: usize = 300;
 const ANNOUNCED_BYTES: i32 = 99 << 20;
 
 fn broker() -> Broker {
-    Broker::start(Options {
-        memory: "256MiB",
-        ..Options::default()
-    })
+    Broker::start(Options { memory: "256MiB", ..Options::default() })
 }
 
 /// The memory that a broker may take which was given 256 MiB for what clients send.
@@ -23,13 +20,9 @@ const PEAK_BYTES_MAX: u64 = 640 << 20;
 
 fn announce(broker: &Broker, sent: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(broker.address).expect("a connection");
-    stream
-        .write_all(&ANNOUNCED_BYTES.to_be_bytes())
-        .expect("a length");
+    stream.write_all(&ANNOUNCED_BYTES.to_be_bytes()).expect("a length");
     // A Produce of version 9, as far as it goes.
-    stream
-        .write_all(&[0, 0, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 0])
-        .expect("a header");
+    stream.write_all(&[0, 0, 0, 9, 0, 0, 0, 7, 0xff, 0xff, 0]).expect("a header");
     // It may be closed meanwhile.
     drop(stream.write_all(sent));
     stream
@@ -40,9 +33,8 @@ fn announced_bytes_take_no_memory() {
     let mut broker = broker();
     let before = broker.memory_bytes("VmRSS");
     let witness = Witness::start(broker.address);
-    let streams: Vec<TcpStream> = (0..CONNECTIONS)
-        .map(|_| announce(&broker, &[0; 10_000]))
-        .collect();
+    let streams: Vec<TcpStream> =
+        (0..CONNECTIONS).map(|_| announce(&broker, &[0; 10_000])).collect();
     std::thread::sleep(Duration::from_secs(2));
     let grown = broker.memory_bytes("VmRSS").saturating_sub(before);
     assert!(grown < 128 << 20, "grown by {} MiB", grown >> 20);
@@ -119,9 +111,7 @@ fn answers_that_nobody_reads_take_no_memory() {
     let streams: Vec<TcpStream> = (0..50)
         .map(|_| {
             let mut stream = TcpStream::connect(broker.address).expect("a connection");
-            stream
-                .set_write_timeout(Some(Duration::from_millis(200)))
-                .expect("a socket");
+            stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a socket");
             drop(stream.write_all(&many));
             stream
         })
@@ -133,16 +123,9 @@ fn answers_that_nobody_reads_take_no_memory() {
     assert!(seen.slowest < Duration::from_secs(5), "{seen:?}");
     // It was Fetch that was answered, not an error.
     let mut answer = vec![0; 1 << 20];
-    streams[0]
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .expect("a socket");
-    (&streams[0])
-        .read_exact(&mut answer)
-        .expect("the beginning of an answer");
-    assert!(
-        answer.windows(100).any(|bytes| bytes == [7; 100]),
-        "no records in it"
-    );
+    streams[0].set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+    (&streams[0]).read_exact(&mut answer).expect("the beginning of an answer");
+    assert!(answer.windows(100).any(|bytes| bytes == [7; 100]), "no records in it");
     drop(streams);
     assert!(broker.is_running() && broker.stop().success());
 }

@@ -30,10 +30,7 @@ impl Witness {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut seen = Seen {
-                records: 0,
-                slowest: Duration::ZERO,
-            };
+            let mut seen = Seen { records: 0, slowest: Duration::ZERO };
             while !stopped.load(Ordering::Acquire) {
                 let begin = Instant::now();
                 let value = format!("record {}", seen.records);

@@ -77,14 +77,7 @@ pub async fn within<T>(
 impl Client {
     /// A client that has not connected yet.
     pub fn new(runtime: SimRuntime, random: Random, name: String, broker: SocketAddr) -> Self {
-        Self {
-            runtime,
-            random,
-            name,
-            broker,
-            timeout: Duration::from_secs(20),
-            link: None,
-        }
+        Self { runtime, random, name, broker, timeout: Duration::from_secs(20), link: None }
     }
 
     /// Sleeps a random while up to `most`.
@@ -126,12 +119,7 @@ impl Client {
         };
         let answer = self.exchange(3, &request).await?;
         let error = answer.error_code;
-        promise!(
-            error.is_none(),
-            "{}: ApiVersions v3: {}",
-            self.name,
-            error.name()
-        );
+        promise!(error.is_none(), "{}: ApiVersions v3: {}", self.name, error.name());
         let versions = answer.api_keys.iter();
         let versions = versions.map(|api| (api.api_key, api.min_version..=api.max_version));
         if let Some(link) = &mut self.link {
@@ -155,9 +143,7 @@ impl Client {
         if !self.random.chance(MILLION / 3) {
             return most;
         }
-        let above = self
-            .random
-            .below(u64::from((most - least).unsigned_abs()) + 1);
+        let above = self.random.below(u64::from((most - least).unsigned_abs()) + 1);
         least + i16::try_from(above).unwrap_or(0)
     }
 

@@ -94,18 +94,14 @@ impl Cluster {
         let shards = usize::try_from(shards).unwrap_or(1);
         let runtimes = self.simulation.start(self.host, shards);
         let (state, name) = (Rc::clone(&self.state), executor.clone());
-        let started = node::start(
-            runtimes,
-            self.address(),
-            &self.swarm.node_settings,
-            move |why| {
+        let started =
+            node::start(runtimes, self.address(), &self.swarm.node_settings, move |why| {
                 // A disk that fails may end a node; nothing else may.
                 let may_end = state.disk_failed.get() || state.disk_full.get();
                 assert!(may_end, "the node has ended: {why}");
                 name.note(&format!("the node has ended: {why}"));
                 state.ended.set(true);
-            },
-        );
+            });
         *self.state.node.borrow_mut() = Some(started);
     }
 
@@ -130,9 +126,7 @@ impl Cluster {
         executor.sleep_until(executor.now_ns() + for_ns).await;
         self.disk().set_capacity(DISK_BYTES);
         // What failed while there was no space may show a little later.
-        executor
-            .sleep_until(executor.now_ns() + 5_000_000_000)
-            .await;
+        executor.sleep_until(executor.now_ns() + 5_000_000_000).await;
         self.state.disk_full.set(false);
         if self.state.ended.get() {
             self.simulation.kill(self.host, Crash::Process);

@@ -197,18 +197,9 @@ fn draw_node_settings(random: &mut Random) -> Vec<(&'static str, String)> {
     let write_bytes_max = random.mostly_small(64 * 1024..=1024 * 1024);
     vec![
         ("write.max.bytes", write_bytes_max.to_string()),
-        (
-            "offsets.topic.num.partitions",
-            random.between(1..=3).to_string(),
-        ),
-        (
-            "group.initial.rebalance.delay.ms",
-            random.between(0..=3000).to_string(),
-        ),
-        (
-            "disk.reserve.bytes",
-            random.between(0..=100_000).to_string(),
-        ),
+        ("offsets.topic.num.partitions", random.between(1..=3).to_string()),
+        ("group.initial.rebalance.delay.ms", random.between(0..=3000).to_string()),
+        ("disk.reserve.bytes", random.between(0..=100_000).to_string()),
     ]
 }
 
@@ -366,10 +357,8 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
         Trouble::FullDisk => {
             let disk = cluster.disk();
             let files = disk.files().into_iter();
-            let used: usize = files
-                .filter_map(|path| disk.content(&path))
-                .map(|content| content.len())
-                .sum();
+            let used: usize =
+                files.filter_map(|path| disk.content(&path)).map(|content| content.len()).sum();
             let bytes_max = used as u64 + random.mostly_small(0..=1_000_000);
             let for_ns = random.mostly_small(100_000_000..=20_000_000_000);
             cluster.fill_disk(bytes_max, for_ns, random).await;
@@ -377,10 +366,7 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
         Trouble::DiskError => {
             let disk = cluster.disk();
             let at = disk.operations() + random.mostly_small(0..=50);
-            disk.inject(Fault::Fail {
-                at,
-                kind: IoErrorKind::Failed,
-            });
+            disk.inject(Fault::Fail { at, kind: IoErrorKind::Failed });
             cluster.disk_failed();
             sleep_ms(random, 1..=5_000).await;
             cluster.disk().heal();

@@ -78,12 +78,9 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     if let Some(name) = &arguments.scenario {
         for scenario in scenarios::all().filter(|scenario| name == "all" || scenario.name == name) {
-            tally.run(
-                &format!("scenario {}", scenario.name),
-                scenario.seed,
-                false,
-                |_| (scenario.run)(scenario.seed, sink(&arguments)),
-            );
+            tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
+                (scenario.run)(scenario.seed, sink(&arguments))
+            });
         }
         return tally.close();
     }
@@ -115,12 +112,9 @@ fn print_log() {
 fn run_budget(arguments: &Arguments, tally: &mut Tally) {
     let began = now();
     for scenario in scenarios::all() {
-        tally.run(
-            &format!("scenario {}", scenario.name),
-            scenario.seed,
-            false,
-            |_| (scenario.run)(scenario.seed, None),
-        );
+        tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
+            (scenario.run)(scenario.seed, None)
+        });
     }
     for seed in kept_seeds() {
         tally.run("kept seed", seed, false, |_| run_seed(seed, None));
@@ -136,10 +130,7 @@ fn run_budget(arguments: &Arguments, tally: &mut Tally) {
         u64::MAX => format!("{} seconds", arguments.seconds.unwrap_or(0)),
         seeds => format!("{seeds} seeds"),
     };
-    say(&format!(
-        "new seeds from {first}, {limit}, commit {}",
-        commit()
-    ));
+    say(&format!("new seeds from {first}, {limit}, commit {}", commit()));
     for number in 0..seeds_max {
         let is_over = seconds.is_some_and(|seconds| began.elapsed() >= seconds);
         if is_over || (tally.failed() && !arguments.keep_going) {
@@ -197,11 +188,7 @@ impl Tally {
             took.as_millis()
         ));
         if let Some(failure) = failure {
-            say(&format!(
-                "  {failure:?}\n  commit {}\n{}",
-                commit(),
-                outcome.swarm
-            ));
+            say(&format!("  {failure:?}\n  commit {}\n{}", commit(), outcome.swarm));
             say(&format!(
                 "  repeat: cargo test -p vltava --features simulator --test simulator -- \
                  --seed {seed} --trace"
@@ -241,9 +228,7 @@ fn seed_from_clock() -> u64 {
 
 /// The commit that is tested, as far as git knows.
 fn commit() -> String {
-    let output = Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .output();
+    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output();
     match output {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()

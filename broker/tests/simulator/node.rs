@@ -67,17 +67,11 @@ pub fn start(
             }
         });
     }
-    Node {
-        stops: RefCell::new(stops),
-        open,
-    }
+    Node { stops: RefCell::new(stops), open }
 }
 
 fn config(address: SocketAddr, shards: usize, settings: &[(&str, String)]) -> BrokerConfig {
-    let own = [
-        ("listeners", format!("PLAINTEXT://{address}")),
-        ("shards", shards.to_string()),
-    ];
+    let own = [("listeners", format!("PLAINTEXT://{address}")), ("shards", shards.to_string())];
     let all = own.iter().chain(settings).map(|(name, value)| Given {
         name: (*name).to_owned(),
         value: value.clone(),
@@ -115,9 +109,7 @@ async fn serve(
     acceptors: Vec<Acceptor<SimRuntime>>,
 ) -> Result<(), ShardFailure> {
     let endpoints = acceptors.iter();
-    let endpoints = endpoints
-        .filter_map(|acceptor| acceptor.endpoint("node"))
-        .collect();
+    let endpoints = endpoints.filter_map(|acceptor| acceptor.endpoint("node")).collect();
     let accepting = async {
         shard.serve(acceptors).await;
         std::future::pending::<()>().await;

@@ -57,12 +57,9 @@ pub struct Outcome {
 
 /// Runs what a seed draws.
 pub fn run_seed(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    run_story(
-        seed,
-        Rc::new(Swarm::new(seed)),
-        sink,
-        |cluster, workload| async move { storm(&cluster, &workload).await },
-    )
+    run_story(seed, Rc::new(Swarm::new(seed)), sink, |cluster, workload| async move {
+        storm(&cluster, &workload).await
+    })
 }
 
 /// Runs a story: sets up, starts the clients, lets `story` happen beside them, then has everything
@@ -117,10 +114,7 @@ fn outcome(
         hash: executor.trace_hash(),
         virtual_ns: executor.now_ns(),
         polls: executor.polls(),
-        acknowledged: checkers
-            .acks
-            .try_borrow()
-            .map_or(0, |acks| acks.acknowledged()),
+        acknowledged: checkers.acks.try_borrow().map_or(0, |acks| acks.acknowledged()),
         starts: cluster.starts(),
         swarm: cluster.swarm.to_string(),
         failure,
@@ -131,11 +125,10 @@ fn panicked(payload: &(dyn std::any::Any + Send)) -> Failure {
     if let Some(Violation(what)) = payload.downcast_ref::<Violation>() {
         return Failure::Correctness(what.clone());
     }
-    let words = payload.downcast_ref::<String>().cloned().or_else(|| {
-        payload
-            .downcast_ref::<&str>()
-            .map(|words| (*words).to_owned())
-    });
+    let words = payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(|words| (*words).to_owned()));
     Failure::Crash(words.unwrap_or_else(|| "a panic without words".to_owned()))
 }
 
@@ -160,17 +153,11 @@ async fn whole_run(
     phase.set("restarting");
     cluster.restart(&mut random).await;
     let after = check_everything(&workload, &read_through(&workload, &mut client).await);
-    promise!(
-        before == after,
-        "{before} records before an orderly restart, {after} after it"
-    );
+    promise!(before == after, "{before} records before an orderly restart, {after} after it");
     phase.set("recovering");
     cluster.crash(Crash::Power, &mut random).await;
     let last = check_everything(&workload, &read_through(&workload, &mut client).await);
-    promise!(
-        before == last,
-        "{before} records before the power failed, {last} after it"
-    );
+    promise!(before == last, "{before} records before the power failed, {last} after it");
 }
 
 /// Checks what was read; gives how many records that is.

@@ -22,26 +22,10 @@ pub struct Scenario {
 /// All stories.
 pub fn all() -> impl Iterator<Item = Scenario> {
     [
-        Scenario {
-            name: "calm",
-            seed: 1,
-            run: calm,
-        },
-        Scenario {
-            name: "power-cuts-only",
-            seed: 2,
-            run: power_cuts_only,
-        },
-        Scenario {
-            name: "a-full-disk",
-            seed: 3,
-            run: a_full_disk,
-        },
-        Scenario {
-            name: "everything",
-            seed: 4,
-            run: run_seed,
-        },
+        Scenario { name: "calm", seed: 1, run: calm },
+        Scenario { name: "power-cuts-only", seed: 2, run: power_cuts_only },
+        Scenario { name: "a-full-disk", seed: 3, run: a_full_disk },
+        Scenario { name: "everything", seed: 4, run: run_seed },
     ]
     .into_iter()
 }
@@ -71,9 +55,7 @@ fn calm(seed: u64, sink: Option<TraceSink>) -> Outcome {
     let swarm = Rc::new(quiet(seed));
     run_story(seed, swarm, sink, |cluster, _| async move {
         let executor = cluster.simulation.executor();
-        executor
-            .sleep_until(executor.now_ns() + 5_000_000_000)
-            .await;
+        executor.sleep_until(executor.now_ns() + 5_000_000_000).await;
     })
 }
 
@@ -98,10 +80,6 @@ fn a_full_disk(seed: u64, sink: Option<TraceSink>) -> Outcome {
     let swarm = Rc::new(swarm);
     run_story(seed, swarm, sink, |cluster, workload| async move {
         crate::faults::storm(&cluster, &workload).await;
-        assert_eq!(
-            cluster.starts(),
-            1,
-            "a full disk is no reason to start again"
-        );
+        assert_eq!(cluster.starts(), 1, "a full disk is no reason to start again");
     })
 }

@@ -164,10 +164,7 @@ impl Broker {
         for (name, value) in &self.options.settings {
             command.args(["--set", &format!("{name}={value}")]);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -198,20 +195,13 @@ impl Broker {
 
     /// What all runs have said to whoever watches, and as errors.
     pub fn said(&self) -> String {
-        let lines = self
-            .output
-            .lock()
-            .expect("no panic while locked")
-            .join("\n");
+        let lines = self.output.lock().expect("no panic while locked").join("\n");
         format!("{lines}\n{}", self.errors())
     }
 
     /// What all runs have said as errors.
     pub fn errors(&self) -> String {
-        self.errors
-            .lock()
-            .expect("no panic while locked")
-            .join("\n")
+        self.errors.lock().expect("no panic while locked").join("\n")
     }
 
     /// The number of the process.
@@ -253,11 +243,7 @@ impl Broker {
     /// An orderly stop, and a new start.
     pub fn restart(&mut self) {
         let status = self.stop();
-        assert!(
-            status.success(),
-            "an orderly stop ended with {status}:\n{}",
-            self.said()
-        );
+        assert!(status.success(), "an orderly stop ended with {status}:\n{}", self.said());
         self.run();
     }
 
@@ -265,14 +251,8 @@ impl Broker {
     pub fn memory_bytes(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()))
             .expect("the status of a child");
-        let found = status
-            .lines()
-            .find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-        let kib = found
-            .expect("the line")
-            .trim()
-            .trim_end_matches("kB")
-            .trim();
+        let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+        let kib = found.expect("the line").trim().trim_end_matches("kB").trim();
         kib.parse::<u64>().expect("a number") * 1024
     }
 }
@@ -285,10 +265,7 @@ impl Drop for Broker {
         }
         if thread::panicking() {
             let said = self.said();
-            let lines: Vec<&str> = said
-                .lines()
-                .filter(|line| !line.contains(" INFO "))
-                .collect();
+            let lines: Vec<&str> = said.lines().filter(|line| !line.contains(" INFO ")).collect();
             let begin = lines.len().saturating_sub(SAID_LINES_MAX);
             eprintln!("what vltava said:\n{}", lines[begin..].join("\n"));
         }
@@ -298,9 +275,6 @@ impl Drop for Broker {
 /// Sends a signal by its name, as `kill` of the shell does.
 pub fn signal(process: u32, name: &str) {
     let command = format!("kill -{name} {process}");
-    let status = Command::new("sh")
-        .args(["-c", &command])
-        .status()
-        .expect("a shell");
+    let status = Command::new("sh").args(["-c", &command]).status().expect("a shell");
     assert!(status.success(), "{command}: {status}");
 }

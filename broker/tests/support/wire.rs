@@ -26,10 +26,7 @@ const FETCH_VERSION: i16 = 12;
 
 /// A connection to a broker.
 pub fn connect(address: SocketAddr) -> Result<Link, ClientError> {
-    let address = Address {
-        host: address.ip().to_string(),
-        port: address.port(),
-    };
+    let address = Address { host: address.ip().to_string(), port: address.port() };
     Link::open(&address, &Str::from("vltava-test"))
 }
 
@@ -51,30 +48,19 @@ pub fn create_topic(
         configs: configs.iter().map(config).collect(),
         ..CreatableTopic::default()
     };
-    let request = CreateTopicsRequest {
-        topics: vec![topic],
-        ..CreateTopicsRequest::default()
-    };
+    let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
     Ok(link.call(&request)?.topics.remove(0).error_code)
 }
 
 /// A request that writes one batch.
 pub fn produce_request(topic: &str, partition: i32, acks: i16, batch: Bytes) -> ProduceRequest {
-    let data = PartitionProduceData {
-        index: partition,
-        records: Some(Records::from(batch)),
-    };
+    let data = PartitionProduceData { index: partition, records: Some(Records::from(batch)) };
     let data = TopicProduceData {
         name: Str::from(topic),
         partition_data: vec![data],
         ..TopicProduceData::default()
     };
-    ProduceRequest {
-        acks,
-        timeout_ms: 30_000,
-        topic_data: vec![data],
-        ..ProduceRequest::default()
-    }
+    ProduceRequest { acks, timeout_ms: 30_000, topic_data: vec![data], ..ProduceRequest::default() }
 }
 
 /// Writes a batch and waits for the answer to it.
@@ -84,10 +70,7 @@ pub fn produce(
     partition: i32,
     batch: Bytes,
 ) -> Result<PartitionProduceResponse, ClientError> {
-    link.send_at(
-        &produce_request(topic, partition, -1, batch),
-        PRODUCE_VERSION,
-    )?;
+    link.send_at(&produce_request(topic, partition, -1, batch), PRODUCE_VERSION)?;
     let mut answer = link.receive::<ProduceRequest>()?;
     Ok(answer.responses.remove(0).partition_responses.remove(0))
 }
@@ -96,9 +79,7 @@ pub fn produce(
 pub fn batch(values: &[&[u8]]) -> Bytes {
     let mut builder = BatchBuilder::new();
     for value in values {
-        builder
-            .append(1_600_000_000_000, None, Some(value), &[])
-            .expect("a small record");
+        builder.append(1_600_000_000_000, None, Some(value), &[]).expect("a small record");
     }
     Bytes::from(builder.build())
 }
@@ -117,11 +98,8 @@ pub fn fetch(
         partition_max_bytes: 4 << 20,
         ..FetchPartition::default()
     };
-    let topic = FetchTopic {
-        topic: Str::from(topic),
-        partitions: vec![asked],
-        ..FetchTopic::default()
-    };
+    let topic =
+        FetchTopic { topic: Str::from(topic), partitions: vec![asked], ..FetchTopic::default() };
     let request = FetchRequest {
         max_wait_ms: 500,
         min_bytes: 1,
@@ -143,20 +121,10 @@ pub fn read_all(
     let mut decompressor = Decompressor::new();
     loop {
         let data = fetch(link, topic, partition, offset)?;
-        assert!(
-            data.error_code.is_none(),
-            "{topic}-{partition}: {:?}",
-            data.error_code
-        );
-        let bytes = data
-            .records
-            .and_then(|records| records.to_bytes())
-            .unwrap_or_default();
+        assert!(data.error_code.is_none(), "{topic}-{partition}: {:?}", data.error_code);
+        let bytes = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
         let Some(next) = next_offset(&bytes) else {
-            assert_eq!(
-                offset, data.high_watermark,
-                "{topic}-{partition} ends early"
-            );
+            assert_eq!(offset, data.high_watermark, "{topic}-{partition} ends early");
             return Ok(records);
         };
         let read = for_each_record(&bytes, offset, &mut decompressor, |record| {

@@ -45,9 +45,7 @@ fn check_schemas(tree: &Tree, findings: &mut Vec<Finding>) {
         };
         let name = identifier(name);
         let camel: String = name.split('_').map(capitalised).collect();
-        let named = differences
-            .split(|c: char| !c.is_alphanumeric())
-            .any(|word| word == camel);
+        let named = differences.split(|c: char| !c.is_alphanumeric()).any(|word| word == camel);
         if !listed.contains(&name) && number.parse::<u16>().is_ok() && !named {
             let path = format!("protocol/schema/api/{schema}");
             let what =
@@ -63,11 +61,9 @@ fn check_handlers(tree: &Tree, findings: &mut Vec<Finding>) {
     let schemas: Vec<String> = tree.names("protocol/schema/api");
     for source in tree.under("broker/src/handlers/") {
         let name = identifier(&source.path["broker/src/handlers/".len()..]);
-        let is_api = schemas.iter().any(|schema| {
-            schema
-                .split_once('_')
-                .is_some_and(|(_, api)| identifier(api) == name)
-        });
+        let is_api = schemas
+            .iter()
+            .any(|schema| schema.split_once('_').is_some_and(|(_, api)| identifier(api) == name));
         if is_api && !listed.contains(&name) {
             let what = format!("`{name}` does not stand in the list of {HANDLERS}");
             findings.push(Finding::new(&source.path, 1, what));
@@ -82,11 +78,7 @@ fn check_links(tree: &Tree, path: &str, text: &str, findings: &mut Vec<Finding>)
             continue;
         }
         let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-        let target = if file.is_empty() {
-            path.to_owned()
-        } else {
-            resolve(path, file)
-        };
+        let target = if file.is_empty() { path.to_owned() } else { resolve(path, file) };
         if !tree.exists(&target) {
             let what = format!("links to `{link}`, which does not exist");
             findings.push(Finding::new(path, line, what));
@@ -123,9 +115,8 @@ fn check_references(tree: &Tree, path: &str, text: &str, findings: &mut Vec<Find
 
 /// Whether the code declares something of this name.
 fn declares(code: &str, name: &str) -> bool {
-    const KINDS: &[&str] = &[
-        "fn", "struct", "enum", "trait", "const", "static", "type", "mod", "!",
-    ];
+    const KINDS: &[&str] =
+        &["fn", "struct", "enum", "trait", "const", "static", "type", "mod", "!"];
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].trim_end();
         let spaced = before.len() < at && identifier(&code[at..]) == name;
@@ -150,20 +141,13 @@ fn check_map(tree: &Tree, findings: &mut Vec<Finding>) {
         // Decisions are listed by their folder.
         let listed = path.starts_with("docs/decisions/") || seen.contains(path);
         if path.starts_with("docs/") && !listed {
-            findings.push(Finding::new(
-                path,
-                1,
-                format!("nobody finds it: link it in {MAP}"),
-            ));
+            findings.push(Finding::new(path, 1, format!("nobody finds it: link it in {MAP}")));
         }
     }
 }
 
 fn text_of<'a>(tree: &'a Tree, path: &str) -> Option<&'a str> {
-    tree.markdown
-        .iter()
-        .find(|(name, _)| name == path)
-        .map(|(_, text)| text.as_str())
+    tree.markdown.iter().find(|(name, _)| name == path).map(|(_, text)| text.as_str())
 }
 
 /// Targets of `[text](target)` with their lines; not those in code.
@@ -200,22 +184,16 @@ fn resolve(page: &str, link: &str) -> String {
 
 /// Headings as links name them: lower case, spaces as hyphens, without punctuation.
 fn headings(text: &str) -> impl Iterator<Item = String> {
-    text.lines()
-        .filter(|line| line.starts_with('#'))
-        .map(|line| {
-            let title = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = title
-                .chars()
-                .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
-            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-        })
+    text.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
 }
 
 fn capitalised(word: &str) -> String {
     let mut letters = word.chars();
-    letters.next().map_or(String::new(), |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[test]

@@ -42,19 +42,11 @@ fn check_macros(source: &Source, findings: &mut Vec<Finding>) {
         }
     };
     for name in UNFINISHED {
-        report(
-            name,
-            false,
-            "finish it, or open an issue and return an error",
-        );
+        report(name, false, "finish it, or open an issue and return an error");
     }
     if !PRINTERS.iter().any(|place| source.path.starts_with(place)) {
         for name in PRINTS {
-            report(
-                name,
-                true,
-                "only the commands print; elsewhere log, or return it",
-            );
+            report(name, true, "only the commands print; elsewhere log, or return it");
         }
     }
 }
@@ -69,9 +61,7 @@ fn check_plans(path: &str, text: &str, findings: &mut Vec<Finding>) {
         });
         for (at, _) in places {
             let behind = text[at + word.len()..].trim_start_matches(['(', ' ', ':']);
-            let issue = behind
-                .strip_prefix('#')
-                .and_then(|rest| rest.chars().next());
+            let issue = behind.strip_prefix('#').and_then(|rest| rest.chars().next());
             if !issue.is_some_and(|digit| digit.is_ascii_digit()) {
                 let line = text[..at].matches('\n').count() + 1;
                 let what = format!("`{word}` without an issue: `{word}(#12): what`");
@@ -99,22 +89,13 @@ fn check_owner(tree: &Tree, source: &Source, findings: &mut Vec<Finding>) {
         _ => (stem, folder),
     };
     let fronts = ["/lib.rs", "/main.rs", "/mod.rs", ".rs"].map(|end| format!("{above}{end}"));
-    let declared = fronts
-        .iter()
-        .filter_map(|front| tree.source(front))
-        .any(|front| {
-            front
-                .words("mod")
-                .any(|at| identifier(front.code[at + 3..].trim_start()) == name)
-        });
+    let declared = fronts.iter().filter_map(|front| tree.source(front)).any(|front| {
+        front.words("mod").any(|at| identifier(front.code[at + 3..].trim_start()) == name)
+    });
     // Handlers are declared by their list.
     let listed = above == "broker/src/handlers" && listed_apis(tree).contains(&name);
     if !declared && !listed {
-        findings.push(Finding::new(
-            &source.path,
-            1,
-            "no file declares it: use it or remove it",
-        ));
+        findings.push(Finding::new(&source.path, 1, "no file declares it: use it or remove it"));
     }
 }
 

@@ -33,26 +33,14 @@ const IMPURE: &[(&str, &str)] = &[
     ("await", "a pure file waits for nothing; its driver does"),
     ("Instant", "time comes in as an argument"),
     ("SystemTime", "time comes in as an argument"),
-    (
-        "HashMap",
-        "iteration order differs between runs: use BTreeMap",
-    ),
-    (
-        "HashSet",
-        "iteration order differs between runs: use BTreeSet",
-    ),
+    ("HashMap", "iteration order differs between runs: use BTreeMap"),
+    ("HashSet", "iteration order differs between runs: use BTreeSet"),
     ("RandomState", "random bits come in as an argument"),
     ("thread_local", "state is what the caller hands in"),
 ];
 
 /// Modules of the standard library that reach outside.
-const OUTSIDE: &[&str] = &[
-    "std::fs",
-    "std::net",
-    "std::thread",
-    "std::env",
-    "std::process",
-];
+const OUTSIDE: &[&str] = &["std::fs", "std::net", "std::thread", "std::env", "std::process"];
 
 /// The wire has floats (quotas) and `std::io` (the codecs' traits), but decides nothing.
 const WIRE: &str = "protocol/src/";
@@ -85,24 +73,12 @@ fn check_pure(source: &Source, findings: &mut Vec<Finding>) {
     let wire = source.path.starts_with(WIRE);
     if !wire {
         for word in ["f32", "f64"] {
-            report(
-                source,
-                word,
-                "decisions are made in whole numbers",
-                findings,
-            );
+            report(source, word, "decisions are made in whole numbers", findings);
         }
     }
-    let outside = OUTSIDE
-        .iter()
-        .chain(if wire { &[][..] } else { &["std::io"][..] });
+    let outside = OUTSIDE.iter().chain(if wire { &[][..] } else { &["std::io"][..] });
     for place in outside.chain(&["crate::runtime"]) {
-        report(
-            source,
-            place,
-            "a pure file reaches nothing outside: its driver does",
-            findings,
-        );
+        report(source, place, "a pure file reaches nothing outside: its driver does", findings);
     }
 }
 

@@ -15,17 +15,11 @@ const ROOMS: &[(&str, &str)] = &[
     ("metadata", "protocol"),
     ("machine", "protocol::types metadata"),
     ("peer", "runtime raft::message metadata metrics protocol"),
-    (
-        "partition",
-        "storage raft metadata peer runtime metrics protocol",
-    ),
+    ("partition", "storage raft metadata peer runtime metrics protocol"),
     ("groups", "machine metadata protocol"),
     ("shares", "machine metadata protocol"),
     ("cluster", "machine metadata protocol"),
-    (
-        "coordinator",
-        "storage machine metadata peer partition runtime metrics protocol",
-    ),
+    ("coordinator", "storage machine metadata peer partition runtime metrics protocol"),
     // It turns settings of topics into options of logs, and internal topics into machines.
     (
         "node",
@@ -40,10 +34,7 @@ const ROOMS: &[(&str, &str)] = &[
          transactions cluster security protocol",
     ),
     // A listener is advertised by an endpoint of the image.
-    (
-        "net",
-        "config metadata handlers security runtime metrics protocol",
-    ),
+    ("net", "config metadata handlers security runtime metrics protocol"),
     // It names groups by what they have committed, and topics and errors by their names.
     (
         "admin",
@@ -56,10 +47,8 @@ const ROOMS: &[(&str, &str)] = &[
 ];
 
 /// Files that may name more than their room.
-const MORE: &[(&str, &str)] = &[(
-    "broker/src/transactions/markers.rs",
-    "partition peer coordinator runtime",
-)];
+const MORE: &[(&str, &str)] =
+    &[("broker/src/transactions/markers.rs", "partition peer coordinator runtime")];
 
 /// Modules of a library from the ground up: a module names only modules of tiers before its own.
 struct Tiers {
@@ -110,14 +99,7 @@ const LIBRARIES: &[Tiers] = &[
             &["log"],
             &["testing"],
         ],
-        protocol: &[
-            "types",
-            "batch",
-            "record",
-            "control",
-            "compression",
-            "encode",
-        ],
+        protocol: &["types", "batch", "record", "control", "compression", "encode"],
     },
 ];
 
@@ -162,10 +144,7 @@ fn check_room(source: &Source, findings: &mut Vec<Finding>) {
         path[0] == name || may_name.iter().any(whole)
     };
     let mut uses = uses_of_root(source, "broker/src/");
-    for (library, short) in [
-        ("vltava_protocol", "protocol"),
-        ("vltava_storage", "storage"),
-    ] {
+    for (library, short) in [("vltava_protocol", "protocol"), ("vltava_storage", "storage")] {
         for (at, path) in paths_behind(source, library) {
             uses.push((at, [&[short], &path[..]].concat()));
         }
@@ -191,10 +170,7 @@ fn check_order(source: &Source, findings: &mut Vec<Finding>) {
             continue;
         };
         if place < last {
-            let what = format!(
-                "`{name}` stands below `{}`: order as in the table",
-                ROOMS[last].0
-            );
+            let what = format!("`{name}` stands below `{}`: order as in the table", ROOMS[last].0);
             findings.push(Finding::new(&source.path, source.line_of(at), what));
         }
         last = last.max(place);
@@ -216,10 +192,7 @@ fn check_library(library: &Tiers, source: &Source, findings: &mut Vec<Finding>) 
         let below = tier_of(path[0]).is_none_or(|tier| tier < own);
         let circle = CIRCLES.contains(&(name, path[0]));
         if path[0] != name && !below && !circle && !source.is_test(at) {
-            let what = format!(
-                "`{name}` names `{}`, which does not stand below it",
-                path[0]
-            );
+            let what = format!("`{name}` names `{}`, which does not stand below it", path[0]);
             findings.push(Finding::new(&source.path, source.line_of(at), what));
         }
     }
@@ -238,24 +211,14 @@ fn check_library(library: &Tiers, source: &Source, findings: &mut Vec<Finding>) 
 
 /// Only `runtime` knows what the machine is made of; only the cli knows the client.
 fn check_foreign(tree: &Tree) -> Vec<Finding> {
-    let rules: [(&[&str], &[&str], &str); 2] = [
-        (
-            &["glommio", "io_uring", "libc"],
-            &["broker/src/runtime/"],
-            "reach it through `Runtime`",
-        ),
-        (
-            &["vltava_client"],
-            &["broker/src/cli.rs", "broker/src/cli/"],
-            "only the cli is a client",
-        ),
+    let rules: [(&[&str], &[&str], &str); 3] = [
+        (&["glommio", "io_uring"], &["broker/src/runtime/"], "reach it through `Runtime`"),
+        // Aligned memory is asked of the kernel beside the seam that carries it.
+        (&["libc"], &["broker/src/runtime/", "storage/src/io/"], "reach it through `Runtime`"),
+        (&["vltava_client"], &["broker/src/cli.rs", "broker/src/cli/"], "only the cli is a client"),
     ];
     let mut findings = Vec::new();
-    for source in tree
-        .rust
-        .iter()
-        .filter(|source| !source.path.starts_with("bench/"))
-    {
+    for source in tree.rust.iter().filter(|source| !source.path.starts_with("bench/")) {
         for (crates, places, instead) in rules {
             if places.iter().any(|place| source.path.starts_with(place)) {
                 continue;
@@ -264,9 +227,7 @@ fn check_foreign(tree: &Tree) -> Vec<Finding> {
                 // A path or an import; not a field or a variable of that name.
                 let named = source.words(name).filter(|at| {
                     let before = source.code[..*at].trim_end();
-                    source.code[at + name.len()..]
-                        .trim_start()
-                        .starts_with("::")
+                    source.code[at + name.len()..].trim_start().starts_with("::")
                         || before.ends_with("use")
                 });
                 for at in named.filter(|at| !source.is_test(*at)) {
@@ -319,11 +280,7 @@ fn paths_behind<'a>(source: &'a Source, name: &str) -> Vec<Use<'a>> {
         let whole = at == 0 || !(bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
         let behind = source.code[at + name.len()..].trim_start();
         if let (true, Some(rest)) = (whole, behind.strip_prefix("::")) {
-            uses.extend(
-                tree_of(rest.trim_start())
-                    .into_iter()
-                    .map(|path| (at, path)),
-            );
+            uses.extend(tree_of(rest.trim_start()).into_iter().map(|path| (at, path)));
         }
     }
     uses
@@ -335,11 +292,7 @@ fn tree_of(text: &str) -> Vec<Vec<&str>> {
         let name = identifier(text);
         let behind = text[name.len()..].trim_start();
         let Some(rest) = behind.strip_prefix("::").map(str::trim_start) else {
-            return if name.is_empty() {
-                Vec::new()
-            } else {
-                vec![vec![name]]
-            };
+            return if name.is_empty() { Vec::new() } else { vec![vec![name]] };
         };
         let mut paths = tree_of(rest);
         if paths.is_empty() {
@@ -372,10 +325,7 @@ fn tree_of(text: &str) -> Vec<Vec<&str>> {
 #[test]
 fn use_trees_are_read() {
     let paths = tree_of("{a, b::{c, d::e}, f::*};");
-    assert_eq!(
-        paths,
-        [vec!["a"], vec!["b", "c"], vec!["b", "d", "e"], vec!["f"]]
-    );
+    assert_eq!(paths, [vec!["a"], vec!["b", "c"], vec!["b", "d", "e"], vec!["f"]]);
     let text = "use super::super::raft::Node;\nfn x() { crate::net::go(); }\n#[cfg(test)]\nmod t \
                 { use crate::cli; }";
     let source = Source::new("broker/src/groups/classic.rs".into(), text.into());
@@ -391,10 +341,7 @@ fn the_table_has_no_circles() {
         for name in may_name.split_whitespace().map(identifier) {
             let below = ROOMS[..index].iter().any(|(other, _)| *other == name);
             let library = ["protocol", "storage", ""].contains(&name);
-            assert!(
-                below || library,
-                "{room} may name {name}, which stands below it"
-            );
+            assert!(below || library, "{room} may name {name}, which stands below it");
         }
     }
 }

@@ -18,11 +18,7 @@ const LONG_FILES: &[(&str, usize)] = &[];
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for source in tree
-        .rust
-        .iter()
-        .filter(|source| !is_made_by_a_program(source))
-    {
+    for source in tree.rust.iter().filter(|source| !is_made_by_a_program(source)) {
         check_lines(source, &mut findings);
         if !source.is_test_file() {
             check_functions(source, &mut findings);
@@ -30,15 +26,9 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
         }
     }
     let files = LONG_FILES.iter().map(|(path, _)| *path);
-    let functions = LONG_FUNCTIONS
-        .iter()
-        .map(|(name, _)| name.split(':').next().unwrap_or(name));
+    let functions = LONG_FUNCTIONS.iter().map(|(name, _)| name.split(':').next().unwrap_or(name));
     for path in files.chain(functions).filter(|path| !tree.exists(path)) {
-        findings.push(Finding::new(
-            path,
-            1,
-            "stands in a list of sizes, but not in the tree",
-        ));
+        findings.push(Finding::new(path, 1, "stands in a list of sizes, but not in the tree"));
     }
     findings
 }
@@ -74,12 +64,7 @@ fn check_functions(source: &Source, findings: &mut Vec<Finding>) {
 }
 
 fn check_file(source: &Source, findings: &mut Vec<Finding>) {
-    let what = ratchet(
-        LONG_FILES,
-        &source.path,
-        source.logic_lines(),
-        FILE_LINES_MAX,
-    );
+    let what = ratchet(LONG_FILES, &source.path, source.logic_lines(), FILE_LINES_MAX);
     findings.extend(what.map(|what| Finding::new(&source.path, 1, what)));
     let tests = source.test_lines();
     if tests > UNIT_TEST_LINES_MAX {
@@ -93,20 +78,17 @@ fn check_file(source: &Source, findings: &mut Vec<Finding>) {
 /// What is wrong with a size: above the limit and not listed, above its place in the list, or
 /// listed with a number that it has left behind.
 fn ratchet(list: &[(&str, usize)], key: &str, lines: usize, limit: usize) -> Option<String> {
-    let listed = list
-        .iter()
-        .find(|(name, _)| *name == key)
-        .map(|(_, listed)| *listed);
+    let listed = list.iter().find(|(name, _)| *name == key).map(|(_, listed)| *listed);
     match listed {
-        None if lines > limit => Some(format!(
-            "`{key}` has {lines} lines: at most {limit}, split it"
-        )),
-        Some(listed) if lines > listed => Some(format!(
-            "`{key}` has {lines} lines: it may only shrink from {listed}"
-        )),
-        Some(_) if lines <= limit => Some(format!(
-            "`{key}` has {lines} lines: take it off the list of sizes"
-        )),
+        None if lines > limit => {
+            Some(format!("`{key}` has {lines} lines: at most {limit}, split it"))
+        }
+        Some(listed) if lines > listed => {
+            Some(format!("`{key}` has {lines} lines: it may only shrink from {listed}"))
+        }
+        Some(_) if lines <= limit => {
+            Some(format!("`{key}` has {lines} lines: take it off the list of sizes"))
+        }
         Some(listed) if lines < listed => Some(format!(
             "`{key}` has {lines} lines: write that in the list of sizes, not {listed}"
         )),

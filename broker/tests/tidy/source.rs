@@ -20,13 +20,7 @@ impl Source {
         let code = strip(&text);
         let mut line_starts = vec![0];
         line_starts.extend(text.match_indices('\n').map(|(at, _)| at + 1));
-        let mut source = Self {
-            path,
-            text,
-            code,
-            tests: Vec::new(),
-            line_starts,
-        };
+        let mut source = Self { path, text, code, tests: Vec::new(), line_starts };
         source.tests = source.find_tests();
         source
     }
@@ -49,18 +43,13 @@ impl Source {
 
     /// Lines of the text with their numbers from 1.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
     /// Lines that hold code which is not for tests.
     pub fn logic_lines(&self) -> usize {
         let starts = self.line_starts.iter().zip(self.code.lines());
-        starts
-            .filter(|(start, line)| !line.trim().is_empty() && !self.is_test(**start))
-            .count()
+        starts.filter(|(start, line)| !line.trim().is_empty() && !self.is_test(**start)).count()
     }
 
     /// Lines of unit tests in this file.
@@ -72,14 +61,11 @@ impl Source {
     /// Places of a whole word in the code.
     pub fn words<'a>(&'a self, word: &'a str) -> impl Iterator<Item = usize> + 'a {
         let bytes = self.code.as_bytes();
-        self.code
-            .match_indices(word)
-            .map(|(at, _)| at)
-            .filter(move |at| {
-                let before = at.checked_sub(1).map(|index| bytes[index]);
-                let after = bytes.get(at + word.len()).copied();
-                ![before, after].into_iter().flatten().any(is_word)
-            })
+        self.code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+            let before = at.checked_sub(1).map(|index| bytes[index]);
+            let after = bytes.get(at + word.len()).copied();
+            ![before, after].into_iter().flatten().any(is_word)
+        })
     }
 
     /// The function that begins at each `fn` with a body: its name and the bytes from `fn` to the
@@ -142,10 +128,7 @@ impl Source {
 
 /// The identifier that the text begins with; empty where there is none.
 pub fn identifier(text: &str) -> &str {
-    let end = text
-        .bytes()
-        .position(|byte| !is_word(byte))
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !is_word(byte)).unwrap_or(text.len());
     &text[..end]
 }
 
@@ -180,9 +163,7 @@ fn end_of_blank(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let after_word = at > 0 && is_word(bytes[at - 1]);
     let find = |from: usize, needle: &[u8]| {
-        let found = rest[from..]
-            .windows(needle.len())
-            .position(|window| window == needle);
+        let found = rest[from..].windows(needle.len()).position(|window| window == needle);
         found.map_or(bytes.len(), |index| at + from + index)
     };
     match rest {
@@ -193,10 +174,7 @@ fn end_of_blank(bytes: &[u8], at: usize) -> usize {
         [b'b', b'\'', ..] if !after_word => end_of_quoted(bytes, at + 2, b'\''),
         [b'r', b'"' | b'#', ..] | [b'b' | b'c', b'r', b'"' | b'#', ..] if !after_word => {
             let prefix = if rest[0] == b'r' { 1 } else { 2 };
-            let hashes = rest[prefix..]
-                .iter()
-                .take_while(|byte| **byte == b'#')
-                .count();
+            let hashes = rest[prefix..].iter().take_while(|byte| **byte == b'#').count();
             if rest.get(prefix + hashes) != Some(&b'"') {
                 return at; // a raw identifier
             }
@@ -213,11 +191,7 @@ fn end_of_blank(bytes: &[u8], at: usize) -> usize {
                 0xc0.. => 2,
                 _ => 1,
             });
-            if rest.get(1 + width) == Some(&b'\'') {
-                at + width + 2
-            } else {
-                at
-            }
+            if rest.get(1 + width) == Some(&b'\'') { at + width + 2 } else { at }
         }
         _ => at,
     }

@@ -15,22 +15,13 @@ pub struct Tree {
 }
 
 /// What was built, installed, written by a broker, or belongs to another tool.
-const FOREIGN: &[&str] = &[
-    "target",
-    "node_modules",
-    "data",
-    "corpus",
-    "artifacts",
-    "venv",
-];
+const FOREIGN: &[&str] = &["target", "node_modules", "data", "corpus", "artifacts", "venv"];
 
 impl Tree {
     /// Reads the repository that this test was built from.
     pub fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-        let root = root
-            .expect("the crate is a folder of the workspace")
-            .to_path_buf();
+        let root = root.expect("the crate is a folder of the workspace").to_path_buf();
         let mut paths = Vec::new();
         collect(&root, &root, &mut paths);
         paths.sort();
@@ -42,11 +33,7 @@ impl Tree {
                 _ => markdown.push((path, text)),
             }
         }
-        Self {
-            root,
-            rust,
-            markdown,
-        }
+        Self { root, rust, markdown }
     }
 
     /// Whether this file or folder is there; the path is relative to the root.
@@ -56,9 +43,7 @@ impl Tree {
 
     /// Rust files under a folder.
     pub fn under<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a Source> {
-        self.rust
-            .iter()
-            .filter(move |source| source.path.starts_with(folder))
+        self.rust.iter().filter(move |source| source.path.starts_with(folder))
     }
 
     /// The Rust file at a path.
@@ -79,10 +64,7 @@ impl Tree {
 }
 
 fn collect(root: &Path, folder: &Path, paths: &mut Vec<String>) {
-    for entry in fs::read_dir(folder)
-        .expect("a folder of the tree")
-        .flatten()
-    {
+    for entry in fs::read_dir(folder).expect("a folder of the tree").flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         let kind = entry.file_type().expect("the type of a file of the tree");

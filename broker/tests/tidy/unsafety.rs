@@ -67,10 +67,7 @@ fn unsafe_is_seen() {
     let text =
         "// SAFETY: of a kind.\nlet x =\n    unsafe { f() };\nlet y = unsafe { g() };\n// unsafe\n";
     let source = Source::new("broker/src/runtime/ring.rs".into(), text.into());
-    let lines: Vec<usize> = check_source(&source)
-        .iter()
-        .map(|finding| finding.line)
-        .collect();
+    let lines: Vec<usize> = check_source(&source).iter().map(|finding| finding.line).collect();
     assert_eq!(lines, [4]);
     let source = Source::new("broker/src/net/ring.rs".into(), text.into());
     assert_eq!(check_source(&source).len(), 2);

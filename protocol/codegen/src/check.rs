@@ -18,25 +18,12 @@ pub(crate) fn check(file: &File) -> Result<(), LineError> {
         unique(&mut names, declared)?;
     }
     for message in file.messages() {
-        visit(
-            file,
-            message,
-            &message.root,
-            message.versions,
-            &mut Vec::new(),
-            &mut used,
-        )?;
+        visit(file, message, &message.root, message.versions, &mut Vec::new(), &mut used)?;
     }
-    let declared = file
-        .messages()
-        .into_iter()
-        .flat_map(|message| &message.structs);
+    let declared = file.messages().into_iter().flat_map(|message| &message.structs);
     for declared in declared.chain(&file.shared) {
         if !used.contains(&declared.name) {
-            return Err((
-                declared.line,
-                format!("nothing uses struct {}", declared.name),
-            ));
+            return Err((declared.line, format!("nothing uses struct {}", declared.name)));
         }
     }
     for item in &file.items {
@@ -51,20 +38,14 @@ fn unique(names: &mut BTreeSet<String>, declared: &Struct) -> Result<(), LineErr
     if names.insert(declared.name.clone()) {
         Ok(())
     } else {
-        Err((
-            declared.line,
-            format!("a second {} in one module", declared.name),
-        ))
+        Err((declared.line, format!("a second {} in one module", declared.name)))
     }
 }
 
 fn check_api_doc(doc: &[String], line: usize) -> Result<(), LineError> {
     match doc.first() {
         Some(first) if first.ends_with('.') => Ok(()),
-        _ => Err((
-            line,
-            "the line above `api` says in one sentence what it does".to_owned(),
-        )),
+        _ => Err((line, "the line above `api` says in one sentence what it does".to_owned())),
     }
 }
 

@@ -38,15 +38,9 @@ pub fn read_apis(directory: &Path) -> Result<Vec<Module>, Box<dyn Error>> {
         };
         let name = snake_case(&api.name);
         if file_name(&path) != format!("{:02}_{name}", api.key) {
-            return Err(one_line(
-                &path,
-                "the file is named by key and name of its api",
-            ));
+            return Err(one_line(&path, "the file is named by key and name of its api"));
         }
-        modules.push(Module {
-            name,
-            files: vec![file],
-        });
+        modules.push(Module { name, files: vec![file] });
     }
     Ok(modules)
 }
@@ -58,16 +52,9 @@ pub fn read_apis(directory: &Path) -> Result<Vec<Module>, Box<dyn Error>> {
 pub fn read_records(directory: &Path) -> Result<Vec<Module>, Box<dyn Error>> {
     let mut modules = Vec::new();
     for path in sorted_entries(directory)? {
-        let paths = if path.is_dir() {
-            sorted_entries(&path)?
-        } else {
-            vec![path.clone()]
-        };
+        let paths = if path.is_dir() { sorted_entries(&path)? } else { vec![path.clone()] };
         let files: Result<Vec<File>, _> = paths.iter().map(|path| read_file(path)).collect();
-        let module = Module {
-            name: file_name(&path),
-            files: files?,
-        };
+        let module = Module { name: file_name(&path), files: files? };
         check_module(&path, &module)?;
         modules.push(module);
     }
@@ -94,29 +81,19 @@ fn check_module(path: &Path, module: &Module) -> Result<(), Box<dyn Error>> {
     }
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(one_line(
-            path,
-            &format!("a second {} in one module", twice[0]),
-        ));
+        return Err(one_line(path, &format!("a second {} in one module", twice[0])));
     }
     for numbers in [&mut keyed, &mut unkeyed] {
         numbers.sort_unstable();
         if let Some(twice) = numbers.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(one_line(
-                path,
-                &format!("a second record of type {}", twice[0]),
-            ));
+            return Err(one_line(path, &format!("a second record of type {}", twice[0])));
         }
     }
     Ok(())
 }
 
 fn one_line(path: &Path, message: &str) -> Box<dyn Error> {
-    Box::new(SchemaError {
-        file: path.display().to_string(),
-        line: 1,
-        message: message.to_owned(),
-    })
+    Box::new(SchemaError { file: path.display().to_string(), line: 1, message: message.to_owned() })
 }
 
 fn read_file(path: &Path) -> Result<File, Box<dyn Error>> {

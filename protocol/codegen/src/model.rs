@@ -22,10 +22,7 @@ impl Versions {
 
     /// Those in both; `None` where there is none.
     pub fn intersect(self, other: Self) -> Option<Self> {
-        let both = Self {
-            first: self.first.max(other.first),
-            last: self.last.min(other.last),
-        };
+        let both = Self { first: self.first.max(other.first), last: self.last.min(other.last) };
         (both.first <= both.last).then_some(both)
     }
 

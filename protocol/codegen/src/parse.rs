@@ -33,11 +33,7 @@ pub(crate) type LineError = (usize, String);
 /// # Errors
 /// The first thing that is wrong, with its line.
 pub fn parse(file: &str, text: &str) -> Result<File, SchemaError> {
-    let error = |(line, message)| SchemaError {
-        file: file.to_owned(),
-        line,
-        message,
-    };
+    let error = |(line, message)| SchemaError { file: file.to_owned(), line, message };
     let lines = split_lines(text).map_err(error)?;
     let parsed = Parser { lines, at: 0 }.file().map_err(error)?;
     check::check(&parsed).map_err(error)?;
@@ -96,10 +92,7 @@ struct Parser {
 
 impl Parser {
     fn file(mut self) -> Result<File, LineError> {
-        let mut file = File {
-            items: Vec::new(),
-            shared: Vec::new(),
-        };
+        let mut file = File { items: Vec::new(), shared: Vec::new() };
         while self.at < self.lines.len() {
             let number = self.lines[self.at].number;
             let text = self.lines[self.at].text.clone();
@@ -178,12 +171,7 @@ impl Parser {
                 message.root.doc.clone_from(&doc);
             }
         }
-        Ok(Item::Keyed {
-            name: name.to_owned(),
-            record_type,
-            key,
-            value,
-        })
+        Ok(Item::Keyed { name: name.to_owned(), record_type, key, value })
     }
 
     fn record(&mut self, rest: &str) -> Result<Item, LineError> {
@@ -208,10 +196,7 @@ impl Parser {
         let number = self.lines[self.at].number;
         let (name, mut rest) = split_word(rest);
         if !is_name(name) {
-            return Err((
-                number,
-                format!("{name:?} is no name: expected UpperCamelCase"),
-            ));
+            return Err((number, format!("{name:?} is no name: expected UpperCamelCase")));
         }
         let mut versions = None;
         let mut flexible = None;
@@ -221,10 +206,7 @@ impl Parser {
             let (value, after) = split_word(after);
             rest = after;
             if !allowed.contains(&word) {
-                return Err((
-                    number,
-                    format!("expected one of {allowed:?}, found {word:?}"),
-                ));
+                return Err((number, format!("expected one of {allowed:?}, found {word:?}")));
             }
             match word {
                 "key" => key = Some(parse_version(value, number)?),
@@ -239,13 +221,7 @@ impl Parser {
             Some(range) => Some(parse_range(range, number, Some(versions))?.first),
             None => None,
         };
-        let heading = Heading {
-            versions,
-            flexible_from,
-            unstable_from,
-            key,
-            record_type,
-        };
+        let heading = Heading { versions, flexible_from, unstable_from, key, record_type };
         Ok((name.to_owned(), heading))
     }
 
@@ -280,13 +256,7 @@ impl Parser {
         let mut structs = Vec::new();
         let fields = self.fields(2, heading.versions, &mut structs)?;
         Ok(Message {
-            root: Struct {
-                name,
-                doc,
-                versions: heading.versions,
-                fields,
-                line,
-            },
+            root: Struct { name, doc, versions: heading.versions, fields, line },
             versions: heading.versions,
             flexible_from: heading.flexible_from,
             structs,
@@ -314,10 +284,7 @@ impl Parser {
             }
             let field = parse_field(line, versions)?;
             self.at += 1;
-            let is_open = self
-                .lines
-                .get(self.at)
-                .is_some_and(|next| next.indent > indent);
+            let is_open = self.lines.get(self.at).is_some_and(|next| next.indent > indent);
             match field.ty.struct_name() {
                 Some(name) if is_open => {
                     // Room first, so that structures stand in the order of the text.
@@ -357,10 +324,7 @@ impl Parser {
         let mut pieces = split_word(&line.text).1.split(',').map(str::trim);
         let name = pieces.next().unwrap_or_default().to_owned();
         if !is_name(&name) {
-            return Err((
-                number,
-                format!("{name:?} is no name: expected UpperCamelCase"),
-            ));
+            return Err((number, format!("{name:?} is no name: expected UpperCamelCase")));
         }
         let versions = match pieces.next().map(|piece| piece.strip_prefix('v')) {
             None => versions,
@@ -369,13 +333,7 @@ impl Parser {
         };
         self.at += 1;
         let fields = self.fields(indent + 2, versions, structs)?;
-        structs.push(Struct {
-            name,
-            doc,
-            versions,
-            fields,
-            line: number,
-        });
+        structs.push(Struct { name, doc, versions, fields, line: number });
         Ok(())
     }
 }
@@ -384,14 +342,10 @@ impl Parser {
 fn parse_field(line: &Line, context: Versions) -> Result<Field, LineError> {
     let number = line.number;
     let wrong = |message: String| (number, message);
-    let (name, rest) = line
-        .text
-        .split_once(':')
-        .ok_or_else(|| wrong("expected NAME: TYPE".to_owned()))?;
+    let (name, rest) =
+        line.text.split_once(':').ok_or_else(|| wrong("expected NAME: TYPE".to_owned()))?;
     if !is_name(name) {
-        return Err(wrong(format!(
-            "{name:?} is no name: expected UpperCamelCase"
-        )));
+        return Err(wrong(format!("{name:?} is no name: expected UpperCamelCase")));
     }
     let mut clauses = rest.split(',').map(str::trim);
     let head = clauses.next().unwrap_or_default();
@@ -444,10 +398,7 @@ fn parse_field(line: &Line, context: Versions) -> Result<Field, LineError> {
 }
 
 fn parse_type(text: &str, line: usize) -> Result<Type, LineError> {
-    if let Some(inner) = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-    {
+    if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         let element = parse_type(inner, line)?;
         if matches!(element, Type::Array(_) | Type::Records) {
             return Err((line, format!("no array of {inner:?}")));
@@ -506,20 +457,15 @@ fn parse_default(text: &str, ty: &Type, line: usize) -> Result<Default, LineErro
 /// `3`, `3-13`, or, within a known range, `3+`.
 fn parse_range(text: &str, line: usize, within: Option<Versions>) -> Result<Versions, LineError> {
     let range = match (text.strip_suffix('+'), text.split_once('-'), within) {
-        (Some(first), _, Some(within)) => Versions {
-            first: parse_version(first, line)?,
-            last: within.last,
-        },
-        (None, Some((first, last)), _) => Versions {
-            first: parse_version(first, line)?,
-            last: parse_version(last, line)?,
-        },
+        (Some(first), _, Some(within)) => {
+            Versions { first: parse_version(first, line)?, last: within.last }
+        }
+        (None, Some((first, last)), _) => {
+            Versions { first: parse_version(first, line)?, last: parse_version(last, line)? }
+        }
         (None, None, _) => {
             let only = parse_version(text, line)?;
-            Versions {
-                first: only,
-                last: only,
-            }
+            Versions { first: only, last: only }
         }
         (Some(_), _, None) => return Err((line, "say the last version here".to_owned())),
     };

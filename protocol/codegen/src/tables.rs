@@ -195,10 +195,7 @@ fn open_module(out: &mut String, module: &Module) {
 fn emit_keyed(out: &mut String, module: &Module) {
     let (mut variants, mut decode, mut encode) = (String::new(), String::new(), String::new());
     for item in module.items() {
-        let Item::Keyed {
-            name, record_type, ..
-        } = item
-        else {
+        let Item::Keyed { name, record_type, .. } = item else {
             continue;
         };
         let number = record_type.to_string();
@@ -206,21 +203,11 @@ fn emit_keyed(out: &mut String, module: &Module) {
         let _ = writeln!(variants, "    {name}({name}Key),");
         let read = format!("{name}Key::decode(&mut reader, 0)?");
         let _ = writeln!(decode, "            {number} => Self::{name}({read}),");
-        let _ = writeln!(
-            encode,
-            "            Self::{name}(key) => key.to_key_bytes(),"
-        );
+        let _ = writeln!(encode, "            Self::{name}(key) => key.to_key_bytes(),");
     }
     if !variants.is_empty() {
-        let parts = [
-            ("$VARIANTS", &variants),
-            ("$DECODE", &decode),
-            ("$ENCODE", &encode),
-        ];
-        out.push_str(&fill(
-            KEY_ENUM,
-            &parts.map(|(from, to)| (from, to.as_str())),
-        ));
+        let parts = [("$VARIANTS", &variants), ("$DECODE", &decode), ("$ENCODE", &encode)];
+        out.push_str(&fill(KEY_ENUM, &parts.map(|(from, to)| (from, to.as_str()))));
     }
 }
 
@@ -228,11 +215,7 @@ fn emit_keyed(out: &mut String, module: &Module) {
 fn emit_unkeyed(out: &mut String, module: &Module) {
     let (mut variants, mut decode, mut encode) = (String::new(), String::new(), String::new());
     for item in module.items() {
-        let Item::Record {
-            record_type,
-            message,
-        } = item
-        else {
+        let Item::Record { record_type, message } = item else {
             continue;
         };
         let (name, number) = (&message.root.name, record_type.to_string());
@@ -244,15 +227,8 @@ fn emit_unkeyed(out: &mut String, module: &Module) {
         let _ = writeln!(encode, "            Self::{name}(record) => {write},");
     }
     if !variants.is_empty() {
-        let parts = [
-            ("$VARIANTS", &variants),
-            ("$DECODE", &decode),
-            ("$ENCODE", &encode),
-        ];
-        out.push_str(&fill(
-            RECORD_ENUM,
-            &parts.map(|(from, to)| (from, to.as_str())),
-        ));
+        let parts = [("$VARIANTS", &variants), ("$DECODE", &decode), ("$ENCODE", &encode)];
+        out.push_str(&fill(RECORD_ENUM, &parts.map(|(from, to)| (from, to.as_str()))));
     }
 }
 
@@ -279,10 +255,8 @@ pub fn emit_api_table(modules: &[Module]) -> String {
             ("$FLEXIBLE", format!("{:?}", api.request.flexible_from)),
             ("$SUMMARY", format!("{:?}", summary(api))),
         ];
-        let parts: Vec<(&str, &str)> = parts
-            .iter()
-            .map(|(from, to)| (*from, to.as_str()))
-            .collect();
+        let parts: Vec<(&str, &str)> =
+            parts.iter().map(|(from, to)| (*from, to.as_str())).collect();
         out.push_str(&fill(API, &parts));
     }
     out.push_str("];\n");
@@ -310,7 +284,5 @@ pub fn emit_registry(messages: &[Module], records: &[Module]) -> String {
 
 /// The template with its placeholders replaced.
 fn fill(template: &str, parts: &[(&str, &str)]) -> String {
-    parts.iter().fold(template.to_owned(), |text, (from, to)| {
-        text.replace(from, to)
-    })
+    parts.iter().fold(template.to_owned(), |text, (from, to)| text.replace(from, to))
 }

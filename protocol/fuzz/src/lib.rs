@@ -63,16 +63,12 @@ const fn codec<M: Message>(parent: &str) -> Codec {
 
 /// Any request in any version.
 pub fn request(data: &[u8]) {
-    run(data, |codec| {
-        codec.is_api && codec.name.ends_with("Request")
-    });
+    run(data, |codec| codec.is_api && codec.name.ends_with("Request"));
 }
 
 /// Any response in any version.
 pub fn response(data: &[u8]) {
-    run(data, |codec| {
-        codec.is_api && codec.name.ends_with("Response")
-    });
+    run(data, |codec| codec.is_api && codec.name.ends_with("Response"));
 }
 
 /// Any record, with its key, its value, or on its own.
@@ -99,14 +95,9 @@ pub fn frame(data: &[u8]) {
     let mut reader = Reader::new(body.clone());
     if let Ok(header) = RequestHeader::decode(&mut reader) {
         let mut writer = Writer::new();
-        header
-            .encode(&mut writer)
-            .expect("what was decoded can be encoded");
+        header.encode(&mut writer).expect("what was decoded can be encoded");
         let encoded = writer.into_bytes().expect("in memory");
-        assert_eq!(
-            RequestHeader::decode(&mut Reader::new(encoded)),
-            Ok(header.clone())
-        );
+        assert_eq!(RequestHeader::decode(&mut Reader::new(encoded)), Ok(header.clone()));
         let mut reader = Reader::new(body);
         let _ = ResponseHeader::decode(&mut reader, header.api_key, header.api_version);
     }
@@ -127,12 +118,8 @@ pub fn batch(data: &[u8]) {
         let count = batch.record_count();
         let read = records_of(&payload, count).filter(Result::is_ok).count();
         assert!(read <= payload.len());
-        let facts = validate_records(
-            &payload,
-            batch.base_timestamp(),
-            count,
-            batch.last_offset_delta(),
-        );
+        let facts =
+            validate_records(&payload, batch.base_timestamp(), count, batch.last_offset_delta());
         if facts.is_ok() {
             assert_eq!(usize::try_from(count), Ok(read));
         }
@@ -158,9 +145,7 @@ fn recode<M: Message>(data: &[u8], version: i16) {
         return;
     };
     let mut writer = Writer::new();
-    message
-        .encode(&mut writer, version)
-        .expect("what was decoded can be encoded");
+    message.encode(&mut writer, version).expect("what was decoded can be encoded");
     let encoded = writer.into_bytes().expect("in memory");
     let mut reader = Reader::new(encoded);
     let again = M::decode(&mut reader, version).expect("what was encoded can be decoded");

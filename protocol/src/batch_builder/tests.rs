@@ -32,28 +32,15 @@ fn owned() -> impl Strategy<Value = Owned> {
         // The other implementation keeps headers in a map.
         let mut seen = std::collections::BTreeSet::new();
         headers.retain(|(key, _)| seen.insert(key.clone()));
-        Owned {
-            timestamp,
-            key,
-            value,
-            headers,
-        }
+        Owned { timestamp, key, value, headers }
     })
 }
 
 fn append(builder: &mut BatchBuilder, record: &Owned) {
-    let headers: Vec<HeaderRef<'_>> = record
-        .headers
-        .iter()
-        .map(|(k, v)| (k.as_bytes(), v.as_deref()))
-        .collect();
+    let headers: Vec<HeaderRef<'_>> =
+        record.headers.iter().map(|(k, v)| (k.as_bytes(), v.as_deref())).collect();
     builder
-        .append(
-            record.timestamp,
-            record.key.as_deref(),
-            record.value.as_deref(),
-            &headers,
-        )
+        .append(record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers)
         .unwrap();
 }
 
@@ -90,16 +77,11 @@ fn their_codec(codec: Codec) -> theirs::Compression {
 }
 
 fn built(all: &[Owned], codec: Codec) -> Vec<u8> {
-    let mut builder = BatchBuilder::new()
-        .position(0, 5)
-        .producer(77, 2, 0)
-        .transactional();
+    let mut builder = BatchBuilder::new().position(0, 5).producer(77, 2, 0).transactional();
     for record in all {
         append(&mut builder, record);
     }
-    builder
-        .build_compressed(&mut Compressor::new(codec, None).unwrap())
-        .unwrap()
+    builder.build_compressed(&mut Compressor::new(codec, None).unwrap()).unwrap()
 }
 
 fn check(bytes: &[u8], all: &[Owned], codec: Codec) {
@@ -109,31 +91,18 @@ fn check(bytes: &[u8], all: &[Owned], codec: Codec) {
     assert_eq!(batch.check_producer_rules(), Ok(()));
     assert_eq!(batch.codec(), Ok(codec));
     let mut decompressor = Decompressor::new();
-    let payload = decompressor
-        .decompress(codec, batch.payload(), 1 << 20)
-        .unwrap();
+    let payload = decompressor.decompress(codec, batch.payload(), 1 << 20).unwrap();
     let count = i32::try_from(all.len()).unwrap();
     let facts = validate_records(payload, batch.base_timestamp(), count, count - 1).unwrap();
     assert_eq!(facts.max_timestamp, batch.max_timestamp());
     assert_eq!(batch.record_count(), count);
     for (read, record) in records(payload, count).zip(all) {
         let read = read.unwrap();
-        assert_eq!(
-            batch.base_timestamp() + read.timestamp_delta,
-            record.timestamp
-        );
-        assert_eq!(
-            (read.key, read.value),
-            (record.key.as_deref(), record.value.as_deref())
-        );
+        assert_eq!(batch.base_timestamp() + read.timestamp_delta, record.timestamp);
+        assert_eq!((read.key, read.value), (record.key.as_deref(), record.value.as_deref()));
         let headers: Vec<OwnedHeader> = read
             .headers
-            .map(|(k, v)| {
-                (
-                    String::from_utf8(k.to_vec()).unwrap(),
-                    v.map(<[u8]>::to_vec),
-                )
-            })
+            .map(|(k, v)| (String::from_utf8(k.to_vec()).unwrap(), v.map(<[u8]>::to_vec)))
             .collect();
         assert_eq!(headers, record.headers);
     }
@@ -176,14 +145,9 @@ proptest! {
 
 #[test]
 fn flags_and_positions_go_into_the_header() {
-    let mut builder = BatchBuilder::new()
-        .position(9, 4)
-        .producer(8, 1, -1)
-        .control()
-        .transactional();
-    builder
-        .append(6, Some(&[0, 0, 0, 1]), Some(&[0; 6]), &[])
-        .unwrap();
+    let mut builder =
+        BatchBuilder::new().position(9, 4).producer(8, 1, -1).control().transactional();
+    builder.append(6, Some(&[0, 0, 0, 1]), Some(&[0; 6]), &[]).unwrap();
     let bytes = builder.log_append_time(123).build();
     let (batch, _) = Batch::parse(&bytes).unwrap();
     assert_eq!((batch.base_offset(), batch.leader_epoch()), (9, 4));
@@ -199,10 +163,7 @@ fn timestamps_too_far_apart_are_refused_and_leave_the_batch_as_it_was() {
     let mut builder = BatchBuilder::new();
     builder.append(i64::MAX, None, Some(b"a"), &[]).unwrap();
     let before = builder.clone().build();
-    assert_eq!(
-        builder.append(-2, None, Some(b"b"), &[]),
-        Err(BuildError::Timestamp)
-    );
+    assert_eq!(builder.append(-2, None, Some(b"b"), &[]), Err(BuildError::Timestamp));
     assert_eq!(builder.build(), before);
 }
 
@@ -213,9 +174,7 @@ fn sizes_are_told_before_a_record_is_appended() {
     for length in [0, 1, 63, 64, 8191, 8192, 100_000] {
         let value = vec![1; length];
         let before = builder.uncompressed_bytes();
-        builder
-            .append(1 << 50, Some(&value), Some(&value), &[])
-            .unwrap();
+        builder.append(1 << 50, Some(&value), Some(&value), &[]).unwrap();
         let added = builder.uncompressed_bytes() - before;
         assert!(added <= BatchBuilder::record_bytes_max(Some(&value), Some(&value)));
     }

@@ -23,9 +23,7 @@ impl Compressor {
         // Kafka's -1 is gzip's own default.
         let level = level.filter(|level| (codec, *level) != (Codec::Gzip, -1));
         if let Some(level) = level
-            && codec
-                .levels()
-                .is_some_and(|levels| !levels.contains(&level))
+            && codec.levels().is_some_and(|levels| !levels.contains(&level))
         {
             return Err(CompressionError::Level { codec, level });
         }

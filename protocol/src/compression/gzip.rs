@@ -31,10 +31,7 @@ pub(super) fn decompress(payload: &[u8], output: &mut Output<'_>) -> Result<(), 
             Ok(_) if full => return Err(output.too_large()),
             Ok(count) => output.advance(count),
             Err(_) => {
-                return Err(CompressionError::corrupt(
-                    Codec::Gzip,
-                    "a broken or truncated stream",
-                ));
+                return Err(CompressionError::corrupt(Codec::Gzip, "a broken or truncated stream"));
             }
         }
     }

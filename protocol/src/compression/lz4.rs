@@ -68,20 +68,13 @@ pub(super) fn decompress(payload: &[u8], output: &mut Output<'_>) -> Result<(), 
         }
     }
     let (content, _) = output.tail(0);
-    if descriptor
-        .content_bytes
-        .is_some_and(|bytes| u64::try_from(content.len()) != Ok(bytes))
-    {
+    if descriptor.content_bytes.is_some_and(|bytes| u64::try_from(content.len()) != Ok(bytes)) {
         return Err(corrupt("another content size than announced"));
     }
     if descriptor.has(CONTENT_CHECKSUM) && take_u32(&mut rest)? != XxHash32::oneshot(0, content) {
         return Err(corrupt("a wrong content checksum"));
     }
-    if rest.is_empty() {
-        Ok(())
-    } else {
-        Err(corrupt("bytes behind the frame"))
-    }
+    if rest.is_empty() { Ok(()) } else { Err(corrupt("bytes behind the frame")) }
 }
 
 fn read_descriptor(rest: &mut &[u8]) -> Result<Descriptor, CompressionError> {
@@ -92,9 +85,7 @@ fn read_descriptor(rest: &mut &[u8]) -> Result<Descriptor, CompressionError> {
     let fixed = take(rest, 2)?;
     let (flags, block_descriptor) = (fixed[0], fixed[1]);
     if flags & VERSION_MASK != VERSION || flags & (RESERVED | DICTIONARY) != 0 {
-        return Err(corrupt(
-            "a frame of an unknown version, or with a dictionary",
-        ));
+        return Err(corrupt("a frame of an unknown version, or with a dictionary"));
     }
     let block_bytes_max = match block_descriptor {
         0x40 => 64 * 1024,
@@ -106,19 +97,13 @@ fn read_descriptor(rest: &mut &[u8]) -> Result<Descriptor, CompressionError> {
     let content_bytes = if flags & CONTENT_SIZE == 0 {
         None
     } else {
-        take(rest, 8)?
-            .first_chunk()
-            .map(|bytes| u64::from_le_bytes(*bytes))
+        take(rest, 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
     };
     let described = &start[..start.len() - rest.len()];
     if take(rest, 1)?[0] != header_checksum(described) {
         return Err(corrupt("a wrong header checksum"));
     }
-    Ok(Descriptor {
-        flags,
-        block_bytes_max,
-        content_bytes,
-    })
+    Ok(Descriptor { flags, block_bytes_max, content_bytes })
 }
 
 fn decompress_block(
@@ -126,9 +111,7 @@ fn decompress_block(
     block: &[u8],
     output: &mut Output<'_>,
 ) -> Result<(), CompressionError> {
-    let wanted = descriptor
-        .block_bytes_max
-        .min(block.len().saturating_mul(RATIO_MAX));
+    let wanted = descriptor.block_bytes_max.min(block.len().saturating_mul(RATIO_MAX));
     let clipped = output.room() < wanted;
     let (written, tail) = output.tail(wanted);
     let room = wanted.min(tail.len());
@@ -159,11 +142,8 @@ pub(super) fn compress(payload: &[u8], out: &mut Vec<u8>) -> Result<(), Compress
         out.resize(start + block::get_maximum_output_size(block.len()), 0);
         let written = block::compress_into(block, &mut out[start..])
             .map_err(|_| CompressionError::Library(Codec::Lz4))?;
-        let (length, flag) = if written < block.len() {
-            (written, 0)
-        } else {
-            (block.len(), STORED)
-        };
+        let (length, flag) =
+            if written < block.len() { (written, 0) } else { (block.len(), STORED) };
         out.truncate(start + length);
         if flag == STORED {
             out[start..].copy_from_slice(block);
@@ -183,9 +163,7 @@ fn header_checksum(described: &[u8]) -> u8 {
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], CompressionError> {
-    let (taken, behind) = rest
-        .split_at_checked(count)
-        .ok_or(corrupt("a truncated frame"))?;
+    let (taken, behind) = rest.split_at_checked(count).ok_or(corrupt("a truncated frame"))?;
     *rest = behind;
     Ok(taken)
 }

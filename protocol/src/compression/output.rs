@@ -13,18 +13,12 @@ pub(super) struct Output<'a> {
 
 impl<'a> Output<'a> {
     pub(super) fn new(bytes: &'a mut Vec<u8>, bytes_max: usize) -> Self {
-        Self {
-            bytes,
-            len: 0,
-            bytes_max,
-        }
+        Self { bytes, len: 0, bytes_max }
     }
 
     /// The error for writing more than allowed.
     pub(super) fn too_large(&self) -> CompressionError {
-        CompressionError::TooLarge {
-            bytes_max: self.bytes_max,
-        }
+        CompressionError::TooLarge { bytes_max: self.bytes_max }
     }
 
     /// How many bytes may still be written.

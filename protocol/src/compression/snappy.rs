@@ -24,19 +24,14 @@ pub(super) fn decompress(payload: &[u8], output: &mut Output<'_>) -> Result<(), 
     let mut rest = payload;
     while !rest.is_empty() {
         if rest.starts_with(&MAGIC) {
-            rest = rest
-                .get(HEADER_BYTES..)
-                .ok_or(corrupt("a truncated header"))?;
+            rest = rest.get(HEADER_BYTES..).ok_or(corrupt("a truncated header"))?;
             continue;
         }
-        let (length, behind) = rest
-            .split_first_chunk()
-            .ok_or(corrupt("a truncated length"))?;
+        let (length, behind) = rest.split_first_chunk().ok_or(corrupt("a truncated length"))?;
         let length = usize::try_from(i32::from_be_bytes(*length))
             .map_err(|_| corrupt("a block of negative length"))?;
-        let (block, behind) = behind
-            .split_at_checked(length)
-            .ok_or(corrupt("a truncated block"))?;
+        let (block, behind) =
+            behind.split_at_checked(length).ok_or(corrupt("a truncated block"))?;
         decompress_block(block, output)?;
         rest = behind;
     }

@@ -16,10 +16,7 @@ fn compressed(codec: Codec, level: Option<i32>, payload: &[u8]) -> Vec<u8> {
 
 /// Compressible, but not in one run.
 fn text(bytes: usize) -> Vec<u8> {
-    (0_u64..)
-        .flat_map(|n| format!("record {} of many; ", n * n).into_bytes())
-        .take(bytes)
-        .collect()
+    (0_u64..).flat_map(|n| format!("record {} of many; ", n * n).into_bytes()).take(bytes).collect()
 }
 
 /// What no codec makes smaller.
@@ -77,17 +74,9 @@ fn every_level_is_read_back() {
         let Some(levels) = codec.levels() else {
             continue;
         };
-        for level in levels
-            .clone()
-            .filter(|level| *level > -8)
-            .chain([*levels.start()])
-        {
+        for level in levels.clone().filter(|level| *level > -8).chain([*levels.start()]) {
             let small = compressed(codec, Some(level), &payload);
-            assert_eq!(
-                decompress(codec, &small, BYTES_MAX).unwrap(),
-                payload,
-                "{codec} {level}"
-            );
+            assert_eq!(decompress(codec, &small, BYTES_MAX).unwrap(), payload, "{codec} {level}");
         }
         let level = levels.end() + 1;
         let refused = compress(codec, Some(level), &payload, &mut Vec::new());
@@ -106,16 +95,10 @@ fn large_payloads_go_over_block_borders() {
         let large = decompressor.decompress(codec, &small, BYTES_MAX).unwrap();
         assert!(large == payload, "{codec}");
         // To the byte.
-        assert!(
-            decompressor
-                .decompress(codec, &small, payload.len())
-                .is_ok()
-        );
+        assert!(decompressor.decompress(codec, &small, payload.len()).is_ok());
         assert_eq!(
             decompressor.decompress(codec, &small, payload.len() - 1),
-            Err(CompressionError::TooLarge {
-                bytes_max: payload.len() - 1
-            }),
+            Err(CompressionError::TooLarge { bytes_max: payload.len() - 1 }),
             "{codec}"
         );
     }
@@ -144,11 +127,7 @@ fn a_bomb_is_an_error_and_takes_no_memory() {
         let mut decompressor = Decompressor::new();
         for bytes_max in [0, 1, 1000, 1 << 20] {
             let result = decompressor.decompress(codec, &bomb, bytes_max);
-            assert_eq!(
-                result,
-                Err(CompressionError::TooLarge { bytes_max }),
-                "{codec}"
-            );
+            assert_eq!(result, Err(CompressionError::TooLarge { bytes_max }), "{codec}");
             assert!(decompressor.buffer_bytes() <= bytes_max, "{codec}");
         }
     }
@@ -166,17 +145,10 @@ fn lying_lengths_take_no_more_memory_than_their_bytes_justify() {
     let mut lz4 = vec![0x04, 0x22, 0x4D, 0x18, 0x60, 0x70, 0x73];
     lz4.extend_from_slice(&(4_u32 << 20).to_le_bytes());
     lz4.extend_from_slice(&[0; 40]);
-    for (codec, bytes) in [
-        (Codec::Zstd, zstd),
-        (Codec::Snappy, snappy),
-        (Codec::Lz4, lz4),
-    ] {
+    for (codec, bytes) in [(Codec::Zstd, zstd), (Codec::Snappy, snappy), (Codec::Lz4, lz4)] {
         let mut decompressor = Decompressor::new();
         let result = decompressor.decompress(codec, &bytes, 2 << 30);
-        assert!(
-            matches!(result, Err(CompressionError::Corrupt { .. })),
-            "{codec}: {result:?}"
-        );
+        assert!(matches!(result, Err(CompressionError::Corrupt { .. })), "{codec}: {result:?}");
         assert!(decompressor.buffer_bytes() <= bytes.len() * 255, "{codec}");
     }
 }
@@ -187,19 +159,9 @@ fn the_buffer_is_used_again_and_given_back() {
     let (long, short) = (text(100_000), text(10));
     let long_small = compressed(Codec::Lz4, None, &long);
     let short_small = compressed(Codec::Snappy, None, &short);
-    assert_eq!(
-        decompressor
-            .decompress(Codec::Lz4, &long_small, BYTES_MAX)
-            .unwrap(),
-        long
-    );
+    assert_eq!(decompressor.decompress(Codec::Lz4, &long_small, BYTES_MAX).unwrap(), long);
     let before = decompressor.buffer_bytes();
-    assert_eq!(
-        decompressor
-            .decompress(Codec::Snappy, &short_small, 10)
-            .unwrap(),
-        short
-    );
+    assert_eq!(decompressor.decompress(Codec::Snappy, &short_small, 10).unwrap(), short);
     assert_eq!(decompressor.buffer_bytes(), before);
     decompressor.shrink(before);
     assert_eq!(decompressor.buffer_bytes(), before);
@@ -222,10 +184,7 @@ fn snappy_is_read_raw_and_framed_and_one_behind_the_other() {
     let mut framed = compressed(Codec::Snappy, None, &payload);
     assert_eq!(&framed[..16], b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01");
     framed.extend(framed.clone());
-    assert_eq!(
-        decompress(Codec::Snappy, &framed, BYTES_MAX).unwrap(),
-        payload.repeat(2)
-    );
+    assert_eq!(decompress(Codec::Snappy, &framed, BYTES_MAX).unwrap(), payload.repeat(2));
 }
 
 #[test]
@@ -234,12 +193,7 @@ fn lz4_frames_of_every_shape_are_read() {
     let mut payload = text(600_000);
     payload.extend(noise(200_000));
     payload.extend(text(100_000));
-    let sizes = [
-        BlockSize::Max64KB,
-        BlockSize::Max256KB,
-        BlockSize::Max1MB,
-        BlockSize::Max4MB,
-    ];
+    let sizes = [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max1MB, BlockSize::Max4MB];
     for block_size in sizes {
         for block_mode in [BlockMode::Independent, BlockMode::Linked] {
             for checks in 0..8 {
@@ -263,10 +217,8 @@ fn lz4_frames_of_every_shape_are_read() {
 fn lz4_checksums_and_sizes_are_checked() {
     use lz4_flex::frame::{FrameEncoder, FrameInfo};
     let payload = text(1000);
-    let info = FrameInfo::new()
-        .block_checksums(true)
-        .content_checksum(true)
-        .content_size(Some(1000));
+    let info =
+        FrameInfo::new().block_checksums(true).content_checksum(true).content_size(Some(1000));
     let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
     encoder.write_all(&payload).unwrap();
     let frame = encoder.finish().unwrap();
@@ -274,10 +226,7 @@ fn lz4_checksums_and_sizes_are_checked() {
     for index in 0..frame.len() {
         let mut broken = frame.clone();
         broken[index] ^= 1;
-        assert!(
-            decompress(Codec::Lz4, &broken, BYTES_MAX).is_err(),
-            "byte {index}"
-        );
+        assert!(decompress(Codec::Lz4, &broken, BYTES_MAX).is_err(), "byte {index}");
     }
     let mut longer = frame;
     longer.push(0);
@@ -292,9 +241,7 @@ fn lz4_frames_written_here_are_read_by_another_decoder_and_begin_as_javas() {
     let frame = compressed(Codec::Lz4, None, &payload);
     assert_eq!(&frame[..7], &[0x04, 0x22, 0x4D, 0x18, 0x60, 0x40, 0x82]);
     let mut read = Vec::new();
-    lz4_flex::frame::FrameDecoder::new(&frame[..])
-        .read_to_end(&mut read)
-        .unwrap();
+    lz4_flex::frame::FrameDecoder::new(&frame[..]).read_to_end(&mut read).unwrap();
     assert!(read == payload);
 }
 
@@ -305,22 +252,12 @@ fn zstd_frames_without_a_content_size_are_read() {
     encoder.write_all(&payload).unwrap();
     let mut frames = encoder.finish().unwrap();
     let mut decompressor = Decompressor::new();
-    assert_eq!(
-        decompressor
-            .decompress(Codec::Zstd, &frames, BYTES_MAX)
-            .unwrap(),
-        payload
-    );
+    assert_eq!(decompressor.decompress(Codec::Zstd, &frames, BYTES_MAX).unwrap(), payload);
     // A skippable frame, and another behind it.
     frames.extend_from_slice(&[0x5A, 0x2A, 0x4D, 0x18, 3, 0, 0, 0, 1, 2, 3]);
     frames.extend(compressed(Codec::Zstd, None, b"more"));
-    let both = decompressor
-        .decompress(Codec::Zstd, &frames, BYTES_MAX)
-        .unwrap();
-    assert_eq!(
-        (&both[..700_000], &both[700_000..]),
-        (&payload[..], &b"more"[..])
-    );
+    let both = decompressor.decompress(Codec::Zstd, &frames, BYTES_MAX).unwrap();
+    assert_eq!((&both[..700_000], &both[700_000..]), (&payload[..], &b"more"[..]));
 }
 
 fn zstd_stream(level: i32) -> ::zstd::stream::write::Encoder<'static, Vec<u8>> {
@@ -336,8 +273,5 @@ fn names_and_numbers() {
         assert_eq!(codec.name().parse(), Ok(codec));
     }
     assert_eq!(Codec::from_id(5), None);
-    assert_eq!(
-        "brotli".parse::<Codec>(),
-        Err(CompressionError::UnknownCodec)
-    );
+    assert_eq!("brotli".parse::<Codec>(), Err(CompressionError::UnknownCodec));
 }

@@ -119,9 +119,7 @@ impl Encoder {
     pub(super) fn new(level: i32) -> Result<Self, CompressionError> {
         let level = level.clamp(min_c_level(), max_c_level());
         let compressor = bulk::Compressor::new(level);
-        Ok(Self(
-            compressor.map_err(|_| CompressionError::Library(Codec::Zstd))?,
-        ))
+        Ok(Self(compressor.map_err(|_| CompressionError::Library(Codec::Zstd))?))
     }
 
     pub(super) fn compress(
@@ -149,12 +147,7 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 /// A little-endian number of up to 8 bytes.
 fn take_number(rest: &mut &[u8], bytes: usize) -> Option<u64> {
     let taken = take(rest, bytes)?;
-    Some(
-        taken
-            .iter()
-            .rev()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte)),
-    )
+    Some(taken.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn corrupt(what: &'static str) -> CompressionError {

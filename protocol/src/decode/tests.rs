@@ -41,10 +41,7 @@ fn unsigned_varints_of_kafka() {
     // Longer than it needs to be: Kafka reads it, too.
     assert_eq!(reader(&[0x81, 0x80, 0]).unsigned_varint(), Ok(1));
     for bytes in [&[0xff, 0xff, 0xff, 0xff, 0x10][..], &[0x80; 6]] {
-        assert_eq!(
-            reader(bytes).unsigned_varint(),
-            Err(DecodeError::VarintTooLong)
-        );
+        assert_eq!(reader(bytes).unsigned_varint(), Err(DecodeError::VarintTooLong));
     }
     assert_eq!(reader(&[0x80]).unsigned_varint(), Err(end(1, 0)));
 }
@@ -62,10 +59,7 @@ fn zigzag_varints() {
     for (value, bytes) in [
         (-64, &[0x7f][..]),
         (64, &[0x80, 0x01]),
-        (
-            i64::MIN,
-            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
-        ),
+        (i64::MIN, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
     ] {
         assert_eq!(reader(bytes).varlong(), Ok(value));
         let mut writer = Writer::new();
@@ -74,10 +68,7 @@ fn zigzag_varints() {
     }
     let too_long = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
     assert_eq!(reader(&too_long).varlong(), Err(DecodeError::VarintTooLong));
-    assert_eq!(
-        reader(&[0x80; 11]).varlong(),
-        Err(DecodeError::VarintTooLong)
-    );
+    assert_eq!(reader(&[0x80; 11]).varlong(), Err(DecodeError::VarintTooLong));
 }
 
 #[test]
@@ -87,23 +78,14 @@ fn strings_in_both_encodings() {
     assert_eq!(reader(&[0xff, 0xff]).nullable_string(false), Ok(None));
     assert_eq!(reader(&[0]).nullable_string(true), Ok(None));
     for (bytes, flexible) in [(&[0xff, 0xff][..], false), (&[0], true)] {
-        assert_eq!(
-            reader(bytes).string(flexible),
-            Err(DecodeError::UnexpectedNull)
-        );
+        assert_eq!(reader(bytes).string(flexible), Err(DecodeError::UnexpectedNull));
     }
     let negative = reader(&[0xff, 0xfe]).string(false);
     assert_eq!(negative, Err(DecodeError::NegativeLength(-2)));
-    assert_eq!(
-        reader(&[0, 1, 0xc3]).string(false),
-        Err(DecodeError::InvalidUtf8)
-    );
+    assert_eq!(reader(&[0, 1, 0xc3]).string(false), Err(DecodeError::InvalidUtf8));
     assert_eq!(reader(&[0, 3, b'a']).string(false), Err(end(3, 1)));
     let long = [&[0x81, 0x80, 0x02][..], &[b'a'; 32_768]].concat();
-    assert_eq!(
-        reader(&long).string(true),
-        Err(DecodeError::StringTooLong(32_768))
-    );
+    assert_eq!(reader(&long).string(true), Err(DecodeError::StringTooLong(32_768)));
 }
 
 #[test]
@@ -121,10 +103,7 @@ fn arrays_are_bounded_by_what_remains() {
     assert_eq!(ints(&[0, 0, 0, 1, 0, 0, 0, 9]), Ok(Some(vec![9])));
     assert_eq!(ints(&[0xff; 4]), Ok(None));
     assert_eq!(ints(&[0, 0, 0, 2, 0, 0, 0, 9]), Err(end(8, 4)));
-    assert_eq!(
-        ints(&[0x80, 0, 0, 0]),
-        Err(DecodeError::NegativeLength(i32::MIN))
-    );
+    assert_eq!(ints(&[0x80, 0, 0, 0]), Err(DecodeError::NegativeLength(i32::MIN)));
     let million = [&1_000_001_i32.to_be_bytes()[..], &[0; 16]].concat();
     assert_eq!(ints(&million), Err(DecodeError::ArrayTooLong(1_000_001)));
     let mut compact = reader(&[3, 7, 8]);
@@ -157,10 +136,7 @@ fn tagged_fields() {
     let (tag, mut body) = reader(&[3, 2, 7, 8]).tagged_field().unwrap();
     assert_eq!((tag, body.i8()), (3, Ok(7)));
     let left = body.finish_tagged_field(tag);
-    assert_eq!(
-        left,
-        Err(DecodeError::TaggedFieldSize { tag: 3, unread: 1 })
-    );
+    assert_eq!(left, Err(DecodeError::TaggedFieldSize { tag: 3, unread: 1 }));
 }
 
 #[test]

@@ -23,17 +23,10 @@ fn small_things_are_one_piece() {
 #[test]
 fn record_data_goes_in_by_reference() {
     let payload = bytes(&[5; 1_000]);
-    let external = Part::External(ExternalBytes {
-        source: Arc::new("a file"),
-        position: 4_096,
-        len: 70_000,
-    });
+    let external =
+        Part::External(ExternalBytes { source: Arc::new("a file"), position: 4_096, len: 70_000 });
     let records = Records {
-        parts: vec![
-            Part::Memory(payload.clone()),
-            external.clone(),
-            Part::Memory(Bytes::new()),
-        ],
+        parts: vec![Part::Memory(payload.clone()), external.clone(), Part::Memory(Bytes::new())],
     };
     assert_eq!(records.len(), 71_000);
     let mut writer = Writer::frame();
@@ -42,12 +35,7 @@ fn record_data_goes_in_by_reference() {
     writer.i8(2);
     assert_eq!(writer.len(), 4 + 1 + 4 + 71_000 + 1);
     let parts = writer.finish_frame().unwrap();
-    let [
-        Part::Memory(head),
-        Part::Memory(shared),
-        last,
-        Part::Memory(tail),
-    ] = parts.as_slice()
+    let [Part::Memory(head), Part::Memory(shared), last, Part::Memory(tail)] = parts.as_slice()
     else {
         panic!("{parts:?}")
     };
@@ -62,10 +50,7 @@ fn a_frame_begins_with_its_length() {
     let mut writer = Writer::frame();
     writer.raw(b"abc");
     let parts = writer.finish_frame().unwrap();
-    assert_eq!(
-        parts,
-        [Part::Memory(bytes(&[0, 0, 0, 3, b'a', b'b', b'c']))]
-    );
+    assert_eq!(parts, [Part::Memory(bytes(&[0, 0, 0, 3, b'a', b'b', b'c']))]);
 }
 
 #[test]
@@ -107,9 +92,7 @@ fn what_is_too_long_is_refused() {
 fn records_are_equal_however_cut() {
     let whole = Records::from(bytes(b"abcd"));
     let parts = [&b"ab"[..], b"", b"cd"].map(|piece| Part::Memory(bytes(piece)));
-    let cut = Records {
-        parts: parts.to_vec(),
-    };
+    let cut = Records { parts: parts.to_vec() };
     assert_eq!(whole, cut);
     assert_ne!(whole, Records::default());
 }
@@ -128,19 +111,13 @@ fn a_field_that_the_version_lacks_is_refused_unless_it_may_be_dropped() {
         })
     );
     assert_eq!(request.encode(&mut Writer::new(), 7), Ok(()));
-    let request = OffsetCommitRequest {
-        retention_time_ms: 5,
-        ..OffsetCommitRequest::default()
-    };
+    let request = OffsetCommitRequest { retention_time_ms: 5, ..OffsetCommitRequest::default() };
     assert_eq!(request.encode(&mut Writer::new(), 7), Ok(()));
     let mut request = FetchRequest::default();
     request.replica_state.replica_id = 3;
     assert_eq!(
         request.encode(&mut Writer::new(), 14),
-        Err(EncodeError::FieldNotInVersion {
-            field: "FetchRequest.ReplicaState",
-            version: 14
-        })
+        Err(EncodeError::FieldNotInVersion { field: "FetchRequest.ReplicaState", version: 14 })
     );
 }
 
@@ -151,15 +128,9 @@ fn null_is_refused_where_the_version_has_none() {
         ..MetadataRequest::default()
     };
     assert_eq!(request.encode(&mut Writer::new(), 9), Ok(()));
-    let request = MetadataRequest {
-        topics: None,
-        ..MetadataRequest::default()
-    };
+    let request = MetadataRequest { topics: None, ..MetadataRequest::default() };
     assert_eq!(
         request.encode(&mut Writer::new(), 0),
-        Err(EncodeError::NullNotInVersion {
-            field: "MetadataRequest.Topics",
-            version: 0
-        })
+        Err(EncodeError::NullNotInVersion { field: "MetadataRequest.Topics", version: 0 })
     );
 }

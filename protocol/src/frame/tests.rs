@@ -12,10 +12,7 @@ fn a_length_is_checked_before_anything_is_received() {
     assert_eq!(frame_length([0xff; 4], 256), Err(FrameError::Negative(-1)));
     assert_eq!(
         frame_length([0, 0, 1, 1], 256),
-        Err(FrameError::TooLong {
-            length: 257,
-            length_max: 256
-        })
+        Err(FrameError::TooLong { length: 257, length_max: 256 })
     );
 }
 
@@ -78,10 +75,7 @@ fn response_headers() {
         header.encode(&mut writer, key, version).unwrap();
         let bytes = writer.into_bytes().unwrap();
         let mut reader = Reader::new(bytes.clone());
-        assert_eq!(
-            ResponseHeader::decode(&mut reader, key, version),
-            Ok(header)
-        );
+        assert_eq!(ResponseHeader::decode(&mut reader, key, version), Ok(header));
         bytes.to_vec()
     };
     assert_eq!(encoded(ApiKey::FETCH, 11), [0, 0, 0, 7]);
@@ -102,8 +96,5 @@ fn the_table_is_kafkas() {
     assert_eq!((init.max_version, init.unstable_max_version), (5, 6));
     assert!(init.is_version_stable(5) && !init.is_version_stable(6));
     assert_eq!(ApiKey(4).name(), "Unknown");
-    assert_eq!(
-        format!("{:?} {}", ApiKey(4), ApiKey::FETCH),
-        "ApiKey(4) Fetch"
-    );
+    assert_eq!(format!("{:?} {}", ApiKey(4), ApiKey::FETCH), "ApiKey(4) Fetch");
 }

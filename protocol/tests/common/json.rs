@@ -9,9 +9,7 @@ use super::value::Value;
 
 /// Writes a structure.
 pub fn write(out: &mut String, file: &File, message: &Message, of: &Struct, value: &Value) {
-    let Value::Struct(values) = value else {
-        panic!("a structure, found {value:?}")
-    };
+    let Value::Struct(values) = value else { panic!("a structure, found {value:?}") };
     out.push('{');
     let mut separator = "";
     for (field, value) in of.fields.iter().zip(values) {
@@ -36,9 +34,7 @@ fn write_value(out: &mut String, file: &File, message: &Message, ty: &Type, valu
         Value::Text(text) => write_text(out, text),
         Value::Bytes(bytes) => write!(out, "\"{}\"", base64(bytes)),
         Value::Array(values) => {
-            let Type::Array(element) = ty else {
-                panic!("an array as {ty:?}")
-            };
+            let Type::Array(element) = ty else { panic!("an array as {ty:?}") };
             out.push('[');
             for (at, value) in values.iter().enumerate() {
                 out.push_str(if at == 0 { "" } else { "," });
@@ -78,11 +74,7 @@ fn base64(bytes: &[u8]) -> String {
         }
         for at in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * at) & 0x3f) as usize];
-            out.push(if at <= chunk.len() {
-                digit as char
-            } else {
-                '='
-            });
+            out.push(if at <= chunk.len() { digit as char } else { '=' });
         }
     }
     out

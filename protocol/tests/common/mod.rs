@@ -62,13 +62,7 @@ impl Case<'_> {
     pub fn json(&self) -> String {
         let mut out = String::new();
         let message = self.schema.message();
-        json::write(
-            &mut out,
-            &self.schema.file,
-            message,
-            &message.root,
-            &self.value,
-        );
+        json::write(&mut out, &self.schema.file, message, &message.root, &self.value);
         out
     }
 }
@@ -108,30 +102,11 @@ pub fn cases(schema: &Schema, random: u64) -> Vec<Case<'_>> {
                 _ => 0,
             };
             let mut random = Random::new(seed ^ random::hash(schema.name()) ^ version as u64);
-            let value = value::make(
-                &schema.file,
-                message,
-                &message.root,
-                version,
-                kind,
-                &mut random,
-            );
+            let value =
+                value::make(&schema.file, message, &message.root, version, kind, &mut random);
             let mut bytes = Vec::new();
-            wire::write(
-                &mut bytes,
-                &schema.file,
-                message,
-                &message.root,
-                version,
-                &value,
-            );
-            cases.push(Case {
-                schema,
-                version,
-                kind,
-                value,
-                bytes,
-            });
+            wire::write(&mut bytes, &schema.file, message, &message.root, version, &value);
+            cases.push(Case { schema, version, kind, value, bytes });
         }
     }
     cases

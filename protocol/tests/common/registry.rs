@@ -79,10 +79,7 @@ fn recode<M: Message>(bytes: &[u8], version: i16) -> Result<Recoded, DecodeError
     assert_eq!(again.remaining(), 0);
     // Compared as text: NaN, which hostile bytes may say, is not equal to itself.
     assert_eq!(format!("{message:?}"), format!("{message_again:?}"));
-    Ok(Recoded {
-        bytes: encoded,
-        rest: reader.remaining(),
-    })
+    Ok(Recoded { bytes: encoded, rest: reader.remaining() })
 }
 
 fn default<M: Message>(version: i16) -> Vec<u8> {

@@ -41,12 +41,7 @@ pub fn make(
     kind: Kind,
     random: &mut Random,
 ) -> Value {
-    let maker = Maker {
-        file,
-        message,
-        version,
-        kind,
-    };
+    let maker = Maker { file, message, version, kind };
     maker.structure(of, random)
 }
 
@@ -65,9 +60,7 @@ pub fn make_wide(
 ) -> Value {
     let mut unused = Random::new(0);
     let least = make(file, message, of, version, Kind::Min, &mut unused);
-    let Value::Struct(mut values) = least else {
-        panic!("a structure")
-    };
+    let Value::Struct(mut values) = least else { panic!("a structure") };
     let inner = depth.checked_sub(1).unwrap_or(BELOW);
     for (field, value) in of.fields.iter().zip(&mut values) {
         let (Some(value), Some(element)) = (value, element_type(&field.ty)) else {
@@ -84,12 +77,7 @@ pub fn make_wide(
                 make_wide(file, message, of, version, inner, elements)
             }
             None => {
-                let maker = Maker {
-                    file,
-                    message,
-                    version,
-                    kind: Kind::Min,
-                };
+                let maker = Maker { file, message, version, kind: Kind::Min };
                 maker.value(element, &mut unused)
             }
         };

@@ -14,12 +14,7 @@ pub fn write(
     value: &Value,
 ) {
     let flexible = message.is_flexible(version);
-    let encoder = Encoder {
-        file,
-        message,
-        version,
-        flexible,
-    };
+    let encoder = Encoder { file, message, version, flexible };
     encoder.structure(out, of, value);
 }
 
@@ -32,9 +27,7 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     fn structure(&self, out: &mut Vec<u8>, of: &Struct, value: &Value) {
-        let Value::Struct(values) = value else {
-            panic!("a structure, found {value:?}")
-        };
+        let Value::Struct(values) = value else { panic!("a structure, found {value:?}") };
         let mut tagged = Vec::new();
         for (field, value) in of.fields.iter().zip(values) {
             let Some(value) = value else { continue };

@@ -32,36 +32,23 @@ unsafe impl Sync for Memory {}
 impl Memory {
     fn layout(capacity: usize) -> Layout {
         let is_huge = capacity.is_multiple_of(HUGE_PAGE_BYTES);
-        let align = if is_huge {
-            HUGE_PAGE_BYTES
-        } else {
-            BLOCK_BYTES
-        };
+        let align = if is_huge { HUGE_PAGE_BYTES } else { BLOCK_BYTES };
         // Capacity is a multiple of the block and was checked by `new`.
         Layout::from_size_align(capacity, align).unwrap_or(Layout::new::<u8>())
     }
 
     fn new(capacity: usize) -> Self {
         let layout = Self::layout(capacity);
-        assert!(
-            layout.size() == capacity && capacity > 0,
-            "capacity {capacity} is no layout"
-        );
+        assert!(layout.size() == capacity && capacity > 0, "capacity {capacity} is no layout");
         // SAFETY: the layout's size is not zero, asserted above.
         let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         if layout.align() == HUGE_PAGE_BYTES {
             // SAFETY: the range is this allocation, and whole pages. Advice changes no contents;
             // where it is refused the pages are small, which is slower and nothing else.
             unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
         }
-        Self {
-            start,
-            capacity,
-            pool: None,
-        }
+        Self { start, capacity, pool: None }
     }
 }
 
@@ -70,11 +57,7 @@ impl Drop for Memory {
         let (start, capacity) = (self.start, self.capacity);
         match self.pool.take() {
             // It takes over what is owned here; without room for it, it drops it, without a pool.
-            Some(pool) => pool.give_back(Self {
-                start,
-                capacity,
-                pool: None,
-            }),
+            Some(pool) => pool.give_back(Self { start, capacity, pool: None }),
             // SAFETY: allocated in `new` with the same layout, freed once: who has a pool has
             // handed it on above.
             None => unsafe { dealloc(start.as_ptr(), Self::layout(capacity)) },
@@ -97,11 +80,7 @@ struct Shelf {
 impl BufferPool {
     /// A pool of buffers of `buffer_bytes`, that keeps at most `free_max` which nobody uses.
     pub fn new(buffer_bytes: usize, free_max: usize) -> Self {
-        Self(Arc::new(Shelf {
-            buffer_bytes,
-            free_max,
-            free: Mutex::default(),
-        }))
+        Self(Arc::new(Shelf { buffer_bytes, free_max, free: Mutex::default() }))
     }
 
     /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Only those of the pool's
@@ -113,10 +92,7 @@ impl BufferPool {
         }
         let mut memory = self.free().pop().unwrap_or_else(|| Memory::new(capacity));
         memory.pool = Some(self.clone());
-        AlignedBuffer {
-            memory: Arc::new(memory),
-            filled: 0,
-        }
+        AlignedBuffer { memory: Arc::new(memory), filled: 0 }
     }
 
     fn give_back(&self, memory: Memory) {
@@ -146,10 +122,7 @@ impl AlignedBuffer {
     /// An empty buffer of `capacity` bytes, rounded up to whole blocks.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
-        Self {
-            memory: Arc::new(Memory::new(capacity)),
-            filled: 0,
-        }
+        Self { memory: Arc::new(Memory::new(capacity)), filled: 0 }
     }
 
     /// All it can hold, in bytes.
@@ -198,10 +171,7 @@ impl AlignedBuffer {
             "slice {range:?} of {}",
             self.filled
         );
-        Bytes::from_owner(Filled {
-            memory: Arc::clone(&self.memory),
-            range,
-        })
+        Bytes::from_owner(Filled { memory: Arc::clone(&self.memory), range })
     }
 
     /// The whole blocks that hold filled bytes `range`; behind `filled`, the last one ends in
@@ -224,10 +194,7 @@ impl AlignedBuffer {
             let to = self.memory.start.as_ptr().add(end - padding);
             std::ptr::write_bytes(to, 0, padding);
         }
-        AlignedBlocks {
-            memory: Arc::clone(&self.memory),
-            range: start..end,
-        }
+        AlignedBlocks { memory: Arc::clone(&self.memory), range: start..end }
     }
 }
 
@@ -326,18 +293,10 @@ mod tests {
         assert_eq!((pool.free().len(), again.filled()), (0, 0));
         again.append(&[1; BLOCK_BYTES + 1]);
         let blocks = again.blocks(0..BLOCK_BYTES + 1).to_vec();
-        assert_eq!(
-            blocks[BLOCK_BYTES + 1..],
-            [0; BLOCK_BYTES - 1],
-            "zeros, not what was there"
-        );
+        assert_eq!(blocks[BLOCK_BYTES + 1..], [0; BLOCK_BYTES - 1], "zeros, not what was there");
         let other = pool.take(BLOCK_BYTES);
         drop((pool.take(2 * BLOCK_BYTES), again, other));
-        assert_eq!(
-            pool.free().len(),
-            1,
-            "no more than it may keep, none of another size"
-        );
+        assert_eq!(pool.free().len(), 1, "no more than it may keep, none of another size");
     }
 
     #[test]

@@ -69,10 +69,7 @@ pub struct IoError {
 impl IoError {
     /// The error of a sync: whatever it says, nothing is known to be durable any more.
     pub(crate) fn of_sync(self) -> Self {
-        Self {
-            kind: IoErrorKind::Failed,
-            ..self
-        }
+        Self { kind: IoErrorKind::Failed, ..self }
     }
 }
 

@@ -76,11 +76,7 @@ impl<D: Disk> CorruptLog<D> {
     /// # Errors
     /// What the disk says.
     pub async fn remove(self) -> StorageResult<()> {
-        let note = Note {
-            topic_id: Uuid(0),
-            generation: 0,
-            flushed_end: 0,
-        };
+        let note = Note { topic_id: Uuid(0), generation: 0, flushed_end: 0 };
         remove_directory(&self.environment.disk, &self.directory, note).await
     }
 
@@ -88,17 +84,13 @@ impl<D: Disk> CorruptLog<D> {
     async fn checkpoint_from_files(&self) -> StorageResult<LogCheckpoint> {
         let disk = &self.environment.disk;
         let path = format!("{}/{}", self.directory, layout::PARTITION_METADATA);
-        let text = read_file(disk, &path)
-            .await
-            .map_err(StorageError::from_read)?;
+        let text = read_file(disk, &path).await.map_err(StorageError::from_read)?;
         let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
         let topic_id = layout::parse_partition_metadata(&text)
             .ok_or_else(|| StorageError::Corrupt(self.corruption.clone()))?;
         let entries = disk.list(&self.directory).await;
         let entries = entries.map_err(StorageError::from_read)?;
-        let mut bases = entries
-            .iter()
-            .filter_map(|e| layout::offset_of(&e.name, "log"));
+        let mut bases = entries.iter().filter_map(|e| layout::offset_of(&e.name, "log"));
         let first = bases.next().unwrap_or(0);
         Ok(LogCheckpoint {
             topic_id,

@@ -44,9 +44,7 @@ pub struct Log<D: Disk> {
 
 impl<D: Disk> Clone for Log<D> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Rc::clone(&self.inner),
-        }
+        Self { inner: Rc::clone(&self.inner) }
     }
 }
 
@@ -181,9 +179,7 @@ impl<D: Disk> Log<D> {
             note: NoteSlot::new(directory, note),
             state: RefCell::new(LogState::new(recovered, options)),
         };
-        Self {
-            inner: Rc::new(inner),
-        }
+        Self { inner: Rc::new(inner) }
     }
 
     /// Gives batches their offsets and puts them in the queue, all or none. They are kept by
@@ -212,13 +208,9 @@ impl<D: Disk> Log<D> {
         }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
-            return Err(StorageError::Full(
-                "less than the reserve is free".to_owned(),
-            ));
+            return Err(StorageError::Full("less than the reserve is free".to_owned()));
         }
-        let too_large = batches
-            .iter()
-            .find(|b| b.batch_bytes() as u64 > SEGMENT_BYTES_LIMIT);
+        let too_large = batches.iter().find(|b| b.batch_bytes() as u64 > SEGMENT_BYTES_LIMIT);
         if let Some(batch) = too_large {
             return Err(StorageError::BatchTooLarge {
                 bytes: batch.batch_bytes(),
@@ -236,10 +228,7 @@ impl<D: Disk> Log<D> {
             let roll = rolls.then(|| {
                 after = SegmentCursor::new(header.base_offset, now_ms);
                 let snapshot = state.capture().snapshot;
-                Box::new(RollPoint {
-                    cursor: after,
-                    snapshot,
-                })
+                Box::new(RollPoint { cursor: after, snapshot })
             });
             if after.is_empty() {
                 after.created_ms = now_ms;
@@ -253,18 +242,9 @@ impl<D: Disk> Log<D> {
                 undo
             });
             state.epochs.assign(leader_epoch, header.base_offset);
-            state.queue.push(Queued {
-                batch,
-                after,
-                entries,
-                roll,
-                undo,
-            });
+            state.queue.push(Queued { batch, after, entries, roll, undo });
         }
-        Ok(Appended {
-            base_offset,
-            last_offset: state.end() - 1,
-        })
+        Ok(Appended { base_offset, last_offset: state.end() - 1 })
     }
 
     /// What is to be done with a client's batch, by what its producer wrote before, queued batches
@@ -473,11 +453,7 @@ impl<D: Disk> Log<D> {
     /// All producers, by id, queued batches included.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         let state = self.inner.state.borrow();
-        state
-            .producers
-            .iter()
-            .map(|(id, entry)| (id, *entry))
-            .collect()
+        state.producers.iter().map(|(id, entry)| (id, *entry)).collect()
     }
 
     /// First offset of the oldest open transaction.
@@ -498,11 +474,7 @@ impl<D: Disk> Log<D> {
     /// All segments, oldest first; the last one is active.
     pub fn segments(&self) -> Vec<SegmentFacts> {
         let state = self.inner.state.borrow();
-        state
-            .segments
-            .values()
-            .map(|segment| facts(segment))
-            .collect()
+        state.segments.values().map(|segment| facts(segment)).collect()
     }
 
     /// Writes what waits and closes the log in good order: the next open walks nothing, and Kafka's

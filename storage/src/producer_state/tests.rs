@@ -33,10 +33,7 @@ fn the_last_five_batches_are_known_and_no_more() {
         let expected = if n < 2 {
             SequenceCheck::OutOfOrder
         } else {
-            SequenceCheck::Duplicate {
-                base_offset: n * 2,
-                last_offset: n * 2 + 1,
-            }
+            SequenceCheck::Duplicate { base_offset: n * 2, last_offset: n * 2 + 1 }
         };
         assert_eq!(states.check(batch), expected, "{n}");
     }
@@ -49,10 +46,7 @@ fn the_last_five_batches_are_known_and_no_more() {
 #[test]
 fn epochs_are_fenced_and_begin_at_zero() {
     let (states, _) = noted(&[batch(1, 3, 0, 5)]);
-    assert_eq!(
-        states.check(&batch(1, 2, 5, 1)),
-        SequenceCheck::InvalidEpoch
-    );
+    assert_eq!(states.check(&batch(1, 2, 5, 1)), SequenceCheck::InvalidEpoch);
     assert_eq!(states.check(&batch(1, 4, 5, 1)), SequenceCheck::OutOfOrder);
     assert_eq!(states.check(&batch(1, 4, 0, 1)), SequenceCheck::Append);
     // An unknown id may go on anywhere.
@@ -60,10 +54,7 @@ fn epochs_are_fenced_and_begin_at_zero() {
     let (states, _) = noted(&[batch(1, 3, 0, 5), batch(1, 4, 0, 5)]);
     assert_eq!(
         states.check(&batch(1, 4, 0, 5)),
-        SequenceCheck::Duplicate {
-            base_offset: 5,
-            last_offset: 9
-        }
+        SequenceCheck::Duplicate { base_offset: 5, last_offset: 9 }
     );
 }
 
@@ -73,24 +64,14 @@ fn sequences_wrap_to_zero() {
     assert_eq!(states.get(1).unwrap().last_sequence(), 0);
     let (states, _) = noted(&[batch(1, 0, i32::MAX - 1, 4)]);
     assert_eq!(states.get(1).unwrap().last_sequence(), 1);
-    assert!(matches!(
-        states.check(&batch(1, 0, i32::MAX - 1, 4)),
-        SequenceCheck::Duplicate { .. }
-    ));
+    assert!(matches!(states.check(&batch(1, 0, i32::MAX - 1, 4)), SequenceCheck::Duplicate { .. }));
     assert_eq!(states.check(&batch(1, 0, 2, 1)), SequenceCheck::Append);
 }
 
 #[test]
 fn a_marker_ends_the_transaction_and_may_raise_the_epoch() {
-    let data = ProducerBatch {
-        is_transactional: true,
-        ..batch(1, 0, 0, 3)
-    };
-    let marker = ProducerBatch {
-        is_control: true,
-        is_transactional: true,
-        ..batch(1, 1, -1, 1)
-    };
+    let data = ProducerBatch { is_transactional: true, ..batch(1, 0, 0, 3) };
+    let marker = ProducerBatch { is_control: true, is_transactional: true, ..batch(1, 1, -1, 1) };
     let mut states = ProducerStates::default();
     states.note(&data, 10, 100);
     assert_eq!(states.first_open_transaction(), Some(10));
@@ -135,10 +116,7 @@ fn memory_is_bounded_and_the_oldest_goes_first() {
 #[test]
 fn a_snapshot_holds_everything_and_damage_is_seen() {
     let mut batches: Vec<_> = (0..7).map(|n| batch(1, 0, n * 2, 2)).collect();
-    batches.push(ProducerBatch {
-        is_transactional: true,
-        ..batch(9, 2, 0, 4)
-    });
+    batches.push(ProducerBatch { is_transactional: true, ..batch(9, 2, 0, 4) });
     let (states, _) = noted(&batches);
     let mut bytes = states.to_snapshot();
     assert_eq!(ProducerStates::from_snapshot(&bytes), Some(states.clone()));
@@ -151,8 +129,5 @@ fn a_snapshot_holds_everything_and_damage_is_seen() {
         assert_eq!(ProducerStates::from_snapshot(&bytes[..len]), None);
     }
     let empty = ProducerStates::default();
-    assert_eq!(
-        ProducerStates::from_snapshot(&empty.to_snapshot()),
-        Some(empty)
-    );
+    assert_eq!(ProducerStates::from_snapshot(&empty.to_snapshot()), Some(empty));
 }

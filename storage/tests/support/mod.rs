@@ -212,9 +212,7 @@ pub async fn read_all(log: &Log<FaultDisk>, bytes_max: usize) -> Result<Vec<Reco
         let bytes = bytes_of(&result.parts).ok_or("a file shorter than its range")?;
         assert_eq!(bytes.len(), result.bytes);
         let records = records_of(&bytes).ok_or("a damaged batch")?;
-        let first = records
-            .first()
-            .ok_or_else(|| format!("nothing at {next} of {end}"))?;
+        let first = records.first().ok_or_else(|| format!("nothing at {next} of {end}"))?;
         assert_eq!(Some(first.offset), result.first_offset);
         if first.offset > next {
             return Err(format!("{} for {next}", first.offset));

@@ -110,9 +110,7 @@ pub async fn open_or_create(
     if directories.iter().any(|name| name == DIRECTORY) {
         return Log::open(environment, DIRECTORY, options).await;
     }
-    Log::create(environment, DIRECTORY, TOPIC_ID, options)
-        .await
-        .map(Opened::Ready)
+    Log::create(environment, DIRECTORY, TOPIC_ID, options).await.map(Opened::Ready)
 }
 
 /// What an error means for the model: everything that waited is gone, or the log has ended.
@@ -122,10 +120,7 @@ fn take(model: &mut Model, log: &Log<FaultDisk>, error: &StorageError) -> Went {
         assert!(refused.is_err(), "nothing is taken after {error}");
         return Went::Ended;
     }
-    assert!(
-        matches!(error, StorageError::Full(_) | StorageError::Unreadable(_)),
-        "{error}"
-    );
+    assert!(matches!(error, StorageError::Full(_) | StorageError::Unreadable(_)), "{error}");
     assert!(log.end() >= model.acked_end, "what was acknowledged stays");
     model.cut(log.end());
     Went::Through
@@ -169,9 +164,7 @@ pub async fn work(
                 let range = (model.acked_end - model.start) as u64;
                 let to = model.start + 1 + chance.below(range) as i64;
                 model.start_max = model.start_max.max(to);
-                log.delete_records(to)
-                    .await
-                    .map(|start| model.start = start)
+                log.delete_records(to).await.map(|start| model.start = start)
             }
             20 => {
                 log.release_idle();
@@ -186,10 +179,7 @@ pub async fn work(
                 model.start = model.start.min(to - 2).max(0);
                 // Batches that retention took may be forgotten.
                 let start = log.log_start();
-                let below = model
-                    .sent
-                    .iter_mut()
-                    .filter(|sent| sent.base_offset < start);
+                let below = model.sent.iter_mut().filter(|sent| sent.base_offset < start);
                 below.for_each(|sent| sent.may_be_forgotten = true);
                 log.truncate(to).await.map(|()| {
                     model.cut(log.end());
@@ -235,14 +225,8 @@ pub async fn check_reopened(log: &Log<FaultDisk>, model: &mut Model) {
     assert!(end >= model.acked_end, "lost {end}..{}", model.acked_end);
     assert!(end <= model.end(), "{end} of {}", model.end());
     let start_max = model.start_max.max(model.start);
-    assert!(
-        start >= model.start && start <= start_max,
-        "{start} of {}..={start_max}",
-        model.start
-    );
-    let found = read_all(log, 5000)
-        .await
-        .expect("what was flushed can be read");
+    assert!(start >= model.start && start <= start_max, "{start} of {}..={start_max}", model.start);
+    let found = read_all(log, 5000).await.expect("what was flushed can be read");
     assert_eq!(found, model.records[start as usize..end as usize]);
     model.cut(end);
     model.acked_end = end;
@@ -250,10 +234,7 @@ pub async fn check_reopened(log: &Log<FaultDisk>, model: &mut Model) {
     model.start_max = start;
     check_producers(log, model);
     let epochs: Vec<i32> = found.iter().map(|record| record.epoch).collect();
-    assert_eq!(
-        log.latest_epoch().filter(|_| !epochs.is_empty()),
-        epochs.last().copied()
-    );
+    assert_eq!(log.latest_epoch().filter(|_| !epochs.is_empty()), epochs.last().copied());
 }
 
 /// The last five batches of each producer are known, and what follows them is in order.
@@ -267,10 +248,7 @@ pub fn check_producers(log: &Log<FaultDisk>, model: &Model) {
             let checked = check(log, sent.producer, sent.count);
             let last_offset = sent.base_offset + i64::from(sent.count) - 1;
             let base_offset = sent.base_offset;
-            let known = SequenceCheck::Duplicate {
-                base_offset,
-                last_offset,
-            };
+            let known = SequenceCheck::Duplicate { base_offset, last_offset };
             assert_eq!(checked, known, "{sent:?}");
         }
         if let Some(last) = sent.last() {

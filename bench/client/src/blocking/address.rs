@@ -40,16 +40,11 @@ impl FromStr for Address {
                 _ => (text, None),
             },
         };
-        let port = port
-            .map_or(Ok(PORT_DEFAULT), str::parse)
-            .map_err(|_| wrong())?;
+        let port = port.map_or(Ok(PORT_DEFAULT), str::parse).map_err(|_| wrong())?;
         if host.is_empty() || host.contains(char::is_whitespace) || port == 0 {
             return Err(wrong());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 

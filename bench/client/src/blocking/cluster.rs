@@ -32,10 +32,7 @@ pub struct ClusterOptions {
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self {
-            client_id: Str::from_static("vltava"),
-            retry_for: Duration::from_secs(30),
-        }
+        Self { client_id: Str::from_static("vltava"), retry_for: Duration::from_secs(30) }
     }
 }
 
@@ -143,9 +140,7 @@ impl Cluster {
         make: impl FnOnce(i16) -> R,
     ) -> Result<R::Response, ClientError> {
         let link = self.link(node)?;
-        let called = link
-            .version::<R>()
-            .and_then(|version| link.call(&make(version)));
+        let called = link.version::<R>().and_then(|version| link.call(&make(version)));
         // After an error the connection's state is not known; a version that is missing costs a
         // reconnect, no more.
         called.inspect_err(|_| self.disconnect(node))
@@ -227,13 +222,8 @@ impl Cluster {
             }
             request
         })?;
-        let FindCoordinatorResponse {
-            coordinators,
-            error_code,
-            error_message,
-            node_id,
-            ..
-        } = response;
+        let FindCoordinatorResponse { coordinators, error_code, error_message, node_id, .. } =
+            response;
         let what = || format!("looking for the coordinator of group {group}");
         ClientError::check(error_code, error_message.as_ref(), what())?;
         let found = match coordinators.into_iter().next() {
@@ -269,10 +259,8 @@ impl Cluster {
         wanted: &[(TopicPartition, i64)],
     ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
         let mut found = BTreeMap::new();
-        let mut topics: Vec<Str> = wanted
-            .iter()
-            .map(|(partition, _)| partition.topic.clone())
-            .collect();
+        let mut topics: Vec<Str> =
+            wanted.iter().map(|(partition, _)| partition.topic.clone()).collect();
         topics.dedup();
         self.retry(|cluster| {
             let mut missing = wanted.to_vec();
@@ -287,9 +275,8 @@ impl Cluster {
                     }
                 }
             }
-            let without_leader = missing
-                .iter()
-                .find(|(partition, _)| !found.contains_key(partition));
+            let without_leader =
+                missing.iter().find(|(partition, _)| !found.contains_key(partition));
             let (partition, code) = match (failure, without_leader) {
                 (Some(failure), _) => failure,
                 (None, Some((partition, _))) => {
@@ -322,11 +309,7 @@ impl Cluster {
                     cluster.forget_coordinator(group);
                 }
                 let what = format!("asking where group {group} stands");
-                ClientError::Broker {
-                    what,
-                    code,
-                    message: None,
-                }
+                ClientError::Broker { what, code, message: None }
             })
         })
     }

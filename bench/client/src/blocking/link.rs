@@ -100,10 +100,7 @@ impl Link {
             }
             match self.stream.read(&mut self.buffer) {
                 Ok(0) => return Err(ClientError::Closed(self.address.to_string())),
-                Ok(count) => self
-                    .connection
-                    .received()
-                    .extend_from_slice(&self.buffer[..count]),
+                Ok(count) => self.connection.received().extend_from_slice(&self.buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What a socket says when its time is up.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -142,8 +139,5 @@ fn connect(address: &Address) -> io::Result<TcpStream> {
 }
 
 fn failed(address: &Address, source: io::Error) -> ClientError {
-    ClientError::Io {
-        address: address.to_string(),
-        source,
-    }
+    ClientError::Io { address: address.to_string(), source }
 }

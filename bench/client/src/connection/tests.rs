@@ -20,15 +20,9 @@ fn seen(parts: Vec<Part>) -> (RequestHeader, Reader) {
 fn framed<M: Message>(header: &RequestHeader, response: &M, version: i16) -> Bytes {
     let mut writer = Writer::frame();
     let correlation_id = header.correlation_id;
-    ResponseHeader { correlation_id }
-        .encode(&mut writer, header.api_key, version)
-        .unwrap();
+    ResponseHeader { correlation_id }.encode(&mut writer, header.api_key, version).unwrap();
     response.encode(&mut writer, version).unwrap();
-    Records {
-        parts: writer.finish_frame().unwrap(),
-    }
-    .to_bytes()
-    .unwrap()
+    Records { parts: writer.finish_frame().unwrap() }.to_bytes().unwrap()
 }
 
 fn serves(apis: &[(ApiKey, i16, i16)], error_code: ErrorCode) -> ApiVersionsResponse {
@@ -67,16 +61,11 @@ fn an_old_broker_is_asked_again_in_its_own_version() {
     assert!(!connection.shake(answer).unwrap());
     let (header, _) = seen(connection.handshake().unwrap());
     assert_eq!(header.api_version, 2);
-    connection
-        .received()
-        .extend_from_slice(&framed(&header, &serves(&apis, ErrorCode::NONE), 2));
+    connection.received().extend_from_slice(&framed(&header, &serves(&apis, ErrorCode::NONE), 2));
     let answer = connection.next_answer().unwrap().unwrap();
     assert!(connection.shake(answer).unwrap());
     assert_eq!(connection.version::<HeartbeatRequest>().unwrap(), 3);
-    assert!(
-        connection.version::<MetadataRequest>().is_err(),
-        "not served"
-    );
+    assert!(connection.version::<MetadataRequest>().is_err(), "not served");
 }
 
 #[test]
@@ -87,28 +76,18 @@ fn the_highest_version_that_both_know_is_spoken() {
         connection.version::<HeartbeatRequest>().unwrap(),
         ApiKey::HEARTBEAT.api().unwrap().max_version
     );
-    assert!(
-        connection.version::<MetadataRequest>().is_err(),
-        "too new for us"
-    );
+    assert!(connection.version::<MetadataRequest>().is_err(), "too new for us");
 }
 
 #[test]
 fn answers_are_taken_as_their_bytes_come() {
     let mut connection = connected(&[(ApiKey::HEARTBEAT, 0, 4)]);
     let request = HeartbeatRequest::default();
-    let headers: Vec<_> = (0..2)
-        .map(|_| seen(connection.request(&request, 4).unwrap()).0)
-        .collect();
-    assert_eq!(
-        (connection.in_flight(), headers[0].client_id.as_deref()),
-        (2, Some("me"))
-    );
+    let headers: Vec<_> =
+        (0..2).map(|_| seen(connection.request(&request, 4).unwrap()).0).collect();
+    assert_eq!((connection.in_flight(), headers[0].client_id.as_deref()), (2, Some("me")));
     let response = HeartbeatResponse::default();
-    let bytes: Vec<u8> = headers
-        .iter()
-        .flat_map(|header| framed(header, &response, 4))
-        .collect();
+    let bytes: Vec<u8> = headers.iter().flat_map(|header| framed(header, &response, 4)).collect();
     let mut answers = 0;
     for byte in bytes {
         connection.received().extend_from_slice(&[byte]);
@@ -127,22 +106,11 @@ fn answers_out_of_order_or_unasked_for_are_errors() {
     header.correlation_id += 1;
     let answer = framed(&header, &HeartbeatResponse::default(), 4);
     connection.received().extend_from_slice(&answer);
-    assert!(matches!(
-        connection.next_answer(),
-        Err(ClientError::Correlation)
-    ));
+    assert!(matches!(connection.next_answer(), Err(ClientError::Correlation)));
     let mut connection = connected(&[(ApiKey::HEARTBEAT, 0, 4)]);
     connection.received().extend_from_slice(&answer);
-    assert!(matches!(
-        connection.next_answer(),
-        Err(ClientError::Correlation)
-    ));
+    assert!(matches!(connection.next_answer(), Err(ClientError::Correlation)));
     let mut connection = connected(&[(ApiKey::HEARTBEAT, 0, 4)]);
-    connection
-        .received()
-        .extend_from_slice(b"HTTP/1.1 400 Bad Request");
-    assert!(matches!(
-        connection.next_answer(),
-        Err(ClientError::Frame(_))
-    ));
+    connection.received().extend_from_slice(b"HTTP/1.1 400 Bad Request");
+    assert!(matches!(connection.next_answer(), Err(ClientError::Frame(_))));
 }

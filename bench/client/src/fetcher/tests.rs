@@ -9,10 +9,7 @@ use super::*;
 use crate::metadata::{Partition, Topic};
 
 fn at(partition: i32) -> TopicPartition {
-    TopicPartition {
-        topic: Str::from_static("topic"),
-        partition,
-    }
+    TopicPartition { topic: Str::from_static("topic"), partition }
 }
 
 /// Partitions 0 and 1 led by node 1, partition 2 by node 2, partition 3 by nobody.
@@ -32,10 +29,7 @@ fn metadata() -> Metadata {
         is_internal: false,
         partitions: (0..).zip(leaders).collect(),
     };
-    Metadata {
-        topics: [(Str::from_static("topic"), topic)].into(),
-        ..Metadata::default()
-    }
+    Metadata { topics: [(Str::from_static("topic"), topic)].into(), ..Metadata::default() }
 }
 
 fn batch(base_offset: i64, record_count: i32) -> Vec<u8> {
@@ -65,9 +59,7 @@ fn answer(partition: i32, code: ErrorCode, records: Vec<u8>) -> FetchResponse {
 
 fn asked(request: &FetchRequest) -> Vec<(i32, i64)> {
     let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
-    partitions
-        .map(|fetch| (fetch.partition, fetch.fetch_offset))
-        .collect()
+    partitions.map(|fetch| (fetch.partition, fetch.fetch_offset)).collect()
 }
 
 #[test]
@@ -82,10 +74,7 @@ fn each_leader_has_one_request_at_a_time() {
     assert_eq!(asked(&requests[&2]), [(2, 10)]);
     let topic = &requests[&1].topics[0];
     assert_eq!((topic.topic_id, topic.topic.as_str()), (Uuid(7), "topic"));
-    assert_eq!(
-        (requests[&1].session_id, requests[&1].session_epoch),
-        (0, -1)
-    );
+    assert_eq!((requests[&1].session_id, requests[&1].session_epoch), (0, -1));
     assert!(fetcher.take_wants_metadata(), "partition 3 has no leader");
     assert!(fetcher.take_requests(0, &metadata).is_empty());
     // A batch that was cut off does not count.
@@ -99,10 +88,7 @@ fn each_leader_has_one_request_at_a_time() {
         bytes: Bytes::from(records),
     };
     assert_eq!(fetched, [expected]);
-    assert_eq!(
-        asked(&fetcher.take_requests(1, &metadata)[&1]),
-        [(0, 13), (1, 10)]
-    );
+    assert_eq!(asked(&fetcher.take_requests(1, &metadata)[&1]), [(0, 13), (1, 10)]);
 }
 
 #[test]
@@ -121,12 +107,8 @@ fn errors_wait_or_are_told() {
     let mut fetcher = Fetcher::new(FetchOptions::default());
     fetcher.set_position(at(0), 0);
     fetcher.take_requests(0, &metadata);
-    let fetched = fetcher.on_response(
-        0,
-        1,
-        answer(0, ErrorCode::NOT_LEADER_OR_FOLLOWER, vec![]),
-        &metadata,
-    );
+    let fetched =
+        fetcher.on_response(0, 1, answer(0, ErrorCode::NOT_LEADER_OR_FOLLOWER, vec![]), &metadata);
     assert!(fetched.is_empty() && fetcher.take_wants_metadata());
     assert!(fetcher.take_requests(99, &metadata).is_empty());
     assert_eq!(fetcher.next_deadline_ms(), Some(100));
@@ -150,10 +132,7 @@ fn a_lost_position_is_fetched_when_it_is_set_again() {
     fetcher.set_position(at(0), 5);
     fetcher.take_requests(0, &metadata);
     let lost = answer(0, ErrorCode::OFFSET_OUT_OF_RANGE, vec![]);
-    let expected = Fetched::OutOfRange {
-        partition: at(0),
-        offset: 5,
-    };
+    let expected = Fetched::OutOfRange { partition: at(0), offset: 5 };
     assert_eq!(fetcher.on_response(0, 1, lost, &metadata), [expected]);
     assert!(fetcher.take_requests(1 << 40, &metadata).is_empty());
     fetcher.set_position(at(0), 6);

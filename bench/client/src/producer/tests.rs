@@ -12,10 +12,7 @@ const TOPIC: Str = Str::from_static("topic");
 const TOPIC_ID: Uuid = Uuid(77);
 
 fn at(partition: i32) -> TopicPartition {
-    TopicPartition {
-        topic: TOPIC,
-        partition,
-    }
+    TopicPartition { topic: TOPIC, partition }
 }
 
 /// Partition 0 and 2 led by node 1, partition 1 by node 2, partition 3 by nobody.
@@ -35,10 +32,7 @@ fn metadata() -> Metadata {
         is_internal: false,
         partitions: (0..).zip(leaders.map(partition)).collect(),
     };
-    Metadata {
-        topics: [(TOPIC, topic)].into(),
-        ..Metadata::default()
-    }
+    Metadata { topics: [(TOPIC, topic)].into(), ..Metadata::default() }
 }
 
 fn producer(options: ProducerOptions) -> Producer {
@@ -46,16 +40,11 @@ fn producer(options: ProducerOptions) -> Producer {
 }
 
 fn idempotent() -> Producer {
-    producer(ProducerOptions {
-        identity: Some((9, 3)),
-        ..ProducerOptions::default()
-    })
+    producer(ProducerOptions { identity: Some((9, 3)), ..ProducerOptions::default() })
 }
 
 fn append(producer: &mut Producer, now_ms: u64, partition: i32, value: &[u8]) -> bool {
-    producer
-        .append(now_ms, &at(partition), 1, None, Some(value), &[])
-        .unwrap()
+    producer.append(now_ms, &at(partition), 1, None, Some(value), &[]).unwrap()
 }
 
 /// The batches of a request: partition, first sequence, count of records.
@@ -99,12 +88,7 @@ fn batches_linger_and_go_to_their_leaders() {
     assert!(!append(&mut producer, 101, 0, b"b"));
     append(&mut producer, 102, 1, b"c");
     append(&mut producer, 102, 2, b"d");
-    assert!(
-        producer
-            .take_requests(104, false, &metadata)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(producer.take_requests(104, false, &metadata).unwrap().is_empty());
     assert_eq!(producer.next_deadline_ms(), Some(105));
     let requests = producer.take_requests(105, false, &metadata).unwrap();
     assert_eq!(requests.keys().copied().collect::<Vec<_>>(), [1]);
@@ -118,14 +102,7 @@ fn batches_linger_and_go_to_their_leaders() {
     }
     assert!(producer.is_idle() && producer.buffered_bytes() == 0);
     let deliveries = producer.take_deliveries();
-    assert_eq!(
-        deliveries[0],
-        Delivery {
-            partition: at(0),
-            record_count: 2,
-            result: Ok(7)
-        }
-    );
+    assert_eq!(deliveries[0], Delivery { partition: at(0), record_count: 2, result: Ok(7) });
     assert_eq!(deliveries.len(), 3);
 }
 
@@ -138,36 +115,16 @@ fn what_is_sent_again_is_the_same_batch_and_keeps_its_place() {
     assert_eq!(batches(&first[&1]), [(0, 0, 1)]);
     append(&mut producer, 1, 0, b"b");
     append(&mut producer, 1, 0, b"c");
-    assert!(
-        producer
-            .take_requests(1, true, &metadata)
-            .unwrap()
-            .is_empty(),
-        "one at a time"
-    );
-    producer.on_response(
-        10,
-        answer(0, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1),
-        &metadata,
-    );
+    assert!(producer.take_requests(1, true, &metadata).unwrap().is_empty(), "one at a time");
+    producer.on_response(10, answer(0, ErrorCode::NOT_LEADER_OR_FOLLOWER, -1), &metadata);
     assert!(producer.take_wants_metadata() && !producer.take_wants_metadata());
     assert_eq!(producer.next_deadline_ms(), Some(110));
-    assert!(
-        producer
-            .take_requests(109, true, &metadata)
-            .unwrap()
-            .is_empty(),
-        "not at once"
-    );
+    assert!(producer.take_requests(109, true, &metadata).unwrap().is_empty(), "not at once");
     assert_eq!(producer.take_requests(110, true, &metadata).unwrap(), first);
     producer.on_disconnect(120, 1);
     assert_eq!(producer.take_requests(320, true, &metadata).unwrap(), first);
     // It was stored the first time.
-    producer.on_response(
-        330,
-        answer(0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER, 4),
-        &metadata,
-    );
+    producer.on_response(330, answer(0, ErrorCode::DUPLICATE_SEQUENCE_NUMBER, 4), &metadata);
     assert_eq!(producer.take_deliveries()[0].result, Ok(4));
     let second = producer.take_requests(330, true, &metadata).unwrap();
     assert_eq!(batches(&second[&1]), [(0, 1, 2)]);
@@ -195,19 +152,9 @@ fn a_batch_without_a_leader_waits_and_then_fails() {
     let metadata = metadata();
     let mut producer = idempotent();
     append(&mut producer, 0, 3, b"a");
-    assert!(
-        producer
-            .take_requests(0, true, &metadata)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(producer.take_requests(0, true, &metadata).unwrap().is_empty());
     assert!(producer.take_wants_metadata());
-    assert!(
-        producer
-            .take_requests(119_999, true, &metadata)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(producer.take_requests(119_999, true, &metadata).unwrap().is_empty());
     assert!(producer.take_deliveries().is_empty());
     producer.take_requests(120_999, true, &metadata).unwrap();
     let error = producer.take_deliveries().remove(0).result.unwrap_err();
@@ -218,14 +165,9 @@ fn a_batch_without_a_leader_waits_and_then_fails() {
 #[test]
 fn batches_are_closed_when_they_are_full() {
     let metadata = metadata();
-    let mut producer = producer(ProducerOptions {
-        batch_bytes_max: 1000,
-        acks: 0,
-        ..ProducerOptions::default()
-    });
-    let began: Vec<bool> = (0..6)
-        .map(|_| append(&mut producer, 0, 0, &[1; 400]))
-        .collect();
+    let mut producer =
+        producer(ProducerOptions { batch_bytes_max: 1000, acks: 0, ..ProducerOptions::default() });
+    let began: Vec<bool> = (0..6).map(|_| append(&mut producer, 0, 0, &[1; 400])).collect();
     assert_eq!(began, [true, false, true, false, true, false]);
     let buffered = producer.buffered_bytes();
     assert!(buffered > 1600 && buffered < 2000);

@@ -6,18 +6,11 @@ fn file(text: &str) -> Vec<Given> {
 }
 
 fn set(name: &str, value: &str) -> Given {
-    Given {
-        name: name.to_string(),
-        value: value.to_string(),
-        origin: Origin::Set,
-    }
+    Given { name: name.to_string(), value: value.to_string(), origin: Origin::Set }
 }
 
 fn flag(name: &str, value: &str) -> Given {
-    Given {
-        origin: Origin::Flag("--flag"),
-        ..set(name, value)
-    }
+    Given { origin: Origin::Flag("--flag"), ..set(name, value) }
 }
 
 fn config(given: &[Given]) -> BrokerConfig {
@@ -36,10 +29,7 @@ fn nothing_given_is_enough() {
     assert_eq!(config.data_directory, "data");
     assert_eq!(config.listeners[0].bind.port, 9092);
     assert_eq!(config.listeners[0].bind.host.as_deref(), Some("127.0.0.1"));
-    assert_eq!(
-        config.admin_listener,
-        Some((Some("127.0.0.1".to_string()), 9644))
-    );
+    assert_eq!(config.admin_listener, Some((Some("127.0.0.1".to_string()), 9644)));
     assert_eq!((config.shards, config.memory_bytes), (None, None));
     assert_eq!(config.request_bytes_max, 104_857_600);
     assert_eq!(config.write_bytes_max, 1 << 20);
@@ -68,10 +58,7 @@ fn flags_beat_set_and_set_beats_the_file() {
 
 #[test]
 fn in_one_place_the_later_counts() {
-    assert_eq!(
-        config(&file("num.partitions=2\nnum.partitions=5\n")).partitions_default,
-        5
-    );
+    assert_eq!(config(&file("num.partitions=2\nnum.partitions=5\n")).partitions_default, 5);
 }
 
 #[test]
@@ -102,20 +89,9 @@ fn a_whole_file_of_kafka_is_understood() {
     let advertised = config.listeners[0].advertised.clone().unwrap();
     assert_eq!(advertised.host.as_deref(), Some("kafka.example"));
     let topic = config.topic_defaults.resolve(std::iter::empty());
-    assert_eq!(
-        (topic.retention_ms, topic.segment_bytes),
-        (Some(86_400_000), 2_097_152)
-    );
-    assert!(
-        warnings
-            .iter()
-            .any(|line| line.contains(":10: num.network.threads has no effect"))
-    );
-    assert!(
-        warnings
-            .iter()
-            .any(|line| line.contains("listener CONTROLLER is not opened"))
-    );
+    assert_eq!((topic.retention_ms, topic.segment_bytes), (Some(86_400_000), 2_097_152));
+    assert!(warnings.iter().any(|line| line.contains(":10: num.network.threads has no effect")));
+    assert!(warnings.iter().any(|line| line.contains("listener CONTROLLER is not opened")));
 }
 
 #[test]
@@ -168,47 +144,27 @@ fn invalid_values_are_refused() {
 #[test]
 fn milliseconds_go_before_minutes_before_hours_within_one_origin() {
     let retention = |given: &[Given]| {
-        config(given)
-            .topic_defaults
-            .value("retention.ms")
-            .map(str::to_string)
-            .unwrap()
+        config(given).topic_defaults.value("retention.ms").map(str::to_string).unwrap()
     };
-    assert_eq!(
-        retention(&file("log.retention.hours=1\nlog.retention.minutes=2")),
-        "120000"
-    );
-    assert_eq!(
-        retention(&file("log.retention.hours=1\nlog.retention.ms=7")),
-        "7"
-    );
+    assert_eq!(retention(&file("log.retention.hours=1\nlog.retention.minutes=2")), "120000");
+    assert_eq!(retention(&file("log.retention.hours=1\nlog.retention.ms=7")), "7");
     assert_eq!(retention(&file("log.retention.hours=-1")), "-1");
     let mut given = file("log.retention.ms=7");
     given.push(set("log.retention.hours", "1"));
-    assert_eq!(
-        retention(&given),
-        "3600000",
-        "what stands nearer to the user counts"
-    );
+    assert_eq!(retention(&given), "3600000", "what stands nearer to the user counts");
 }
 
 #[test]
 fn aliases_mean_the_same_setting() {
     let mut given = file("broker.id=4\nlog.dir=/old\n");
     let aliased = config(&given);
-    assert_eq!(
-        (aliased.node_id, aliased.data_directory.as_str()),
-        (4, "/old")
-    );
+    assert_eq!((aliased.node_id, aliased.data_directory.as_str()), (4, "/old"));
     assert_eq!(aliased.value("node.id"), Some("4"));
     assert_eq!(aliased.value("log.dirs"), Some("/old"));
     given.push(flag("node.id", "5"));
     given.push(flag("log.dirs", "/new"));
     let flagged = config(&given);
-    assert_eq!(
-        (flagged.node_id, flagged.data_directory.as_str()),
-        (5, "/new")
-    );
+    assert_eq!((flagged.node_id, flagged.data_directory.as_str()), (5, "/new"));
     assert_eq!(flagged.value("broker.id"), Some("5"));
 }
 
@@ -222,8 +178,5 @@ fn negative_idle_time_and_empty_admin_mean_never() {
 #[test]
 fn a_broken_file_names_its_line() {
     let error = from_properties("f", "a=1\nb=\\u00").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "f: line 2: \\u must be followed by four hexadecimal digits"
-    );
+    assert_eq!(error.to_string(), "f: line 2: \\u must be followed by four hexadecimal digits");
 }

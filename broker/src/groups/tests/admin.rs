@@ -9,10 +9,7 @@ use crate::groups::ListGroups;
 const NOBODY: Str = Str::EMPTY;
 
 fn describe(world: &mut World, group: &str, api_version: i16) -> DescribedGroup {
-    let ticket = world.submit(Input::DescribeGroup {
-        group_id: Str::from(group),
-        api_version,
-    });
+    let ticket = world.submit(Input::DescribeGroup { group_id: Str::from(group), api_version });
     match world.reply(ticket) {
         Reply::DescribeGroup(described) => described,
         other => panic!("{other:?} is no description"),
@@ -20,9 +17,7 @@ fn describe(world: &mut World, group: &str, api_version: i16) -> DescribedGroup 
 }
 
 fn delete(world: &mut World, group: &str) -> ErrorCode {
-    let ticket = world.submit(Input::DeleteGroup {
-        group_id: Str::from(group),
-    });
+    let ticket = world.submit(Input::DeleteGroup { group_id: Str::from(group) });
     world.tick(100);
     match world.reply(ticket) {
         Reply::DeleteGroup(result) => {
@@ -45,10 +40,7 @@ fn a_stable_group_shows_all() {
     let member = &described.members[0];
     assert_eq!(member.member_id, members[0]);
     assert_eq!(member.group_instance_id, Some(Str::from("i")));
-    assert_eq!(
-        (&*member.client_id, &*member.client_host),
-        ("a", "/10.0.0.1")
-    );
+    assert_eq!((&*member.client_id, &*member.client_host), ("a", "/10.0.0.1"));
     assert_eq!(member.member_metadata, subscription(&["t"]));
     assert_eq!(member.member_assignment, "a".as_bytes());
 }
@@ -64,10 +56,7 @@ fn a_group_that_rebalances_shows_no_metadata() {
     assert_eq!(described.members.len(), 2);
     assert_eq!(described.members[0].member_metadata, Bytes::new());
     world.join(&ask("b").member(&members[1]));
-    assert_eq!(
-        describe(&mut world, "g", 6).group_state,
-        "CompletingRebalance"
-    );
+    assert_eq!(describe(&mut world, "g", 6).group_state, "CompletingRebalance");
 }
 
 #[test]
@@ -90,10 +79,7 @@ fn an_empty_group_is_shown_and_a_missing_one_is_not() {
     assert_eq!(missing.group_state, "Dead");
     let missing = describe(&mut world, "missing", 5);
     assert_eq!(missing.error_code, ErrorCode::NONE);
-    assert_eq!(
-        (&*missing.group_state, &missing.error_message),
-        ("Dead", &None)
-    );
+    assert_eq!((&*missing.group_state, &missing.error_message), ("Dead", &None));
 }
 
 /// All groups that pass filters: name, state, protocol type; asked for in pages.
@@ -115,11 +101,7 @@ fn list(world: &mut World, states: &[&str], types: &[&str]) -> Vec<(String, Stri
         for group in page.groups {
             assert_eq!(group.group_type, "Classic");
             let text = |text: Str| text.to_string();
-            listed.push((
-                text(group.group_id),
-                text(group.group_state),
-                text(group.protocol_type),
-            ));
+            listed.push((text(group.group_id), text(group.group_state), text(group.protocol_type)));
         }
         request.after = page.next;
         if request.after.is_none() {
@@ -171,10 +153,7 @@ fn a_deleted_group_forgets_the_ids_it_gave_out() {
     let id = world.joined(ticket).member_id;
     assert_eq!(delete(&mut world, "g"), ErrorCode::NONE);
     assert_eq!(world.session.groups().len(), 0);
-    assert_eq!(
-        world.join_error(&ask("a").member(&id)),
-        ErrorCode::UNKNOWN_MEMBER_ID
-    );
+    assert_eq!(world.join_error(&ask("a").member(&id)), ErrorCode::UNKNOWN_MEMBER_ID);
 }
 
 fn commit_many(world: &mut World, group: &str, topic: &str, count: i32) {
@@ -191,12 +170,8 @@ fn a_large_group_is_deleted_in_steps() {
     commit_many(&mut world, "g", "t", 2_500);
     commit_many(&mut world, "h", "t", 1);
     let before = world.log.len();
-    let large = world.submit(Input::DeleteGroup {
-        group_id: Str::from("g"),
-    });
-    let small = world.submit(Input::DeleteGroup {
-        group_id: Str::from("h"),
-    });
+    let large = world.submit(Input::DeleteGroup { group_id: Str::from("g") });
+    let small = world.submit(Input::DeleteGroup { group_id: Str::from("h") });
     assert_eq!(world.log.len() - before, 1_000);
     assert!(world.is_open(large) && world.is_open(small));
     world.tick(1);
@@ -217,9 +192,7 @@ fn a_large_group_is_deleted_in_steps() {
 fn a_group_that_fills_while_it_is_deleted_stays() {
     let mut world = World::new();
     commit_many(&mut world, "g", "t", 1_500);
-    let ticket = world.submit(Input::DeleteGroup {
-        group_id: Str::from("g"),
-    });
+    let ticket = world.submit(Input::DeleteGroup { group_id: Str::from("g") });
     let join = world.join(&ask("a").version(3));
     world.tick(1);
     let Reply::DeleteGroup(result) = world.reply(ticket) else {
@@ -241,10 +214,7 @@ fn the_offsets_of_a_deleted_topic_end() {
     commit(&mut world, "by name", "t", 0);
     commit(&mut world, "of a later topic", "t", 8);
     commit(&mut world, "by id", "u", 9);
-    let ticket = world.submit(Input::TopicDeleted {
-        name: Str::from("t"),
-        id: Uuid(7),
-    });
+    let ticket = world.submit(Input::TopicDeleted { name: Str::from("t"), id: Uuid(7) });
     assert_eq!(world.reply(ticket), Reply::TopicDeleted);
     assert_eq!(world.offsets("by id"), [("u".to_owned(), 0, 1)]);
     assert_eq!(world.offsets("by name"), []);
@@ -260,19 +230,13 @@ fn the_offsets_of_a_large_topic_end_in_steps() {
         commit_many(&mut world, group, "t", 700);
         commit_many(&mut world, group, "u", 1);
     }
-    let ticket = world.submit(Input::TopicDeleted {
-        name: Str::from("t"),
-        id: Uuid(1),
-    });
+    let ticket = world.submit(Input::TopicDeleted { name: Str::from("t"), id: Uuid(1) });
     assert!(world.is_open(ticket));
     world.tick(2);
     assert_eq!(world.reply(ticket), Reply::TopicDeleted);
     assert_eq!(world.state.committed_offsets().count(), 3);
     let topics: Vec<&Str> = world.state.topics().collect();
     assert_eq!(topics, ["u"]);
-    let none = world.submit(Input::TopicDeleted {
-        name: Str::from("never"),
-        id: Uuid(2),
-    });
+    let none = world.submit(Input::TopicDeleted { name: Str::from("never"), id: Uuid(2) });
     assert_eq!(world.reply(none), Reply::TopicDeleted);
 }

@@ -16,10 +16,7 @@ fn captured() -> Vec<KeyValue> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let record = |line: &str| {
         let (key, value) = line.split_once(' ').unwrap();
-        KeyValue {
-            key: bytes(key),
-            value: (value != "-").then(|| bytes(value)),
-        }
+        KeyValue { key: bytes(key), value: (value != "-").then(|| bytes(value)) }
     };
     lines.map(record).collect()
 }
@@ -36,10 +33,8 @@ fn what_kafka_wrote_is_read_and_written_again_byte_for_byte() {
     let machine = GroupMachine::default();
     let state = replayed(&machine, &log);
     let ours = snapshot(&machine, &state, 3);
-    let mut ours: BTreeMap<Bytes, Option<Bytes>> = ours
-        .into_iter()
-        .map(|record| (record.key, record.value))
-        .collect();
+    let mut ours: BTreeMap<Bytes, Option<Bytes>> =
+        ours.into_iter().map(|record| (record.key, record.value)).collect();
     // This group's last offset was deleted: Kafka has no record of it, though it would list it.
     assert!(ours.remove(&b"\0\x02\0\x06simple"[..]).is_some());
     assert_eq!(ours, last);

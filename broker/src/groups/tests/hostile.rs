@@ -55,17 +55,7 @@ fn attack() -> impl Strategy<Value = Attack> {
     )
         .prop_map(|(who, (number, version), protocols, members, tick_ms)| {
             let (kind, group, member, instance) = who;
-            Attack {
-                kind,
-                group,
-                member,
-                instance,
-                number,
-                version,
-                protocols,
-                members,
-                tick_ms,
-            }
+            Attack { kind, group, member, instance, number, version, protocols, members, tick_ms }
         })
 }
 
@@ -88,8 +78,7 @@ fn member_id(world: &World, group: &Str, source: &Source) -> Str {
     };
     let mut ids: Vec<&Str> = group.members.keys().collect();
     ids.extend(&group.pending_joins);
-    ids.get(usize::from(*which) % ids.len().max(1))
-        .map_or(Str::EMPTY, |id| (*id).clone())
+    ids.get(usize::from(*which) % ids.len().max(1)).map_or(Str::EMPTY, |id| (*id).clone())
 }
 
 fn join_of(world: &World, attack: &Attack, group_id: Str) -> Input {
@@ -140,10 +129,7 @@ fn commit_of(world: &World, attack: &Attack, group_id: &Str) -> Input {
     let mut request = commit_request(group_id, &member, attack.number, "t", i64::MIN);
     request.retention_time_ms = i64::from(attack.number) * i64::from(i32::MAX);
     request.topics[0].partitions[0].partition_index = attack.number;
-    Input::OffsetCommit {
-        request,
-        api_version: attack.version,
-    }
+    Input::OffsetCommit { request, api_version: attack.version }
 }
 
 fn input_of(world: &World, attack: &Attack) -> Input {
@@ -190,15 +176,10 @@ fn input_of(world: &World, attack: &Attack) -> Input {
             group_id,
             topics: vec![OffsetDeleteRequestTopic {
                 name: topic,
-                partitions: vec![OffsetDeleteRequestPartition {
-                    partition_index: attack.number,
-                }],
+                partitions: vec![OffsetDeleteRequestPartition { partition_index: attack.number }],
             }],
         }),
-        12 => Input::ListGroups(ListGroups {
-            after: Some(group_id),
-            ..ListGroups::default()
-        }),
+        12 => Input::ListGroups(ListGroups { after: Some(group_id), ..ListGroups::default() }),
         _ => Input::DeleteGroup { group_id },
     }
 }
@@ -211,9 +192,7 @@ impl World {
         };
         let timer = timer.clone();
         self.timers.remove(&timer);
-        let outcome = self
-            .machine
-            .fire(&self.state, &mut self.session, timer, self.now);
+        let outcome = self.machine.fire(&self.state, &mut self.session, timer, self.now);
         self.apply(outcome);
     }
 }

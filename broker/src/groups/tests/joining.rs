@@ -50,11 +50,7 @@ fn the_first_generation_waits_for_more_members() {
     assert_eq!(leader.leader, a);
     assert_eq!(leader.protocol_name, Some(Str::from("range")));
     assert_eq!(leader.protocol_type, Some(Str::from("consumer")));
-    let known: BTreeSet<&Str> = leader
-        .members
-        .iter()
-        .map(|member| &member.member_id)
-        .collect();
+    let known: BTreeSet<&Str> = leader.members.iter().map(|member| &member.member_id).collect();
     assert_eq!(known, BTreeSet::from([&a, &b]));
     assert_eq!(leader.members[0].metadata, subscription(&["t"]));
     let follower = world.joined(join_b);
@@ -194,10 +190,7 @@ fn a_follower_that_joins_unchanged_disturbs_nobody() {
     let members = world.stable(&[ask("a"), ask("b")]);
     let ticket = world.join(&ask("b").member(&members[1]));
     let response = world.joined(ticket);
-    assert_eq!(
-        (response.generation_id, response.leader),
-        (1, members[0].clone())
-    );
+    assert_eq!((response.generation_id, response.leader), (1, members[0].clone()));
     assert_eq!(world.phase(), Phase::Stable);
 }
 
@@ -220,10 +213,7 @@ fn a_follower_with_other_metadata_begins_a_rebalance() {
     assert!(world.is_open(follower));
     let leader = world.join(&ask("a").member(&members[0]));
     let response = world.joined(leader);
-    let changed = response
-        .members
-        .iter()
-        .find(|member| member.member_id == members[1]);
+    let changed = response.members.iter().find(|member| member.member_id == members[1]);
     assert_eq!(changed.unwrap().metadata, subscription(&["u"]));
 }
 
@@ -261,10 +251,7 @@ fn a_join_on_a_new_connection_takes_the_place_of_the_lost_one() {
     let mut world = World::new();
     let (a, lost) = world.enter(&ask("a"));
     let again = world.join(&ask("a").member(&a));
-    assert_eq!(
-        world.joined(lost).error_code,
-        ErrorCode::REBALANCE_IN_PROGRESS
-    );
+    assert_eq!(world.joined(lost).error_code, ErrorCode::REBALANCE_IN_PROGRESS);
     world.tick(3_000);
     assert_eq!(world.joined(again).generation_id, 1);
 }
@@ -284,10 +271,7 @@ fn the_last_to_join_are_refused_where_a_group_fills_up() {
     let mut world = World::with(|options| options.group_members_max = 1);
     let (_, join) = world.enter(&ask("a"));
     let ticket = world.join(&ask("b").version(3));
-    assert_eq!(
-        world.joined(ticket).error_code,
-        ErrorCode::GROUP_MAX_SIZE_REACHED
-    );
+    assert_eq!(world.joined(ticket).error_code, ErrorCode::GROUP_MAX_SIZE_REACHED);
     world.tick(3_000);
     assert_eq!(world.joined(join).members.len(), 1);
 }
@@ -302,19 +286,11 @@ fn nobody_new_is_taken_in_where_memory_is_spent() {
         (error != ErrorCode::MEMBER_ID_REQUIRED).then_some(error)
     });
     assert_eq!(crowd, Some(ErrorCode::COORDINATOR_NOT_AVAILABLE));
-    assert_eq!(
-        world.beat(&members[0], 1),
-        ErrorCode::NONE,
-        "who is here stays"
-    );
+    assert_eq!(world.beat(&members[0], 1), ErrorCode::NONE, "who is here stays");
     world.tick(10_000);
     let later = world.join(&ask("b"));
     let error = world.joined(later).error_code;
-    assert_eq!(
-        error,
-        ErrorCode::MEMBER_ID_REQUIRED,
-        "ids never used were given up"
-    );
+    assert_eq!(error, ErrorCode::MEMBER_ID_REQUIRED, "ids never used were given up");
 }
 
 #[test]
@@ -334,8 +310,5 @@ fn why_a_group_rebalances_can_be_read() {
     asked.request.reason = Some(Str::from("a whim\n of mine"));
     world.enter(&asked);
     let note = world.notes.last().unwrap();
-    assert!(
-        note.contains(r#"client reason: "a whim\n of mine""#),
-        "{note}"
-    );
+    assert!(note.contains(r#"client reason: "a whim\n of mine""#), "{note}");
 }

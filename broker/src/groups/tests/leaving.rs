@@ -14,11 +14,7 @@ fn the_last_to_leave_leaves_an_empty_group() {
     let stored = world.state.group(&Str::from("g")).unwrap();
     assert_eq!(stored.metadata.generation, 2);
     let members = world.stable(&[ask("b")]);
-    assert_eq!(
-        world.beat(&members[0], 3),
-        ErrorCode::NONE,
-        "generations go on"
-    );
+    assert_eq!(world.beat(&members[0], 3), ErrorCode::NONE, "generations go on");
 }
 
 #[test]
@@ -29,10 +25,7 @@ fn who_stays_joins_again() {
     assert_eq!(world.beat(&members[1], 1), ErrorCode::REBALANCE_IN_PROGRESS);
     let join = world.join(&ask("b").member(&members[1]));
     let response = world.joined(join);
-    assert_eq!(
-        (response.generation_id, response.leader),
-        (2, members[1].clone())
-    );
+    assert_eq!((response.generation_id, response.leader), (2, members[1].clone()));
 }
 
 #[test]
@@ -62,11 +55,7 @@ fn several_go_at_once_and_each_is_told() {
         identity(&Str::from("who")),
         identity(&Str::EMPTY),
     ]);
-    let errors: Vec<ErrorCode> = response
-        .members
-        .iter()
-        .map(|member| member.error_code)
-        .collect();
+    let errors: Vec<ErrorCode> = response.members.iter().map(|member| member.error_code).collect();
     assert_eq!(
         errors,
         [

@@ -158,10 +158,7 @@ impl World {
             state: State::default(),
             session: Session::default(),
             log: Vec::new(),
-            now: Now {
-                monotonic_ms: 5_000,
-                wall_ms: 1_700_000_000_000,
-            },
+            now: Now { monotonic_ms: 5_000, wall_ms: 1_700_000_000_000 },
             timers: BTreeMap::new(),
             replies: BTreeMap::new(),
             open: BTreeSet::new(),
@@ -186,9 +183,7 @@ impl World {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.open.insert(ticket);
-        let outcome = self
-            .machine
-            .handle(&self.state, &mut self.session, ticket, input, self.now);
+        let outcome = self.machine.handle(&self.state, &mut self.session, ticket, input, self.now);
         self.apply(outcome);
         ticket
     }
@@ -223,9 +218,7 @@ impl World {
         while let Some((timer, at_ms)) = self.next_timer().filter(|(_, at_ms)| *at_ms <= end_ms) {
             self.advance_to(at_ms.max(self.now.monotonic_ms));
             self.timers.remove(&timer);
-            let outcome = self
-                .machine
-                .fire(&self.state, &mut self.session, timer, self.now);
+            let outcome = self.machine.fire(&self.state, &mut self.session, timer, self.now);
             self.apply(outcome);
             fired += 1;
             assert!(fired < 1_000_000, "timers that never come to rest");
@@ -258,10 +251,7 @@ impl World {
         self.submit(Input::JoinGroup(Box::new(Join {
             request: ask.request.clone(),
             api_version: ask.version,
-            client: Client {
-                id: Str::from(ask.client),
-                host: Str::from("/10.0.0.1"),
-            },
+            client: Client { id: Str::from(ask.client), host: Str::from("/10.0.0.1") },
             random: u128::from(self.tickets) * 0x9e37_79b9_7f4a_7c15,
         })))
     }
@@ -296,10 +286,7 @@ impl World {
     }
 
     fn sync_with(&mut self, request: SyncGroupRequest) -> Ticket {
-        self.submit(Input::SyncGroup {
-            request,
-            api_version: 5,
-        })
+        self.submit(Input::SyncGroup { request, api_version: 5 })
     }
 
     fn synced(&mut self, ticket: Ticket) -> SyncGroupResponse {
@@ -345,10 +332,7 @@ impl World {
     }
 
     fn leave_with(&mut self, request: LeaveGroupRequest, api_version: i16) -> LeaveGroupResponse {
-        let ticket = self.submit(Input::LeaveGroup {
-            request,
-            api_version,
-        });
+        let ticket = self.submit(Input::LeaveGroup { request, api_version });
         match self.reply(ticket) {
             Reply::LeaveGroup(response) => response,
             other => panic!("{other:?} is no leave"),
@@ -362,10 +346,7 @@ impl World {
 
     /// Commits, and gives the error of the first partition.
     fn commit_with(&mut self, request: &OffsetCommitRequest, api_version: i16) -> ErrorCode {
-        let ticket = self.submit(Input::OffsetCommit {
-            request: request.clone(),
-            api_version,
-        });
+        let ticket = self.submit(Input::OffsetCommit { request: request.clone(), api_version });
         match self.reply(ticket) {
             Reply::OffsetCommit(response) => response.topics[0].partitions[0].error_code,
             other => panic!("{other:?} is no commit"),
@@ -393,15 +374,11 @@ impl World {
     }
 
     fn group(&self) -> &Group {
-        self.session
-            .group(&Str::from("g"))
-            .expect("group g is live")
+        self.session.group(&Str::from("g")).expect("group g is live")
     }
 
     fn phase(&self) -> Phase {
-        self.session
-            .group(&Str::from("g"))
-            .map_or(Phase::Empty, |group| group.phase)
+        self.session.group(&Str::from("g")).map_or(Phase::Empty, |group| group.phase)
     }
 
     /// Brings members into group "g" and through one generation. The first leads; each is given its
@@ -419,20 +396,11 @@ impl World {
         while self.is_open(entered[0].1) {
             self.tick(500);
         }
-        let responses: Vec<_> = entered
-            .iter()
-            .map(|(_, ticket)| self.joined(*ticket))
-            .collect();
-        let members: Vec<Str> = responses
-            .iter()
-            .map(|response| response.member_id.clone())
-            .collect();
+        let responses: Vec<_> = entered.iter().map(|(_, ticket)| self.joined(*ticket)).collect();
+        let members: Vec<Str> =
+            responses.iter().map(|response| response.member_id.clone()).collect();
         let generation = responses[0].generation_id;
-        assert!(
-            responses
-                .iter()
-                .all(|response| response.error_code.is_none())
-        );
+        assert!(responses.iter().all(|response| response.error_code.is_none()));
         assert_eq!(responses[0].leader, members[0], "the first to join leads");
         self.settle(generation, &members, asks);
         members
@@ -440,10 +408,7 @@ impl World {
 
     /// The first of these members assigns its client id to each; all ask.
     fn settle(&mut self, generation: i32, members: &[Str], asks: &[Ask]) {
-        let gives: Vec<_> = members
-            .iter()
-            .zip(asks.iter().map(|ask| ask.client))
-            .collect();
+        let gives: Vec<_> = members.iter().zip(asks.iter().map(|ask| ask.client)).collect();
         for (index, member) in members.iter().enumerate() {
             let gives = if index == 0 { gives.as_slice() } else { &[] };
             let ticket = self.sync(member, generation, gives);
@@ -466,10 +431,7 @@ impl World {
             self.check_log_has(id, group);
             self.check_waits(id, group);
             let is_member = |id: &Str| group.members.contains_key(id);
-            assert!(
-                group.leader.as_ref().is_none_or(is_member),
-                "a stranger leads"
-            );
+            assert!(group.leader.as_ref().is_none_or(is_member), "a stranger leads");
             assert!(group.static_members.values().all(is_member));
             assert!(group.pending_syncs.iter().all(is_member));
             let joins = group.members.values().filter_map(|member| member.join);
@@ -478,26 +440,17 @@ impl World {
             parked.extend(group.members.values().filter_map(|member| member.sync));
         }
         assert_eq!(bytes, self.session.bytes(), "the session's size");
-        assert_eq!(
-            parked, self.open,
-            "who waits is known, and nobody else waits"
-        );
+        assert_eq!(parked, self.open, "who waits is known, and nobody else waits");
         for (id, stored) in self.state.groups() {
             let is_live = self.session.group(id).is_some();
-            assert!(
-                is_live || stored.metadata.members.is_empty(),
-                "{id:?} was lost"
-            );
+            assert!(is_live || stored.metadata.members.is_empty(), "{id:?} was lost");
         }
     }
 
     /// A stable group is in the log exactly as it is here; an empty one has no members there.
     fn check_log_has(&self, id: &Str, group: &Group) {
-        let mut stored = self
-            .state
-            .group(id)
-            .map(|stored| stored.metadata.clone())
-            .unwrap_or_default();
+        let mut stored =
+            self.state.group(id).map(|stored| stored.metadata.clone()).unwrap_or_default();
         match group.phase {
             Phase::Stable => {
                 let mut live = group.stored(0);
@@ -520,10 +473,7 @@ impl World {
         }
         for (member_id, member) in &group.members {
             let timer = group.session_timer(member_id);
-            assert!(
-                member.is_excused() || is_set(&timer),
-                "{member_id:?} for ever"
-            );
+            assert!(member.is_excused() || is_set(&timer), "{member_id:?} for ever");
         }
         let group_id = id.clone();
         match group.phase {
@@ -579,10 +529,7 @@ fn commit_request(
 }
 
 fn identity(member: &Str) -> MemberIdentity {
-    MemberIdentity {
-        member_id: member.clone(),
-        ..MemberIdentity::default()
-    }
+    MemberIdentity { member_id: member.clone(), ..MemberIdentity::default() }
 }
 
 /// The state that a log gives.

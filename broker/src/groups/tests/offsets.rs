@@ -162,10 +162,7 @@ fn a_static_stranger_may_not_commit() {
     let members = world.stable(&[ask("a").instance("i")]);
     let mut request = commit_request("g", &members[0], 1, "t", 3);
     request.group_instance_id = Some(Str::from("j"));
-    assert_eq!(
-        world.commit_with(&request, 10),
-        ErrorCode::UNKNOWN_MEMBER_ID
-    );
+    assert_eq!(world.commit_with(&request, 10), ErrorCode::UNKNOWN_MEMBER_ID);
     request.group_instance_id = Some(Str::from("i"));
     assert_eq!(world.commit_with(&request, 10), ErrorCode::NONE);
 }
@@ -174,14 +171,8 @@ fn a_static_stranger_may_not_commit() {
 fn versions_before_9_hear_of_a_generation_where_there_is_no_group() {
     let mut world = World::new();
     let request = commit_request("g", &Str::from("who"), 3, "t", 1);
-    assert_eq!(
-        world.commit_with(&request, 8),
-        ErrorCode::ILLEGAL_GENERATION
-    );
-    assert_eq!(
-        world.commit_with(&request, 9),
-        ErrorCode::GROUP_ID_NOT_FOUND
-    );
+    assert_eq!(world.commit_with(&request, 8), ErrorCode::ILLEGAL_GENERATION);
+    assert_eq!(world.commit_with(&request, 9), ErrorCode::GROUP_ID_NOT_FOUND);
     assert_eq!(world.state.group_count(), 0);
 }
 
@@ -225,10 +216,7 @@ fn what_is_committed_comes_back_also_after_a_restart() {
             assert_eq!(known.committed_leader_epoch, 6);
             assert_eq!(known.metadata, Some(Str::from("bookmark")));
         }
-        assert_eq!(
-            (unknown.committed_offset, unknown.committed_leader_epoch),
-            (-1, -1)
-        );
+        assert_eq!((unknown.committed_offset, unknown.committed_leader_epoch), (-1, -1));
         assert_eq!(unknown.metadata, Some(Str::EMPTY));
         assert_eq!(unknown.error_code, ErrorCode::NONE);
     }
@@ -323,10 +311,7 @@ fn delete(world: &mut World, group: &str, topics: &[&str]) -> OffsetDeleteRespon
 }
 
 fn errors(response: &OffsetDeleteResponse) -> Vec<ErrorCode> {
-    let partitions = response
-        .topics
-        .iter()
-        .map(|topic| topic.partitions[0].error_code);
+    let partitions = response.topics.iter().map(|topic| topic.partitions[0].error_code);
     partitions.collect()
 }
 
@@ -338,11 +323,7 @@ fn offsets_that_no_member_reads_may_be_deleted() {
     world.stable(&[ask("a").reads(&["t"])]);
     let response = delete(&mut world, "g", &["t", "u", "never"]);
     assert_eq!(response.error_code, ErrorCode::NONE);
-    let expected = [
-        ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC,
-        ErrorCode::NONE,
-        ErrorCode::NONE,
-    ];
+    let expected = [ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC, ErrorCode::NONE, ErrorCode::NONE];
     assert_eq!(errors(&response), expected);
     assert_eq!(world.offsets("g"), [("t".to_owned(), 0, 1)]);
 }
@@ -371,11 +352,7 @@ fn what_members_with_unreadable_metadata_read_may_be_anything() {
         world.commit(&NOBODY, -1, 1);
         world.stable(&[ask("a").speaks(&[("range", Bytes::from_static(metadata))])]);
         let response = delete(&mut world, "g", &["t"]);
-        assert_eq!(
-            errors(&response),
-            [ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC],
-            "{metadata:?}"
-        );
+        assert_eq!(errors(&response), [ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC], "{metadata:?}");
     }
 }
 
@@ -385,10 +362,7 @@ fn what_is_wrong_with_an_offset_delete_is_told() {
     let response = delete(&mut world, "g", &["t"]);
     assert_eq!(response.error_code, ErrorCode::GROUP_ID_NOT_FOUND);
     assert_eq!(response.topics, []);
-    assert_eq!(
-        delete(&mut world, "", &["t"]).error_code,
-        ErrorCode::INVALID_GROUP_ID
-    );
+    assert_eq!(delete(&mut world, "", &["t"]).error_code, ErrorCode::INVALID_GROUP_ID);
     let connect = ask("a").kind("connect").group("workers");
     world.enter(&connect);
     world.tick(3_000);

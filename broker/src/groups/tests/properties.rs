@@ -10,46 +10,16 @@ use super::*;
 /// What a client, an administrator, time or fate does. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    Join {
-        group: u8,
-        client: u8,
-        instance: Option<u8>,
-        version: i16,
-        metadata: u8,
-    },
-    Rejoin {
-        who: u8,
-        metadata: u8,
-    },
-    Sync {
-        who: u8,
-        old: bool,
-    },
-    Beat {
-        who: u8,
-    },
-    Leave {
-        who: u8,
-    },
-    Commit {
-        who: u8,
-        topic: u8,
-        partition: i32,
-    },
-    CommitAlone {
-        group: u8,
-        topic: u8,
-        retention_ms: i64,
-    },
-    DeleteGroup {
-        group: u8,
-    },
-    DeleteTopic {
-        topic: u8,
-    },
-    Tick {
-        ms: u64,
-    },
+    Join { group: u8, client: u8, instance: Option<u8>, version: i16, metadata: u8 },
+    Rejoin { who: u8, metadata: u8 },
+    Sync { who: u8, old: bool },
+    Beat { who: u8 },
+    Leave { who: u8 },
+    Commit { who: u8, topic: u8, partition: i32 },
+    CommitAlone { group: u8, topic: u8, retention_ms: i64 },
+    DeleteGroup { group: u8 },
+    DeleteTopic { topic: u8 },
+    Tick { ms: u64 },
     Restart,
 }
 
@@ -68,20 +38,11 @@ fn step() -> impl Strategy<Value = Step> {
     let rejoin = (any::<u8>(), 0_u8..4).prop_map(|(who, metadata)| Step::Rejoin { who, metadata });
     let sync =
         (any::<u8>(), prop::bool::weighted(0.1)).prop_map(|(who, old)| Step::Sync { who, old });
-    let commit =
-        (any::<u8>(), small(), 0_i32..3).prop_map(|(who, topic, partition)| Step::Commit {
-            who,
-            topic,
-            partition,
-        });
+    let commit = (any::<u8>(), small(), 0_i32..3)
+        .prop_map(|(who, topic, partition)| Step::Commit { who, topic, partition });
     let retention_ms = prop_oneof![Just(-1_i64), 0_i64..100_000];
-    let alone = (small(), small(), retention_ms).prop_map(|(group, topic, retention_ms)| {
-        Step::CommitAlone {
-            group,
-            topic,
-            retention_ms,
-        }
-    });
+    let alone = (small(), small(), retention_ms)
+        .prop_map(|(group, topic, retention_ms)| Step::CommitAlone { group, topic, retention_ms });
     let ms = prop_oneof![0_u64..100, 0_u64..15_000, 0_u64..700_000];
     prop_oneof![
         6 => join,
@@ -134,11 +95,7 @@ impl Crowd {
             options.group_members_max = 4;
             options.offsets_retention_ms = 1_000_000;
         });
-        Self {
-            world,
-            known: Vec::new(),
-            generations: BTreeMap::new(),
-        }
+        Self { world, known: Vec::new(), generations: BTreeMap::new() }
     }
 
     fn who(&self, who: u8) -> Option<usize> {
@@ -147,13 +104,7 @@ impl Crowd {
 
     fn act(&mut self, step: Step) {
         match step {
-            Step::Join {
-                group,
-                client,
-                instance,
-                version,
-                metadata: choice,
-            } => {
+            Step::Join { group, client, instance, version, metadata: choice } => {
                 let client: &'static str = ["a", "b", "c", "d"][usize::from(client) % 4];
                 let mut ask = metadata(ask(client), choice).version(version);
                 ask.request.group_id = name("g", group);
@@ -170,10 +121,7 @@ impl Crowd {
                     self.known.remove(0);
                 }
             }
-            Step::Rejoin {
-                who,
-                metadata: choice,
-            } => {
+            Step::Rejoin { who, metadata: choice } => {
                 let Some(index) = self.who(who) else { return };
                 let known = self.known[index].clone();
                 let ask = metadata(known.ask, choice).member(&known.member);
@@ -187,19 +135,14 @@ impl Crowd {
                     .iter()
                     .map(|known| (known.member.clone(), format!("for {:?}", known.member)))
                     .collect();
-                let gives: Vec<(&Str, &str)> = gives
-                    .iter()
-                    .map(|(member, what)| (member, what.as_str()))
-                    .collect();
+                let gives: Vec<(&Str, &str)> =
+                    gives.iter().map(|(member, what)| (member, what.as_str())).collect();
                 let generation = known.generation - i32::from(old);
                 let mut request = sync_request(&known.member, generation, &gives);
                 request.group_id = known.ask.request.group_id;
                 request.protocol_name = None;
                 request.protocol_type = None;
-                let ticket = self.world.submit(Input::SyncGroup {
-                    request,
-                    api_version: 3,
-                });
+                let ticket = self.world.submit(Input::SyncGroup { request, api_version: 3 });
                 self.known[index].waits = Some(ticket);
             }
             Step::Beat { who } => {
@@ -222,11 +165,7 @@ impl Crowd {
                 };
                 self.world.leave_with(request, 5);
             }
-            Step::Commit {
-                who,
-                topic,
-                partition,
-            } => {
+            Step::Commit { who, topic, partition } => {
                 let Some(index) = self.who(who) else { return };
                 let known = self.known[index].clone();
                 let group = known.ask.request.group_id;
@@ -236,11 +175,7 @@ impl Crowd {
                 request.topics[0].partitions[0].partition_index = partition;
                 self.world.commit_with(&request, 8);
             }
-            Step::CommitAlone {
-                group,
-                topic,
-                retention_ms,
-            } => {
+            Step::CommitAlone { group, topic, retention_ms } => {
                 let topic = name("t", topic);
                 let mut request = commit_request(&name("g", group), &Str::EMPTY, -1, &topic, 2);
                 request.retention_time_ms = retention_ms;
@@ -252,10 +187,7 @@ impl Crowd {
                 self.world.submit(Input::DeleteGroup { group_id });
             }
             Step::DeleteTopic { topic } => {
-                let input = Input::TopicDeleted {
-                    name: name("t", topic),
-                    id: Uuid(1),
-                };
+                let input = Input::TopicDeleted { name: name("t", topic), id: Uuid(1) };
                 self.world.submit(input);
             }
             Step::Tick { ms } => self.world.tick(ms),

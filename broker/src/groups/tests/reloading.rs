@@ -8,24 +8,16 @@ use super::*;
 
 fn apply(state: &mut State, key: Bytes, value: Option<Bytes>) -> bool {
     let machine = GroupMachine::default();
-    machine
-        .replay(state, &KeyValue { key, value }, 0, 0)
-        .is_ok()
+    machine.replay(state, &KeyValue { key, value }, 0, 0).is_ok()
 }
 
 fn offset_key() -> Bytes {
-    let key = OffsetCommitKey {
-        group: Str::from("g"),
-        topic: Str::from("t"),
-        partition: 3,
-    };
+    let key = OffsetCommitKey { group: Str::from("g"), topic: Str::from("t"), partition: 3 };
     key.to_key_bytes().unwrap()
 }
 
 fn group_key() -> Bytes {
-    let key = GroupMetadataKey {
-        group: Str::from("g"),
-    };
+    let key = GroupMetadataKey { group: Str::from("g") };
     key.to_key_bytes().unwrap()
 }
 
@@ -37,11 +29,7 @@ fn a_stable_group_goes_on_under_a_new_leader() {
     world.restart();
     assert_eq!(world.phase(), Phase::Stable);
     world.tick(9_999);
-    assert_eq!(
-        world.beat(&members[0], 1),
-        ErrorCode::NONE,
-        "sessions began anew"
-    );
+    assert_eq!(world.beat(&members[0], 1), ErrorCode::NONE, "sessions began anew");
     let sync = world.sync(&members[1], 1, &[]);
     assert_eq!(world.assignment(sync), "b");
     let join = world.join(&ask("b").instance("i").member(&members[1]));
@@ -69,10 +57,7 @@ fn a_rebalance_cut_short_begins_from_the_last_stable_generation() {
     world.join(&ask("a").member(&members[0]));
     assert_eq!(world.group().generation, 2);
     world.restart();
-    assert_eq!(
-        (world.phase(), world.group().generation),
-        (Phase::Stable, 1)
-    );
+    assert_eq!((world.phase(), world.group().generation), (Phase::Stable, 1));
     assert_eq!(world.beat(&members[0], 2), ErrorCode::ILLEGAL_GENERATION);
     assert_eq!(world.beat(&b, 2), ErrorCode::UNKNOWN_MEMBER_ID);
     let join = world.join_error(&ask("b").member(&b));
@@ -84,10 +69,7 @@ fn a_group_larger_than_it_may_be_rebalances_when_loaded() {
     let mut world = World::new();
     let asks = [ask("a"), ask("b"), ask("c")];
     let members = world.stable(&asks);
-    world.machine = GroupMachine::new(Options {
-        group_members_max: 2,
-        ..Options::default()
-    });
+    world.machine = GroupMachine::new(Options { group_members_max: 2, ..Options::default() });
     world.restart();
     let tickets: Vec<Ticket> = asks
         .iter()
@@ -139,10 +121,7 @@ fn groups_are_written_as_kafka_4_4_does() {
     assert_eq!(&value[..2], [0, 3]);
     let value = GroupMetadataValue::from_value_bytes(value).unwrap();
     assert_eq!(value.protocol_type, "consumer");
-    assert_eq!(
-        (value.generation, value.protocol),
-        (1, Some(Str::from("range")))
-    );
+    assert_eq!((value.generation, value.protocol), (1, Some(Str::from("range"))));
     assert_eq!(value.leader, Some(member.clone()));
     assert_eq!(value.current_state_timestamp, world.now.wall_ms);
     assert_eq!(
@@ -175,10 +154,7 @@ fn offsets_of_every_version_are_read() {
         let value = value.to_value_bytes(version).unwrap();
         assert!(apply(&mut state, offset_key(), Some(value)));
         let (_, _, partition, committed) = state.committed_offsets().next().unwrap();
-        assert_eq!(
-            (partition, committed.offset, committed.committed_at_ms),
-            (3, 5, 6)
-        );
+        assert_eq!((partition, committed.offset, committed.committed_at_ms), (3, 5, 6));
         assert_eq!(committed.expires_at_ms, (version == 1).then_some(8));
         assert_eq!(committed.leader_epoch, if version >= 3 { 2 } else { -1 });
     }
@@ -204,11 +180,7 @@ fn a_group_that_ends_before_its_offsets_keeps_them() {
     world.leave(&[identity(&members[0])]);
     assert!(apply(&mut world.state, group_key(), None));
     assert_eq!(world.offsets("g"), [("t".to_owned(), 0, 5)]);
-    let end = OffsetCommitKey {
-        group: Str::from("g"),
-        topic: Str::from("t"),
-        partition: 0,
-    };
+    let end = OffsetCommitKey { group: Str::from("g"), topic: Str::from("t"), partition: 0 };
     assert!(apply(&mut world.state, end.to_key_bytes().unwrap(), None));
     assert!(apply(&mut world.state, group_key(), None));
     assert_eq!((world.state.group_count(), world.state.bytes()), (0, 0));
@@ -246,21 +218,9 @@ fn what_a_newer_release_wrote_or_rot_is_told() {
     let short = Bytes::from_static(b"\0");
     assert!(!apply(&mut state, short.clone(), None));
     assert!(!apply(&mut state, offset_key(), Some(short.clone())));
-    assert!(!apply(
-        &mut state,
-        offset_key(),
-        Some(Bytes::from_static(b"\0\x05"))
-    ));
-    assert!(!apply(
-        &mut state,
-        group_key(),
-        Some(Bytes::from_static(b"\0\x05"))
-    ));
-    assert!(!apply(
-        &mut state,
-        group_key(),
-        Some(Bytes::from_static(b"\0\x03\0\x09x"))
-    ));
+    assert!(!apply(&mut state, offset_key(), Some(Bytes::from_static(b"\0\x05"))));
+    assert!(!apply(&mut state, group_key(), Some(Bytes::from_static(b"\0\x05"))));
+    assert!(!apply(&mut state, group_key(), Some(Bytes::from_static(b"\0\x03\0\x09x"))));
     assert!(!apply(&mut state, group_key().slice(..3), Some(short)));
     assert_eq!(state, State::default());
 }
@@ -294,9 +254,7 @@ fn a_snapshot_goes_on_where_its_last_key_was_deleted() {
     }
     let piece = world.machine.snapshot(&world.state, None, 3);
     let after = piece.last().unwrap().key.clone();
-    world.submit(Input::DeleteGroup {
-        group_id: Str::from("b"),
-    });
+    world.submit(Input::DeleteGroup { group_id: Str::from("b") });
     let rest = world.machine.snapshot(&world.state, Some(&after), 100);
     assert_eq!(rest.len(), 2, "both of c");
 }
@@ -332,10 +290,7 @@ fn a_damaged_generation_harms_nobody() {
         ..GroupMetadataValue::default()
     };
     let mut world = World::new();
-    world.log.push(KeyValue {
-        key: group_key(),
-        value: Some(value.to_value_bytes(3).unwrap()),
-    });
+    world.log.push(KeyValue { key: group_key(), value: Some(value.to_value_bytes(3).unwrap()) });
     let mut state = replayed(&world.machine, &world.log);
     std::mem::swap(&mut state, &mut world.state);
     let mut session = Session::default();
@@ -344,14 +299,9 @@ fn a_damaged_generation_harms_nobody() {
     for change in outcome.timers {
         if let TimerChange::Set { key, .. } = change {
             world.now.monotonic_ms += 1_000_000;
-            let fired = world
-                .machine
-                .fire(&world.state, &mut world.session, key, world.now);
+            let fired = world.machine.fire(&world.state, &mut world.session, key, world.now);
             for record in fired.records {
-                world
-                    .machine
-                    .replay(&mut world.state, &record, 0, 0)
-                    .unwrap();
+                world.machine.replay(&mut world.state, &record, 0, 0).unwrap();
             }
         }
     }

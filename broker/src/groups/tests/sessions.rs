@@ -54,24 +54,15 @@ fn the_last_to_go_silent_leaves_an_empty_group() {
 fn what_is_wrong_with_a_heartbeat_is_told() {
     let mut world = World::new();
     let members = world.stable(&[ask("a")]);
-    assert_eq!(
-        world.beat(&Str::from("who"), 1),
-        ErrorCode::UNKNOWN_MEMBER_ID
-    );
+    assert_eq!(world.beat(&Str::from("who"), 1), ErrorCode::UNKNOWN_MEMBER_ID);
     assert_eq!(world.beat(&members[0], 2), ErrorCode::ILLEGAL_GENERATION);
     let elsewhere = HeartbeatRequest {
         group_id: Str::from("h"),
         member_id: members[0].clone(),
         ..HeartbeatRequest::default()
     };
-    assert_eq!(
-        world.beat_with(elsewhere.clone()),
-        ErrorCode::UNKNOWN_MEMBER_ID
-    );
-    let nowhere = HeartbeatRequest {
-        group_id: Str::EMPTY,
-        ..elsewhere
-    };
+    assert_eq!(world.beat_with(elsewhere.clone()), ErrorCode::UNKNOWN_MEMBER_ID);
+    let nowhere = HeartbeatRequest { group_id: Str::EMPTY, ..elsewhere };
     assert_eq!(world.beat_with(nowhere), ErrorCode::INVALID_GROUP_ID);
 }
 
@@ -116,10 +107,7 @@ fn a_parked_join_excuses_a_known_member() {
     let members = world.stable(&asks);
     let join = world.join(&asks[0].clone().member(&members[0]));
     world.tick(30_000);
-    assert!(
-        world.is_open(join),
-        "its session does not end while it waits for us"
-    );
+    assert!(world.is_open(join), "its session does not end while it waits for us");
     world.join(&asks[1].clone().member(&members[1]));
     assert_eq!(world.joined(join).generation_id, 2);
 }

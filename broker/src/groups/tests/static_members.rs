@@ -23,10 +23,7 @@ fn a_restart_disturbs_nobody_and_fences_the_old_process() {
     let members = world.stable(&[named("a"), named("b")]);
     let ticket = world.join(&named("b"));
     let response = world.joined(ticket);
-    assert_eq!(
-        (response.error_code, response.generation_id),
-        (ErrorCode::NONE, 1)
-    );
+    assert_eq!((response.error_code, response.generation_id), (ErrorCode::NONE, 1));
     assert_ne!(response.member_id, members[1]);
     assert_eq!(response.leader, members[0]);
     assert!(!response.skip_assignment);
@@ -40,10 +37,7 @@ fn a_restart_disturbs_nobody_and_fences_the_old_process() {
         member_id: member.clone(),
         group_instance_id: Some(Str::from("b")),
     };
-    assert_eq!(
-        world.beat_with(beat(&members[1])),
-        ErrorCode::FENCED_INSTANCE_ID
-    );
+    assert_eq!(world.beat_with(beat(&members[1])), ErrorCode::FENCED_INSTANCE_ID);
     assert_eq!(world.beat_with(beat(&response.member_id)), ErrorCode::NONE);
     let mut sync = sync_request(&members[1], 1, &[]);
     sync.group_instance_id = Some(Str::from("b"));
@@ -51,10 +45,7 @@ fn a_restart_disturbs_nobody_and_fences_the_old_process() {
     assert_eq!(world.synced(sync).error_code, ErrorCode::FENCED_INSTANCE_ID);
     let mut commit = commit_request("g", &members[1], 1, "t", 5);
     commit.group_instance_id = Some(Str::from("b"));
-    assert_eq!(
-        world.commit_with(&commit, 10),
-        ErrorCode::FENCED_INSTANCE_ID
-    );
+    assert_eq!(world.commit_with(&commit, 10), ErrorCode::FENCED_INSTANCE_ID);
     let join = world.join_error(&named("b").member(&members[1]));
     assert_eq!(join, ErrorCode::FENCED_INSTANCE_ID);
 }
@@ -127,10 +118,7 @@ fn a_restart_while_the_leader_assigns_begins_a_rebalance() {
     let (a, b) = (world.joined(a).member_id, world.joined(b).member_id);
     let parked = world.sync(&b, 1, &[]);
     let again = world.join(&named("b"));
-    assert_eq!(
-        world.synced(parked).error_code,
-        ErrorCode::FENCED_INSTANCE_ID
-    );
+    assert_eq!(world.synced(parked).error_code, ErrorCode::FENCED_INSTANCE_ID);
     assert!(world.is_open(again));
     let leader = world.join(&named("a").member(&a));
     assert_eq!(world.joined(leader).generation_id, 2);
@@ -160,11 +148,7 @@ fn a_static_member_may_miss_a_rebalance() {
     let join = world.join(&asks[0].clone().member(&members[0]));
     world.tick(20_000);
     let response = world.joined(join);
-    assert_eq!(
-        response.members.len(),
-        2,
-        "b is counted in, absent as it is"
-    );
+    assert_eq!(response.members.len(), 2, "b is counted in, absent as it is");
     let gives = [(&members[0], "a"), (&members[1], "b")];
     let sync = world.sync(&members[0], 2, &gives);
     assert_eq!(world.assignment(sync), "a");
@@ -192,33 +176,18 @@ fn a_restarted_member_must_still_ask_for_its_assignment_in_time() {
 #[test]
 fn a_rebalance_of_absent_static_members_waits_for_one_of_them() {
     let mut world = World::with(|options| options.group_members_max = 1);
-    let asks = [
-        named("a").session_ms(600_000),
-        named("b").session_ms(600_000),
-    ];
+    let asks = [named("a").session_ms(600_000), named("b").session_ms(600_000)];
     world.machine = GroupMachine::new(Options::default());
     let members = world.stable(&asks);
-    world.machine = GroupMachine::new(Options {
-        group_members_max: 1,
-        ..Options::default()
-    });
+    world.machine = GroupMachine::new(Options { group_members_max: 1, ..Options::default() });
     world.restart();
-    assert!(
-        matches!(world.phase(), Phase::Preparing(None)),
-        "over capacity"
-    );
+    assert!(matches!(world.phase(), Phase::Preparing(None)), "over capacity");
     world.tick(150_000);
-    assert!(
-        matches!(world.phase(), Phase::Preparing(None)),
-        "nobody came"
-    );
+    assert!(matches!(world.phase(), Phase::Preparing(None)), "nobody came");
     let join = world.join(&asks[1].clone().member(&members[1]));
     world.tick(60_000);
     let response = world.joined(join);
-    assert_eq!(
-        (response.generation_id, response.leader),
-        (2, members[1].clone())
-    );
+    assert_eq!((response.generation_id, response.leader), (2, members[1].clone()));
 }
 
 #[test]

@@ -57,34 +57,19 @@ fn what_is_wrong_with_a_sync_is_told() {
     let request = |member: &Str, generation| sync_request(member, generation, &[]);
     let stranger = error(&mut world, request(&Str::from("who"), 1));
     assert_eq!(stranger, ErrorCode::UNKNOWN_MEMBER_ID);
-    assert_eq!(
-        error(&mut world, request(&b, 0)),
-        ErrorCode::ILLEGAL_GENERATION
-    );
+    assert_eq!(error(&mut world, request(&b, 0)), ErrorCode::ILLEGAL_GENERATION);
     let mut other = request(&b, 1);
     other.protocol_name = Some(Str::from("sticky"));
-    assert_eq!(
-        error(&mut world, other),
-        ErrorCode::INCONSISTENT_GROUP_PROTOCOL
-    );
+    assert_eq!(error(&mut world, other), ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
     let mut other = request(&b, 1);
     other.protocol_type = Some(Str::from("connect"));
-    assert_eq!(
-        error(&mut world, other),
-        ErrorCode::INCONSISTENT_GROUP_PROTOCOL
-    );
+    assert_eq!(error(&mut world, other), ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
     let mut missing = request(&b, 1);
     missing.protocol_name = None;
     let refused = error(&mut world, missing.clone());
     assert_eq!(refused, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
-    let older = world.submit(Input::SyncGroup {
-        request: missing,
-        api_version: 4,
-    });
-    assert!(
-        world.is_open(older),
-        "older versions do not name the protocol"
-    );
+    let older = world.submit(Input::SyncGroup { request: missing, api_version: 4 });
+    assert!(world.is_open(older), "older versions do not name the protocol");
     let mut nowhere = request(&a, 1);
     nowhere.group_id = Str::EMPTY;
     assert_eq!(error(&mut world, nowhere), ErrorCode::INVALID_GROUP_ID);
@@ -99,10 +84,7 @@ fn a_sync_in_a_rebalance_sends_back_to_joining() {
     let members = world.stable(&[ask("a"), ask("b")]);
     world.join(&ask("a").member(&members[0]));
     let ticket = world.sync(&members[1], 1, &[]);
-    assert_eq!(
-        world.synced(ticket).error_code,
-        ErrorCode::REBALANCE_IN_PROGRESS
-    );
+    assert_eq!(world.synced(ticket).error_code, ErrorCode::REBALANCE_IN_PROGRESS);
 }
 
 #[test]
@@ -110,10 +92,7 @@ fn a_sync_on_a_new_connection_takes_the_place_of_the_lost_one() {
     let (mut world, a, b) = completing();
     let lost = world.sync(&b, 1, &[]);
     let again = world.sync(&b, 1, &[]);
-    assert_eq!(
-        world.synced(lost).error_code,
-        ErrorCode::REBALANCE_IN_PROGRESS
-    );
+    assert_eq!(world.synced(lost).error_code, ErrorCode::REBALANCE_IN_PROGRESS);
     world.sync(&a, 1, &[(&b, "p1")]);
     assert_eq!(world.assignment(again), "p1");
 }
@@ -123,15 +102,9 @@ fn a_member_that_comes_meanwhile_takes_the_assignment_back() {
     let (mut world, a, b) = completing();
     let follower = world.sync(&b, 1, &[]);
     let (_, newcomer) = world.enter(&ask("c"));
-    assert_eq!(
-        world.synced(follower).error_code,
-        ErrorCode::REBALANCE_IN_PROGRESS
-    );
+    assert_eq!(world.synced(follower).error_code, ErrorCode::REBALANCE_IN_PROGRESS);
     let late = world.sync(&a, 1, &[(&a, "p0")]);
-    assert_eq!(
-        world.synced(late).error_code,
-        ErrorCode::REBALANCE_IN_PROGRESS
-    );
+    assert_eq!(world.synced(late).error_code, ErrorCode::REBALANCE_IN_PROGRESS);
     world.join(&ask("a").member(&a));
     world.join(&ask("b").member(&b));
     assert_eq!(world.joined(newcomer).generation_id, 2);
@@ -163,10 +136,7 @@ fn a_leader_that_never_assigns_is_given_up() {
     world.tick(6_000);
     let waits = world.sync(&b, 1, &[]);
     world.tick(30_000);
-    assert_eq!(
-        world.synced(waits).error_code,
-        ErrorCode::REBALANCE_IN_PROGRESS
-    );
+    assert_eq!(world.synced(waits).error_code, ErrorCode::REBALANCE_IN_PROGRESS);
     let join = world.join(&slow("b").member(&b));
     assert_eq!(world.joined(join).leader, b);
 }

@@ -17,28 +17,15 @@ fn topic(id: u128, name: &str) -> Record {
 }
 
 fn partition(id: u128, index: i32, node_id: i32) -> Record {
-    let replica = Replica {
-        node_id,
-        disk_id: Uuid(9),
-    };
+    let replica = Replica { node_id, disk_id: Uuid(9) };
     Record::Partition(
-        PartitionId {
-            topic_id: Uuid(id),
-            index,
-        },
-        Partition {
-            replicas: vec![replica],
-        },
+        PartitionId { topic_id: Uuid(id), index },
+        Partition { replicas: vec![replica] },
     )
 }
 
 fn settings(entries: &[(&str, &str)]) -> Settings {
-    Arc::new(
-        entries
-            .iter()
-            .map(|(name, value)| (Str::from(*name), Str::from(*value)))
-            .collect(),
-    )
+    Arc::new(entries.iter().map(|(name, value)| (Str::from(*name), Str::from(*value))).collect())
 }
 
 fn topic_settings(name: &str, entries: &[(&str, &str)]) -> Record {
@@ -74,16 +61,10 @@ fn records_build_an_image() {
     assert_eq!((a.id, a.partition_count()), (Uuid(1), 2));
     assert!(a.has_partition(1) && !a.has_partition(2) && !a.has_partition(-1));
     let b = image.topic_by_id(Uuid(2)).unwrap();
-    assert_eq!(
-        b.own_settings().collect::<Vec<_>>(),
-        [("retention.ms", "5")]
-    );
+    assert_eq!(b.own_settings().collect::<Vec<_>>(), [("retention.ms", "5")]);
     assert_eq!((image.topic_count(), image.partition_count()), (2, 3));
     assert_eq!(image.next_producer_id(), 1000);
-    let names: Vec<&str> = image
-        .topics_from("aa")
-        .map(|topic| topic.name.as_str())
-        .collect();
+    let names: Vec<&str> = image.topics_from("aa").map(|topic| topic.name.as_str()).collect();
     assert_eq!(names, ["b"]);
 }
 
@@ -94,10 +75,7 @@ fn a_removed_topic_takes_everything_with_it() {
     image.apply(Record::Topic(Uuid(1), None)).unwrap();
     assert!(image.topic("a").is_none() && image.topic_by_id(Uuid(1)).is_none());
     assert_eq!((image.topic_count(), image.partition_count()), (1, 1));
-    assert!(
-        before.topic("a").is_some(),
-        "an image is not changed by those after it"
-    );
+    assert!(before.topic("a").is_some(), "an image is not changed by those after it");
     image.apply(topic(3, "a")).unwrap();
     assert_eq!(image.topic("a").unwrap().partition_count(), 0);
 }
@@ -107,21 +85,13 @@ fn what_contradicts_is_refused_and_changes_nothing() {
     let mut image = two_topics();
     let before = image.clone();
     for record in [
-        Record::Cluster(Cluster {
-            id: Uuid(6),
-            format_version: 1,
-            features: Arc::default(),
-        }),
+        Record::Cluster(Cluster { id: Uuid(6), format_version: 1, features: Arc::default() }),
         Record::Cluster(Cluster {
             id: Uuid(5),
             format_version: FORMAT_VERSION + 1,
             features: Arc::default(),
         }),
-        Record::Cluster(Cluster {
-            id: Uuid(5),
-            format_version: 0,
-            features: Arc::default(),
-        }),
+        Record::Cluster(Cluster { id: Uuid(5), format_version: 0, features: Arc::default() }),
         topic(1, "b"),
         topic(3, "a"),
         topic(1, "c"),
@@ -129,10 +99,7 @@ fn what_contradicts_is_refused_and_changes_nothing() {
         partition(1, 3, 1),
         partition(1, -1, 1),
         Record::Partition(
-            PartitionId {
-                topic_id: Uuid(1),
-                index: 0,
-            },
+            PartitionId { topic_id: Uuid(1), index: 0 },
             Partition { replicas: vec![] },
         ),
         topic_settings("c", &[("retention.ms", "5")]),
@@ -141,10 +108,7 @@ fn what_contradicts_is_refused_and_changes_nothing() {
         assert!(image.apply(record.clone()).is_err(), "{record:?}");
         assert!(image == before, "{record:?}");
     }
-    assert!(
-        Image::default().apply(topic(1, "a")).is_err(),
-        "the cluster's record comes first"
-    );
+    assert!(Image::default().apply(topic(1, "a")).is_err(), "the cluster's record comes first");
 }
 
 #[test]
@@ -180,20 +144,11 @@ fn a_delta_names_what_changed() {
     assert_eq!(delta.changed_topics.len(), 1);
     let change = delta.changed_topics[0];
     assert!(change.has_other_settings());
-    assert_eq!(
-        change
-            .changed_partitions()
-            .map(|(index, _)| index)
-            .collect::<Vec<_>>(),
-        [0, 1]
-    );
+    assert_eq!(change.changed_partitions().map(|(index, _)| index).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(delta.changed_nodes.len(), 1);
     let back = before.changes_since(&after);
     assert_eq!(back.removed_nodes, [1]);
-    assert_eq!(
-        after.changes_since(&after.clone()),
-        crate::metadata::delta::Delta::default()
-    );
+    assert_eq!(after.changes_since(&after.clone()), crate::metadata::delta::Delta::default());
 }
 
 fn some_node(id: i32, epoch: i64) -> Node {
@@ -203,13 +158,7 @@ fn some_node(id: i32, epoch: i64) -> Node {
         port: 9092,
     };
     let rack = Some(Str::from_static("r"));
-    Node {
-        id,
-        epoch,
-        rack,
-        endpoints: vec![endpoint],
-        disks: vec![Uuid(8)],
-    }
+    Node { id, epoch, rack, endpoints: vec![endpoint], disks: vec![Uuid(8)] }
 }
 
 fn text() -> impl Strategy<Value = Str> {
@@ -307,10 +256,7 @@ proptest! {
 #[test]
 fn tombstones_only_where_something_can_be_removed() {
     let (key, _) = cluster().encode().unwrap();
-    assert_eq!(
-        Record::decode(&key, None),
-        Err(RecordError::NoValue("Cluster"))
-    );
+    assert_eq!(Record::decode(&key, None), Err(RecordError::NoValue("Cluster")));
     let (key, value) = Record::Node(1, None).encode().unwrap();
     assert_eq!(value, None);
     assert_eq!(Record::decode(&key, None), Ok(Record::Node(1, None)));
@@ -321,12 +267,8 @@ fn tombstones_only_where_something_can_be_removed() {
 fn the_format_stays() {
     let hex = |record: Record| {
         let (key, value) = record.encode().unwrap();
-        let hex = |bytes: &Bytes| {
-            bytes
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
+        let hex =
+            |bytes: &Bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         (hex(&key), value.as_ref().map(hex))
     };
     let golden = [

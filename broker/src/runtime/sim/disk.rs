@@ -143,11 +143,7 @@ pub struct SimDisk {
 
 impl SimDisk {
     pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
-        Self {
-            inner,
-            kernel,
-            pace,
-        }
+        Self { inner, kernel, pace }
     }
 
     async fn perform<T: 'static>(
@@ -167,11 +163,7 @@ impl Disk for SimDisk {
         let (inner, path) = (self.inner.clone(), path.to_owned());
         let opening = async move { inner.open(&path, mode).await };
         let inner = self.perform(Kind::Read, "open", opening).await?;
-        Ok(SimFile {
-            inner,
-            kernel: self.kernel,
-            pace: self.pace.clone(),
-        })
+        Ok(SimFile { inner, kernel: self.kernel, pace: self.pace.clone() })
     }
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {

@@ -116,10 +116,7 @@ struct Ready(Mutex<Vec<u64>>);
 
 impl Ready {
     fn push(&self, task: u64) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(task);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Vec<u64>) -> T) -> T {
@@ -232,12 +229,8 @@ impl Executor {
     pub fn start_process(&self) -> ProcessId {
         let id = ProcessId(self.inner.processes_made.get());
         self.inner.processes_made.set(id.0 + 1);
-        let process = Process {
-            tasks: BTreeSet::new(),
-            paused: false,
-            held: Vec::new(),
-            fuse: None,
-        };
+        let process =
+            Process { tasks: BTreeSet::new(), paused: false, held: Vec::new(), fuse: None };
         self.inner.processes.borrow_mut().insert(id, process);
         self.event("start", &[id.0]);
         id
@@ -307,11 +300,7 @@ impl Executor {
             ready: Arc::clone(&self.inner.ready),
         });
         waker.wake_by_ref();
-        let task = Task {
-            future: Some(Box::pin(task)),
-            waker,
-            process,
-        };
+        let task = Task { future: Some(Box::pin(task)), waker, process };
         self.inner.tasks.borrow_mut().insert(id, task);
     }
 
@@ -334,11 +323,7 @@ impl Executor {
 
     /// Completes at this time, or later by what the seed says of timers.
     pub fn sleep_until(&self, at_ns: u64) -> Sleep {
-        Sleep {
-            executor: self.clone(),
-            at_ns,
-            event: None,
-        }
+        Sleep { executor: self.clone(), at_ns, event: None }
     }
 
     /// A draw from the stream of the schedule.
@@ -386,12 +371,7 @@ impl Executor {
             self.inner.polls_at_instant.set(polls);
             if polls > self.inner.options.polls_per_instant_max {
                 let (task, ProcessId(process)) = self.inner.last_polled.get();
-                return Err(Stuck::Spin {
-                    seed,
-                    now_ns,
-                    task,
-                    process,
-                });
+                return Err(Stuck::Spin { seed, now_ns, task, process });
             }
             self.poll(task);
             return Ok(());

@@ -125,9 +125,7 @@ impl Fabric {
             if !announced {
                 state.dark.insert(host);
             }
-            state
-                .listeners
-                .retain(|_, listening| listening.process != process);
+            state.listeners.retain(|_, listening| listening.process != process);
             for (&id, link) in &mut state.links {
                 for (side, state) in link.sides.iter_mut().enumerate() {
                     if state.process == process && state.presence == Presence::Open {
@@ -153,10 +151,7 @@ impl Fabric {
             return;
         };
         let pipe = &mut link.pipes[end.side];
-        let keep = self
-            .random
-            .borrow_mut()
-            .between(0..=pipe.flight_len() as u64);
+        let keep = self.random.borrow_mut().between(0..=pipe.flight_len() as u64);
         pipe.cut(usize::try_from(keep).unwrap_or(usize::MAX));
     }
 
@@ -191,40 +186,25 @@ impl Fabric {
         let mut refused = None;
         {
             let mut state = self.state.borrow_mut();
-            let State {
-                links,
-                blocked,
-                held,
-                ..
-            } = &mut *state;
+            let State { links, blocked, held, .. } = &mut *state;
             let Some(link) = links.get_mut(&from.link) else {
                 return;
             };
             let to = 1 - from.side;
-            let route = (
-                link.sides[from.side].address.ip(),
-                link.sides[to].address.ip(),
-            );
+            let route = (link.sides[from.side].address.ip(), link.sides[to].address.ip());
             if blocked.contains(&route) {
                 held.insert(from);
                 return;
             }
             while let Some(segment) = link.pipes[from.side].pop(now_ns) {
-                self.executor
-                    .event("deliver", &[from.link, from.side as u64]);
+                self.executor.event("deliver", &[from.link, from.side as u64]);
                 if let Some(presence) = take_in(link, from.side, segment) {
                     refused = Some(presence);
                 }
             }
         }
         if let Some(presence) = refused {
-            self.refuse(
-                End {
-                    link: from.link,
-                    side: 1 - from.side,
-                },
-                presence,
-            );
+            self.refuse(End { link: from.link, side: 1 - from.side }, presence);
         }
     }
 
@@ -238,10 +218,9 @@ impl Fabric {
             Presence::Open | Presence::Closed => 0,
         };
         let fabric = self.clone();
-        self.executor
-            .call_at(self.executor.now_ns() + wait_ns, move || {
-                fabric.transmit(end, Segment::Reset);
-            });
+        self.executor.call_at(self.executor.now_ns() + wait_ns, move || {
+            fabric.transmit(end, Segment::Reset);
+        });
     }
 
     /// Listens. Several listeners of one process may share an address; another process's address is
@@ -264,12 +243,8 @@ impl Fabric {
         }
         let id = state.listeners_made;
         state.listeners_made += 1;
-        let listening = Listening {
-            address,
-            process,
-            backlog: VecDeque::new(),
-            waiting: Vec::new(),
-        };
+        let listening =
+            Listening { address, process, backlog: VecDeque::new(), waiting: Vec::new() };
         state.listeners.insert(id, listening);
         Ok((id, address))
     }
@@ -290,9 +265,7 @@ impl Fabric {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<(End, SocketAddr)>> {
         let mut state = self.state.borrow_mut();
-        let State {
-            listeners, links, ..
-        } = &mut *state;
+        let State { listeners, links, .. } = &mut *state;
         let Some(listening) = listeners.get_mut(&listener) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
@@ -384,8 +357,7 @@ impl Fabric {
                 }
                 part.split_to(self.piece_bytes(part.len().min(space)))
             };
-            self.executor
-                .event("send", &[end.link, end.side as u64, piece.len() as u64]);
+            self.executor.event("send", &[end.link, end.side as u64, piece.len() as u64]);
             self.executor.trace_bytes(&piece);
             self.transmit(end, Segment::Data(piece));
         }
@@ -398,8 +370,7 @@ impl Fabric {
         if random.chance(options.partial_per_million) {
             return usize::try_from(random.mostly_small(1..=len as u64)).unwrap_or(len);
         }
-        len.min(usize::try_from(options.piece_bytes_max).unwrap_or(len))
-            .max(1)
+        len.min(usize::try_from(options.piece_bytes_max).unwrap_or(len)).max(1)
     }
 
     /// Receives up to `len` bytes; 0 where the peer sends no more, or this end is closed.

@@ -110,8 +110,7 @@ impl Pipe {
 
     /// Bytes that may be sent now.
     pub(super) fn space(&self) -> usize {
-        self.window_bytes
-            .saturating_sub(self.flight_bytes + self.arrived_bytes)
+        self.window_bytes.saturating_sub(self.flight_bytes + self.arrived_bytes)
     }
 
     /// Bytes that may be received now.
@@ -191,9 +190,7 @@ pub(super) struct Link {
 impl Link {
     /// Nobody holds either side any more.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.sides
-            .iter()
-            .all(|side| side.presence != Presence::Open)
+        self.sides.iter().all(|side| side.presence != Presence::Open)
     }
 }
 
@@ -204,10 +201,7 @@ mod tests {
     #[test]
     fn a_pipe_keeps_its_order_and_its_window() {
         let mut pipe = Pipe::new(10);
-        assert_eq!(
-            pipe.push(5, Segment::Data(Bytes::from_static(b"abcdef"))),
-            5
-        );
+        assert_eq!(pipe.push(5, Segment::Data(Bytes::from_static(b"abcdef"))), 5);
         assert_eq!(pipe.push(3, Segment::Data(Bytes::from_static(b"gh"))), 5);
         assert_eq!(pipe.space(), 2);
         assert!(pipe.pop(4).is_none());

@@ -29,12 +29,7 @@ pub struct SimNetwork {
 
 impl SimNetwork {
     pub(super) fn new(fabric: Fabric, process: ProcessId, host: IpAddr, pace: Pace) -> Self {
-        Self {
-            fabric,
-            process,
-            host,
-            pace,
-        }
+        Self { fabric, process, host, pace }
     }
 
     /// The address that others know this one by: "any" and loopback are this host.
@@ -186,11 +181,7 @@ struct Sending {
 impl Sending {
     fn new(handle: &Handle) -> Self {
         handle.fabric.begin_send(handle.end);
-        Self {
-            fabric: handle.fabric.clone(),
-            end: handle.end,
-            begun: false,
-        }
+        Self { fabric: handle.fabric.clone(), end: handle.end, begun: false }
     }
 }
 

@@ -204,9 +204,7 @@ impl Simulation {
     pub fn jump_wall_clock(&self, host: HostId, by_ms: i64) {
         let off = self.with_host(host, |host| Rc::clone(&host.wall_off_ms));
         off.set(off.get().saturating_add(by_ms));
-        self.world
-            .executor
-            .note(&format!("{host:?}: wall clock {by_ms:+} ms"));
+        self.world.executor.note(&format!("{host:?}: wall clock {by_ms:+} ms"));
     }
 
     /// From now on the host's disk takes this long.
@@ -223,9 +221,7 @@ impl Simulation {
     pub fn block(&self, from: HostId, to: HostId) {
         let (from, to) = (self.address(from), self.address(to));
         self.world.fabric.block(from, to);
-        self.world
-            .executor
-            .note(&format!("blocked: {from} to {to}"));
+        self.world.executor.note(&format!("blocked: {from} to {to}"));
     }
 
     /// All routes are open again.
@@ -280,14 +276,11 @@ impl Runtime for SimRuntime {
 
     fn wall_clock_ms(&self) -> i64 {
         let passed_ms = i64::try_from(self.executor.now_ns() / 1_000_000).unwrap_or(i64::MAX);
-        self.wall_clock_ms
-            .saturating_add(passed_ms)
-            .saturating_add(self.wall_off_ms.get())
+        self.wall_clock_ms.saturating_add(passed_ms).saturating_add(self.wall_off_ms.get())
     }
 
     fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static {
-        self.executor
-            .sleep_until(self.started_ns.saturating_add(deadline.0))
+        self.executor.sleep_until(self.started_ns.saturating_add(deadline.0))
     }
 
     /// All queues are one here: no order among tasks may be relied on.

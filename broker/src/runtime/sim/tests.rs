@@ -297,9 +297,7 @@ fn bytes_arrive_in_order_through_small_windows_and_pieces() {
             });
             far.readable().await.expect("open");
             let read = read_to_end(far.clone()).await.expect("open");
-            far.send(vec![Bytes::from_static(b"!")])
-                .await
-                .expect("open");
+            far.send(vec![Bytes::from_static(b"!")]).await.expect("open");
             read
         });
         let sent = [pattern(20_000), pattern(333)].concat();
@@ -419,9 +417,7 @@ fn a_send_dropped_halfway_may_not_be_followed_by_another() {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mut again: Pin<Box<dyn Future<Output = io::Result<()>>>> = Box::pin(again);
             let waker = std::task::Waker::noop();
-            let _ = again
-                .as_mut()
-                .poll(&mut std::task::Context::from_waker(waker));
+            let _ = again.as_mut().poll(&mut std::task::Context::from_waker(waker));
         }))
     });
     assert!(result.is_err());
@@ -438,10 +434,7 @@ fn a_port_belongs_to_one_process_and_to_all_its_shards() {
             let first = server.listen(address).await.expect("free");
             let second = server.listen(address).await.expect("shared");
             let taken = client.listen(address).await.map(|_| ());
-            assert_eq!(
-                taken.expect_err("another process's").kind(),
-                io::ErrorKind::AddrInUse
-            );
+            assert_eq!(taken.expect_err("another process's").kind(), io::ErrorKind::AddrInUse);
             drop(first);
             client.connect(address).await.expect("one listens still");
             second.accept().await.expect("one has connected");
@@ -489,10 +482,7 @@ fn after_crash(seed: u64, how: Crash) -> (Vec<u8>, u64, u64) {
         assert_eq!(story.start(host, 2).len(), 2);
     });
     run.expect("ends");
-    let content = simulation
-        .disk(host)
-        .content("log")
-        .expect("its name is flushed");
+    let content = simulation.disk(host).content("log").expect("its name is flushed");
     simulation.close();
     (content, flushed.get(), simulation.executor().trace_hash())
 }
@@ -506,10 +496,7 @@ fn what_was_flushed_survives_the_power_and_all_that_was_written_survives_a_kill(
             assert_eq!(hash, after_crash(seed, how).2, "{seed} {how:?}");
             assert!(flushed > 3, "{flushed}");
             let kept = usize::try_from(flushed).expect("small") * 4096;
-            assert!(
-                content[..kept].iter().all(|&byte| byte == 7),
-                "{seed} {how:?}"
-            );
+            assert!(content[..kept].iter().all(|&byte| byte == 7), "{seed} {how:?}");
             let torn = content[kept..].contains(&0);
             match how {
                 Crash::Process => assert!(!torn && content.len() > kept, "{seed}"),
@@ -577,11 +564,7 @@ fn a_range_of_a_file_is_sent_and_a_shorter_file_breaks_the_stream() {
         let file = file.expect("new");
         let written = file.write_at(blocks(5, 8192), 0, Durability::Written).await;
         written.expect("no faults are planned");
-        let mut range = ExternalBytes {
-            source: file.source(),
-            position: 100,
-            len: 8000,
-        };
+        let mut range = ExternalBytes { source: file.source(), position: 100, len: 8000 };
         far.send_file(&range).await.expect("it is that long");
         range.len = 9000;
         let error = far.send_file(&range).await.expect_err("it is shorter");
@@ -602,9 +585,7 @@ fn a_wall_clock_jumps_and_the_monotonic_one_starts_with_its_process() {
         let runtime = story.start(host, 1).remove(0);
         let (now, wall_ms) = (runtime.now(), runtime.wall_clock_ms());
         assert_eq!(now.0, 0);
-        runtime
-            .sleep_until(now.after(std::time::Duration::from_secs(1)))
-            .await;
+        runtime.sleep_until(now.after(std::time::Duration::from_secs(1))).await;
         assert_eq!(runtime.now().0, SECOND_NS);
         story.jump_wall_clock(host, -3000);
         assert_eq!(runtime.wall_clock_ms(), wall_ms - 2000);

@@ -19,10 +19,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Trace {
     pub(super) fn new(sink: Option<TraceSink>) -> Self {
-        Self {
-            hash: Cell::new(SPREAD),
-            sink,
-        }
+        Self { hash: Cell::new(SPREAD), sink }
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -70,11 +67,7 @@ impl Trace {
 
 /// Virtual time as people read it.
 fn seconds(now_ns: u64) -> String {
-    format!(
-        "{:>4}.{:09}",
-        now_ns / 1_000_000_000,
-        now_ns % 1_000_000_000
-    )
+    format!("{:>4}.{:09}", now_ns / 1_000_000_000, now_ns % 1_000_000_000)
 }
 
 #[cfg(test)]
@@ -130,9 +123,6 @@ mod tests {
         })));
         trace.event(1_500_000_000, "kill", &[3]);
         trace.note(2, "rot in log/a");
-        assert_eq!(
-            *lines.borrow(),
-            ["   1.500000000 kill [3]", "   0.000000002 rot in log/a"]
-        );
+        assert_eq!(*lines.borrow(), ["   1.500000000 kill [3]", "   0.000000002 rot in log/a"]);
     }
 }

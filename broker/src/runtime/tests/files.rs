@@ -14,9 +14,7 @@ fn a_file_keeps_what_is_written() {
         let file = disk.open("topic-0/log", OpenMode::Create).await.unwrap();
         file.allocate(0, 1 << 20).await.unwrap();
         let written = blocks(&[7; BLOCK_BYTES + 9]);
-        file.write_at(written, 4096, Durability::Flushed)
-            .await
-            .unwrap();
+        file.write_at(written, 4096, Durability::Flushed).await.unwrap();
         assert_eq!(file.len().await.unwrap(), 1 << 20);
         let read = file.read_at(4095, BLOCK_BYTES + 11).await.unwrap();
         assert_eq!(read[0], 0);
@@ -40,9 +38,7 @@ fn reads_see_every_write_that_has_returned() {
         for round in 0..50u8 {
             // The page cache holds the round before.
             let written = blocks(&vec![round; 3 * BLOCK_BYTES]);
-            file.write_at(written, 0, Durability::Written)
-                .await
-                .unwrap();
+            file.write_at(written, 0, Durability::Written).await.unwrap();
             let read = file.read_at(10, 2 * BLOCK_BYTES).await.unwrap();
             assert!(read.iter().all(|byte| *byte == round), "{round}");
         }
@@ -54,17 +50,12 @@ fn a_file_system_that_refuses_direct_writes_gets_others() {
     let directory = tempfile::tempdir().unwrap();
     let mut data = DataDirectory::open(directory.path()).unwrap();
     data.refuse_direct();
-    let options = Options {
-        data_directory: Arc::new(data),
-        recorder: None,
-    };
+    let options = Options { data_directory: Arc::new(data), recorder: None };
     run_over(&options, 1, |start| async move {
         let disk = start.runtime.disk();
         let file = disk.open("log", OpenMode::Create).await.unwrap();
         let written = blocks(&pattern(5 * BLOCK_BYTES));
-        file.write_at(written, 0, Durability::Flushed)
-            .await
-            .unwrap();
+        file.write_at(written, 0, Durability::Flushed).await.unwrap();
         let read = file.read_at(0, 5 * BLOCK_BYTES).await.unwrap();
         assert!(read == pattern(5 * BLOCK_BYTES));
     });
@@ -89,51 +80,28 @@ fn names_come_and_go() {
             kind(disk.open("a", OpenMode::Create).await.map(drop)),
             Some(IoErrorKind::AlreadyExists)
         );
-        assert_eq!(
-            kind(disk.create_dir("a").await),
-            Some(IoErrorKind::AlreadyExists)
-        );
+        assert_eq!(kind(disk.create_dir("a").await), Some(IoErrorKind::AlreadyExists));
         disk.create_dir("d").await.unwrap();
         disk.create_dir("d").await.unwrap();
         disk.create_dir("d/e").await.unwrap();
         disk.rename("a", "d/b").await.unwrap();
         let listed = disk.list("d").await.unwrap();
-        let names: Vec<_> = listed
-            .iter()
-            .map(|entry| (entry.name.as_str(), entry.is_directory))
-            .collect();
+        let names: Vec<_> =
+            listed.iter().map(|entry| (entry.name.as_str(), entry.is_directory)).collect();
         assert_eq!(names, [("b", false), ("e", true)]);
-        assert!(
-            disk.list("")
-                .await
-                .unwrap()
-                .iter()
-                .any(|entry| entry.name == "d")
-        );
+        assert!(disk.list("").await.unwrap().iter().any(|entry| entry.name == "d"));
         disk.sync_dir("d").await.unwrap();
         disk.sync_dir("").await.unwrap();
         // What is open stays readable under no name, or another one; also by the descriptor that
         // was not open yet.
-        file.write_at(blocks(&[3; BLOCK_BYTES]), 0, Durability::Flushed)
-            .await
-            .unwrap();
+        file.write_at(blocks(&[3; BLOCK_BYTES]), 0, Durability::Flushed).await.unwrap();
         disk.remove_file("d/b").await.unwrap();
         assert_eq!(file.read_at(0, 2).await.unwrap(), [3; 2][..]);
-        assert_eq!(
-            kind(disk.remove_file("d/b").await),
-            Some(IoErrorKind::NotFound)
-        );
-        assert_eq!(
-            kind(disk.remove_dir("d").await),
-            Some(IoErrorKind::Failed),
-            "not empty"
-        );
+        assert_eq!(kind(disk.remove_file("d/b").await), Some(IoErrorKind::NotFound));
+        assert_eq!(kind(disk.remove_dir("d").await), Some(IoErrorKind::Failed), "not empty");
         disk.remove_dir("d/e").await.unwrap();
         disk.remove_dir("d").await.unwrap();
-        assert_eq!(
-            kind(disk.list("d").await.map(drop)),
-            Some(IoErrorKind::NotFound)
-        );
+        assert_eq!(kind(disk.list("d").await.map(drop)), Some(IoErrorKind::NotFound));
     });
 }
 
@@ -160,17 +128,9 @@ fn a_full_disk_is_told_apart() {
     std::os::unix::fs::symlink("/dev/full", directory.path().join("log")).unwrap();
     let mut data = DataDirectory::open(directory.path()).unwrap();
     data.refuse_direct();
-    let options = Options {
-        data_directory: Arc::new(data),
-        recorder: None,
-    };
+    let options = Options { data_directory: Arc::new(data), recorder: None };
     run_over(&options, 1, |start| async move {
-        let file = start
-            .runtime
-            .disk()
-            .open("log", OpenMode::Write)
-            .await
-            .unwrap();
+        let file = start.runtime.disk().open("log", OpenMode::Write).await.unwrap();
         let written = file.write_at(blocks(&[1]), 0, Durability::Written).await;
         let error = written.unwrap_err();
         assert_eq!((error.kind, error.operation), (IoErrorKind::Full, "write"));
@@ -194,16 +154,14 @@ impl SmallDisk {
             let ended = command.args(arguments).args(last).output();
             ended.is_ok_and(|ended| ended.status.success())
         };
-        let mounted = succeeds(
-            "mkfs.ext4",
-            &["-q", "-F", "-O"],
-            [Path::new("^has_journal"), &image],
-        ) && succeeds("mount", &["-o", "loop"], [&image, &path])
-            || succeeds(
-                "mount",
-                &["-t", "tmpfs", "-o", "size=1m"],
-                [Path::new("tmpfs"), &path],
-            );
+        let mounted =
+            succeeds("mkfs.ext4", &["-q", "-F", "-O"], [Path::new("^has_journal"), &image])
+                && succeeds("mount", &["-o", "loop"], [&image, &path])
+                || succeeds(
+                    "mount",
+                    &["-t", "tmpfs", "-o", "size=1m"],
+                    [Path::new("tmpfs"), &path],
+                );
         mounted.then(|| Self(directory))
     }
 
@@ -214,9 +172,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount")
-            .arg(self.path())
-            .status();
+        let unmounted = std::process::Command::new("umount").arg(self.path()).status();
         assert!(unmounted.unwrap().success());
     }
 }
@@ -229,43 +185,29 @@ fn an_allocation_that_does_not_fit_changes_nothing() {
     run_over(&options(&disk.path()), 1, |start| async move {
         let disk = start.runtime.disk();
         let file = disk.open("log", OpenMode::Create).await.unwrap();
-        file.write_at(blocks(&[5; 4096]), 0, Durability::Flushed)
-            .await
-            .unwrap();
+        file.write_at(blocks(&[5; 4096]), 0, Durability::Flushed).await.unwrap();
         let before = disk.space().await.unwrap();
         let error = file.allocate(0, 8 << 20).await.unwrap_err();
-        assert_eq!(
-            (error.kind, error.operation),
-            (IoErrorKind::Full, "allocate")
-        );
+        assert_eq!((error.kind, error.operation), (IoErrorKind::Full, "allocate"));
         assert_eq!(file.len().await.unwrap(), 4096);
         // But for a block of the file system's own.
         let after = disk.space().await.unwrap();
         assert!(before.free - after.free <= 4096, "{before:?} {after:?}");
         // A write that does not fit has written what did, at most.
-        let error = file
-            .write_at(blocks(&vec![6; 6 << 20]), 4096, Durability::Written)
-            .await;
+        let error = file.write_at(blocks(&vec![6; 6 << 20]), 4096, Durability::Written).await;
         assert_eq!(error.unwrap_err().kind, IoErrorKind::Full);
         assert_eq!(file.read_at(0, 4096).await.unwrap(), [5; 4096][..]);
         // With space again, the same goes on.
         file.set_len(4096).await.unwrap();
         file.allocate(4096, 4096).await.unwrap();
-        file.write_at(blocks(&[7; 4096]), 4096, Durability::Flushed)
-            .await
-            .unwrap();
+        file.write_at(blocks(&[7; 4096]), 4096, Durability::Flushed).await.unwrap();
     });
 }
 
 #[test]
 fn writes_that_are_given_up_run_to_their_end() {
     run(1, |start| async move {
-        let file = start
-            .runtime
-            .disk()
-            .open("log", OpenMode::Create)
-            .await
-            .unwrap();
+        let file = start.runtime.disk().open("log", OpenMode::Create).await.unwrap();
         for i in 0..64u64 {
             let written = blocks(&[9; BLOCK_BYTES]);
             let position = i * BLOCK_BYTES as u64;
@@ -289,16 +231,10 @@ fn a_data_directory_belongs_to_one() {
     drop(held);
     DataDirectory::open(directory.path()).unwrap();
     let missing = DataDirectory::open(&directory.path().join("none")).unwrap_err();
-    assert!(
-        matches!(missing, DataDirectoryError::Missing(_)),
-        "{missing}"
-    );
+    assert!(matches!(missing, DataDirectoryError::Missing(_)), "{missing}");
     std::fs::write(directory.path().join("file"), "").unwrap();
     let file = DataDirectory::open(&directory.path().join("file")).unwrap_err();
-    assert!(
-        matches!(file, DataDirectoryError::Unusable { .. }),
-        "{file}"
-    );
+    assert!(matches!(file, DataDirectoryError::Unusable { .. }), "{file}");
 }
 
 /// Keeps what it sees, in order: the operation where it was submitted, its result where it was
@@ -327,21 +263,15 @@ fn a_recorder_sees_what_is_flushed_and_in_which_order() {
     run_over(&options, 1, |start| async move {
         let disk = start.runtime.disk();
         let file = disk.open("new", OpenMode::Create).await.unwrap();
-        file.write_at(blocks(&[1; 4097]), 4096, Durability::Flushed)
-            .await
-            .unwrap();
-        file.write_at(blocks(&[1]), 0, Durability::Written)
-            .await
-            .unwrap();
+        file.write_at(blocks(&[1; 4097]), 4096, Durability::Flushed).await.unwrap();
+        file.write_at(blocks(&[1]), 0, Durability::Written).await.unwrap();
         file.sync().await.unwrap();
         disk.rename("new", "log").await.unwrap();
         disk.sync_dir("").await.unwrap();
     });
     let seen = witness.0.lock().unwrap();
     let done = |id| seen.iter().any(|(seen, what)| *seen == id && what.is_err());
-    let submitted = seen
-        .iter()
-        .filter_map(|(id, what)| Some((id, what.as_ref().ok()?)));
+    let submitted = seen.iter().filter_map(|(id, what)| Some((id, what.as_ref().ok()?)));
     let operations: Vec<&Operation> = submitted
         .inspect(|(id, operation)| assert!(done(**id), "{operation:?} never ended"))
         .map(|(_, operation)| operation)
@@ -354,26 +284,13 @@ fn a_recorder_sees_what_is_flushed_and_in_which_order() {
         data_sync,
     };
     let expected = [
-        Operation::Open {
-            path: "new".to_owned(),
-            create: true,
-        },
+        Operation::Open { path: "new".to_owned(), create: true },
         write(4096, 8192, true),
         write(0, 4096, false),
-        Operation::Sync {
-            path: "new".to_owned(),
-        },
-        Operation::Rename {
-            from: "new".to_owned(),
-            to: "log".to_owned(),
-        },
-        Operation::Open {
-            path: ".".to_owned(),
-            create: false,
-        },
-        Operation::Sync {
-            path: ".".to_owned(),
-        },
+        Operation::Sync { path: "new".to_owned() },
+        Operation::Rename { from: "new".to_owned(), to: "log".to_owned() },
+        Operation::Open { path: ".".to_owned(), create: false },
+        Operation::Sync { path: ".".to_owned() },
     ];
     assert_eq!(operations, expected.iter().collect::<Vec<_>>());
 }

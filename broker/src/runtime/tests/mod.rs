@@ -34,10 +34,7 @@ where
 }
 
 fn options(path: &Path) -> Options {
-    Options {
-        data_directory: Arc::new(DataDirectory::open(path).unwrap()),
-        recorder: None,
-    }
+    Options { data_directory: Arc::new(DataDirectory::open(path).unwrap()), recorder: None }
 }
 
 fn run_over<F>(
@@ -115,11 +112,7 @@ async fn begin_and_drop(future: impl Future) {
 /// Bytes that differ from place to place.
 fn pattern(len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len);
-    bytes.extend(
-        (0u64..)
-            .flat_map(|i| (i * 0x9e37_79b9).to_le_bytes())
-            .take(len),
-    );
+    bytes.extend((0u64..).flat_map(|i| (i * 0x9e37_79b9).to_le_bytes()).take(len));
     bytes
 }
 

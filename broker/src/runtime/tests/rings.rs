@@ -35,10 +35,7 @@ fn sleeping() -> (UnixStream, SharedHandle) {
 }
 
 fn poll(handle: &SharedHandle) -> Request {
-    Request::Poll {
-        handle: Arc::clone(handle),
-        events: u32::from(libc::POLLIN.cast_unsigned()),
-    }
+    Request::Poll { handle: Arc::clone(handle), events: u32::from(libc::POLLIN.cast_unsigned()) }
 }
 
 #[test]
@@ -77,9 +74,7 @@ fn many_reads_of_a_file() {
             let expected = pattern(1 << 20);
             for (i, (result, request)) in join_all(reads).await.into_iter().enumerate() {
                 assert_eq!(result.unwrap(), 10);
-                let Request::Read { buffer, .. } = request else {
-                    unreachable!("what was asked")
-                };
+                let Request::Read { buffer, .. } = request else { unreachable!("what was asked") };
                 assert_eq!(buffer, expected[i * 1000..i * 1000 + 10], "{mode:?} {i}");
             }
         });

@@ -29,44 +29,40 @@ fn every_shard_takes_connections_of_one_socket() {
     const CONNECTIONS: usize = 40;
     let directory = tempfile::tempdir().unwrap();
     let ports = mesh::<SocketAddr>(3, 4);
-    let running = run_shards(
-        &options(directory.path()),
-        ports,
-        |start, port| async move {
-            let network = start.runtime.network().clone();
-            if start.shard == 2 {
-                // Each says where it listens; they share one socket, but the kernel hands
-                // connections out to who waits.
-                let (_, first) = port.receive().await;
-                let mut takers = BTreeSet::new();
-                for _ in 0..CONNECTIONS {
-                    let client = network.connect(first).await.unwrap();
-                    takers.insert(receive(&client, 1).await[0]);
-                }
-                assert_eq!(takers.len(), 2, "one shard took them all");
-                start.stop.request();
-                return Ok::<(), String>(());
+    let running = run_shards(&options(directory.path()), ports, |start, port| async move {
+        let network = start.runtime.network().clone();
+        if start.shard == 2 {
+            // Each says where it listens; they share one socket, but the kernel hands
+            // connections out to who waits.
+            let (_, first) = port.receive().await;
+            let mut takers = BTreeSet::new();
+            for _ in 0..CONNECTIONS {
+                let client = network.connect(first).await.unwrap();
+                takers.insert(receive(&client, 1).await[0]);
             }
-            let listener = if start.shard == 0 {
-                let listener = network.listen(loopback()).await.unwrap();
-                port.send(1, listener.local_address()).await.unwrap();
-                listener
-            } else {
-                let (_, address) = port.receive().await;
-                let listener = network.listen(address).await.unwrap();
-                port.send(2, address).await.unwrap();
-                listener
-            };
-            let shard = Bytes::from(vec![u8::try_from(start.shard).unwrap()]);
-            start.runtime.spawn(Queue::Foreground, async move {
-                while let Ok(server) = listener.accept().await {
-                    server.send(vec![shard.clone()]).await.unwrap();
-                }
-            });
-            start.stop.requested().await;
-            Ok(())
-        },
-    );
+            assert_eq!(takers.len(), 2, "one shard took them all");
+            start.stop.request();
+            return Ok::<(), String>(());
+        }
+        let listener = if start.shard == 0 {
+            let listener = network.listen(loopback()).await.unwrap();
+            port.send(1, listener.local_address()).await.unwrap();
+            listener
+        } else {
+            let (_, address) = port.receive().await;
+            let listener = network.listen(address).await.unwrap();
+            port.send(2, address).await.unwrap();
+            listener
+        };
+        let shard = Bytes::from(vec![u8::try_from(start.shard).unwrap()]);
+        start.runtime.spawn(Queue::Foreground, async move {
+            while let Ok(server) = listener.accept().await {
+                server.send(vec![shard.clone()]).await.unwrap();
+            }
+        });
+        start.stop.requested().await;
+        Ok(())
+    });
     running.unwrap().join().unwrap();
 }
 
@@ -76,33 +72,29 @@ fn messages_cross_in_order_under_pressure() {
     let directory = tempfile::tempdir().unwrap();
     // Queues of two: senders wait most of the time.
     let ports = mesh::<u64>(3, 2);
-    let running = run_shards(
-        &options(directory.path()),
-        ports,
-        |start, port| async move {
-            let sending = async {
-                for i in 0..MESSAGES {
-                    for to in 0..port.shards() {
-                        port.send(to, i).await.unwrap();
-                    }
+    let running = run_shards(&options(directory.path()), ports, |start, port| async move {
+        let sending = async {
+            for i in 0..MESSAGES {
+                for to in 0..port.shards() {
+                    port.send(to, i).await.unwrap();
                 }
-            };
-            let receiving = async {
-                let mut next = vec![0; port.shards()];
-                for i in 0..MESSAGES * port.shards() as u64 {
-                    let (from, message) = port.receive().await;
-                    assert_eq!(message, next[from], "of shard {from}");
-                    next[from] += 1;
-                    if i % 100 == 0 {
-                        start.runtime.yield_if_needed().await;
-                    }
+            }
+        };
+        let receiving = async {
+            let mut next = vec![0; port.shards()];
+            for i in 0..MESSAGES * port.shards() as u64 {
+                let (from, message) = port.receive().await;
+                assert_eq!(message, next[from], "of shard {from}");
+                next[from] += 1;
+                if i % 100 == 0 {
+                    start.runtime.yield_if_needed().await;
                 }
-            };
-            join(sending, receiving).await;
-            // Others may still want to send to this one.
-            Ok::<(), String>(())
-        },
-    );
+            }
+        };
+        join(sending, receiving).await;
+        // Others may still want to send to this one.
+        Ok::<(), String>(())
+    });
     running.unwrap().join().unwrap();
 }
 
@@ -110,22 +102,18 @@ fn messages_cross_in_order_under_pressure() {
 fn sleeping_shards_wake_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let ports = mesh::<u32>(2, 1);
-    let running = run_shards(
-        &options(directory.path()),
-        ports,
-        |start, port| async move {
-            for round in 0..2_000 {
-                if start.shard == 0 {
-                    port.send(1, round).await.unwrap();
-                    assert_eq!(port.receive().await, (1, round));
-                } else {
-                    assert_eq!(port.receive().await, (0, round));
-                    port.send(0, round).await.unwrap();
-                }
+    let running = run_shards(&options(directory.path()), ports, |start, port| async move {
+        for round in 0..2_000 {
+            if start.shard == 0 {
+                port.send(1, round).await.unwrap();
+                assert_eq!(port.receive().await, (1, round));
+            } else {
+                assert_eq!(port.receive().await, (0, round));
+                port.send(0, round).await.unwrap();
             }
-            Ok::<(), String>(())
-        },
-    );
+        }
+        Ok::<(), String>(())
+    });
     running.unwrap().join().unwrap();
 }
 
@@ -149,12 +137,7 @@ fn time_goes_on_and_random_bits_differ() {
 fn tasks_of_all_queues_run() {
     run(1, |start| async move {
         let mut done = Vec::new();
-        for queue in [
-            Queue::Foreground,
-            Queue::Control,
-            Queue::Recovery,
-            Queue::Background,
-        ] {
+        for queue in [Queue::Foreground, Queue::Control, Queue::Recovery, Queue::Background] {
             let (sender, receiver) = sync::oneshot();
             let runtime = start.runtime.clone();
             start.runtime.spawn(queue, async move {
@@ -192,9 +175,7 @@ fn a_task_that_computes_for_long_holds_nobody_up() {
             }
             for queue in [Queue::Recovery, Queue::Background, Queue::Control] {
                 let (sender, receiver) = sync::oneshot();
-                start
-                    .runtime
-                    .spawn(queue, async move { sender.send(()).unwrap() });
+                start.runtime.spawn(queue, async move { sender.send(()).unwrap() });
                 receiver.await.unwrap();
             }
             let later = start.runtime.now().after(Duration::from_millis(2));
@@ -216,9 +197,7 @@ fn connections_that_are_always_busy_leave_time_for_other_queues() {
         });
         for _ in 0..20 {
             let (sender, receiver) = sync::oneshot();
-            start
-                .runtime
-                .spawn(Queue::Background, async move { sender.send(()).unwrap() });
+            start.runtime.spawn(Queue::Background, async move { sender.send(()).unwrap() });
             receiver.await.unwrap();
         }
     });
@@ -272,18 +251,14 @@ fn other_threads_wake_tasks_of_a_shard() {
 #[test]
 fn the_first_shard_that_fails_ends_them_all() {
     let directory = tempfile::tempdir().unwrap();
-    let running = run_shards(
-        &options(directory.path()),
-        vec![(); 3],
-        |start, ()| async move {
-            if start.shard == 1 {
-                yield_now().await;
-                return Err("no".to_owned());
-            }
-            start.stop.requested().await;
-            Ok(())
-        },
-    );
+    let running = run_shards(&options(directory.path()), vec![(); 3], |start, ()| async move {
+        if start.shard == 1 {
+            yield_now().await;
+            return Err("no".to_owned());
+        }
+        start.stop.requested().await;
+        Ok(())
+    });
     let error = running.unwrap().join().unwrap_err();
     assert_eq!(error.to_string(), "shard 1: no");
 }
@@ -291,23 +266,19 @@ fn the_first_shard_that_fails_ends_them_all() {
 #[test]
 fn shards_end_with_requests_under_way() {
     let directory = tempfile::tempdir().unwrap();
-    let running = run_shards(
-        &options(directory.path()),
-        vec![(); 2],
-        |start, ()| async move {
-            let (client, server) = connected(&start.runtime).await;
-            let runtime = start.runtime.clone();
-            start.runtime.spawn(Queue::Foreground, async move {
-                let (result, _) = server.receive(BytesMut::with_capacity(1 << 16)).await;
-                assert!(result.is_err(), "{}", runtime.random_u64());
-                drop(client);
-            });
-            for _ in 0..5 {
-                yield_now().await;
-            }
-            Ok::<(), String>(())
-        },
-    );
+    let running = run_shards(&options(directory.path()), vec![(); 2], |start, ()| async move {
+        let (client, server) = connected(&start.runtime).await;
+        let runtime = start.runtime.clone();
+        start.runtime.spawn(Queue::Foreground, async move {
+            let (result, _) = server.receive(BytesMut::with_capacity(1 << 16)).await;
+            assert!(result.is_err(), "{}", runtime.random_u64());
+            drop(client);
+        });
+        for _ in 0..5 {
+            yield_now().await;
+        }
+        Ok::<(), String>(())
+    });
     running.unwrap().join().unwrap();
     // What they held is free again.
     DataDirectory::open(directory.path()).unwrap();
@@ -340,11 +311,7 @@ fn a_termination_signal_is_waited_for() {
 /// Runs one test of this file in a process of its own, where it finds `CHILD` set.
 fn in_a_process_of_its_own(test: &str) -> std::process::Output {
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            &format!("runtime::tests::shards::{test}"),
-            "--exact",
-            "--nocapture",
-        ])
+        .args([&format!("runtime::tests::shards::{test}"), "--exact", "--nocapture"])
         .env(CHILD, "1")
         .output()
         .unwrap()
@@ -367,15 +334,8 @@ fn shards_that_have_ended_leave_nothing_behind() {
         run(2, |start| async move {
             let (client, server) = connected(&start.runtime).await;
             let name = format!("log-{}", start.shard);
-            let file = start
-                .runtime
-                .disk()
-                .open(&name, OpenMode::Create)
-                .await
-                .unwrap();
-            file.write_at(blocks(&[1]), 0, Durability::Flushed)
-                .await
-                .unwrap();
+            let file = start.runtime.disk().open(&name, OpenMode::Create).await.unwrap();
+            file.write_at(blocks(&[1]), 0, Durability::Flushed).await.unwrap();
             file.read_at(0, 1).await.unwrap();
             start.runtime.disk().list("").await.unwrap();
             // Tasks that wait for ever, each for something else, hold on to all of it.
@@ -418,9 +378,7 @@ fn shards_that_have_ended_leave_nothing_behind() {
 fn a_panic_in_a_task_ends_the_process() {
     if std::env::var_os(CHILD).is_some() {
         run(1, |start| async move {
-            start
-                .runtime
-                .spawn(Queue::Control, async { panic!("on purpose") });
+            start.runtime.spawn(Queue::Control, async { panic!("on purpose") });
             start.stop.requested().await;
         });
         return;

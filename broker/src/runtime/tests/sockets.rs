@@ -31,10 +31,7 @@ fn a_message_goes_there_and_back() {
 fn received_bytes_go_behind_what_the_buffer_holds() {
     run(1, |start| async move {
         let (client, server) = connected(&start.runtime).await;
-        client
-            .send(vec![Bytes::from_static(b"tail")])
-            .await
-            .unwrap();
+        client.send(vec![Bytes::from_static(b"tail")]).await.unwrap();
         let mut buffer = BytesMut::with_capacity(64);
         buffer.extend_from_slice(b"head ");
         let (result, buffer) = server.receive(buffer).await;
@@ -101,10 +98,7 @@ fn close_ends_calls_under_way_and_later_ones() {
 fn a_peer_that_resets_is_an_error() {
     run(1, |start| async move {
         let (client, server) = connected(&start.runtime).await;
-        server
-            .send(vec![Bytes::from_static(b"unread")])
-            .await
-            .unwrap();
+        server.send(vec![Bytes::from_static(b"unread")]).await.unwrap();
         client.readable().await.unwrap();
         drop(client); // Closed with bytes unread: a reset.
         server.readable().await.unwrap();
@@ -126,10 +120,7 @@ fn calls_that_are_given_up_leave_the_connection_well() {
         for _ in 0..10 {
             yield_now().await;
         }
-        client
-            .send(vec![Bytes::from_static(b"still here")])
-            .await
-            .unwrap();
+        client.send(vec![Bytes::from_static(b"still here")]).await.unwrap();
         assert_eq!(receive(&server, 10).await, "still here");
     });
 }
@@ -147,11 +138,7 @@ fn an_accept_that_is_given_up_takes_no_connection() {
         }
         let connecting = network.connect(listener.local_address());
         let (client, server) = join(connecting, listener.accept()).await;
-        client
-            .unwrap()
-            .send(vec![Bytes::from_static(b"x")])
-            .await
-            .unwrap();
+        client.unwrap().send(vec![Bytes::from_static(b"x")]).await.unwrap();
         assert_eq!(receive(&server.unwrap(), 1).await, "x");
     });
 }
@@ -175,10 +162,7 @@ fn version_6_addresses_work() {
         };
         let connecting = network.connect(listener.local_address());
         let (client, server) = join(connecting, listener.accept()).await;
-        assert_eq!(
-            client.unwrap().local_address(),
-            server.unwrap().peer_address()
-        );
+        assert_eq!(client.unwrap().local_address(), server.unwrap().peer_address());
     });
 }
 
@@ -202,10 +186,7 @@ fn a_port_that_another_process_uses_is_refused_and_our_shards_share_one() {
         drop(first);
         let connecting = start.runtime.network().connect(address);
         let (client, server) = join(connecting, shared.accept()).await;
-        assert_eq!(
-            client.unwrap().peer_address(),
-            server.unwrap().local_address()
-        );
+        assert_eq!(client.unwrap().peer_address(), server.unwrap().local_address());
     });
 }
 
@@ -241,14 +222,8 @@ const FILE_BYTES: usize = 5 << 20;
 async fn file(runtime: &MachineRuntime, name: &str) -> (MachineFile, ExternalBytes) {
     let file = runtime.disk().open(name, OpenMode::Create).await.unwrap();
     let bytes = pattern(FILE_BYTES);
-    file.write_at(blocks(&bytes), 0, Durability::Flushed)
-        .await
-        .unwrap();
-    let range = ExternalBytes {
-        source: file.source(),
-        position: 4097,
-        len: FILE_BYTES - 5000,
-    };
+    file.write_at(blocks(&bytes), 0, Durability::Flushed).await.unwrap();
+    let range = ExternalBytes { source: file.source(), position: 4097, len: FILE_BYTES - 5000 };
     (file, range)
 }
 
@@ -259,12 +234,7 @@ async fn evict(runtime: &MachineRuntime, directory: &Path, name: &str) {
     let path = directory.join(name);
     let status = std::process::Command::new("dd")
         .arg(format!("of={}", path.display()))
-        .args([
-            "oflag=nocache",
-            "conv=notrunc,fdatasync",
-            "count=0",
-            "status=none",
-        ])
+        .args(["oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"])
         .status()
         .unwrap();
     assert!(status.success());
@@ -343,11 +313,7 @@ fn a_removed_file_is_sent_from_any_shard() {
 fn what_is_no_file_is_not_sent() {
     run(1, |start| async move {
         let (_client, server) = connected(&start.runtime).await;
-        let range = ExternalBytes {
-            source: Arc::new(7),
-            position: 0,
-            len: 1,
-        };
+        let range = ExternalBytes { source: Arc::new(7), position: 0, len: 1 };
         let error = server.send_file(&range).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     });

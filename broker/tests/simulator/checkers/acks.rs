@@ -50,33 +50,18 @@ impl Acks {
     pub fn send(&mut self, partition: &Partition, written: Written) -> RecordId {
         let id = RecordId(self.made);
         self.made += 1;
-        let sent = Sent {
-            written,
-            acknowledged: None,
-            may_be_lost: false,
-        };
-        self.sent
-            .entry(partition.clone())
-            .or_default()
-            .insert(id, sent);
+        let sent = Sent { written, acknowledged: None, may_be_lost: false };
+        self.sent.entry(partition.clone()).or_default().insert(id, sent);
         id
     }
 
     /// Its batch was acknowledged; the record stands at `offset`.
     pub fn acknowledge(&mut self, partition: &Partition, id: RecordId, offset: i64) {
-        let sent = self
-            .sent
-            .get_mut(partition)
-            .and_then(|ids| ids.get_mut(&id));
+        let sent = self.sent.get_mut(partition).and_then(|ids| ids.get_mut(&id));
         let Some(sent) = sent else {
-            violation(format!(
-                "{partition:?}: {id:?} is acknowledged, but was not sent"
-            ))
+            violation(format!("{partition:?}: {id:?} is acknowledged, but was not sent"))
         };
-        promise!(
-            offset >= 0,
-            "{partition:?}: {id:?} is acknowledged at {offset}"
-        );
+        promise!(offset >= 0, "{partition:?}: {id:?} is acknowledged at {offset}");
         sent.acknowledged = Some(offset);
         self.acknowledged += 1;
     }
@@ -102,8 +87,7 @@ impl Acks {
     pub fn may_have_lost(&self, partition: &Partition, producer: u64) -> bool {
         let ids = self.sent.get(partition);
         ids.is_some_and(|ids| {
-            ids.values()
-                .any(|sent| sent.written.producer == producer && sent.may_be_lost)
+            ids.values().any(|sent| sent.written.producer == producer && sent.may_be_lost)
         })
     }
 
@@ -134,17 +118,12 @@ impl Acks {
                 earlier.is_none(),
                 "{partition:?}@{offset}: {id:?} is doubled, it stands at {earlier:?}, too"
             );
-            let Some(Written {
-                producer,
-                sequence: Some(sequence),
-                ..
-            }) = ids.get(&id).map(|sent| sent.written)
+            let Some(Written { producer, sequence: Some(sequence), .. }) =
+                ids.get(&id).map(|sent| sent.written)
             else {
                 continue;
             };
-            let expected = last
-                .insert(producer, sequence)
-                .map_or(0, |last: u64| last + 1);
+            let expected = last.insert(producer, sequence).map_or(0, |last: u64| last + 1);
             promise!(
                 sequence == expected,
                 "{partition:?}@{offset}: producer {producer}'s record {sequence} ({id:?}) \

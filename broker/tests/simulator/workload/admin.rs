@@ -78,11 +78,7 @@ async fn create(client: &mut Client, name: &str, before: Known) -> Result<Known,
             Ok(Known::Exists)
         }
         other => {
-            promise!(
-                other.is_retriable(),
-                "CreateTopics {name}: {}",
-                other.name()
-            );
+            promise!(other.is_retriable(), "CreateTopics {name}: {}", other.name());
             Ok(unsure(before, Known::Gone))
         }
     }
@@ -99,16 +95,9 @@ fn unsure(before: Known, unless: Known) -> Known {
 async fn delete(client: &mut Client, name: &str, before: Known) -> Result<Known, CallError> {
     let make = |version| {
         let in_structures = version >= IN_STRUCTURES;
-        let state = DeleteTopicState {
-            name: Some(Str::from(name)),
-            ..DeleteTopicState::default()
-        };
+        let state = DeleteTopicState { name: Some(Str::from(name)), ..DeleteTopicState::default() };
         DeleteTopicsRequest {
-            topics: if in_structures {
-                vec![state]
-            } else {
-                Vec::new()
-            },
+            topics: if in_structures { vec![state] } else { Vec::new() },
             topic_names: match in_structures {
                 true => Vec::new(),
                 false => vec![Str::from(name)],
@@ -129,11 +118,7 @@ async fn delete(client: &mut Client, name: &str, before: Known) -> Result<Known,
             Ok(Known::Gone)
         }
         other => {
-            promise!(
-                other.is_retriable(),
-                "DeleteTopics {name}: {}",
-                other.name()
-            );
+            promise!(other.is_retriable(), "DeleteTopics {name}: {}", other.name());
             Ok(unsure(before, Known::Exists))
         }
     }
@@ -152,16 +137,8 @@ async fn look(client: &mut Client, known: &BTreeMap<String, Known>) -> Result<()
         return Ok(());
     }
     let listed = |name: &str| {
-        let mut topics = answer
-            .topics
-            .iter()
-            .filter(|topic| topic.error_code.is_none());
-        topics.any(|topic| {
-            topic
-                .name
-                .as_ref()
-                .is_some_and(|listed| listed.as_str() == name)
-        })
+        let mut topics = answer.topics.iter().filter(|topic| topic.error_code.is_none());
+        topics.any(|topic| topic.name.as_ref().is_some_and(|listed| listed.as_str() == name))
     };
     for (name, state) in known {
         match state {

@@ -52,14 +52,12 @@ pub async fn fetch(
         let floors = floors.map(|&index| (index, offsets.high_watermark(&key(topic, index))));
         floors.collect()
     };
-    let partitions = positions
-        .iter()
-        .map(|(&partition, &fetch_offset)| FetchPartition {
-            partition,
-            fetch_offset,
-            partition_max_bytes: bytes_max,
-            ..FetchPartition::default()
-        });
+    let partitions = positions.iter().map(|(&partition, &fetch_offset)| FetchPartition {
+        partition,
+        fetch_offset,
+        partition_max_bytes: bytes_max,
+        ..FetchPartition::default()
+    });
     let partitions: Vec<FetchPartition> = partitions.collect();
     let (_, least) = workload.swarm.least_versions();
     let make = |version| FetchRequest {
@@ -81,32 +79,15 @@ pub async fn fetch(
     };
     let answer = client.call(least, make).await?;
     let error = answer.error_code;
-    promise!(
-        error.is_none() || error.is_retriable(),
-        "{}: Fetch: {}",
-        client.name,
-        error.name()
-    );
-    let data = answer
-        .responses
-        .iter()
-        .flat_map(|topic: &FetchableTopicResponse| &topic.partitions);
+    promise!(error.is_none() || error.is_retriable(), "{}: Fetch: {}", client.name, error.name());
+    let data = answer.responses.iter().flat_map(|topic: &FetchableTopicResponse| &topic.partitions);
     let taken = data.filter_map(|data| {
         let position = positions.get(&data.partition_index);
         let Some(&position) = position else {
-            violation(format!(
-                "{}: a partition that was not asked for",
-                client.name
-            ))
+            violation(format!("{}: a partition that was not asked for", client.name))
         };
         let partition = key(topic, data.partition_index);
-        take_partition(
-            workload,
-            &partition,
-            position,
-            floors[&data.partition_index],
-            data,
-        )
+        take_partition(workload, &partition, position, floors[&data.partition_index], data)
     });
     Ok(taken.collect())
 }
@@ -133,19 +114,11 @@ fn take_partition(
     }
     let checkers = &workload.checkers;
     let told = data.high_watermark;
-    checkers
-        .offsets
-        .borrow_mut()
-        .check_high_watermark(partition, floor, told);
+    checkers.offsets.borrow_mut().check_high_watermark(partition, floor, told);
     let records = data.records.as_ref().and_then(|records| records.to_bytes());
     let bytes = records.unwrap_or_default();
     let (records, next) = records::take_in(checkers, partition, position, told, &bytes);
-    Some(Fetched {
-        partition: partition.clone(),
-        records,
-        next,
-        high_watermark: told,
-    })
+    Some(Fetched { partition: partition.clone(), records, next, high_watermark: told })
 }
 
 /// Reads a random topic again and again, each time from its start, until the run is to end.
@@ -197,10 +170,7 @@ async fn list_end(
     let partitions: Vec<ListOffsetsPartition> = partitions.collect();
     let make = |_version| ListOffsetsRequest {
         replica_id: -1,
-        topics: vec![ListOffsetsTopic {
-            name: Str::from(&*topic.name),
-            partitions,
-        }],
+        topics: vec![ListOffsetsTopic { name: Str::from(&*topic.name), partitions }],
         ..ListOffsetsRequest::default()
     };
     let answer = client.call(1, make).await?;
@@ -234,10 +204,8 @@ pub async fn read_through(workload: &Workload, client: &mut Client) -> ReadThrou
     for topic in workload.topics.iter() {
         let ends = loop {
             let ends = list_end(workload, client, topic).await.unwrap_or_default();
-            let known: BTreeMap<i32, i64> = ends
-                .iter()
-                .filter_map(|(&index, &end)| Some((index, end?)))
-                .collect();
+            let known: BTreeMap<i32, i64> =
+                ends.iter().filter_map(|(&index, &end)| Some((index, end?))).collect();
             if known.len() == topic.partitions.unsigned_abs() as usize {
                 break known;
             }
@@ -259,10 +227,7 @@ pub async fn read_through(workload: &Workload, client: &mut Client) -> ReadThrou
             }
             for fetched in fetched {
                 positions.insert(fetched.partition.1, fetched.next);
-                whole
-                    .entry(fetched.partition)
-                    .or_default()
-                    .extend(fetched.records);
+                whole.entry(fetched.partition).or_default().extend(fetched.records);
             }
         }
     }

@@ -159,11 +159,7 @@ impl Member<'_> {
     async fn find_coordinator(&mut self) -> Result<(), Leave> {
         let group = Str::from(self.group.as_str());
         let make = |version| FindCoordinatorRequest {
-            key: if version < 4 {
-                group.clone()
-            } else {
-                Str::EMPTY
-            },
+            key: if version < 4 { group.clone() } else { Str::EMPTY },
             key_type: 0,
             coordinator_keys: if version < 4 { Vec::new() } else { vec![group] },
         };
@@ -189,10 +185,7 @@ impl Member<'_> {
             member_id: self.id.clone(),
             group_instance_id: self.instance.clone(),
             protocol_type: PROTOCOL_TYPE,
-            protocols: vec![JoinGroupRequestProtocol {
-                name: PROTOCOL,
-                metadata,
-            }],
+            protocols: vec![JoinGroupRequestProtocol { name: PROTOCOL, metadata }],
             reason: None,
         };
         let least = if self.instance.is_some() { 5 } else { 1 };
@@ -210,11 +203,7 @@ impl Member<'_> {
         self.generation = answer.generation_id;
         let leads = answer.leader == self.id && !answer.skip_assignment;
         let mut members: Vec<Str> = match leads {
-            true => answer
-                .members
-                .into_iter()
-                .map(|member| member.member_id)
-                .collect(),
+            true => answer.members.into_iter().map(|member| member.member_id).collect(),
             false => Vec::new(),
         };
         members.sort();
@@ -251,10 +240,7 @@ impl Member<'_> {
             Ok(assignment) => assignment,
             Err(error) => violation(format!("{}: its assignment: {error}", self.client.name)),
         };
-        let given = assignment
-            .assigned_partitions
-            .iter()
-            .flat_map(|topic| &topic.partitions);
+        let given = assignment.assigned_partitions.iter().flat_map(|topic| &topic.partitions);
         // Who takes the place of a static member in a generation is given what that one had.
         let who = self.instance.as_ref().unwrap_or(&self.id);
         for &index in given {
@@ -309,10 +295,7 @@ impl Member<'_> {
         let make = |version| match version < MANY_GROUPS {
             true => OffsetFetchRequest {
                 group_id: group,
-                topics: Some(vec![OffsetFetchRequestTopic {
-                    name,
-                    partition_indexes: indexes,
-                }]),
+                topics: Some(vec![OffsetFetchRequestTopic { name, partition_indexes: indexes }]),
                 ..OffsetFetchRequest::default()
             },
             false => OffsetFetchRequest {
@@ -336,11 +319,7 @@ impl Member<'_> {
         let new = new.map(|told| (told.partition_index, told.committed_offset, told.error_code));
         let group_error = answer.groups.first().map(|group| group.error_code);
         let name = &self.client.name;
-        react(
-            name,
-            "OffsetFetch",
-            group_error.unwrap_or(answer.error_code),
-        )?;
+        react(name, "OffsetFetch", group_error.unwrap_or(answer.error_code))?;
         let told: Vec<(i32, i64, ErrorCode)> = old.chain(new).collect();
         promise!(told.len() == floors.len(), "{name}: OffsetFetch: {told:?}");
         for (index, offset, error) in told {
@@ -366,8 +345,7 @@ impl Member<'_> {
             groups.delivered(&self.group, &fetched.partition, fetched.next);
             self.positions.insert(fetched.partition.1, fetched.next);
             if quiet {
-                self.ends
-                    .insert(fetched.partition.1, fetched.high_watermark);
+                self.ends.insert(fetched.partition.1, fetched.high_watermark);
             }
         }
         Ok(())
@@ -403,10 +381,7 @@ impl Member<'_> {
         for told in answer.topics.iter().flat_map(|topic| &topic.partitions) {
             let partition = self.partition(told.partition_index);
             let Some(&offset) = changed.get(&told.partition_index) else {
-                violation(format!(
-                    "{}: OffsetCommit tells of {partition:?}",
-                    self.client.name
-                ))
+                violation(format!("{}: OffsetCommit tells of {partition:?}", self.client.name))
             };
             let mut groups = workload.checkers.groups.borrow_mut();
             match told.error_code {
@@ -471,11 +446,7 @@ impl Member<'_> {
             reason: None,
         };
         let make = |version| match version < MANY_MEMBERS {
-            true => LeaveGroupRequest {
-                group_id: group,
-                member_id: id,
-                members: Vec::new(),
-            },
+            true => LeaveGroupRequest { group_id: group, member_id: id, members: Vec::new() },
             false => LeaveGroupRequest {
                 group_id: group,
                 member_id: Str::EMPTY,

@@ -235,10 +235,8 @@ impl Producer<'_> {
     async fn send(&mut self, number: u64) -> Result<(), CallError> {
         let batch = &self.life.unacknowledged[&number];
         let (name, id) = (Str::from(&*self.topic.name), self.topic.id.get());
-        let data = PartitionProduceData {
-            index: batch.index,
-            records: Some(batch.bytes.clone().into()),
-        };
+        let data =
+            PartitionProduceData { index: batch.index, records: Some(batch.bytes.clone().into()) };
         let acks = self.acks();
         self.note(number, "sent");
         self.in_flight.push_back(number);
@@ -283,10 +281,7 @@ impl Producer<'_> {
                 self.life.unacknowledged.remove(&number);
             }
             Verdict::Forgotten => {
-                self.workload
-                    .simulation
-                    .executor()
-                    .note("a producer begins anew");
+                self.workload.simulation.executor().note("a producer begins anew");
                 self.begin().await;
             }
         }
@@ -300,15 +295,9 @@ impl Producer<'_> {
             violation(format!("{name}: {} topics for one", body.responses.len()))
         };
         let [partition] = &topic.partition_responses[..] else {
-            violation(format!(
-                "{name}: {} partitions",
-                topic.partition_responses.len()
-            ))
+            violation(format!("{name}: {} partitions", topic.partition_responses.len()))
         };
-        promise!(
-            partition.index == index,
-            "{name}: another partition answers"
-        );
+        promise!(partition.index == index, "{name}: another partition answers");
         partition.clone()
     }
 
@@ -318,10 +307,7 @@ impl Producer<'_> {
             return Verdict::Acknowledged(answer.base_offset);
         }
         let partition = self.partition(answer.index);
-        let forgets = [
-            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
-            ErrorCode::UNKNOWN_PRODUCER_ID,
-        ];
+        let forgets = [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::UNKNOWN_PRODUCER_ID];
         if !forgets.contains(&error) || !self.is_idempotent() {
             promise!(
                 error.is_retriable(),

@@ -15,13 +15,7 @@ use crate::promise;
 const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Zstd last: not all versions know it.
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
+const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
 /// The value of a record: its id, then bytes that follow from it.
 fn value(id: RecordId, len: usize) -> Vec<u8> {
@@ -32,11 +26,7 @@ fn value(id: RecordId, len: usize) -> Vec<u8> {
 
 /// What follows the id in a value, in pieces.
 fn filler(id: RecordId) -> impl Iterator<Item = [u8; 8]> {
-    (0u64..).map(move |piece| {
-        (id.0 ^ piece)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .to_be_bytes()
-    })
+    (0u64..).map(move |piece| (id.0 ^ piece).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
 }
 
 /// A batch of records with these ids; each value has some bytes beside its id.
@@ -57,12 +47,12 @@ pub fn build(
         true => *random.pick(&CODECS[..CODECS.len() - usize::from(!swarm.zstd)]),
         false => Codec::None,
     };
-    let built = Compressor::new(codec, None)
-        .map_err(|error| error.to_string())
-        .and_then(|mut compressor| {
+    let built = Compressor::new(codec, None).map_err(|error| error.to_string()).and_then(
+        |mut compressor| {
             let built = builder.build_compressed(&mut compressor);
             built.map_err(|error| error.to_string())
-        });
+        },
+    );
     match built {
         Ok(bytes) => bytes.into(),
         Err(error) => panic!("{codec:?}: {error}"),
@@ -125,18 +115,12 @@ fn unpack(partition: &Partition, batch: &Batch<'_>) -> Vec<(i64, RecordId)> {
         let offset = at + i64::from(record.offset_delta);
         let value = record.value.unwrap_or_default();
         let Some((id, rest)) = value.split_first_chunk::<8>() else {
-            violation(format!(
-                "{partition:?}@{offset}: a record of {} bytes",
-                value.len()
-            ))
+            violation(format!("{partition:?}@{offset}: a record of {} bytes", value.len()))
         };
         let id = RecordId(u64::from_be_bytes(*id));
         let mut pieces = rest.chunks(8).zip(filler(id));
         let whole = pieces.all(|(found, written)| *found == written[..found.len()]);
-        promise!(
-            whole,
-            "{partition:?}@{offset}: {id:?} is not what was written"
-        );
+        promise!(whole, "{partition:?}@{offset}: {id:?} is not what was written");
         ids.push((offset, id));
     }
     ids

@@ -74,9 +74,6 @@ async fn learn(client: &mut Client, topic: &Topic) -> Result<bool, CallError> {
         return Ok(false);
     }
     topic.id.set(told.topic_id);
-    let known = told
-        .partitions
-        .iter()
-        .filter(|partition| partition.error_code.is_none());
+    let known = told.partitions.iter().filter(|partition| partition.error_code.is_none());
     Ok(known.count() == topic.partitions.unsigned_abs() as usize)
 }

@@ -24,10 +24,7 @@ impl Context<'_> {
             match condition(field.versions, self.current.versions) {
                 None => _ = writeln!(out, "        {assign}"),
                 Some(test) => {
-                    let _ = writeln!(
-                        out,
-                        "        if {test} {{\n            {assign}\n        }}"
-                    );
+                    let _ = writeln!(out, "        if {test} {{\n            {assign}\n        }}");
                 }
             }
         }
@@ -72,10 +69,7 @@ impl Context<'_> {
     /// The flexible ones of the structure's versions; only asked for where there are any.
     fn flexible_versions(&self) -> Versions {
         let Versions { first, last } = self.current.versions;
-        Versions {
-            first: first.max(self.message.flexible_from.unwrap_or(first)),
-            last,
-        }
+        Versions { first: first.max(self.message.flexible_from.unwrap_or(first)), last }
     }
 
     /// An expression that reads a field in a version that has it.

@@ -23,11 +23,7 @@ impl Context<'_> {
             match condition(field.versions, self.current.versions) {
                 None => out.push_str(&indented(&body, 8)),
                 Some(test) => {
-                    let _ = write!(
-                        out,
-                        "        if {test} {{\n{}        }}",
-                        indented(&body, 12)
-                    );
+                    let _ = write!(out, "        if {test} {{\n{}        }}", indented(&body, 12));
                     self.emit_absence(out, field);
                 }
             }
@@ -79,10 +75,7 @@ impl Context<'_> {
         let is_nullable = field.nullable.is_some();
         if let Some(method) = sized_method(&field.ty) {
             let _ = match is_nullable {
-                true => writeln!(
-                    out,
-                    "writer.nullable_{method}({path}.as_ref(), {flexible})?;"
-                ),
+                true => writeln!(out, "writer.nullable_{method}({path}.as_ref(), {flexible})?;"),
                 false => writeln!(out, "writer.{method}(&{path}, {flexible})?;"),
             };
             return;
@@ -102,10 +95,7 @@ impl Context<'_> {
             Type::Struct(_) => _ = writeln!(out, "{path}.encode(writer, version)?;"),
             Type::Array(element) => {
                 let (length, items) = if is_nullable {
-                    (
-                        format!("{path}.as_ref().map(Vec::len)"),
-                        format!("{path}.iter().flatten()"),
-                    )
+                    (format!("{path}.as_ref().map(Vec::len)"), format!("{path}.iter().flatten()"))
                 } else {
                     (format!("Some({path}.len())"), format!("&{path}"))
                 };
@@ -152,11 +142,7 @@ impl Context<'_> {
             .iter()
             .map(|field| format!("u32::from(has_tag_{})", field.tag.unwrap_or_default()))
             .collect();
-        let count = if counts.is_empty() {
-            "0".to_owned()
-        } else {
-            counts.join(" + ")
-        };
+        let count = if counts.is_empty() { "0".to_owned() } else { counts.join(" + ") };
         let mut body = format!("writer.unsigned_varint({count});\n");
         for field in tagged {
             let tag = field.tag.unwrap_or_default();

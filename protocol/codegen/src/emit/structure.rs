@@ -30,10 +30,7 @@ pub(crate) fn struct_bytes_min(
     version: i16,
 ) -> usize {
     let flexible = message.is_flexible(version);
-    let present = current
-        .fields
-        .iter()
-        .filter(|f| f.versions.contains(version) && f.tag.is_none());
+    let present = current.fields.iter().filter(|f| f.versions.contains(version) && f.tag.is_none());
     let fields: usize = present
         .map(|field| match &field.ty {
             Type::Struct(_) if is_null(field, version) => 1,
@@ -62,9 +59,7 @@ pub(super) fn type_bytes_min(file: &File, message: &Message, ty: &Type, version:
 }
 
 fn is_null(field: &Field, version: i16) -> bool {
-    field
-        .nullable
-        .is_some_and(|nullable| nullable.contains(version))
+    field.nullable.is_some_and(|nullable| nullable.contains(version))
 }
 
 /// What emission of one structure needs to know.
@@ -75,30 +70,15 @@ pub(super) struct Context<'a> {
 }
 
 fn emit_struct(out: &mut String, file: &File, message: &Message, current: &Struct) {
-    let context = Context {
-        file,
-        message,
-        current,
-    };
+    let context = Context { file, message, current };
     let name = &current.name;
-    let derives_default = current
-        .fields
-        .iter()
-        .all(|field| default_value(field).is_none());
+    let derives_default = current.fields.iter().all(|field| default_value(field).is_none());
     emit_doc(out, "", &current.doc);
     let default = if derives_default { ", Default" } else { "" };
-    let _ = writeln!(
-        out,
-        "#[derive(Clone, Debug, PartialEq{default})]\npub struct {name} {{"
-    );
+    let _ = writeln!(out, "#[derive(Clone, Debug, PartialEq{default})]\npub struct {name} {{");
     for field in &current.fields {
         emit_doc(out, "    ", &field.doc);
-        let _ = writeln!(
-            out,
-            "    pub {}: {},",
-            field_name(&field.name),
-            rust_type(field)
-        );
+        let _ = writeln!(out, "    pub {}: {},", field_name(&field.name), rust_type(field));
     }
     out.push_str("}\n\n");
     if !derives_default {
@@ -216,10 +196,7 @@ pub(super) fn condition(wanted: Versions, context: Versions) -> Option<String> {
         (true, false) => Some(format!("version >= {}", wanted.first)),
         (false, true) => Some(format!("version <= {}", wanted.last)),
         (true, true) if wanted.first == wanted.last => Some(format!("version == {}", wanted.first)),
-        (true, true) => Some(format!(
-            "({}..={}).contains(&version)",
-            wanted.first, wanted.last
-        )),
+        (true, true) => Some(format!("({}..={}).contains(&version)", wanted.first, wanted.last)),
     }
 }
 
@@ -280,19 +257,12 @@ impl Context<'_> {
     }
 
     pub(super) fn plain_fields(&self) -> impl Iterator<Item = &Field> {
-        self.current
-            .fields
-            .iter()
-            .filter(|field| field.tag.is_none())
+        self.current.fields.iter().filter(|field| field.tag.is_none())
     }
 
     pub(super) fn tagged_fields(&self) -> Vec<&Field> {
-        let mut tagged: Vec<&Field> = self
-            .current
-            .fields
-            .iter()
-            .filter(|f| f.tag.is_some())
-            .collect();
+        let mut tagged: Vec<&Field> =
+            self.current.fields.iter().filter(|f| f.tag.is_some()).collect();
         tagged.sort_by_key(|field| field.tag);
         tagged
     }

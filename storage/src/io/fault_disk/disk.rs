@@ -198,11 +198,7 @@ impl FaultDisk {
         state.boot += 1;
         let boot = state.boot;
         drop(state);
-        Self {
-            state: Arc::clone(&self.state),
-            boot,
-            latency: Rc::clone(&self.latency),
-        }
+        Self { state: Arc::clone(&self.state), boot, latency: Rc::clone(&self.latency) }
     }
 
     /// The paths of all files, sorted.
@@ -211,10 +207,7 @@ impl FaultDisk {
         let mut files = Vec::new();
         let mut waiting = vec![String::new()];
         while let Some(directory) = waiting.pop() {
-            let Some(children) = state
-                .tree
-                .find(&directory)
-                .and_then(|d| state.tree.children(d))
+            let Some(children) = state.tree.find(&directory).and_then(|d| state.tree.children(d))
             else {
                 files.push(directory);
                 continue;
@@ -239,11 +232,7 @@ impl FaultDisk {
         let mut names = path.split('/').peekable();
         while let Some(name) = names.next() {
             let is_directory = names.peek().is_some();
-            let known = state
-                .tree
-                .children(directory)
-                .and_then(|c| c.get(name))
-                .copied();
+            let known = state.tree.children(directory).and_then(|c| c.get(name)).copied();
             let node = known.unwrap_or_else(|| state.tree.create(directory, name, is_directory));
             state.tree.sync_dir(directory);
             directory = node;
@@ -291,11 +280,7 @@ impl FaultDisk {
         if state.is_down || state.boot != self.boot {
             return Err(error(IoErrorKind::Failed, name, path));
         }
-        if state.begin_read() {
-            Ok(state)
-        } else {
-            Err(error(IoErrorKind::Failed, name, path))
-        }
+        if state.begin_read() { Ok(state) } else { Err(error(IoErrorKind::Failed, name, path)) }
     }
 
     /// Counts a change, waits, and gives the state with what becomes of the change. Where the
@@ -349,11 +334,7 @@ pub(super) fn crash_if(
 }
 
 fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{directory}/{name}")
-    }
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 pub(super) fn error(kind: IoErrorKind, operation: &'static str, path: &str) -> IoError {
@@ -394,10 +375,7 @@ impl Disk for FaultDisk {
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
         let state = self.read("list", directory, 0).await?;
-        let children = state
-            .tree
-            .find(directory)
-            .and_then(|d| state.tree.children(d));
+        let children = state.tree.find(directory).and_then(|d| state.tree.children(d));
         let children = children.ok_or_else(|| error(IoErrorKind::NotFound, "list", directory))?;
         let entries = children.iter().map(|(name, node)| DirectoryEntry {
             name: name.clone(),
@@ -476,9 +454,6 @@ impl Disk for FaultDisk {
 
     async fn space(&self) -> IoResult<Space> {
         let state = self.read("space", "", 0).await?;
-        Ok(Space {
-            free: state.free(),
-            total: state.capacity,
-        })
+        Ok(Space { free: state.free(), total: state.capacity })
     }
 }

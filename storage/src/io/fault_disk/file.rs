@@ -23,12 +23,7 @@ pub struct FaultFile {
 
 impl FaultFile {
     pub(super) fn new(disk: FaultDisk, node: NodeId, path: &str, handle: Arc<()>) -> Self {
-        Self {
-            disk,
-            node,
-            path: Rc::from(path),
-            handle,
-        }
+        Self { disk, node, path: Rc::from(path), handle }
     }
 
     fn error(&self, kind: IoErrorKind, operation: &'static str) -> IoError {
@@ -104,12 +99,7 @@ impl File for FaultFile {
         let kind = match verdict {
             Verdict::Fail(kind) => Some(kind),
             _ => (position + len as u64)
-                .checked_sub(
-                    state
-                        .tree
-                        .image(self.node)
-                        .map_or(0, |i| i.current().len() as u64),
-                )
+                .checked_sub(state.tree.image(self.node).map_or(0, |i| i.current().len() as u64))
                 .filter(|growth| *growth > state.free())
                 .map(|_| IoErrorKind::Full),
         };
@@ -121,11 +111,7 @@ impl File for FaultFile {
             return Ok(());
         };
         let sectors = (len / SECTOR_BYTES) as u64;
-        image.fail_write(
-            number,
-            to_usize(chance.below(sectors + 1)) * SECTOR_BYTES,
-            chance,
-        );
+        image.fail_write(number, to_usize(chance.below(sectors + 1)) * SECTOR_BYTES, chance);
         Err(self.error(kind, "write"))
     }
 
@@ -141,13 +127,11 @@ impl File for FaultFile {
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
         let end = position + len;
-        self.change_at_once("allocate", |image| image.grow(to_usize(end)), Some(end))
-            .await
+        self.change_at_once("allocate", |image| image.grow(to_usize(end)), Some(end)).await
     }
 
     async fn set_len(&self, len: u64) -> IoResult<()> {
-        self.change_at_once("set_len", |image| image.set_len(to_usize(len)), None)
-            .await
+        self.change_at_once("set_len", |image| image.set_len(to_usize(len)), None).await
     }
 
     async fn sync(&self) -> IoResult<()> {
@@ -200,9 +184,7 @@ impl FaultSource {
         }
         let content = state.tree.image(self.node)?.current();
         let start = to_usize(position);
-        content
-            .get(start..start.checked_add(len)?)
-            .map(Bytes::copy_from_slice)
+        content.get(start..start.checked_add(len)?).map(Bytes::copy_from_slice)
     }
 }
 

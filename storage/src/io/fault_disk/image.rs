@@ -99,9 +99,7 @@ impl Image {
             return;
         }
         // Growth only adds zeros behind: a flushed write need not wait behind it.
-        let ordered = self.pending[..at]
-            .iter()
-            .any(|p| !matches!(p.change, Change::Grow(_)));
+        let ordered = self.pending[..at].iter().any(|p| !matches!(p.change, Change::Grow(_)));
         if ordered {
             self.pending[at].certain = true;
         } else {
@@ -160,8 +158,7 @@ impl Image {
     /// A sync failed: the process still reads everything, and some of it will never be on the
     /// platter, whatever later syncs say.
     pub(super) fn fail_sync(&mut self, chance: &mut Chance) {
-        self.pending
-            .retain(|p| p.certain || p.in_flight || chance.coin());
+        self.pending.retain(|p| p.certain || p.in_flight || chance.coin());
     }
 
     /// What the platter holds after a crash: certain changes, and of the others what chance lets
@@ -179,12 +176,7 @@ impl Image {
 
     fn push(&mut self, change: Change, certain: bool) -> u64 {
         self.next_number += 1;
-        self.pending.push(Pending {
-            change,
-            certain,
-            in_flight: false,
-            number: self.next_number,
-        });
+        self.pending.push(Pending { change, certain, in_flight: false, number: self.next_number });
         self.next_number
     }
 }
@@ -259,10 +251,7 @@ mod tests {
                 _ => torn += 1,
             }
         }
-        assert!(
-            whole > 10 && none > 10 && torn > 10,
-            "{whole} {none} {torn}"
-        );
+        assert!(whole > 10 && none > 10 && torn > 10, "{whole} {none} {torn}");
     }
 
     #[test]

@@ -13,10 +13,7 @@ pub(super) const ROOT: NodeId = 0;
 #[derive(Debug)]
 pub(super) enum Node {
     File(Image),
-    Directory {
-        current: BTreeMap<String, NodeId>,
-        durable: BTreeMap<String, NodeId>,
-    },
+    Directory { current: BTreeMap<String, NodeId>, durable: BTreeMap<String, NodeId> },
 }
 
 /// A name in a directory, and what it stands for afterwards.
@@ -38,10 +35,7 @@ pub(super) struct Tree {
 }
 
 fn empty_directory() -> Node {
-    Node::Directory {
-        current: BTreeMap::new(),
-        durable: BTreeMap::new(),
-    }
+    Node::Directory { current: BTreeMap::new(), durable: BTreeMap::new() }
 }
 
 impl Tree {
@@ -92,11 +86,7 @@ impl Tree {
     pub(super) fn create(&mut self, directory: NodeId, name: &str, is_directory: bool) -> NodeId {
         let id = self.next_node;
         self.next_node += 1;
-        let node = if is_directory {
-            empty_directory()
-        } else {
-            Node::File(Image::default())
-        };
+        let node = if is_directory { empty_directory() } else { Node::File(Image::default()) };
         self.nodes.insert(id, node);
         self.change(vec![(directory, name.to_owned(), Some(id))]);
         id
@@ -120,8 +110,7 @@ impl Tree {
 
     /// Names of this directory are unknown from now on: some changes will never be on the platter.
     pub(super) fn fail_sync_dir(&mut self, directory: NodeId, chance: &mut Chance) {
-        self.pending
-            .retain(|change| !change.unsynced.contains(&directory) || chance.coin());
+        self.pending.retain(|change| !change.unsynced.contains(&directory) || chance.coin());
     }
 
     pub(super) fn crash(&mut self, chance: &mut Chance) {
@@ -156,8 +145,7 @@ impl Tree {
         for change in &self.pending {
             named.extend(change.edits.iter().filter_map(|edit| edit.2));
         }
-        self.nodes
-            .retain(|id, _| named.contains(id) || is_open(*id));
+        self.nodes.retain(|id, _| named.contains(id) || is_open(*id));
     }
 
     fn settle(&mut self, mut is_durable: impl FnMut(&NameChange) -> bool) {
@@ -195,10 +183,7 @@ mod tests {
             let mut tree = Tree::new();
             let file = tree.create(ROOT, "a", false);
             tree.sync_dir(ROOT);
-            tree.change(vec![
-                (ROOT, "a".to_owned(), None),
-                (ROOT, "b".to_owned(), Some(file)),
-            ]);
+            tree.change(vec![(ROOT, "a".to_owned(), None), (ROOT, "b".to_owned(), Some(file))]);
             tree.crash(&mut Chance::new(seed));
             match (tree.find("a"), tree.find("b")) {
                 (Some(_), None) => old += 1,
