@@ -51,8 +51,5 @@ fn refused(asked: Vec<(i8, Str)>, error_code: ErrorCode, message: &str) -> Alter
         resource_name,
     };
     let responses = asked.into_iter().map(failed).collect();
-    AlterConfigsResponse {
-        responses,
-        ..AlterConfigsResponse::default()
-    }
+    AlterConfigsResponse { responses, ..AlterConfigsResponse::default() }
 }

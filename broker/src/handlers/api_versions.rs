@@ -28,21 +28,14 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<ApiVersionsResponse> {
     let named = |name: &str| {
         let mut bytes = name.bytes();
-        let first = bytes
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric());
-        let rest = name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         first && rest && !name.ends_with(['-', '.'])
     };
     let is_named = named(&request.client_software_name) && named(&request.client_software_version);
     if context.api_version >= 3 && !is_named {
         let error_code = ErrorCode::INVALID_REQUEST;
-        return Reply::Now(ApiVersionsResponse {
-            error_code,
-            ..ApiVersionsResponse::default()
-        });
+        return Reply::Now(ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() });
     }
     Reply::Now(ApiVersionsResponse {
         api_keys: SERVED.iter().filter_map(|key| key.api()).map(row).collect(),
@@ -54,35 +47,21 @@ pub async fn handle<R: Runtime>(
 fn row(api: &'static Api) -> ApiVersion {
     // librdkafka turns compression off for a broker whose Produce does not begin at 0
     // (KAFKA-18659). Versions 0 to 2 are refused.
-    let min_version = if api.key == ApiKey::PRODUCE {
-        0
-    } else {
-        api.min_version
-    };
-    ApiVersion {
-        api_key: api.key.0,
-        min_version,
-        max_version: api.max_version,
-    }
+    let min_version = if api.key == ApiKey::PRODUCE { 0 } else { api.min_version };
+    ApiVersion { api_key: api.key.0, min_version, max_version: api.max_version }
 }
 
 /// What a request in a version that is not served gets: this API answers in version 0, others have
 /// no answer.
 pub fn refuse_version(api: &'static Api, header: &RequestHeader) -> Result<Answer, Refusal> {
     if api.key != API {
-        return Err(Refusal::UnknownVersion {
-            api: api.name,
-            version: header.api_version,
-        });
+        return Err(Refusal::UnknownVersion { api: api.name, version: header.api_version });
     }
     let response = ApiVersionsResponse {
         error_code: ErrorCode::UNSUPPORTED_VERSION,
         api_keys: vec![row(api)],
         ..ApiVersionsResponse::default()
     };
-    let header = RequestHeader {
-        api_version: 0,
-        ..header.clone()
-    };
+    let header = RequestHeader { api_version: 0, ..header.clone() };
     Ok(Answer::Now(encode(&response, &header)?.0))
 }

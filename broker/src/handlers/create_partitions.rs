@@ -25,17 +25,8 @@ pub async fn handle<R: Runtime>(
     request: CreatePartitionsRequest,
 ) -> Reply<CreatePartitionsResponse> {
     Reply::later(async move {
-        let names: Vec<Str> = request
-            .topics
-            .iter()
-            .map(|topic| topic.name.clone())
-            .collect();
-        match context
-            .services
-            .node
-            .ask_controller(Input::CreatePartitions(request))
-            .await
-        {
+        let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+        match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
             Ok(controller::Reply::CreatePartitions(response)) => response,
             Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
             Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
@@ -51,8 +42,5 @@ fn refused(names: Vec<Str>, error_code: ErrorCode, message: &str) -> CreateParti
         error_message: Some(Str::from(message)),
     };
     let results = names.into_iter().map(failed).collect();
-    CreatePartitionsResponse {
-        results,
-        ..CreatePartitionsResponse::default()
-    }
+    CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
 }

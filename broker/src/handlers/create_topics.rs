@@ -37,17 +37,9 @@ pub async fn handle<R: Runtime>(
     request: CreateTopicsRequest,
 ) -> Reply<CreateTopicsResponse> {
     Reply::later(async move {
-        let names: Vec<Str> = request
-            .topics
-            .iter()
-            .map(|topic| topic.name.clone())
-            .collect();
+        let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
         let with_settings = context.api_version >= SETTINGS_FROM;
-        let given = if with_settings {
-            given(&request)
-        } else {
-            Given::new()
-        };
+        let given = if with_settings { given(&request) } else { Given::new() };
         let random = context.services.node.random_uuid().0;
         let input = Input::CreateTopics { request, random };
         let mut response = match context.services.node.ask_controller(input).await {
@@ -57,11 +49,7 @@ pub async fn handle<R: Runtime>(
             Err(error) => refused(names, error, error.message()),
         };
         if with_settings {
-            for created in response
-                .topics
-                .iter_mut()
-                .filter(|topic| topic.error_code.is_none())
-            {
+            for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {
                 let own = given.get(&created.name);
                 created.configs = Some(settings(&context.services.config, own));
             }
@@ -80,10 +68,7 @@ fn given(request: &CreateTopicsRequest) -> Given {
 }
 
 fn settings(config: &BrokerConfig, own: Option<&BTreeMap<Str, Str>>) -> Vec<CreatableTopicConfigs> {
-    let own = own
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let own = own.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
     let described = describe::topic(config, own).into_iter();
     let entry = described.map(|setting| CreatableTopicConfigs {
         name: Str::from_static(setting.name),
@@ -104,10 +89,7 @@ fn refused(names: Vec<Str>, error_code: ErrorCode, message: &str) -> CreateTopic
         ..CreatableTopicResult::default()
     };
     let topics = names.into_iter().map(failed).collect();
-    CreateTopicsResponse {
-        topics,
-        ..CreateTopicsResponse::default()
-    }
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
 #[cfg(test)]
@@ -123,21 +105,9 @@ mod tests {
         let own: BTreeMap<Str, Str> = own.into_iter().collect();
         let shown = settings(&config, Some(&own));
         assert_eq!(shown.len(), 37);
-        let retention = shown
-            .iter()
-            .find(|entry| entry.name == "retention.ms")
-            .unwrap();
-        assert_eq!(
-            (retention.value.as_deref(), retention.config_source),
-            (Some("1000"), 1)
-        );
-        let policy = shown
-            .iter()
-            .find(|entry| entry.name == "cleanup.policy")
-            .unwrap();
-        assert_eq!(
-            (policy.value.as_deref(), policy.config_source),
-            (Some("delete"), 5)
-        );
+        let retention = shown.iter().find(|entry| entry.name == "retention.ms").unwrap();
+        assert_eq!((retention.value.as_deref(), retention.config_source), (Some("1000"), 1));
+        let policy = shown.iter().find(|entry| entry.name == "cleanup.policy").unwrap();
+        assert_eq!((policy.value.as_deref(), policy.config_source), (Some("delete"), 5));
     }
 }

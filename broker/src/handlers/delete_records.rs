@@ -34,18 +34,15 @@ pub async fn handle<R: Runtime>(
             let mut started = Vec::with_capacity(topic.partitions.len());
             for asked in topic.partitions {
                 let work = move |replica: Rc<Replica<R>>| async move {
-                    let to = if asked.offset == -1 {
-                        replica.high_watermark()
-                    } else {
-                        asked.offset
-                    };
+                    let to =
+                        if asked.offset == -1 { replica.high_watermark() } else { asked.offset };
                     replica.delete_records(to).await
                 };
                 let moved = match refused {
                     Some(error) => Err(error),
-                    None => Ok(
-                        by_name::start(&context, &topic.name, asked.partition_index, work).await,
-                    ),
+                    None => {
+                        Ok(by_name::start(&context, &topic.name, asked.partition_index, work).await)
+                    }
                 };
                 started.push((asked.partition_index, moved));
             }
@@ -61,15 +58,9 @@ pub async fn handle<R: Runtime>(
                     error_code: moved.err().unwrap_or(ErrorCode::NONE),
                 });
             }
-            topics.push(DeleteRecordsTopicResult {
-                name: topic.name,
-                partitions,
-            });
+            topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
         }
-        DeleteRecordsResponse {
-            topics,
-            ..DeleteRecordsResponse::default()
-        }
+        DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() }
     })
 }
 

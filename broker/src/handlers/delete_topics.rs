@@ -32,20 +32,11 @@ pub async fn handle<R: Runtime>(
             DISABLED_FROM.. => ErrorCode::TOPIC_DELETION_DISABLED,
             _ => ErrorCode::INVALID_REQUEST,
         };
-        return Reply::Now(refused(
-            named(&request),
-            error,
-            "Topic deletion is disabled.",
-        ));
+        return Reply::Now(refused(named(&request), error, "Topic deletion is disabled."));
     }
     Reply::later(async move {
         let named = named(&request);
-        match context
-            .services
-            .node
-            .ask_controller(Input::DeleteTopics(request))
-            .await
-        {
+        match context.services.node.ask_controller(Input::DeleteTopics(request)).await {
             Ok(controller::Reply::DeleteTopics(response)) => response,
             Ok(controller::Reply::Refused { error, message }) => refused(named, error, &message),
             Ok(_) => refused(named, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
@@ -55,14 +46,8 @@ pub async fn handle<R: Runtime>(
 }
 
 fn named(request: &DeleteTopicsRequest) -> Vec<(Option<Str>, Uuid)> {
-    let by_name = request
-        .topic_names
-        .iter()
-        .map(|name| (Some(name.clone()), Uuid::ZERO));
-    let states = request
-        .topics
-        .iter()
-        .map(|topic| (topic.name.clone(), topic.topic_id));
+    let by_name = request.topic_names.iter().map(|name| (Some(name.clone()), Uuid::ZERO));
+    let states = request.topics.iter().map(|topic| (topic.name.clone(), topic.topic_id));
     by_name.chain(states).collect()
 }
 
@@ -78,8 +63,5 @@ fn refused(
         error_message: Some(Str::from(message)),
     };
     let responses = named.into_iter().map(failed).collect();
-    DeleteTopicsResponse {
-        responses,
-        ..DeleteTopicsResponse::default()
-    }
+    DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }

@@ -69,9 +69,7 @@ fn answer(
         true => CLUSTER_OPERATIONS,
         false => OPERATIONS_NOT_ASKED,
     };
-    let cluster_id = image
-        .cluster()
-        .map(|cluster| Str::from(cluster.id.to_string()));
+    let cluster_id = image.cluster().map(|cluster| Str::from(cluster.id.to_string()));
     DescribeClusterResponse {
         cluster_id: cluster_id.unwrap_or_default(),
         controller_id,
@@ -95,34 +93,20 @@ mod tests {
     use crate::handlers::topology::tests::cluster;
 
     fn asked(endpoint_type: i8) -> DescribeClusterRequest {
-        DescribeClusterRequest {
-            endpoint_type,
-            ..Default::default()
-        }
+        DescribeClusterRequest { endpoint_type, ..Default::default() }
     }
 
     #[test]
     fn brokers_of_the_clients_listener() {
         let (image, _) = cluster(&[]);
         let found = answer(&image, 1, "PLAINTEXT", &asked(1));
-        assert_eq!(
-            (found.error_code, found.controller_id),
-            (ErrorCode::NONE, 1)
-        );
-        assert_eq!(
-            (found.brokers[0].broker_id, found.brokers[0].port),
-            (1, 9092)
-        );
+        assert_eq!((found.error_code, found.controller_id), (ErrorCode::NONE, 1));
+        assert_eq!((found.brokers[0].broker_id, found.brokers[0].port), (1, 9092));
         assert_eq!(found.cluster_authorized_operations, i32::MIN);
         assert!(answer(&image, 1, "INSIDE", &asked(1)).brokers.is_empty());
-        let with = DescribeClusterRequest {
-            include_cluster_authorized_operations: true,
-            ..asked(1)
-        };
-        assert_eq!(
-            answer(&image, 1, "PLAINTEXT", &with).cluster_authorized_operations,
-            8096
-        );
+        let with =
+            DescribeClusterRequest { include_cluster_authorized_operations: true, ..asked(1) };
+        assert_eq!(answer(&image, 1, "PLAINTEXT", &with).cluster_authorized_operations, 8096);
     }
 
     #[test]
@@ -130,15 +114,9 @@ mod tests {
         let (image, _) = cluster(&[]);
         let controllers = answer(&image, 1, "PLAINTEXT", &asked(2));
         assert_eq!(controllers.error_code, ErrorCode::MISMATCHED_ENDPOINT_TYPE);
-        assert_eq!(
-            (controllers.controller_id, controllers.brokers.len()),
-            (-1, 0)
-        );
+        assert_eq!((controllers.controller_id, controllers.brokers.len()), (-1, 0));
         let other = answer(&image, 1, "PLAINTEXT", &asked(9));
         assert_eq!(other.error_code, ErrorCode::UNSUPPORTED_ENDPOINT_TYPE);
-        assert_eq!(
-            other.error_message,
-            Some(Str::from_static("Unsupported endpoint type 9"))
-        );
+        assert_eq!(other.error_message, Some(Str::from_static("Unsupported endpoint type 9")));
     }
 }

@@ -38,12 +38,7 @@ pub async fn handle<R: Runtime>(
         let image = context.services.node.image();
         let mut response = DescribeConfigsResponse::default();
         for resource in &request.resources {
-            response.results.push(describe(
-                &context.services.config,
-                &image,
-                &request,
-                resource,
-            ));
+            response.results.push(describe(&context.services.config, &image, &request, resource));
             context.services.runtime.yield_if_needed().await;
         }
         response
@@ -59,11 +54,7 @@ fn describe(
     request: &DescribeConfigsRequest,
     resource: &DescribeConfigsResource,
 ) -> DescribeConfigsResult {
-    let DescribeConfigsResource {
-        resource_type,
-        resource_name,
-        configuration_keys,
-    } = resource;
+    let DescribeConfigsResource { resource_type, resource_name, configuration_keys } = resource;
     let described = settings(config, image, *resource_type, resource_name);
     let (error_code, message, described) = match described {
         Ok(described) => (ErrorCode::NONE, String::new(), described),
@@ -107,9 +98,7 @@ fn settings(
                 Ok(_) => Err(invalid(format!(
                     "Unexpected broker id, expected {own} or empty string, but received {name}"
                 ))),
-                Err(_) => Err(invalid(format!(
-                    "Broker id must be an integer, but it is: {name}"
-                ))),
+                Err(_) => Err(invalid(format!("Broker id must be an integer, but it is: {name}"))),
             }
         }
         GROUP_RESOURCE if name.is_empty() => Err(invalid(
@@ -118,14 +107,12 @@ fn settings(
                 .to_string(),
         )),
         GROUP_RESOURCE => Ok(describe::group()),
-        CLIENT_METRICS_RESOURCE if name.is_empty() => Err(invalid(
-            "Client metrics subscription name must not be empty".to_string(),
-        )),
+        CLIENT_METRICS_RESOURCE if name.is_empty() => {
+            Err(invalid("Client metrics subscription name must not be empty".to_string()))
+        }
         CLIENT_METRICS_RESOURCE => Ok(Vec::new()),
         NODE_LOGGER_RESOURCE => Err(invalid("Log levels are not described.".to_string())),
-        other => Err(invalid(format!(
-            "Unexpected resource type {other} for resource {name}"
-        ))),
+        other => Err(invalid(format!("Unexpected resource type {other} for resource {name}"))),
     }
 }
 
@@ -172,12 +159,7 @@ mod tests {
         let (mut image, _) = cluster(&[("t", 5, 1)]);
         let own = [(Str::from_static("segment.ms"), Str::from_static("5000"))];
         let own = Arc::new(own.into_iter().collect());
-        image
-            .apply(Record::Settings(
-                (TOPIC_RESOURCE, Str::from_static("t")),
-                own,
-            ))
-            .unwrap();
+        image.apply(Record::Settings((TOPIC_RESOURCE, Str::from_static("t")), own)).unwrap();
         let resource = DescribeConfigsResource {
             resource_type,
             resource_name: Str::from(name),
@@ -193,24 +175,12 @@ mod tests {
     #[test]
     fn a_topics_settings_with_their_sources() {
         let keys: &[&str] = &["segment.ms", "retention.ms", "unknown"];
-        let with = DescribeConfigsRequest {
-            include_synonyms: true,
-            ..plain()
-        };
+        let with = DescribeConfigsRequest { include_synonyms: true, ..plain() };
         let found = ask(2, "t", Some(keys), &with);
-        assert_eq!(
-            (found.error_code, found.error_message),
-            (ErrorCode::NONE, Some(Str::EMPTY))
-        );
+        assert_eq!((found.error_code, found.error_message), (ErrorCode::NONE, Some(Str::EMPTY)));
         let [retention, segment] = <[_; 2]>::try_from(found.configs).unwrap();
-        assert_eq!(
-            (segment.value.as_deref(), segment.config_source),
-            (Some("5000"), 1)
-        );
-        assert_eq!(
-            (retention.value.as_deref(), retention.config_source),
-            (Some("604800000"), 5)
-        );
+        assert_eq!((segment.value.as_deref(), segment.config_source), (Some("5000"), 1));
+        assert_eq!((retention.value.as_deref(), retention.config_source), (Some("604800000"), 5));
         assert_eq!(
             (segment.config_type, segment.read_only, segment.is_sensitive),
             (5, false, false)
@@ -224,16 +194,9 @@ mod tests {
     fn no_keys_are_all_keys() {
         assert_eq!(ask(2, "t", None, &plain()).configs.len(), 37);
         assert_eq!(ask(2, "t", Some(&[]), &plain()).configs.len(), 37);
-        let with = DescribeConfigsRequest {
-            include_documentation: true,
-            ..plain()
-        };
+        let with = DescribeConfigsRequest { include_documentation: true, ..plain() };
         let found = ask(4, "1", None, &with).configs;
-        assert!(
-            found
-                .iter()
-                .all(|entry| entry.read_only && entry.documentation.is_some())
-        );
+        assert!(found.iter().all(|entry| entry.read_only && entry.documentation.is_some()));
         assert!(found.iter().all(|entry| entry.synonyms.is_empty()));
         assert!(!ask(32, "g", None, &plain()).configs.is_empty());
     }
@@ -242,55 +205,17 @@ mod tests {
     fn resources_that_are_not_described() {
         for (kind, name, error, message) in [
             (2, "none", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""),
-            (
-                2,
-                "",
-                ErrorCode::INVALID_TOPIC_EXCEPTION,
-                "the empty string is not allowed",
-            ),
-            (
-                4,
-                "7",
-                ErrorCode::INVALID_REQUEST,
-                "expected 1 or empty string, but received 7",
-            ),
-            (
-                4,
-                "x",
-                ErrorCode::INVALID_REQUEST,
-                "Broker id must be an integer, but it is: x",
-            ),
-            (
-                32,
-                "",
-                ErrorCode::INVALID_REQUEST,
-                "Group name must not be empty",
-            ),
-            (
-                16,
-                "",
-                ErrorCode::INVALID_REQUEST,
-                "subscription name must not be empty",
-            ),
-            (
-                8,
-                "1",
-                ErrorCode::INVALID_REQUEST,
-                "Log levels are not described.",
-            ),
-            (
-                99,
-                "x",
-                ErrorCode::INVALID_REQUEST,
-                "Unexpected resource type 99 for resource x",
-            ),
+            (2, "", ErrorCode::INVALID_TOPIC_EXCEPTION, "the empty string is not allowed"),
+            (4, "7", ErrorCode::INVALID_REQUEST, "expected 1 or empty string, but received 7"),
+            (4, "x", ErrorCode::INVALID_REQUEST, "Broker id must be an integer, but it is: x"),
+            (32, "", ErrorCode::INVALID_REQUEST, "Group name must not be empty"),
+            (16, "", ErrorCode::INVALID_REQUEST, "subscription name must not be empty"),
+            (8, "1", ErrorCode::INVALID_REQUEST, "Log levels are not described."),
+            (99, "x", ErrorCode::INVALID_REQUEST, "Unexpected resource type 99 for resource x"),
         ] {
             let found = ask(kind, name, None, &plain());
             assert_eq!(found.error_code, error, "{kind} {name}");
-            assert!(
-                found.error_message.unwrap().contains(message),
-                "{kind} {name}"
-            );
+            assert!(found.error_message.unwrap().contains(message), "{kind} {name}");
             assert!(found.configs.is_empty());
         }
         assert_eq!(ask(4, "", None, &plain()).error_code, ErrorCode::NONE);

@@ -28,19 +28,12 @@ pub async fn handle<R: Runtime>(
         let mut groups = Vec::with_capacity(request.groups.len());
         for group_id in request.groups {
             let api_version = context.api_version;
-            let input = Input::DescribeGroup {
-                group_id: group_id.clone(),
-                api_version,
-            };
+            let input = Input::DescribeGroup { group_id: group_id.clone(), api_version };
             let mut described = match group::ask(&context, &group_id, input).await {
                 Ok(GroupReply::DescribeGroup(described)) => described,
                 other => {
                     let error_code = group::error_of(other);
-                    DescribedGroup {
-                        group_id,
-                        error_code,
-                        ..DescribedGroup::default()
-                    }
+                    DescribedGroup { group_id, error_code, ..DescribedGroup::default() }
                 }
             };
             if request.include_authorized_operations {
@@ -48,9 +41,6 @@ pub async fn handle<R: Runtime>(
             }
             groups.push(described);
         }
-        DescribeGroupsResponse {
-            groups,
-            ..DescribeGroupsResponse::default()
-        }
+        DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() }
     })
 }

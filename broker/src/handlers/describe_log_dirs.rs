@@ -33,10 +33,7 @@ pub async fn handle<R: Runtime>(
         let wanted: Option<BTreeSet<(Str, i32)>> = request.topics.map(|topics| {
             let pairs = topics.into_iter().flat_map(|topic| {
                 let name = topic.topic;
-                topic
-                    .partitions
-                    .into_iter()
-                    .map(move |index| (name.clone(), index))
+                topic.partitions.into_iter().map(move |index| (name.clone(), index))
             });
             pairs.collect()
         });
@@ -58,14 +55,11 @@ pub async fn handle<R: Runtime>(
                 };
                 let pair = (topic.name.clone(), partition.index);
                 if wanted.as_ref().is_none_or(|wanted| wanted.contains(&pair)) {
-                    topics
-                        .entry(pair.0)
-                        .or_default()
-                        .push(DescribeLogDirsPartition {
-                            partition_index: partition.index,
-                            partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
-                            ..DescribeLogDirsPartition::default()
-                        });
+                    topics.entry(pair.0).or_default().push(DescribeLogDirsPartition {
+                        partition_index: partition.index,
+                        partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
+                        ..DescribeLogDirsPartition::default()
+                    });
                 }
             }
         }
@@ -83,10 +77,7 @@ pub async fn handle<R: Runtime>(
 
 fn sizes<R: Runtime>(partitions: &Rc<Partitions<R>>) -> Vec<(PartitionId, u64)> {
     let local = partitions.all_local();
-    local
-        .into_iter()
-        .map(|(id, replica)| (id, replica.size_bytes()))
-        .collect()
+    local.into_iter().map(|(id, replica)| (id, replica.size_bytes())).collect()
 }
 
 async fn directory<R: Runtime>(

@@ -51,13 +51,8 @@ impl Page<'_> {
         let cursor = request.cursor.as_ref();
         let names: BTreeSet<&Str> = request.topics.iter().map(|topic| &topic.name).collect();
         let is_negative = cursor.is_some_and(|cursor| cursor.partition_index < 0);
-        let from = cursor
-            .map(|cursor| cursor.topic_name.as_str())
-            .unwrap_or_default();
-        let named: Vec<&Str> = names
-            .into_iter()
-            .filter(|name| name.as_str() >= from)
-            .collect();
+        let from = cursor.map(|cursor| cursor.topic_name.as_str()).unwrap_or_default();
+        let named: Vec<&Str> = names.into_iter().filter(|name| name.as_str() >= from).collect();
         let is_all = request.topics.is_empty();
         // A cursor behind all that is asked for was not given by us.
         if is_negative || !is_all && named.is_empty() {
@@ -89,24 +84,16 @@ impl Page<'_> {
     }
 
     fn limit(&self) -> i32 {
-        i32::try_from(self.partitions_max)
-            .unwrap_or(i32::MAX)
-            .max(1)
+        i32::try_from(self.partitions_max).unwrap_or(i32::MAX).max(1)
     }
 }
 
 fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
-    let topics = request.topics.iter().map(|topic| {
-        failed(
-            topic.name.clone(),
-            ErrorCode::INVALID_REQUEST,
-            OPERATIONS_NOT_ASKED,
-        )
-    });
-    DescribeTopicPartitionsResponse {
-        topics: topics.collect(),
-        ..Default::default()
-    }
+    let topics = request
+        .topics
+        .iter()
+        .map(|topic| failed(topic.name.clone(), ErrorCode::INVALID_REQUEST, OPERATIONS_NOT_ASKED));
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
 }
 
 fn failed(
@@ -144,20 +131,17 @@ impl Filling<'_> {
         }
         let count = topic.partition_count();
         let end = first.saturating_add(self.left).min(count);
-        let partitions: Vec<_> = (first..end)
-            .filter_map(|index| self.partition(topic, index))
-            .collect();
+        let partitions: Vec<_> =
+            (first..end).filter_map(|index| self.partition(topic, index)).collect();
         self.left -= i32::try_from(partitions.len()).unwrap_or(self.left);
-        self.response
-            .topics
-            .push(DescribeTopicPartitionsResponseTopic {
-                error_code: ErrorCode::NONE,
-                name: Some(topic.name.clone()),
-                topic_id: topic.id,
-                is_internal: topic.is_internal(),
-                partitions,
-                topic_authorized_operations: TOPIC_OPERATIONS,
-            });
+        self.response.topics.push(DescribeTopicPartitionsResponseTopic {
+            error_code: ErrorCode::NONE,
+            name: Some(topic.name.clone()),
+            topic_id: topic.id,
+            is_internal: topic.is_internal(),
+            partitions,
+            topic_authorized_operations: TOPIC_OPERATIONS,
+        });
         if end < count {
             self.end(&topic.name, end);
         }
@@ -169,18 +153,14 @@ impl Filling<'_> {
             Ok(()) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
             Err(_) => ErrorCode::INVALID_TOPIC_EXCEPTION,
         };
-        self.response
-            .topics
-            .push(failed(name.clone(), error, TOPIC_OPERATIONS));
+        self.response.topics.push(failed(name.clone(), error, TOPIC_OPERATIONS));
         true
     }
 
     /// The next page begins here.
     fn end(&mut self, topic_name: &Str, partition_index: i32) {
-        self.response.next_cursor = Some(Cursor {
-            topic_name: topic_name.clone(),
-            partition_index,
-        });
+        self.response.next_cursor =
+            Some(Cursor { topic_name: topic_name.clone(), partition_index });
     }
 
     fn partition(
@@ -188,12 +168,7 @@ impl Filling<'_> {
         topic: &Topic,
         index: i32,
     ) -> Option<DescribeTopicPartitionsResponsePartition> {
-        let Page {
-            image,
-            leaders,
-            listener,
-            ..
-        } = self.page;
+        let Page { image, leaders, listener, .. } = self.page;
         let partition = topic.partition(index)?;
         let view = partition_view(image, leaders, listener, topic, (index, partition));
         Some(DescribeTopicPartitionsResponsePartition {
@@ -226,19 +201,10 @@ mod tests {
         cursor: Option<(&str, i32)>,
     ) -> (Vec<Shown>, Option<(String, i32)>) {
         let (image, leaders) = cluster(&[("t", 5, 3), ("t2.x", 6, 1), ("a", 7, 1)]);
-        let page = Page {
-            image: &image,
-            leaders: &leaders,
-            listener: "PLAINTEXT",
-            partitions_max: 2000,
-        };
+        let page =
+            Page { image: &image, leaders: &leaders, listener: "PLAINTEXT", partitions_max: 2000 };
         let request = DescribeTopicPartitionsRequest {
-            topics: names
-                .iter()
-                .map(|name| TopicRequest {
-                    name: Str::from(*name),
-                })
-                .collect(),
+            topics: names.iter().map(|name| TopicRequest { name: Str::from(*name) }).collect(),
             response_partition_limit: limit,
             cursor: cursor.map(|(name, partition_index)| Cursor {
                 topic_name: Str::from(name),
@@ -248,15 +214,10 @@ mod tests {
         let answer = page.answer(&request);
         let shown = answer.topics.into_iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|p| p.partition_index).collect();
-            (
-                topic.name.unwrap_or_default().to_string(),
-                topic.error_code,
-                partitions,
-            )
+            (topic.name.unwrap_or_default().to_string(), topic.error_code, partitions)
         });
-        let next = answer
-            .next_cursor
-            .map(|next| (next.topic_name.to_string(), next.partition_index));
+        let next =
+            answer.next_cursor.map(|next| (next.topic_name.to_string(), next.partition_index));
         (shown.collect(), next)
     }
 
@@ -275,11 +236,7 @@ mod tests {
     /// Each as a real Kafka 4.4 answers it.
     #[test]
     fn pages_as_kafka_cuts_them() {
-        let all = vec![
-            shown("a", &[0]),
-            shown("t", &[0, 1, 2]),
-            shown("t2.x", &[0]),
-        ];
+        let all = vec![shown("a", &[0]), shown("t", &[0, 1, 2]), shown("t2.x", &[0])];
         assert_eq!(ask(&[], 2000, None), (all, None));
         assert_eq!(
             ask(&["t", "none", "a/b", "t2.x"], 2, None),
@@ -292,19 +249,10 @@ mod tests {
                 next("t", 2)
             )
         );
-        assert_eq!(
-            ask(&[], 2, Some(("t", 1))),
-            (vec![shown("t", &[1, 2])], next("t2.x", 0))
-        );
-        assert_eq!(
-            ask(&["t"], 2, Some(("t", 1))),
-            (vec![shown("t", &[1, 2])], None)
-        );
+        assert_eq!(ask(&[], 2, Some(("t", 1))), (vec![shown("t", &[1, 2])], next("t2.x", 0)));
+        assert_eq!(ask(&["t"], 2, Some(("t", 1))), (vec![shown("t", &[1, 2])], None));
         assert_eq!(ask(&["t"], 0, None), (vec![shown("t", &[0])], next("t", 1)));
-        assert_eq!(
-            ask(&["t"], 10, Some(("t", 5))),
-            (vec![shown("t", &[])], None)
-        );
+        assert_eq!(ask(&["t"], 10, Some(("t", 5))), (vec![shown("t", &[])], None));
         let from_gone = vec![shown("t", &[0, 1, 2]), shown("t2.x", &[0])];
         assert_eq!(ask(&[], 4, Some(("none", 1))), (from_gone, None));
     }
@@ -332,10 +280,7 @@ mod tests {
             }
         }
         let expected = [("a", 0), ("t", 0), ("t", 1), ("t", 2), ("t2.x", 0)];
-        let seen: Vec<_> = seen
-            .iter()
-            .map(|(name, index)| (name.as_str(), *index))
-            .collect();
+        let seen: Vec<_> = seen.iter().map(|(name, index)| (name.as_str(), *index)).collect();
         assert_eq!(seen, expected);
     }
 }

@@ -66,10 +66,7 @@ pub async fn handle<R: Runtime>(
         .into_iter()
         .flat_map(|topic| {
             let reference = reference(by_id, topic.topic, topic.topic_id);
-            topic
-                .partitions
-                .into_iter()
-                .map(move |partition| (reference.clone(), partition))
+            topic.partitions.into_iter().map(move |partition| (reference.clone(), partition))
         })
         .collect();
     let wanted = request.topics.into_iter().flat_map(|topic| {
@@ -105,11 +102,7 @@ pub async fn handle<R: Runtime>(
 }
 
 fn reference(by_id: bool, name: Str, id: Uuid) -> TopicRef {
-    if by_id {
-        TopicRef::Id(id)
-    } else {
-        TopicRef::Name(name)
-    }
+    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name) }
 }
 
 fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {
@@ -181,10 +174,7 @@ async fn read<R: Runtime>(
             let results = read_all(Rc::clone(partitions), reads, bytes_max);
             async move { Ok(results.await) }
         };
-        started.push((
-            positions,
-            context.services.partitions.on_shard(shard, job).await,
-        ));
+        started.push((positions, context.services.partitions.on_shard(shard, job).await));
     }
     for (positions, results) in started {
         let Ok(results) = results.await else { continue };
@@ -205,20 +195,14 @@ fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<Partitio
     if !topic.has_partition(wanted.partition) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId {
-        topic_id: topic.id,
-        index: wanted.partition,
-    })
+    Ok(PartitionId { topic_id: topic.id, index: wanted.partition })
 }
 
 /// Shards read side by side, so together they may find more than is to be sent: leaves out, in
 /// order, what does not fit. What the first finds always fits. Returns what is left, in bytes.
 fn trim(round: &mut [Outcome], bytes_max: usize) -> usize {
     let mut total = 0;
-    for found in round
-        .iter_mut()
-        .filter_map(|outcome| outcome.result.as_mut().ok())
-    {
+    for found in round.iter_mut().filter_map(|outcome| outcome.result.as_mut().ok()) {
         if total > 0 && total + found.bytes > bytes_max {
             found.parts.clear();
             found.bytes = 0;
@@ -240,10 +224,7 @@ async fn wait<R: Runtime>(
     for outcome in round {
         if let (Some(partition), Ok(found)) = (outcome.partition, &outcome.result) {
             let shard = context.services.partitions.shard_of(partition);
-            by_shard
-                .entry(shard)
-                .or_default()
-                .push((partition, found.high_watermark));
+            by_shard.entry(shard).or_default().push((partition, found.high_watermark));
         }
     }
     let share = missing_bytes.div_ceil(by_shard.len().max(1));
@@ -258,9 +239,7 @@ async fn wait<R: Runtime>(
                 Ok::<_, PartitionError>(())
             }
         };
-        waits.push(Box::pin(
-            context.services.partitions.on_shard(shard, job).await,
-        ));
+        waits.push(Box::pin(context.services.partitions.on_shard(shard, job).await));
     }
     if !waits.is_empty() {
         // Whichever ended, and however: all are looked at again.
@@ -294,32 +273,23 @@ fn respond<R: Runtime>(
             topic.partitions.push(data);
         }
     }
-    FetchResponse {
-        session_id: fetching.session_id,
-        responses,
-        ..FetchResponse::default()
-    }
+    FetchResponse { session_id: fetching.session_id, responses, ..FetchResponse::default() }
 }
 
 fn topic_response(topic: &TopicRef) -> FetchableTopicResponse {
     match topic {
-        TopicRef::Name(name) => FetchableTopicResponse {
-            topic: name.clone(),
-            ..FetchableTopicResponse::default()
-        },
-        TopicRef::Id(id) => FetchableTopicResponse {
-            topic_id: *id,
-            ..FetchableTopicResponse::default()
-        },
+        TopicRef::Name(name) => {
+            FetchableTopicResponse { topic: name.clone(), ..FetchableTopicResponse::default() }
+        }
+        TopicRef::Id(id) => {
+            FetchableTopicResponse { topic_id: *id, ..FetchableTopicResponse::default() }
+        }
     }
 }
 
 fn told(data: &PartitionData) -> Told {
     let has_error = data.error_code != ErrorCode::NONE;
-    let has_records = data
-        .records
-        .as_ref()
-        .is_some_and(|records| !records.is_empty());
+    let has_records = data.records.as_ref().is_some_and(|records| !records.is_empty());
     let diverges = data.diverging_epoch != EpochEndOffset::default();
     Told {
         high_watermark: data.high_watermark,

@@ -35,22 +35,12 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<FindCoordinatorResponse> {
     Reply::later(async move {
         let one = context.api_version < KEYS_FROM;
-        let keys = if one {
-            vec![request.key]
-        } else {
-            request.coordinator_keys
-        };
+        let keys = if one { vec![request.key] } else { request.coordinator_keys };
         let found = find(&context, request.key_type).await;
-        let mut coordinators = keys.into_iter().map(|key| Coordinator {
-            key,
-            ..found.clone()
-        });
+        let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
         if !one {
             let coordinators = coordinators.collect();
-            return FindCoordinatorResponse {
-                coordinators,
-                ..FindCoordinatorResponse::default()
-            };
+            return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
         }
         let found = coordinators.next().unwrap_or_default();
         FindCoordinatorResponse {
@@ -66,12 +56,7 @@ pub async fn handle<R: Runtime>(
 
 async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
     match key_type {
-        GROUP => match context
-            .services
-            .node
-            .ensure_topic(group::OFFSETS_TOPIC)
-            .await
-        {
+        GROUP => match context.services.node.ensure_topic(group::OFFSETS_TOPIC).await {
             Ok(()) => here(context),
             Err(error) => failed(error, ErrorCode::message(error)),
         },
@@ -80,10 +65,7 @@ async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
             "transactions are not implemented yet; use the idempotent producer without \
              transactional.id",
         ),
-        _ => failed(
-            ErrorCode::INVALID_REQUEST,
-            "there is no coordinator of this type here",
-        ),
+        _ => failed(ErrorCode::INVALID_REQUEST, "there is no coordinator of this type here"),
     }
 }
 

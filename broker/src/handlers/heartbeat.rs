@@ -28,9 +28,6 @@ pub async fn handle<R: Runtime>(
             Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => ErrorCode::NONE,
             other => group::error_of(other),
         };
-        HeartbeatResponse {
-            error_code,
-            ..HeartbeatResponse::default()
-        }
+        HeartbeatResponse { error_code, ..HeartbeatResponse::default() }
     })
 }

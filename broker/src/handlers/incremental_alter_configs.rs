@@ -54,8 +54,5 @@ fn refused(
         resource_name,
     };
     let responses = asked.into_iter().map(failed).collect();
-    IncrementalAlterConfigsResponse {
-        responses,
-        ..IncrementalAlterConfigsResponse::default()
-    }
+    IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
 }

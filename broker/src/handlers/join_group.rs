@@ -26,12 +26,7 @@ pub async fn handle<R: Runtime>(
         let runtime = &context.services.runtime;
         let random = u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
         let client = group::client(&context);
-        let join = Join {
-            request,
-            api_version: context.api_version,
-            client,
-            random,
-        };
+        let join = Join { request, api_version: context.api_version, client, random };
         match group::ask(&context, &group_id, Input::JoinGroup(Box::new(join))).await {
             Ok(GroupReply::JoinGroup(response)) => response,
             other => JoinGroupResponse {

@@ -21,10 +21,7 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<LeaveGroupResponse> {
     Reply::later(async move {
         let group_id = request.group_id.clone();
-        let input = Input::LeaveGroup {
-            request,
-            api_version: context.api_version,
-        };
+        let input = Input::LeaveGroup { request, api_version: context.api_version };
         match group::ask(&context, &group_id, input).await {
             Ok(GroupReply::LeaveGroup(response)) => response,
             other => LeaveGroupResponse {

@@ -46,22 +46,12 @@ pub async fn handle<R: Runtime>(
             }
             let mut partitions = Vec::with_capacity(started.len());
             for (index, is_first, found) in started {
-                let found = if is_first {
-                    found.await
-                } else {
-                    Err(ErrorCode::INVALID_REQUEST)
-                };
+                let found = if is_first { found.await } else { Err(ErrorCode::INVALID_REQUEST) };
                 partitions.push(partition_response(context.api_version, index, found));
             }
-            topics.push(ListOffsetsTopicResponse {
-                name: topic.name,
-                partitions,
-            });
+            topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
         }
-        ListOffsetsResponse {
-            topics,
-            ..ListOffsetsResponse::default()
-        }
+        ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
     })
 }
 
@@ -71,11 +61,7 @@ fn partition_response(
     found: Result<Position, ErrorCode>,
 ) -> ListOffsetsPartitionResponse {
     match found {
-        Ok(Position {
-            offset,
-            timestamp,
-            leader_epoch,
-        }) => ListOffsetsPartitionResponse {
+        Ok(Position { offset, timestamp, leader_epoch }) => ListOffsetsPartitionResponse {
             partition_index,
             timestamp,
             offset,

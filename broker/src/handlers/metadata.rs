@@ -103,10 +103,7 @@ fn refused(request: &MetadataRequest, version: i16) -> Option<MetadataResponse> 
         ..MetadataResponseTopic::default()
     };
     let topics = topics.iter().map(refused).collect();
-    Some(MetadataResponse {
-        topics,
-        ..MetadataResponse::default()
-    })
+    Some(MetadataResponse { topics, ..MetadataResponse::default() })
 }
 
 fn wanted(request: &MetadataRequest, version: i16) -> Wanted {
@@ -195,10 +192,7 @@ impl View<'_> {
         };
         MetadataResponse {
             brokers: brokers.collect(),
-            cluster_id: self
-                .image
-                .cluster()
-                .map(|cluster| Str::from(cluster.id.to_string())),
+            cluster_id: self.image.cluster().map(|cluster| Str::from(cluster.id.to_string())),
             controller_id,
             cluster_authorized_operations: operations,
             ..MetadataResponse::default()
@@ -241,11 +235,7 @@ impl View<'_> {
     }
 
     fn operations(&self) -> i32 {
-        if self.with_operations {
-            TOPIC_OPERATIONS
-        } else {
-            OPERATIONS_NOT_ASKED
-        }
+        if self.with_operations { TOPIC_OPERATIONS } else { OPERATIONS_NOT_ASKED }
     }
 
     fn topic(&self, topic: &Arc<Topic>) -> MetadataResponseTopic {
@@ -293,44 +283,27 @@ mod tests {
             name: Some(Str::from(*name)),
             topic_id: Uuid::ZERO,
         };
-        MetadataRequest {
-            topics: Some(names.iter().map(topic).collect()),
-            ..Default::default()
-        }
+        MetadataRequest { topics: Some(names.iter().map(topic).collect()), ..Default::default() }
     }
 
     fn view<'a>(image: &'a Image, leaders: &'a Leaders, version: i16) -> View<'a> {
-        View {
-            image,
-            leaders,
-            listener: "PLAINTEXT",
-            version,
-            with_operations: false,
-        }
+        View { image, leaders, listener: "PLAINTEXT", version, with_operations: false }
     }
 
     #[test]
     fn null_is_all_and_empty_is_all_in_version_0_only() {
-        let null = MetadataRequest {
-            topics: None,
-            ..Default::default()
-        };
+        let null = MetadataRequest { topics: None, ..Default::default() };
         assert_eq!(wanted(&null, 1), Wanted::All);
         assert_eq!(wanted(&asked(&[]), 0), Wanted::All);
         assert_eq!(wanted(&asked(&[]), 1), Wanted::These(vec![]));
-        let Wanted::These(topics) = wanted(&asked(&["a", "b", "a"]), 9) else {
-            panic!()
-        };
+        let Wanted::These(topics) = wanted(&asked(&["a", "b", "a"]), 9) else { panic!() };
         assert_eq!(topics.len(), 2, "each topic is described once");
     }
 
     #[test]
     fn ids_are_refused_before_version_12() {
         let by_id = MetadataRequest {
-            topics: Some(vec![MetadataRequestTopic {
-                name: None,
-                topic_id: Uuid(5),
-            }]),
+            topics: Some(vec![MetadataRequestTopic { name: None, topic_id: Uuid(5) }]),
             ..Default::default()
         };
         let answer = refused(&by_id, 11).unwrap();
@@ -345,51 +318,27 @@ mod tests {
         let (image, leaders) = cluster(&[("t", 5, 2)]);
         let answer = view(&image, &leaders, 12).cluster(1, &asked(&[]));
         let broker = &answer.brokers[0];
-        assert_eq!(
-            (broker.node_id, broker.host.as_str(), broker.port),
-            (1, "kafka.example", 9092)
-        );
+        assert_eq!((broker.node_id, broker.host.as_str(), broker.port), (1, "kafka.example", 9092));
         assert_eq!(broker.rack, Some(Str::from_static("r1")));
         assert_eq!(answer.cluster_id, Some(Str::from(Uuid(9).to_string())));
         assert_eq!(answer.cluster_authorized_operations, i32::MIN);
-        let elsewhere = View {
-            listener: "INSIDE",
-            ..view(&image, &leaders, 12)
-        };
+        let elsewhere = View { listener: "INSIDE", ..view(&image, &leaders, 12) };
         assert!(elsewhere.cluster(1, &asked(&[])).brokers.is_empty());
     }
 
     #[test]
     fn topics_by_name_and_by_id() {
         let (image, leaders) = cluster(&[("t", 5, 2), ("__consumer_offsets", 6, 1)]);
-        let view = View {
-            with_operations: true,
-            ..view(&image, &leaders, 12)
-        };
+        let view = View { with_operations: true, ..view(&image, &leaders, 12) };
         let failures = BTreeMap::new();
         let found = view.wanted(WantedTopic::Id(Uuid(5)), &failures);
-        assert_eq!(
-            (found.name.as_deref(), found.partitions.len()),
-            (Some("t"), 2)
-        );
-        assert_eq!(
-            (
-                found.partitions[1].leader_id,
-                found.partitions[1].leader_epoch
-            ),
-            (1, 3)
-        );
-        assert_eq!(
-            (found.is_internal, found.topic_authorized_operations),
-            (false, 3576)
-        );
+        assert_eq!((found.name.as_deref(), found.partitions.len()), (Some("t"), 2));
+        assert_eq!((found.partitions[1].leader_id, found.partitions[1].leader_epoch), (1, 3));
+        assert_eq!((found.is_internal, found.topic_authorized_operations), (false, 3576));
         let internal = view.wanted(WantedTopic::Name(Str::from(CONSUMER_OFFSETS)), &failures);
         assert!(internal.is_internal);
         let unknown = view.wanted(WantedTopic::Id(Uuid(7)), &failures);
-        assert_eq!(
-            (unknown.error_code, unknown.name),
-            (ErrorCode::UNKNOWN_TOPIC_ID, None)
-        );
+        assert_eq!((unknown.error_code, unknown.name), (ErrorCode::UNKNOWN_TOPIC_ID, None));
         assert_eq!(unknown.topic_authorized_operations, i32::MIN);
     }
 
@@ -401,10 +350,8 @@ mod tests {
             (Str::from_static("a_b"), ErrorCode::INVALID_TOPIC_EXCEPTION),
             (Str::from_static("c"), ErrorCode::NOT_CONTROLLER),
         ]);
-        let error = |name: &str| {
-            view.wanted(WantedTopic::Name(Str::from(name)), &failures)
-                .error_code
-        };
+        let error =
+            |name: &str| view.wanted(WantedTopic::Name(Str::from(name)), &failures).error_code;
         assert_eq!(error("x"), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         assert_eq!(error("a/b"), ErrorCode::INVALID_TOPIC_EXCEPTION);
         assert_eq!(error(""), ErrorCode::INVALID_TOPIC_EXCEPTION);
@@ -415,13 +362,7 @@ mod tests {
     #[test]
     fn internal_topics_are_not_created_by_asking() {
         assert!(may_be_created("orders") && may_be_created(CONSUMER_OFFSETS));
-        for name in [
-            "__transaction_state",
-            "__share_group_state",
-            CLUSTER_METADATA,
-            "a/b",
-            "",
-        ] {
+        for name in ["__transaction_state", "__share_group_state", CLUSTER_METADATA, "a/b", ""] {
             assert!(!may_be_created(name), "{name}");
         }
     }
@@ -430,10 +371,7 @@ mod tests {
     fn old_clients_do_not_know_listener_not_found() {
         let (image, leaders) = cluster(&[("t", 5, 1)]);
         let error = |version| {
-            let elsewhere = View {
-                listener: "INSIDE",
-                ..view(&image, &leaders, version)
-            };
+            let elsewhere = View { listener: "INSIDE", ..view(&image, &leaders, version) };
             elsewhere.topic(image.topic("t").unwrap()).partitions[0].error_code
         };
         assert_eq!(error(5), ErrorCode::LEADER_NOT_AVAILABLE);

@@ -35,19 +35,13 @@ pub async fn handle<R: Runtime>(
         request.topics = known;
         let group_id = request.group_id.clone();
         let topics = request.topics.clone();
-        let input = Input::OffsetCommit {
-            request,
-            api_version: context.api_version,
-        };
+        let input = Input::OffsetCommit { request, api_version: context.api_version };
         let mut response = match group::ask(&context, &group_id, input).await {
             Ok(GroupReply::OffsetCommit(response)) => response,
             other => {
                 let error = group::error_of(other);
                 let topics = topics.iter().map(|topic| failed(topic, error)).collect();
-                OffsetCommitResponse {
-                    topics,
-                    ..OffsetCommitResponse::default()
-                }
+                OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
             }
         };
         response.topics.extend(refused);
@@ -65,29 +59,18 @@ fn sort_out<R: Runtime>(
 ) {
     let image = context.services.node.image();
     let by_id = context.api_version >= TOPIC_IDS_FROM;
-    let found = if by_id {
-        image.topic_by_id(asked.topic_id)
-    } else {
-        image.topic(&asked.name)
-    };
+    let found = if by_id { image.topic_by_id(asked.topic_id) } else { image.topic(&asked.name) };
     let Some(topic) = found else {
-        let error = if by_id {
-            ErrorCode::UNKNOWN_TOPIC_ID
-        } else {
-            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
-        };
+        let error =
+            if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
         return refused.push(failed(&asked, error));
     };
     asked.name = topic.name.clone();
     asked.topic_id = topic.id;
     let all = std::mem::take(&mut asked.partitions);
-    let (here, unknown) = all
-        .into_iter()
-        .partition(|partition| topic.has_partition(partition.partition_index));
-    let unknown = OffsetCommitRequestTopic {
-        partitions: unknown,
-        ..asked.clone()
-    };
+    let (here, unknown) =
+        all.into_iter().partition(|partition| topic.has_partition(partition.partition_index));
+    let unknown = OffsetCommitRequestTopic { partitions: unknown, ..asked.clone() };
     if !unknown.partitions.is_empty() {
         refused.push(failed(&unknown, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
@@ -98,13 +81,10 @@ fn sort_out<R: Runtime>(
 }
 
 fn failed(topic: &OffsetCommitRequestTopic, error_code: ErrorCode) -> OffsetCommitResponseTopic {
-    let partitions = topic
-        .partitions
-        .iter()
-        .map(|partition| OffsetCommitResponsePartition {
-            partition_index: partition.partition_index,
-            error_code,
-        });
+    let partitions = topic.partitions.iter().map(|partition| OffsetCommitResponsePartition {
+        partition_index: partition.partition_index,
+        error_code,
+    });
     OffsetCommitResponseTopic {
         name: topic.name.clone(),
         topic_id: topic.topic_id,

@@ -29,10 +29,7 @@ pub async fn handle<R: Runtime>(
         drop(image);
         let unknown: Vec<_> = unknown.iter().map(unknown_topic).collect();
         if known.is_empty() && !unknown.is_empty() {
-            return OffsetDeleteResponse {
-                topics: unknown,
-                ..OffsetDeleteResponse::default()
-            };
+            return OffsetDeleteResponse { topics: unknown, ..OffsetDeleteResponse::default() };
         }
         request.topics = known;
         let group_id = request.group_id.clone();
@@ -57,8 +54,5 @@ fn unknown_topic(topic: &OffsetDeleteRequestTopic) -> OffsetDeleteResponseTopic 
         partition_index: partition.partition_index,
         error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
     });
-    OffsetDeleteResponseTopic {
-        name: topic.name.clone(),
-        partitions: partitions.collect(),
-    }
+    OffsetDeleteResponseTopic { name: topic.name.clone(), partitions: partitions.collect() }
 }

@@ -38,10 +38,7 @@ pub async fn handle<R: Runtime>(
             for asked in request.groups {
                 groups.push(fetch(&context, asked).await);
             }
-            return OffsetFetchResponse {
-                groups,
-                ..OffsetFetchResponse::default()
-            };
+            return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
         }
         let topics = request.topics.map(|topics| {
             let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
@@ -94,9 +91,7 @@ async fn fetch<R: Runtime>(
         let image = context.services.node.image();
         // A topic that is gone since has no id to name it by.
         group.topics.retain_mut(|topic| {
-            topic.topic_id = image
-                .topic(&topic.name)
-                .map_or(Uuid::ZERO, |found| found.id);
+            topic.topic_id = image.topic(&topic.name).map_or(Uuid::ZERO, |found| found.id);
             !topic.topic_id.is_zero()
         });
         group.topics.extend(unknown);
@@ -121,30 +116,23 @@ fn unknown_topic(topic_id: Uuid, indexes: &[i32]) -> OffsetFetchResponseTopics {
 /// The answer in the form of versions that ask for one group. Before version 2 there is no error
 /// but those of partitions.
 fn of_one_group(group: OffsetFetchResponseGroup, api_version: i16) -> OffsetFetchResponse {
-    let topics = group
-        .topics
-        .into_iter()
-        .map(|topic| OffsetFetchResponseTopic {
-            name: topic.name,
-            partitions: topic
-                .partitions
-                .into_iter()
-                .map(|partition| OffsetFetchResponsePartition {
-                    partition_index: partition.partition_index,
-                    committed_offset: partition.committed_offset,
-                    committed_leader_epoch: partition.committed_leader_epoch,
-                    metadata: partition.metadata,
-                    error_code: partition.error_code,
-                })
-                .collect(),
-        });
+    let topics = group.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic
+            .partitions
+            .into_iter()
+            .map(|partition| OffsetFetchResponsePartition {
+                partition_index: partition.partition_index,
+                committed_offset: partition.committed_offset,
+                committed_leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.metadata,
+                error_code: partition.error_code,
+            })
+            .collect(),
+    });
     OffsetFetchResponse {
         topics: topics.collect(),
-        error_code: if api_version >= 2 {
-            group.error_code
-        } else {
-            ErrorCode::NONE
-        },
+        error_code: if api_version >= 2 { group.error_code } else { ErrorCode::NONE },
         ..OffsetFetchResponse::default()
     }
 }

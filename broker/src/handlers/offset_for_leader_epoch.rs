@@ -45,21 +45,13 @@ pub async fn handle<R: Runtime>(
                         end_offset,
                         ..EpochEndOffset::default()
                     },
-                    Err(error_code) => EpochEndOffset {
-                        partition,
-                        error_code,
-                        ..EpochEndOffset::default()
-                    },
+                    Err(error_code) => {
+                        EpochEndOffset { partition, error_code, ..EpochEndOffset::default() }
+                    }
                 });
             }
-            topics.push(OffsetForLeaderTopicResult {
-                topic: topic.topic,
-                partitions,
-            });
+            topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
         }
-        OffsetForLeaderEpochResponse {
-            topics,
-            ..OffsetForLeaderEpochResponse::default()
-        }
+        OffsetForLeaderEpochResponse { topics, ..OffsetForLeaderEpochResponse::default() }
     })
 }

@@ -36,12 +36,7 @@ pub const API: ApiKey = ApiKey::PRODUCE;
 /// shard and its place in that shard's results.
 enum Place {
     Known(PartitionProduceResponse),
-    Owed {
-        index: i32,
-        shard: usize,
-        position: usize,
-        log_append_time_ms: i64,
-    },
+    Owed { index: i32, shard: usize, position: usize, log_append_time_ms: i64 },
 }
 
 /// Enqueues every batch at its partition before it returns; answers when all are committed.
@@ -63,10 +58,7 @@ pub async fn handle<R: Runtime>(
             let results = append_all(partitions, batches);
             async move { Ok(results.await) }
         };
-        owed.insert(
-            shard,
-            context.services.partitions.on_shard(shard, job).await,
-        );
+        owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
     }
     if request.acks == 0 {
         return known_error(&topics).map_or(Reply::Nothing, Reply::Refuse);
@@ -76,10 +68,7 @@ pub async fn handle<R: Runtime>(
         for (shard, owed) in owed {
             results.insert(shard, owed.await);
         }
-        ProduceResponse {
-            responses: answer(topics, &results),
-            ..ProduceResponse::default()
-        }
+        ProduceResponse { responses: answer(topics, &results), ..ProduceResponse::default() }
     })
 }
 
@@ -89,10 +78,7 @@ fn refuse_whole(request: &ProduceRequest) -> Option<ErrorCode> {
     }
     // No transactions yet: the code that InitProducerId gave for this id, which clients take as
     // final.
-    request
-        .transactional_id
-        .is_some()
-        .then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    request.transactional_id.is_some().then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 }
 
 fn refusal(request: &ProduceRequest, error: ErrorCode) -> ProduceResponse {
@@ -105,10 +91,7 @@ fn refusal(request: &ProduceRequest, error: ErrorCode) -> ProduceResponse {
             .map(|partition| failed(partition.index, error, None))
             .collect(),
     });
-    ProduceResponse {
-        responses: responses.collect(),
-        ..ProduceResponse::default()
-    }
+    ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() }
 }
 
 fn failed(index: i32, error_code: ErrorCode, message: Option<Str>) -> PartitionProduceResponse {
@@ -130,16 +113,9 @@ fn place_topic<R: Runtime>(
 ) -> Places {
     let by_id = context.api_version >= 13;
     let image = context.services.node.image();
-    let topic = if by_id {
-        image.topic_by_id(data.topic_id)
-    } else {
-        image.topic(&data.name)
-    };
-    let unknown = if by_id {
-        ErrorCode::UNKNOWN_TOPIC_ID
-    } else {
-        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
-    };
+    let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
+    let unknown =
+        if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
     let rules = topic.map(|topic| context.services.append_rules(topic));
     let places = data.partition_data.into_iter().map(|partition| {
         let (Some(topic), Some(rules)) = (topic, &rules) else {
@@ -170,33 +146,18 @@ fn place_partition<R: Runtime>(
     if topic.is_internal() && !context.is_admin_client() {
         return Place::Known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION, None));
     }
-    let records = data
-        .records
-        .and_then(|records| records.to_bytes())
-        .unwrap_or_default();
+    let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
     let now_ms = context.services.runtime.wall_clock_ms();
     let mut decompressor = context.services.decompressor.borrow_mut();
     let version = context.api_version;
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
-            let partition = PartitionId {
-                topic_id: topic.id,
-                index,
-            };
+            let partition = PartitionId { topic_id: topic.id, index };
             let shard = context.services.partitions.shard_of(partition);
             let batches = by_shard.entry(shard).or_default();
             batches.push(AppendTo { partition, batch });
-            let log_append_time_ms = if rules.is_log_append_time() {
-                now_ms
-            } else {
-                -1
-            };
-            Place::Owed {
-                index,
-                shard,
-                position: batches.len() - 1,
-                log_append_time_ms,
-            }
+            let log_append_time_ms = if rules.is_log_append_time() { now_ms } else { -1 };
+            Place::Owed { index, shard, position: batches.len() - 1, log_append_time_ms }
         }
         Err(rejection) => {
             let error = errors::of_rejection(&rejection);
@@ -217,13 +178,10 @@ fn place_partition<R: Runtime>(
 
 /// An error that is known before anything was written.
 fn known_error(topics: &[Places]) -> Option<ErrorCode> {
-    topics
-        .iter()
-        .flat_map(|(_, places)| places)
-        .find_map(|place| match place {
-            Place::Known(response) => Some(response.error_code),
-            Place::Owed { .. } => None,
-        })
+    topics.iter().flat_map(|(_, places)| places).find_map(|place| match place {
+        Place::Known(response) => Some(response.error_code),
+        Place::Owed { .. } => None,
+    })
 }
 
 fn answer(
@@ -235,12 +193,7 @@ fn answer(
             .into_iter()
             .map(|place| match place {
                 Place::Known(known) => known,
-                Place::Owed {
-                    index,
-                    shard,
-                    position,
-                    log_append_time_ms,
-                } => {
+                Place::Owed { index, shard, position, log_append_time_ms } => {
                     let result = match results.get(&shard) {
                         Some(Ok(results)) => results.get(position).cloned(),
                         Some(Err(error)) => Some(Err(error.clone())),
@@ -258,20 +211,13 @@ fn answer(
 
 fn appended(index: i32, log_append_time_ms: i64, result: AppendResult) -> PartitionProduceResponse {
     match result {
-        Ok(Appended {
-            base_offset,
-            log_start,
-        }) => PartitionProduceResponse {
+        Ok(Appended { base_offset, log_start }) => PartitionProduceResponse {
             index,
             base_offset,
             log_append_time_ms,
             log_start_offset: log_start,
             ..PartitionProduceResponse::default()
         },
-        Err(error) => failed(
-            index,
-            errors::of_append(&error),
-            Some(error.to_string().into()),
-        ),
+        Err(error) => failed(index, errors::of_append(&error), Some(error.to_string().into())),
     }
 }

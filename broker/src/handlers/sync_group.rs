@@ -20,10 +20,7 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<SyncGroupResponse> {
     Reply::later(async move {
         let group_id = request.group_id.clone();
-        let input = Input::SyncGroup {
-            request,
-            api_version: context.api_version,
-        };
+        let input = Input::SyncGroup { request, api_version: context.api_version };
         match group::ask(&context, &group_id, input).await {
             Ok(GroupReply::SyncGroup(response)) => response,
             other => SyncGroupResponse {
