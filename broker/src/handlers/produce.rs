@@ -32,6 +32,9 @@ use crate::runtime::Runtime;
 /// The API of this file.
 pub const API: ApiKey = ApiKey::PRODUCE;
 
+/// What a shard keeps to unfold the next batch into, in bytes: most fit.
+const SCRATCH_BYTES_MAX: usize = 4 << 20;
+
 /// Where a partition's place in the answer is, and what stands there: known already, or the owing
 /// shard and its place in that shard's results.
 enum Place {
@@ -52,6 +55,7 @@ pub async fn handle<R: Runtime>(
     for topic_data in request.topic_data {
         topics.push(place_topic(&context, topic_data, &mut by_shard));
     }
+    context.services.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
         let job = move |partitions: &Rc<Partitions<R>>| {

@@ -29,6 +29,11 @@ pub fn log_options(topic: &TopicConfig, broker: &BrokerConfig) -> LogOptions {
     }
 }
 
+/// On how many replicas a record of the topic must be flushed.
+pub fn min_insync_replicas(topic: &TopicConfig) -> usize {
+    in_memory(topic.min_insync_replicas.into())
+}
+
 /// What a topic's partitions take.
 pub fn append_rules(topic: &TopicConfig) -> AppendRules {
     AppendRules {

@@ -8,7 +8,7 @@ use futures_util::stream;
 use vltava_storage::{Log, StorageError};
 
 use super::logs::open_or_create;
-use super::options::{group_options, log_options};
+use super::options::{group_options, log_options, min_insync_replicas};
 use super::view::{Node, OFFSETS_TOPIC};
 use crate::config::topic_values::TopicConfig;
 use crate::groups::{GroupMachine, Input};
@@ -76,7 +76,8 @@ impl<R: Runtime> Node<R> {
         for (index, _) in topic.indexed_partitions() {
             let id = PartitionId { topic_id: topic.id, index };
             if let Ok(replica) = self.parts.partitions.local(id) {
-                replica.set_options(log_options(&config, &self.parts.config));
+                let options = log_options(&config, &self.parts.config);
+                replica.set_options(options, min_insync_replicas(&config));
             }
         }
     }
@@ -86,7 +87,9 @@ impl<R: Runtime> Node<R> {
         let name = format!("{}-{index}", topic.name);
         match self.open_log(&topic, &name).await {
             Ok(log) => {
-                let replica = Replica::new(self.parts.runtime.clone(), name, log, 1);
+                let min_insync_replicas = min_insync_replicas(&self.topic_config(&topic));
+                let runtime = self.parts.runtime.clone();
+                let replica = Replica::new(runtime, name, log, min_insync_replicas);
                 if topic.name == OFFSETS_TOPIC {
                     let machine = GroupMachine::new(group_options(&self.parts.config));
                     self.parts.groups.add(id, machine, Rc::clone(&replica));
