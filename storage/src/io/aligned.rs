@@ -66,9 +66,9 @@ impl Drop for Memory {
     }
 }
 
-/// Counts the memory of its buffers, and uses those of one size again instead of freeing them: fresh
-/// memory costs a fault, and its clearing, for each page. Clones are the same pool. A buffer comes
-/// back when the last of its slices is dropped, on whichever thread.
+/// Counts the memory of its buffers, and uses those of one size again instead of freeing them:
+/// fresh memory costs a fault, and its clearing, for each page. Clones are the same pool. A buffer
+/// comes back when the last of its slices is dropped, on whichever thread.
 #[derive(Clone)]
 pub struct BufferPool(Arc<Shelf>);
 
@@ -87,8 +87,8 @@ impl BufferPool {
         Self(Arc::new(Shelf { buffer_bytes, free_max, free, lent_bytes }))
     }
 
-    /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Those of the pool's size are
-    /// used again.
+    /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Those of the pool's size
+    /// are used again.
     pub fn take(&self, capacity: usize) -> AlignedBuffer {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
         let is_kept = capacity == self.0.buffer_bytes;
