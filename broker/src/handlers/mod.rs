@@ -41,8 +41,6 @@ pub enum Reply<A> {
     /// Nothing is sent (Produce with acks=0); otherwise as `Committed`. An error closes the
     /// connection: the only way to tell a client that waits for no answer.
     Silent(Pin<Box<dyn Future<Output = ErrorCode>>>),
-    /// The connection is closed at once, for the same reason.
-    Refuse(ErrorCode),
 }
 
 impl<A> Reply<A> {
@@ -54,6 +52,11 @@ impl<A> Reply<A> {
     /// An answer that waits for commits.
     pub fn committed(future: impl Future<Output = A> + 'static) -> Self {
         Self::Committed(Box::pin(future))
+    }
+
+    /// No answer; the future's error, where there is one, closes the connection.
+    pub fn silent(future: impl Future<Output = ErrorCode> + 'static) -> Self {
+        Self::Silent(Box::pin(future))
     }
 }
 
@@ -194,10 +197,6 @@ fn answer<A: Message + 'static, R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let services = Rc::clone(services);
     match reply {
-        Reply::Refuse(error) => {
-            services.answered(header.api_key, received, error);
-            Err(Refusal::NoAnswer(error))
-        }
         Reply::Now(response) => {
             let (parts, error) = encode(&response, header)?;
             services.answered(header.api_key, received, error);
