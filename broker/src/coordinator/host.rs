@@ -68,6 +68,8 @@ pub struct Host<M: Machine, R: Runtime> {
     timers_changed: Event,
     is_loaded: Latch,
     rewriting: Cell<bool>,
+    /// Bytes of the log when its live state was last written again.
+    rewritten_bytes: Cell<u64>,
     log_limit: LogLimit,
     stopped: Cell<bool>,
 }
@@ -87,6 +89,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             timers_changed: Event::new(),
             is_loaded: Latch::default(),
             rewriting: Cell::new(false),
+            rewritten_bytes: Cell::new(0),
             log_limit: LogLimit::default(),
             stopped: Cell::new(false),
         });
@@ -260,6 +263,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 return;
             }
             match self.replay_log().await {
+                // Perhaps not all of the log.
+                Ok(_) if self.stopped.get() => return,
                 Ok(state) => {
                     let loaded =
                         Loaded { state, session: M::Session::default(), timers: Timers::default() };
@@ -297,7 +302,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let mut state = M::State::default();
         let mut offset = self.replica.log_start();
         // Everything in the log, also what is not yet committed: this replica leads, so it will be.
-        while offset < self.replica.end() {
+        while offset < self.replica.end() && !self.stopped.get() {
             let bytes = self
                 .replica
                 .read_bytes(offset, LOAD_BYTES)
@@ -314,6 +319,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             if offset == before {
                 // What is queued is not readable before it is written.
                 self.replica.committed_beyond(offset).await;
+                if let Some(why) = self.replica.ended() {
+                    return Err(why);
+                }
             }
             self.runtime.yield_if_needed().await;
         }
@@ -369,10 +377,12 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         }
     }
 
-    /// Once a segment of the log is closed, the live state is written again behind it and what lies
-    /// before is deleted: the log stays within about two segments, whatever its history.
+    /// Once a segment of the log is closed, and the log is twice as large as the last time, the
+    /// live state is written again behind it and what lies before is deleted: the log stays within
+    /// about four times its live state, or as many segments, whatever its history.
     fn rewrite_if_due(self: &Rc<Self>) {
-        if self.rewriting.get() || !self.replica.has_closed_segments() {
+        let has_grown = || self.replica.size_bytes() >= 2 * self.rewritten_bytes.get();
+        if self.rewriting.get() || !self.replica.has_closed_segments() || !has_grown() {
             return;
         }
         self.rewriting.set(true);
@@ -404,6 +414,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             queued.committed.await.unwrap_or(Err(PartitionError::Unknown))?;
         }
         self.replica.delete_records(start).await?;
+        self.rewritten_bytes.set(self.replica.size_bytes());
         tracing::info!(
             partition = self.replica.name(),
             start,
