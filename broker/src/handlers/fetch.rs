@@ -196,7 +196,7 @@ fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<Partitio
     if !topic.has_partition(wanted.partition) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId { topic_id: topic.id, index: wanted.partition })
+    Ok(topic.partition_id(wanted.partition))
 }
 
 /// Shards read side by side, so together they may find more than is to be sent: leaves out, in

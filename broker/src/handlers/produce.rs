@@ -25,7 +25,7 @@ use crate::metadata::image::Topic;
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
-use crate::partition::request::{AppendResult, AppendTo, Appended, PartitionId};
+use crate::partition::request::{AppendResult, AppendTo, Appended};
 use crate::partition::validate::{self, AppendRules};
 use crate::runtime::Runtime;
 
@@ -156,7 +156,7 @@ fn place_partition<R: Runtime>(
     let version = context.api_version;
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
-            let partition = PartitionId { topic_id: topic.id, index };
+            let partition = topic.partition_id(index);
             let shard = context.services.partitions.shard_of(partition);
             let batches = by_shard.entry(shard).or_default();
             batches.push(AppendTo { partition, batch });

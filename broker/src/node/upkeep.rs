@@ -31,11 +31,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
 }
 
 /// Does it again and again, with this pause in between.
-async fn every<R: Runtime>(
-    node: &Rc<Node<R>>,
-    pause: Duration,
-    work: impl AsyncFn(&Rc<Node<R>>),
-) {
+async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl AsyncFn(&Rc<Node<R>>)) {
     let runtime = &node.parts.runtime;
     loop {
         runtime.sleep_until(runtime.now().after(pause)).await;

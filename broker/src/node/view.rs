@@ -19,13 +19,11 @@ use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
-
-/// The topic of group offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
@@ -190,7 +188,7 @@ fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> Creatable
         replication_factor: -1,
         ..CreatableTopic::default()
     };
-    if name == OFFSETS_TOPIC {
+    if name == CONSUMER_OFFSETS {
         let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
         topic.num_partitions = config.offsets.topic_partitions;
         topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);
