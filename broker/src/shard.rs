@@ -22,7 +22,7 @@ use crate::cluster::nodes::Registration;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Memory as GroupMemory};
 use crate::handlers::context::Services;
 use crate::machine::Machine;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
@@ -87,7 +87,7 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
 pub struct Blueprint {
     /// Settings.
     pub config: Arc<BrokerConfig>,
-    /// Memory of one shard, in bytes: for requests, and for the batch cache.
+    /// Memory of one shard, in bytes: for requests, the batch cache, and groups.
     pub memory_bytes: usize,
 }
 
@@ -146,6 +146,8 @@ impl<R: Runtime> Shard<R> {
             logs: Rc::clone(&logs),
             partitions: Rc::clone(&partitions),
             groups: Rc::clone(&groups),
+            group_memory: GroupMemory::default(),
+            group_memory_bytes_max: blueprint.memory_bytes / 8,
             controllers: Rc::clone(&controllers),
             jobs: Rc::clone(&jobs),
         });
@@ -186,7 +188,8 @@ impl<R: Runtime> Shard<R> {
         let config = &self.services.config;
         let settings = Rc::new(SettingsTable(config.topic_defaults.clone()));
         let controller = Controller::new(controller_options(config), settings);
-        self.controllers.add(id, controller, Rc::clone(&group)).loaded().await;
+        let host = self.controllers.add(id, controller, Rc::clone(&group));
+        let _first_load = host.loaded(None).await;
         self.register(endpoints).await.map_err(ShardFailure::Group0)?;
         let followed = follow::follow(Rc::clone(&self.services.node), group).await;
         followed.map_err(ShardFailure::Group0)
@@ -255,7 +258,7 @@ impl<R: Runtime> Shard<R> {
 
     async fn ask(&self, input: Input) -> Result<Reply, String> {
         let asked = self.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        asked.map_err(|error| error.to_string())
+        asked.await.map_err(|error| error.to_string())
     }
 
     /// Opens this shard's part of every listener. Nothing is accepted yet.

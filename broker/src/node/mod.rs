@@ -12,6 +12,7 @@
 
 pub mod announce;
 pub mod follow;
+pub mod group_offsets;
 pub mod identity;
 pub mod logs;
 pub mod options;
