@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 use vltava_protocol::batch;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::record;
@@ -22,7 +22,7 @@ use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::{Queued, Replica};
 use crate::runtime::log_limit::LogLimit;
-use crate::runtime::sync::{Event, Latch};
+use crate::runtime::sync::Event;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// Bytes of the log that one step of loading reads.
@@ -66,7 +66,8 @@ pub struct Host<M: Machine, R: Runtime> {
     /// Counts loads: what was appended before a reload answers nobody after it.
     generation: Cell<u64>,
     timers_changed: Event,
-    is_loaded: Latch,
+    /// The log has been replayed, or the host was stopped.
+    loads_changed: Event,
     rewriting: Cell<bool>,
     /// Bytes of the log when its live state was last written again.
     rewritten_bytes: Cell<u64>,
@@ -87,7 +88,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             tickets: Cell::new(0),
             generation: Cell::new(0),
             timers_changed: Event::new(),
-            is_loaded: Latch::default(),
+            loads_changed: Event::new(),
             rewriting: Cell::new(false),
             rewritten_bytes: Cell::new(0),
             log_limit: LogLimit::default(),
@@ -104,6 +105,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.stopped.set(true);
         self.unload(&HostError::NotHere);
         self.timers_changed.notify();
+        self.loads_changed.notify();
     }
 
     /// The replica that this machine lives over.
@@ -111,9 +113,20 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         &self.replica
     }
 
-    /// Completes when the log has been replayed.
-    pub async fn loaded(&self) {
-        self.is_loaded.wait().await;
+    /// Completes once the log has been replayed, with the number of that load; not for the one that
+    /// the caller has `seen`. `None`: the host was stopped.
+    pub async fn loaded(&self, seen: Option<u64>) -> Option<u64> {
+        loop {
+            let changed = self.loads_changed.listen();
+            if self.stopped.get() {
+                return None;
+            }
+            let load = self.loaded.borrow().is_some().then(|| self.generation.get());
+            if load.is_some() && load != seen {
+                return load;
+            }
+            changed.await;
+        }
     }
 
     /// Reads the machine's state as it stands: everything appended, whether committed or not.
@@ -228,7 +241,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     fn unload(&self, why: &HostError) {
         *self.loaded.borrow_mut() = None;
-        self.is_loaded.reset();
         self.generation.set(self.generation.get() + 1);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         for (_, sender) in waiting {
@@ -269,7 +281,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                     let loaded =
                         Loaded { state, session: M::Session::default(), timers: Timers::default() };
                     *self.loaded.borrow_mut() = Some(loaded);
-                    self.is_loaded.set();
+                    self.loads_changed.notify();
                     self.lead();
                     return;
                 }
@@ -348,6 +360,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     async fn run_timers(self: Rc<Self>) {
         while !self.stopped.get() {
             let changed = self.timers_changed.listen();
+            // Before the wait: what changes timers without end must not keep them from firing.
+            self.fire_due();
             let deadline =
                 self.loaded.borrow().as_ref().and_then(|loaded| loaded.timers.next_deadline_ms());
             match deadline {
@@ -355,9 +369,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 Some(at_ms) => {
                     let due = Monotonic(at_ms.saturating_mul(1_000_000));
                     let sleep = std::pin::pin!(self.runtime.sleep_until(due));
-                    if let Either::Right(_) = select(std::pin::pin!(changed), sleep).await {
-                        self.fire_due();
-                    }
+                    select(std::pin::pin!(changed), sleep).await;
                 }
             }
         }
