@@ -167,14 +167,12 @@ fn place_partition<R: Runtime>(
             let error = errors::of_rejection(&rejection);
             let message = Str::from(rejection.to_string());
             let mut response = failed(index, error, Some(message.clone()));
-            response.record_errors = rejection
-                .record_index()
-                .map(|batch_index| BatchIndexAndErrorMessage {
-                    batch_index,
-                    batch_index_error_message: Some(message),
-                })
-                .into_iter()
-                .collect();
+            let record_errors = rejection.record_indexes().iter();
+            let record_errors = record_errors.map(|batch_index| BatchIndexAndErrorMessage {
+                batch_index: *batch_index,
+                batch_index_error_message: Some(message.clone()),
+            });
+            response.record_errors = record_errors.collect();
             Place::Known(response)
         }
     }
