@@ -127,6 +127,17 @@ impl AppendQueue {
         self.waiting.front_mut()?.roll.take()
     }
 
+    /// A roll that was begun before anything asked for it did not come about: the next batch, which
+    /// stands behind it, asks for it now; where none waits, the log ends at `end` as before.
+    pub(crate) fn postpone_roll(&mut self, point: RollPoint, end: SegmentCursor) {
+        let Some(next) = self.waiting.front_mut() else {
+            self.cursor = end;
+            return;
+        };
+        assert!(next.roll.is_none(), "the first batch of an empty segment asks for no roll");
+        next.roll = Some(Box::new(point));
+    }
+
     /// Bytes of the batch that is next; and of all that could go with it into one write.
     pub(crate) fn next_bytes(&self, write_bytes_max: usize) -> (usize, usize) {
         let first = self.waiting.front().map_or(0, |q| q.batch.batch_bytes());
