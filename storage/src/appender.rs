@@ -65,7 +65,9 @@ impl<D: Disk> LogInner<D> {
         if !has_room {
             self.make_room().await?;
         }
-        Ok(self.state.borrow_mut().queue.gather(write_bytes_max))
+        let mut state = self.state.borrow_mut();
+        let allocated = state.allocated;
+        Ok(state.queue.gather(write_bytes_max, allocated))
     }
 
     /// Allocates up to `end` of the active file, and ahead of it. A full disk changes nothing.

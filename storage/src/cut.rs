@@ -38,6 +38,13 @@ impl<D: Disk> LogInner<D> {
         self.state.borrow().check_open()?;
         self.take_back(Vec::new());
         self.retire_buffer(true);
+        self.state.borrow_mut().truncating = true;
+        let done = self.truncate_flushed(to).await;
+        self.state.borrow_mut().truncating = false;
+        done
+    }
+
+    async fn truncate_flushed(&self, to: i64) -> StorageResult<()> {
         let (log_start, end) = {
             let state = self.state.borrow();
             (state.log_start, state.flushed_end())

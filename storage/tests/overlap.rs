@@ -20,11 +20,11 @@ use std::rc::Rc;
 use support::workload::open_or_create;
 use support::{
     Chance, Record, batch, environment, pause, read_all, ready, run, run_all, slow_down,
-    small_options,
+    small_environment, small_options,
 };
-use vltava_storage::io::IoErrorKind;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
-use vltava_storage::{AppendClass, Log, StorageError};
+use vltava_storage::io::{Disk, IoErrorKind};
+use vltava_storage::{AppendClass, EnvironmentOptions, Log, LogEnvironment, Notes, StorageError};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -196,8 +196,7 @@ fn delay(disk: &FaultDisk, name: &'static str, path_end: &'static str, polls: u6
 
 async fn write(log: &Log<FaultDisk>, values: usize) {
     for _ in 0..values {
-        let batch = batch(1000, &[vec![7; 4000]], None);
-        log.append(vec![batch], 0, AppendClass::Client, 1000).unwrap();
+        append(log, 4000);
         log.write_pending().await.unwrap();
     }
 }
@@ -237,4 +236,65 @@ fn writes_go_on_while_segments_are_removed() {
         ];
         run_all(&Chance::new(1), tasks);
     }
+}
+
+/// The file is made as long as what waits asks for. What comes meanwhile is not written behind its
+/// end: a full disk would be met there by batches that have their space.
+#[test]
+fn nothing_is_written_where_no_space_was_taken() {
+    let disk = FaultDisk::new(1);
+    let (write_bytes_max, buffer_bytes_min) = (1 << 16, 1 << 14);
+    let options = EnvironmentOptions { write_bytes_max, buffer_bytes_min, ..small_environment() };
+    let environment = LogEnvironment::new(disk.clone(), options, 0, Notes::default());
+    let log = ready(run(open_or_create(&environment)).unwrap());
+    run(write(&log, 4));
+    log.release_idle();
+    let space = run(disk.space()).unwrap();
+    disk.set_capacity(space.total - space.free + 4096);
+    delay(&disk, "allocate", ".log", 50);
+    append(&log, 4000);
+    let (driver, client) = (log.clone(), log.clone());
+    let tasks: Vec<Task> = vec![
+        Box::pin(async move {
+            assert_eq!(driver.write_pending().await.unwrap(), 5);
+            let file = disk.content("topic-0/00000000000000000000.log").unwrap();
+            assert_eq!(file.len(), 20_480);
+            assert!(matches!(driver.write_pending().await, Err(StorageError::Full(_))));
+        }),
+        Box::pin(async move {
+            pause(10).await;
+            append(&client, 3000);
+        }),
+    ];
+    run_all(&Chance::new(1), tasks);
+    assert_eq!((log.flushed_end(), log.end()), (5, 5));
+}
+
+fn append(log: &Log<FaultDisk>, bytes: usize) {
+    let batch = batch(1000, &[vec![7; bytes]], None);
+    log.append(vec![batch], 0, AppendClass::Client, 1000).unwrap();
+}
+
+/// An offset is given once only: while the log is cut, none is given.
+#[test]
+fn nothing_is_appended_while_the_log_is_truncated() {
+    let disk = FaultDisk::new(1);
+    let environment = run(environment(&disk)).unwrap();
+    let log = ready(run(open_or_create(&environment)).unwrap());
+    run(write(&log, 3));
+    delay(&disk, "set_len", ".log", 50);
+    let (cutter, client) = (log.clone(), log.clone());
+    let tasks: Vec<Task> = vec![
+        Box::pin(async move { cutter.truncate(1).await.unwrap() }),
+        Box::pin(async move {
+            pause(10).await;
+            let batch = batch(1000, &[vec![7; 10]], None);
+            let appended = client.append(vec![batch], 0, AppendClass::Client, 1000);
+            assert!(matches!(appended, Err(StorageError::Truncating)), "{appended:?}");
+        }),
+    ];
+    run_all(&Chance::new(1), tasks);
+    assert_eq!(log.end(), 1);
+    run(write(&log, 1));
+    assert_eq!(run(read_all(&log, 5000)).unwrap().len(), 2);
 }
