@@ -9,6 +9,8 @@
 mod check;
 #[path = "recorder/client.rs"]
 mod client;
+#[path = "recorder/damage.rs"]
+mod damage;
 #[path = "recorder/file.rs"]
 mod file;
 #[path = "recorder/shadow.rs"]
@@ -16,6 +18,8 @@ mod shadow;
 mod support;
 #[path = "recorder/tape.rs"]
 mod tape;
+#[path = "recorder/tests.rs"]
+mod tests;
 #[path = "recorder/workload.rs"]
 mod workload;
 
@@ -48,6 +52,7 @@ fn start(data: &Path, shards: usize, tape: &Arc<Tape>) -> (Server, SocketAddr) {
         given.map(|(name, value)| Given { name: name.to_owned(), value, origin: Origin::Set });
     let config = values::load(&given).unwrap().config;
     let recorder = Arc::clone(tape) as Arc<dyn Recorder>;
+    tape.expect_start();
     let server = server::start(config, Instant::now(), Some(recorder)).unwrap();
     tape.wait_until_accepting(shards);
     (server, address)
@@ -99,4 +104,48 @@ fn nothing_is_acknowledged_before_it_is_durable_on_one_shard() {
 #[test]
 fn nothing_is_acknowledged_before_it_is_durable_on_five_shards() {
     record_soundly([5, 1]);
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_durable_on_two_shards() {
+    let (events, promises) = record_soundly([2, 5]);
+    let early = "answered too early";
+    let logs = damage::without_data_sync(&events, ".log");
+    let report = check(&logs, &promises);
+    assert!(report.says(early), "log writes without the flag");
+    // Only what a later sync of the file made up for, when its segment was closed.
+    assert!(report.kept < promises.len() / 20, "{} of {} kept", report.kept, promises.len());
+
+    let report = check(&damage::without_data_sync(&events, ".tmp"), &promises);
+    assert!(report.says("before its content is durable"), "{:#?}", report.violations);
+
+    let report = check(&damage::without(&events, damage::is_file_sync), &promises);
+    assert!(report.says("before its content is durable"), "{:#?}", report.violations);
+
+    let report = check(&damage::without(&events, damage::is_directory_sync), &promises);
+    assert!(report.says("its name may be lost"), "{:#?}", report.violations);
+    assert_eq!(report.kept, 0);
+
+    // A partition's directory, whose name is durable.
+    let inner = |operation: &Operation| {
+        damage::is_directory_sync(operation)
+            && matches!(operation, Operation::Sync { path, .. } if path.starts_with("rolling-"))
+    };
+    let report = check(&damage::without(&events, inner), &promises);
+    assert!(report.says("rolling-0 has no batch at"), "{:#?}", report.violations);
+    assert!(report.says("removed while"), "{:#?}", report.violations);
+    assert!(report.says("rolling-0 begins at None"), "{:#?}", report.violations);
+
+    let mut answered_early = 0;
+    for (answer, promise) in promises.iter().step_by(20) {
+        let Promise::Batch { directory, base_offset, bytes } = promise else {
+            continue;
+        };
+        if let Some(events) = damage::answered_early(&events, *answer, bytes) {
+            let words = format!("{early}: {directory} has no batch at {base_offset}");
+            assert!(check(&events, &promises).says(&words), "{answer:?} {promise:?}");
+            answered_early += 1;
+        }
+    }
+    assert!(answered_early > 5, "{answered_early}");
 }

@@ -36,16 +36,18 @@ struct Recorded {
 }
 
 impl Tape {
+    /// A broker is about to start.
+    pub fn expect_start(&self) {
+        self.recorded.lock().unwrap().accepting.clear();
+    }
+
     /// Returns once so many shards wait for connections; each of those has all its logs open.
     pub fn wait_until_accepting(&self, shards: usize) {
         let recorded = self.recorded.lock().unwrap();
         let waited = self
             .accepts
             .wait_timeout_while(recorded, PATIENCE, |recorded| recorded.accepting.len() < shards);
-        let (mut recorded, timeout) = waited.unwrap();
-        assert!(!timeout.timed_out(), "the broker did not come to serve");
-        // The next start is another one.
-        recorded.accepting.clear();
+        assert!(!waited.unwrap().1.timed_out(), "the broker did not come to serve");
     }
 
     /// All events so far.
