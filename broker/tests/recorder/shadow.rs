@@ -122,7 +122,8 @@ impl Shadow {
                 Some(UnderWay::Names(operation.clone()))
             }
             Operation::Remove { path } => {
-                self.check_remove(path);
+                // What takes its place must be there first.
+                self.check_beside(path, "removed");
                 Some(UnderWay::Names(operation.clone()))
             }
             Operation::Open { .. } | Operation::CreateDirectory { .. } => {
@@ -216,11 +217,13 @@ impl Shadow {
         number
     }
 
-    /// What gets a name of its own must be whole: its content, and the names in it.
+    /// What gets a name of its own must be whole: its content, and the names in it; and what it
+    /// may speak of, beside it, must be there.
     fn check_rename(&mut self, from: &str, to: &str) {
         if is_unrelied(to) {
             return;
         }
+        self.check_beside(to, "gets its name");
         let is_whole = match self.find(from).map(|node| &self.nodes[node]) {
             Some(Node::File(file)) => file.is_whole(),
             Some(Node::Directory(directory)) => {
@@ -238,9 +241,9 @@ impl Shadow {
         }
     }
 
-    /// What takes the place of a removed file must be there first.
-    fn check_remove(&mut self, path: &str) {
-        let Some((parent, _)) = self.parent(path).filter(|_| !is_unrelied(path)) else {
+    /// The other names of a directory must be certain.
+    fn check_beside(&mut self, path: &str, what: &str) {
+        let Some((parent, _)) = self.parent(path) else {
             return;
         };
         // Shards work in the root side by side.
@@ -249,7 +252,7 @@ impl Shadow {
         }
         let uncertain: Vec<String> = self.directory(parent).uncertain().cloned().collect();
         if !uncertain.is_empty() {
-            let violation = format!("{path}: removed while {uncertain:?} beside it may be lost");
+            let violation = format!("{path}: {what} while {uncertain:?} beside it may be lost");
             self.violations.push(violation);
         }
     }
