@@ -76,14 +76,15 @@ pub enum Operation {
     },
     /// Waits for a connection.
     Accept,
-    /// Sends to a peer; its result is how much of it was sent. What follows is sent again.
+    /// Sends to a peer; its result is how many bytes were sent. What is left is sent again.
     Send {
         /// To whom, where that is known.
         peer: Option<SocketAddr>,
         /// What is to be sent.
         content: Vec<u8>,
     },
-    /// Reads from a file, asks for read-ahead, waits for a socket or receives: changes nothing on disk.
+    /// Reads from a file, asks for read-ahead, waits for a socket or receives: changes nothing on
+    /// disk.
     Other(&'static str),
 }
 

@@ -14,16 +14,20 @@ use crate::check::{AnswerId, Promise};
 
 /// What all clients were promised.
 #[derive(Debug, Default)]
-pub struct Promises(Mutex<BTreeMap<AnswerId, Promise>>);
+pub struct Promises {
+    promises: Mutex<BTreeMap<AnswerId, Promise>>,
+    /// All connections stay open to the end: the next must not have the port of an earlier one.
+    connections: Mutex<Vec<TcpStream>>,
+}
 
 impl Promises {
     pub fn add(&self, answer: AnswerId, promise: Promise) {
-        let known = self.0.lock().unwrap().insert(answer, promise);
-        assert!(known.is_none(), "{answer:?} came before, on another connection");
+        let known = self.promises.lock().unwrap().insert(answer, promise);
+        assert!(known.is_none(), "{answer:?} came before");
     }
 
     pub fn take(&self) -> BTreeMap<AnswerId, Promise> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.promises.lock().unwrap())
     }
 }
 
@@ -35,8 +39,9 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub fn connect(address: SocketAddr, promises: &Promises) -> Self {
         let stream = TcpStream::connect(address).unwrap();
+        promises.connections.lock().unwrap().push(stream.try_clone().unwrap());
         stream.set_nodelay(true).unwrap();
         let peer = stream.local_addr().unwrap();
         let connection = Connection::new(Str::from("recorded"));

@@ -67,7 +67,7 @@ pub fn run(address: SocketAddr, round: i32, promises: &Promises) {
 
 /// Makes the topics that all rounds write to.
 pub fn set_up(address: SocketAddr, promises: &Promises) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address, promises);
     create(&mut client, MANY.0, MANY.1, &[], promises);
     let segments = [("segment.bytes", SEGMENT_BYTES.to_string())];
     create(&mut client, ROLLING.0, ROLLING.1, &segments, promises);
@@ -139,7 +139,7 @@ impl Drop for Producer<'_> {
 }
 
 fn producer(address: SocketAddr, promises: &Promises) -> Producer<'_> {
-    Producer { client: Client::connect(address), promises, sent: VecDeque::new() }
+    Producer { client: Client::connect(address, promises), promises, sent: VecDeque::new() }
 }
 
 /// Batches of all sizes to all partitions, with acks=all and acks=1; every second producer is an
@@ -192,7 +192,7 @@ fn large_batches(address: SocketAddr, round: i32, partition: i32, promises: &Pro
 
 /// Offsets of a group without members.
 fn commits(address: SocketAddr, round: i32, promises: &Promises) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address, promises);
     let group = Str::from("recorded");
     let find = FindCoordinatorRequest {
         coordinator_keys: vec![group.clone()],
@@ -235,7 +235,7 @@ fn commits(address: SocketAddr, round: i32, promises: &Promises) {
 
 /// Topics made, changed and deleted.
 fn administration(address: SocketAddr, round: i32, promises: &Promises) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address, promises);
     for number in 0..3 {
         let name = format!("short-lived-{round}-{number}");
         let id = create(&mut client, &name, 2, &[], promises);
@@ -272,7 +272,7 @@ fn administration(address: SocketAddr, round: i32, promises: &Promises) {
 }
 
 fn delete_records(address: SocketAddr, partition: i32, offset: i64, promises: &Promises) {
-    let mut client = Client::connect(address);
+    let mut client = Client::connect(address, promises);
     let deleted = DeleteRecordsPartition { partition_index: partition, offset };
     let topic = DeleteRecordsTopic { name: Str::from(ROLLING.0), partitions: vec![deleted] };
     let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 };
