@@ -51,10 +51,6 @@ impl TailBuffer {
         Self { flushed: prefix.len(), buffer, start }
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.buffer.capacity()
-    }
-
     pub(crate) fn start(&self) -> u64 {
         self.start
     }

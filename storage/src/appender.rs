@@ -113,14 +113,15 @@ impl<D: Disk> LogInner<D> {
         };
         self.retire_buffer(true);
         let options = &self.environment.options;
-        let capacity = {
-            let mut state = self.state.borrow_mut();
-            let (_, run) = state.queue.next_bytes(options.write_bytes_max);
-            let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
-            state.queue.buffer_bytes(prefix.len(), run, min, max)
-        };
-        // First: what is given up for it may be what the pool gives next.
-        self.environment.cache.begin_buffer(capacity);
+        let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
+        let mut state = self.state.borrow_mut();
+        let (_, run) = state.queue.next_bytes(options.write_bytes_max);
+        let mut capacity = state.queue.buffer_bytes(prefix.len(), run, min, max);
+        if !self.environment.cache.make_room(capacity) {
+            state.queue.shrink();
+            capacity = state.queue.buffer_bytes(prefix.len(), 0, min, min);
+        }
+        drop(state);
         let pool = &self.environment.buffers;
         let buffer = TailBuffer::new(pool, cursor.position, &prefix, capacity);
         self.state.borrow_mut().queue.buffer = Some(buffer);

@@ -269,10 +269,9 @@ impl<D: Disk> LogInner<D> {
         state.last_block_crc = Some(crc32c::crc32c(&last_block));
         drop(state);
         let cache = &self.environment.cache;
-        cache.end_buffer(buffer.capacity());
         if keep {
             let bytes = buffer.flushed_bytes();
-            cache.keep(self.number, segment, buffer.start(), bytes, buffer.capacity());
+            cache.keep(self.number, segment, buffer.start(), bytes);
         }
     }
 }

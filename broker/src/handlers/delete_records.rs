@@ -72,6 +72,6 @@ fn refusal<R: Runtime>(context: &Context<R>, topic: &str) -> Option<ErrorCode> {
     if topic.is_internal() {
         return Some(ErrorCode::INVALID_TOPIC_EXCEPTION);
     }
-    let deletes = context.services.topic_config(topic).delete;
+    let deletes = context.services.node.topic_config(topic).delete;
     (!deletes).then_some(ErrorCode::POLICY_VIOLATION)
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::future::select_all;
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::encode::Records;
@@ -195,7 +196,7 @@ fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<Partitio
     if !topic.has_partition(wanted.partition) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId { topic_id: topic.id, index: wanted.partition })
+    Ok(topic.partition_id(wanted.partition))
 }
 
 /// Shards read side by side, so together they may find more than is to be sent: leaves out, in
@@ -231,9 +232,13 @@ async fn wait<R: Runtime>(
     let share = u64::try_from(share).unwrap_or(u64::MAX);
     let time = limits.deadline.since(context.services.runtime.now());
     let mut waits = Vec::with_capacity(by_shard.len());
+    // Dropped with this wait, whether it ends or its connection does.
+    let mut wants = Vec::with_capacity(by_shard.len());
     for (shard, seen) in by_shard {
+        let (still_wants, wanted) = oneshot::channel();
+        wants.push(still_wants);
         let job = move |partitions: &Rc<Partitions<R>>| {
-            let waiting = wait_for_more(Rc::clone(partitions), seen, share, time);
+            let waiting = wait_for_more(Rc::clone(partitions), seen, share, time, wanted);
             async move {
                 waiting.await;
                 Ok::<_, PartitionError>(())

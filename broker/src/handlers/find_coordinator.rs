@@ -14,8 +14,9 @@ use vltava_protocol::messages::find_coordinator::{
 };
 use vltava_protocol::types::Str;
 
+use super::Reply;
 use super::context::Context;
-use super::{Reply, group};
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::runtime::Runtime;
 
 /// The API of this file.
@@ -56,7 +57,7 @@ pub async fn handle<R: Runtime>(
 
 async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
     match key_type {
-        GROUP => match context.services.node.ensure_topic(group::OFFSETS_TOPIC).await {
+        GROUP => match context.services.node.ensure_topic(CONSUMER_OFFSETS).await {
             Ok(()) => here(context),
             Err(error) => failed(error, ErrorCode::message(error)),
         },

@@ -25,12 +25,15 @@ use crate::metadata::image::Topic;
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
-use crate::partition::request::{AppendResult, AppendTo, Appended, PartitionId};
+use crate::partition::request::{AppendResult, AppendTo, Appended};
 use crate::partition::validate::{self, AppendRules};
 use crate::runtime::Runtime;
 
 /// The API of this file.
 pub const API: ApiKey = ApiKey::PRODUCE;
+
+/// What a shard keeps to unfold the next batch into, in bytes: most fit.
+const SCRATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Where a partition's place in the answer is, and what stands there: known already, or the owing
 /// shard and its place in that shard's results.
@@ -52,6 +55,7 @@ pub async fn handle<R: Runtime>(
     for topic_data in request.topic_data {
         topics.push(place_topic(&context, topic_data, &mut by_shard));
     }
+    context.services.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
         let job = move |partitions: &Rc<Partitions<R>>| {
@@ -152,7 +156,7 @@ fn place_partition<R: Runtime>(
     let version = context.api_version;
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
-            let partition = PartitionId { topic_id: topic.id, index };
+            let partition = topic.partition_id(index);
             let shard = context.services.partitions.shard_of(partition);
             let batches = by_shard.entry(shard).or_default();
             batches.push(AppendTo { partition, batch });

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::future::select;
 
 use super::client::Partitions;
@@ -80,12 +81,15 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
 }
 
 /// Waits until `missing_bytes` more have been committed in these partitions together, one of them
-/// has more than the caller saw (its high watermark at the time), or the time is over.
+/// has more than the caller saw (its high watermark at the time), the time is over, or the caller
+/// has dropped the other end of `wanted`: it may be on another shard, where nothing else tells
+/// that it no longer waits.
 pub async fn wait_for_more<R: Runtime>(
     partitions: Rc<Partitions<R>>,
     seen: Vec<(PartitionId, i64)>,
     missing_bytes: u64,
     time: Duration,
+    wanted: oneshot::Receiver<()>,
 ) {
     let runtime = partitions.runtime();
     let deadline = runtime.now().after(time);
@@ -101,6 +105,7 @@ pub async fn wait_for_more<R: Runtime>(
         }
         watching.push(replica.watch(&watch));
     }
-    // Either is an answer; the watches end with `watching`.
-    select(satisfied, std::pin::pin!(runtime.sleep_until(deadline))).await;
+    // Whichever comes is an answer; the watches end with `watching`.
+    let time_is_over = std::pin::pin!(runtime.sleep_until(deadline));
+    select(select(satisfied, wanted), time_is_over).await;
 }

@@ -339,9 +339,10 @@ impl<R: Runtime> Replica<R> {
         self.log.size_bytes()
     }
 
-    /// Takes other options from now on.
-    pub fn set_options(&self, options: LogOptions) {
+    /// Takes other options, and another `min.insync.replicas`, from now on.
+    pub fn set_options(&self, options: LogOptions, min_insync_replicas: usize) {
         self.log.set_options(options);
+        self.raft.borrow_mut().set_min_insync_replicas(min_insync_replicas);
     }
 
     /// Writes what is queued and closes the log in order: it needs no recovery.
