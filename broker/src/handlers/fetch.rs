@@ -130,7 +130,7 @@ async fn fetch<R: Runtime>(
         if enough || context.services.runtime.now() >= limits.deadline {
             let metrics = &context.services.metrics;
             metrics.count(|counters| counters.fetched_bytes += bytes as u64);
-            return respond(&context, &fetching, round, limits.read_committed);
+            return respond(&context, &fetching, round, limits.read_committed).await;
         }
         wait(&context, &round, limits, limits.bytes_min - bytes).await;
     }
@@ -176,6 +176,8 @@ async fn read<R: Runtime>(
             // Read below, where it was resolved.
             result: Err(resolved.err().unwrap_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
         });
+        // There may be very many partitions; so below.
+        context.services.runtime.yield_if_needed().await;
     }
     let mut started = Vec::with_capacity(by_shard.len());
     for (shard, (positions, reads)) in by_shard {
@@ -235,6 +237,7 @@ async fn wait<R: Runtime>(
             let shard = context.services.partitions.shard_of(partition);
             by_shard.entry(shard).or_default().push((partition, found.high_watermark));
         }
+        context.services.runtime.yield_if_needed().await;
     }
     let share = missing_bytes.div_ceil(by_shard.len().max(1));
     let share = u64::try_from(share).unwrap_or(u64::MAX);
@@ -260,7 +263,7 @@ async fn wait<R: Runtime>(
     }
 }
 
-fn respond<R: Runtime>(
+async fn respond<R: Runtime>(
     context: &Context<R>,
     fetching: &Fetching,
     round: Vec<Outcome>,
@@ -269,6 +272,7 @@ fn respond<R: Runtime>(
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut previous: Option<TopicRef> = None;
     for Outcome { wanted, result, .. } in round {
+        context.services.runtime.yield_if_needed().await;
         let data = partition_data(wanted.partition, result, read_committed);
         if fetching.session_id != 0 {
             let told = told(&data);

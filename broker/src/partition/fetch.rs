@@ -26,6 +26,8 @@ pub async fn read_all<R: Runtime>(
         let result = read_one(&partitions, &read, left, found == 0).await;
         found += result.as_ref().map_or(0, |found| found.bytes);
         results.push(result);
+        // What is in memory is read without waiting, and there may be very many partitions.
+        partitions.runtime().yield_if_needed().await;
     }
     results
 }
@@ -104,6 +106,7 @@ pub async fn wait_for_more<R: Runtime>(
             return;
         }
         watching.push(replica.watch(&watch));
+        runtime.yield_if_needed().await;
     }
     // Whichever comes is an answer; the watches end with `watching`.
     let time_is_over = std::pin::pin!(runtime.sleep_until(deadline));

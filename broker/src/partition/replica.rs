@@ -348,9 +348,16 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow_mut().set_min_insync_replicas(min_insync_replicas);
     }
 
-    /// Writes what is queued and closes the log in order: it needs no recovery.
+    /// Writes what is queued and closes the log in order: it needs no recovery. Whoever waits for a
+    /// commit is told.
     pub async fn close(&self) -> Result<(), PartitionError> {
-        Ok(self.log.close().await?)
+        let closed = self.log.close().await;
+        // The log wrote what was queued by itself.
+        self.after_write(Ok(self.log.flushed_end()));
+        if let Err(error) = &closed {
+            self.refuse_queued(&error.clone().into());
+        }
+        Ok(closed?)
     }
 
     /// Removes the log from the disk. Reads under way end as they would have.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use vltava::config::values::{BrokerConfig, Given, Origin, load};
+use vltava::net::counts::ConnectionCounts;
 use vltava::net::listener::Acceptor;
 use vltava::runtime::sim::SimRuntime;
 use vltava::runtime::{Queue, Runtime};
@@ -49,6 +50,7 @@ pub fn start(
     let blueprint = Blueprint {
         config: Arc::new(config(address, runtimes.len(), settings)),
         memory_bytes: SHARD_MEMORY_BYTES,
+        connections: ConnectionCounts::default(),
     };
     let open = Rc::new(Cell::new(runtimes.len()));
     let ended = Rc::new(ended);
