@@ -37,7 +37,7 @@ pub async fn lead<R: Runtime>(
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
     let controller = Controller::new(controller_options(&parts.config), settings);
-    parts.controllers.add(id, controller, Rc::clone(&group)).loaded().await;
+    parts.controllers.add(id, controller, Rc::clone(&group)).loaded().await?;
     let identity = identify(node).await?;
     register(node, identity, endpoints).await?;
     follow::follow(Rc::clone(node), group).await
