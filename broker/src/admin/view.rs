@@ -139,9 +139,7 @@ impl<R: Runtime> View<R> {
                     group: group.clone(),
                     topic: topic.clone(),
                     partition,
-                    id: image
-                        .topic(topic)
-                        .map(|topic| PartitionId { topic_id: topic.id, index: partition }),
+                    id: image.topic(topic).map(|topic| topic.partition_id(partition)),
                     committed: committed.offset,
                     high_watermark: None,
                 });

@@ -24,8 +24,14 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
     loop {
         let committed = group.high_watermark();
         while offset < committed {
-            let bytes =
-                group.read_bytes(offset, STEP_BYTES).await.map_err(|error| error.to_string())?;
+            let read = group.read_bytes(offset, STEP_BYTES).await;
+            if offset < group.log_start() {
+                // The controller has written its live state again and deleted what lay before, also
+                // what is missing here: what stands from the new start on is all there is.
+                (image, offset) = (Image::default(), group.log_start());
+                continue;
+            }
+            let bytes = read.map_err(|error| error.to_string())?;
             let next = apply(&mut image, &bytes, offset, committed)?;
             if next == offset {
                 return Err(format!("the log of group 0 cannot be read at offset {offset}"));

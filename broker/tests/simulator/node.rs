@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use vltava::config::values::{BrokerConfig, Given, Origin, load};
+use vltava::net::counts::ConnectionCounts;
 use vltava::net::listener::Acceptor;
 use vltava::runtime::sim::SimRuntime;
 use vltava::runtime::{ProcessFacts, Queue, Runtime};
@@ -51,6 +52,7 @@ pub fn start(
     let blueprint = Blueprint {
         config: Arc::new(config(address, admin_port, runtimes.len(), settings)),
         memory_bytes: SHARD_MEMORY_BYTES,
+        connections: ConnectionCounts::default(),
     };
     let open = Rc::new(Cell::new(runtimes.len()));
     let ended = Rc::new(ended);
