@@ -1,9 +1,10 @@
 //! One file for each API of Kafka, and the one list from which dispatch and ApiVersions follow.
 //!
 //! A handler is `async fn handle(context, request) -> Reply<Response>`. A connection awaits it
-//! before it starts the next request, so what a handler does before it returns keeps the order of
-//! requests; what may overlap with later requests goes into [`Reply::Later`]. A new API is a schema
-//! file, a handler file and one word in the list below.
+//! before it starts the next request, so that each sees what those before it did, as in Kafka. Only
+//! a wait goes into [`Reply::Later`], and overlaps with later requests: for a flush (Produce), for
+//! records (Fetch), for a group's coordinator, once the request stands in its queue. A new API is a
+//! schema file, a handler file and one word in the list below.
 //!
 //! Lives on every shard, in the view of one connection on it. Kafka's error codes are chosen here
 //! (and in coordinators), never below.

@@ -25,7 +25,7 @@ use crate::metadata::image::Topic;
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
-use crate::partition::request::{AppendResult, AppendTo, Appended, PartitionId};
+use crate::partition::request::{AppendResult, AppendTo, Appended};
 use crate::partition::validate::{self, AppendRules};
 use crate::runtime::Runtime;
 
@@ -167,7 +167,7 @@ fn place_partition<R: Runtime>(
     let version = context.api_version;
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
-            let partition = PartitionId { topic_id: topic.id, index };
+            let partition = topic.partition_id(index);
             let shard = context.services.partitions.shard_of(partition);
             let batches = by_shard.entry(shard).or_default();
             batches.push(AppendTo { partition, batch });
@@ -178,14 +178,12 @@ fn place_partition<R: Runtime>(
             let error = errors::of_rejection(&rejection);
             let message = Str::from(rejection.to_string());
             let mut response = failed(index, error, Some(message.clone()));
-            response.record_errors = rejection
-                .record_index()
-                .map(|batch_index| BatchIndexAndErrorMessage {
-                    batch_index,
-                    batch_index_error_message: Some(message),
-                })
-                .into_iter()
-                .collect();
+            let record_errors = rejection.record_indexes().iter();
+            let record_errors = record_errors.map(|batch_index| BatchIndexAndErrorMessage {
+                batch_index: *batch_index,
+                batch_index_error_message: Some(message.clone()),
+            });
+            response.record_errors = record_errors.collect();
             Place::Known(response)
         }
     }

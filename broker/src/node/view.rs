@@ -16,16 +16,14 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Memory};
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
-
-/// The topic of group offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
@@ -39,6 +37,10 @@ pub struct Parts<R: Runtime> {
     pub partitions: Rc<Partitions<R>>,
     /// The group coordinators of this node.
     pub groups: Rc<Hosts<GroupMachine, R>>,
+    /// What the group coordinators of this shard hold, and may hold, in bytes.
+    pub group_memory: Memory,
+    /// See `group_memory`.
+    pub group_memory_bytes_max: usize,
     /// The controller, where this node has it.
     pub controllers: Rc<Hosts<Controller, R>>,
     /// The same room on the other shards.
@@ -122,7 +124,7 @@ impl<R: Runtime> Node<R> {
     /// before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
         let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        let reply = submitted.map_err(|error| match error {
+        let reply = submitted.await.map_err(|error| match error {
             HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         })?;
@@ -131,7 +133,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Waits until all shards hold everything that group 0 has committed by now.
-    async fn settled(self: &Rc<Self>) {
+    pub(super) async fn settled(self: &Rc<Self>) {
         let here = |node: &Rc<Self>| {
             let node = Rc::clone(node);
             async move {
@@ -203,7 +205,7 @@ fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> Creatable
         replication_factor: -1,
         ..CreatableTopic::default()
     };
-    if name == OFFSETS_TOPIC {
+    if name == CONSUMER_OFFSETS {
         let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
         topic.num_partitions = config.offsets.topic_partitions;
         topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);

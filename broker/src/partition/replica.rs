@@ -275,6 +275,9 @@ impl<R: Runtime> Replica<R> {
     /// log knows no such epoch.
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
         let high_watermark = self.high_watermark();
+        if epoch < 0 {
+            return (-1, -1);
+        }
         if epoch == self.leader_epoch() {
             return (epoch, high_watermark);
         }
@@ -360,6 +363,11 @@ impl<R: Runtime> Replica<R> {
     /// Removes the log from the disk. Reads under way end as they would have.
     pub async fn remove(&self) -> Result<(), PartitionError> {
         self.refuse_queued(&PartitionError::Unknown);
+        // Who waits for more looks again, and sees that it is gone.
+        self.watches.borrow_mut().retain(|watch| {
+            watch.satisfy();
+            true
+        });
         Ok(self.log.clone().remove().await?)
     }
 }
