@@ -34,7 +34,8 @@ mod topology;
 pub enum Reply<A> {
     /// Known now.
     Now(A),
-    /// Known later; requests behind this one may start.
+    /// Known later; requests behind this one may start. It holds no part of the request's frame,
+    /// whose memory is given to others meanwhile.
     Later(Pin<Box<dyn Future<Output = A>>>),
     /// Known when all that was queued is committed, or cannot be any more. Until then logs hold
     /// bytes of the request, so this is brought to its end even when the client has gone.
@@ -171,7 +172,9 @@ pub async fn dispatch<R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let received = services.runtime.now();
     let mut body = Reader::new(frame);
-    let header = RequestHeader::decode(&mut body)?;
+    let mut header = RequestHeader::decode(&mut body)?;
+    // It is kept until the answer is there, and must not keep the frame.
+    header.client_id = header.client_id.map(|id| id.detached());
     let Some(api) = served(header.api_key) else {
         return Err(Refusal::UnknownApi(header.api_key.0));
     };
