@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use futures_util::future::{select};
+use futures_util::future::select;
 
 use super::client::Partitions;
 use super::error::PartitionError;

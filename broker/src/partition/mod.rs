@@ -20,5 +20,7 @@ pub mod fetch_session;
 pub mod lookup;
 pub mod replica;
 pub mod request;
+#[cfg(all(test, feature = "simulator"))]
+mod tests;
 pub mod validate;
 pub mod waiters;
