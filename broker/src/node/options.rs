@@ -38,6 +38,7 @@ pub fn min_insync_replicas(topic: &TopicConfig) -> usize {
 pub fn append_rules(topic: &TopicConfig) -> AppendRules {
     AppendRules {
         message_bytes_max: in_memory(topic.message_bytes_max.into()),
+        segment_bytes: in_memory(topic.segment_bytes.into()),
         timestamp_type: match topic.timestamp_type {
             topic_values::TimestampType::CreateTime => TimestampType::CreateTime,
             topic_values::TimestampType::LogAppendTime => TimestampType::LogAppendTime,
@@ -49,7 +50,7 @@ pub fn append_rules(topic: &TopicConfig) -> AppendRules {
             Compression::Uncompressed => Some((Codec::None, None)),
             Compression::Gzip(level) => Some((Codec::Gzip, Some(level))),
             Compression::Snappy => Some((Codec::Snappy, None)),
-            Compression::Lz4(level) => Some((Codec::Lz4, Some(level))),
+            Compression::Lz4 => Some((Codec::Lz4, None)),
             Compression::Zstd(level) => Some((Codec::Zstd, Some(level))),
         },
         decompressed_bytes_max: in_memory(topic.decompressed_message_bytes_max.into()),
@@ -57,8 +58,8 @@ pub fn append_rules(topic: &TopicConfig) -> AppendRules {
     }
 }
 
-/// What group coordinators do.
-pub fn group_options(broker: &BrokerConfig) -> GroupOptions {
+/// What group coordinators do; those of one shard hold `memory_bytes_max` together.
+pub fn group_options(broker: &BrokerConfig, memory_bytes_max: usize) -> GroupOptions {
     let (groups, offsets) = (&broker.groups, &broker.offsets);
     let timeout = |ms: u32| i32::try_from(ms).unwrap_or(i32::MAX);
     GroupOptions {
@@ -69,6 +70,7 @@ pub fn group_options(broker: &BrokerConfig) -> GroupOptions {
         offset_metadata_units_max: in_memory(offsets.metadata_bytes_max.into()),
         offsets_retention_ms: clamped(offsets.retention_ms),
         offsets_check_interval_ms: offsets.retention_check_interval_ms,
+        memory_bytes_max,
         ..GroupOptions::default()
     }
 }

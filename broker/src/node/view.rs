@@ -16,16 +16,14 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Memory};
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
-
-/// The topic of group offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
@@ -39,6 +37,10 @@ pub struct Parts<R: Runtime> {
     pub partitions: Rc<Partitions<R>>,
     /// The group coordinators of this node.
     pub groups: Rc<Hosts<GroupMachine, R>>,
+    /// What the group coordinators of this shard hold, and may hold, in bytes.
+    pub group_memory: Memory,
+    /// See `group_memory`.
+    pub group_memory_bytes_max: usize,
     /// The controller, where this node has it.
     pub controllers: Rc<Hosts<Controller, R>>,
     /// The same room on the other shards.
@@ -62,6 +64,8 @@ pub struct Node<R: Runtime> {
     pub ready: Latch,
     /// This shard accepts connections.
     pub serving: Latch,
+    /// This shard's connections are closed, as the broker stops.
+    pub drained: Latch,
 }
 
 impl<R: Runtime> Node<R> {
@@ -77,6 +81,7 @@ impl<R: Runtime> Node<R> {
             lacks_space: Cell::new(false),
             ready: Latch::default(),
             serving: Latch::default(),
+            drained: Latch::default(),
         })
     }
 
@@ -91,15 +96,25 @@ impl<R: Runtime> Node<R> {
 
     /// Completes when all shards accept connections.
     pub async fn all_serving(self: &Rc<Self>) {
+        self.all(|node| &node.serving).await;
+    }
+
+    /// Completes when the connections of all shards are closed.
+    pub async fn all_drained(self: &Rc<Self>) {
+        self.all(|node| &node.drained).await;
+    }
+
+    /// Completes when a latch is set on all shards.
+    async fn all(self: &Rc<Self>, latch: fn(&Self) -> &Latch) {
         for shard in 0..self.parts.jobs.count() {
-            let wait = |node: &Rc<Self>| {
-                let node = Rc::clone(node);
-                async move { node.serving.wait().await }
+            let wait = move |node: &Rc<Self>| {
+                let latch = latch(node).clone();
+                async move { latch.wait().await }
             };
             if shard == self.parts.jobs.own() {
                 wait(self).await;
             } else {
-                // A shard that has ended serves nobody: the process stops.
+                // A shard that has ended is waited for by nobody: the process stops.
                 let _ = self.parts.jobs.start(shard, wait).await.await;
             }
         }
@@ -109,7 +124,7 @@ impl<R: Runtime> Node<R> {
     /// before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
         let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        let reply = submitted.map_err(|error| match error {
+        let reply = submitted.await.map_err(|error| match error {
             HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         })?;
@@ -118,7 +133,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Waits until all shards hold everything that group 0 has committed by now.
-    async fn settled(self: &Rc<Self>) {
+    pub(super) async fn settled(self: &Rc<Self>) {
         let here = |node: &Rc<Self>| {
             let node = Rc::clone(node);
             async move {
@@ -190,7 +205,7 @@ fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> Creatable
         replication_factor: -1,
         ..CreatableTopic::default()
     };
-    if name == OFFSETS_TOPIC {
+    if name == CONSUMER_OFFSETS {
         let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
         topic.num_partitions = config.offsets.topic_partitions;
         topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);

@@ -18,6 +18,7 @@ pub mod error;
 pub mod fetch;
 pub mod fetch_session;
 pub mod lookup;
+pub mod replay;
 pub mod replica;
 pub mod request;
 #[cfg(all(test, feature = "simulator"))]
