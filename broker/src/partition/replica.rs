@@ -333,6 +333,23 @@ impl<R: Runtime> Replica<R> {
         self.log.segments().len() > 1
     }
 
+    /// The first offsets of the segments that are closed, oldest first.
+    pub fn closed_segments(&self) -> Vec<i64> {
+        let mut bases: Vec<i64> = self.log.segments().iter().map(|s| s.base_offset).collect();
+        bases.pop();
+        bases
+    }
+
+    /// Checks every batch of the segment that begins at this offset, reading it from disk; waits
+    /// for `pause` after so many bytes each.
+    pub async fn verify(
+        &self,
+        base_offset: i64,
+        pause: impl AsyncFn(u64),
+    ) -> Result<(), StorageError> {
+        self.log.verify_slowly(base_offset, pause).await.map(drop)
+    }
+
     /// Moves the start of the log; durable when it returns. Gives the new start. An offset below
     /// the start changes nothing; one above the high watermark is out of range.
     pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
