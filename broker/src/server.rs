@@ -13,6 +13,7 @@ use futures_util::future::{Either, select};
 use crate::admin::server::ProcessProbe;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
+use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor};
 use crate::runtime::{
     self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ProcessFacts,
@@ -107,6 +108,7 @@ pub fn start(
     let blueprint = Blueprint {
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
+        connections: ConnectionCounts::default(),
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {

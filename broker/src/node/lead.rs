@@ -38,7 +38,9 @@ pub async fn lead<R: Runtime>(
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
     let controller = Controller::new(controller_options(&parts.config), settings);
     let host = parts.controllers.add(id, controller, Rc::clone(&group));
-    let _first_load = host.loaded(None).await;
+    if host.loaded(None).await.is_none() {
+        return Err(host.damage().unwrap_or_else(|| "the controller was stopped".to_owned()));
+    }
     let identity = identify(node).await?;
     register(node, identity, endpoints).await?;
     follow::follow(Rc::clone(node), group).await
