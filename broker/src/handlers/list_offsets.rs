@@ -36,23 +36,46 @@ pub async fn handle<R: Runtime>(
             for partition in topic.partitions {
                 let index = partition.partition_index;
                 let is_first = seen.insert((topic.name.clone(), index));
+                if !is_known(partition.timestamp, context.api_version) {
+                    started.push((index, Err(ErrorCode::UNSUPPORTED_VERSION)));
+                    continue;
+                }
+                if !is_first {
+                    started.push((index, Err(ErrorCode::INVALID_REQUEST)));
+                    continue;
+                }
                 let lookup = Lookup::from(partition.timestamp);
                 let epoch = partition.current_leader_epoch;
                 let found =
                     by_name::start(&context, &topic.name, index, move |replica| async move {
                         replica.lookup(epoch, lookup).await
                     });
-                started.push((index, is_first, found.await));
+                started.push((index, Ok(found.await)));
             }
             let mut partitions = Vec::with_capacity(started.len());
-            for (index, is_first, found) in started {
-                let found = if is_first { found.await } else { Err(ErrorCode::INVALID_REQUEST) };
+            for (index, found) in started {
+                let found = match found {
+                    Ok(found) => found.await,
+                    Err(error) => Err(error),
+                };
                 partitions.push(partition_response(context.api_version, index, found));
             }
             topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
         }
         ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
     })
+}
+
+/// Whether a version has this special timestamp, where it is one.
+fn is_known(timestamp: i64, api_version: i16) -> bool {
+    match timestamp {
+        -2.. => true,
+        -3 => api_version >= 7,
+        -4 => api_version >= 8,
+        -5 => api_version >= 9,
+        -6 => api_version >= 11,
+        _ => false,
+    }
 }
 
 fn partition_response(

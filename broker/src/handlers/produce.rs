@@ -44,13 +44,13 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: ProduceRequest,
 ) -> Reply<ProduceResponse> {
-    if let Some(error) = refuse_whole(&request) {
-        return Reply::Now(refusal(&request, error));
+    if request.transactional_id.is_some() {
+        return Reply::Now(refuse_transaction(&request));
     }
     let mut by_shard: BTreeMap<usize, Vec<AppendTo>> = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic_data in request.topic_data {
-        topics.push(place_topic(&context, topic_data, &mut by_shard));
+        topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard));
     }
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
@@ -72,16 +72,9 @@ pub async fn handle<R: Runtime>(
     })
 }
 
-fn refuse_whole(request: &ProduceRequest) -> Option<ErrorCode> {
-    if !(-1..=1).contains(&request.acks) {
-        return Some(ErrorCode::INVALID_REQUIRED_ACKS);
-    }
-    // No transactions yet: the code that InitProducerId gave for this id, which clients take as
-    // final.
-    request.transactional_id.is_some().then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-}
-
-fn refusal(request: &ProduceRequest, error: ErrorCode) -> ProduceResponse {
+/// No transactions yet: the code that InitProducerId gave for this id, which clients take as final.
+fn refuse_transaction(request: &ProduceRequest) -> ProduceResponse {
+    let error = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
     let responses = request.topic_data.iter().map(|topic| TopicProduceResponse {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
@@ -108,6 +101,7 @@ type Places = (TopicProduceResponse, Vec<Place>);
 
 fn place_topic<R: Runtime>(
     context: &Context<R>,
+    acks: i16,
     data: TopicProduceData,
     by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
 ) -> Places {
@@ -121,6 +115,9 @@ fn place_topic<R: Runtime>(
         let (Some(topic), Some(rules)) = (topic, &rules) else {
             return Place::Known(failed(partition.index, unknown, None));
         };
+        if let Some(error) = refuse_partition(context, acks, topic, partition.index) {
+            return Place::Known(failed(partition.index, error, None));
+        }
         place_partition(context, topic, rules, partition, by_shard)
     });
     let places = places.collect();
@@ -132,6 +129,24 @@ fn place_topic<R: Runtime>(
     (response, places)
 }
 
+/// Why nobody may write to this partition, whatever it is.
+fn refuse_partition<R: Runtime>(
+    context: &Context<R>,
+    acks: i16,
+    topic: &Topic,
+    index: i32,
+) -> Option<ErrorCode> {
+    if !topic.has_partition(index) {
+        Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    } else if !(-1..=1).contains(&acks) {
+        Some(ErrorCode::INVALID_REQUIRED_ACKS)
+    } else if topic.is_internal() && !context.is_admin_client() {
+        Some(ErrorCode::INVALID_TOPIC_EXCEPTION)
+    } else {
+        None
+    }
+}
+
 fn place_partition<R: Runtime>(
     context: &Context<R>,
     topic: &Topic,
@@ -140,12 +155,6 @@ fn place_partition<R: Runtime>(
     by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
 ) -> Place {
     let index = data.index;
-    if !topic.has_partition(index) {
-        return Place::Known(failed(index, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None));
-    }
-    if topic.is_internal() && !context.is_admin_client() {
-        return Place::Known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION, None));
-    }
     let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
     let now_ms = context.services.runtime.wall_clock_ms();
     let mut decompressor = context.services.decompressor.borrow_mut();
