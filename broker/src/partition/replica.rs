@@ -383,3 +383,6 @@ impl<R: Runtime> Drop for Watching<R> {
         self.replica.watches.borrow_mut().remove(self.id);
     }
 }
+
+#[cfg(all(test, feature = "simulator"))]
+mod tests;
