@@ -440,3 +440,6 @@ impl<R: Runtime> Drop for Watching<R> {
         self.replica.watches.borrow_mut().remove(self.id);
     }
 }
+
+#[cfg(all(test, feature = "simulator"))]
+mod tests;

@@ -16,9 +16,9 @@ use crate::support::{Broker, Options};
 const TOPIC: &str = "stopped";
 const PARTITIONS: i32 = 7;
 /// Requests that a producer has under way.
-const IN_FLIGHT: usize = 12;
+const IN_FLIGHT: usize = 60;
 /// Acknowledgements before the broker is stopped.
-const WARM_UP: usize = 2_000;
+const WARM_UP: usize = 1_000;
 /// How long a stop may take, on a machine that does much else.
 const STOP_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -32,7 +32,8 @@ fn produce(address: SocketAddr, producer: usize, count: &AtomicUsize) -> BTreeMa
     let mut under_way = VecDeque::new();
     for number in 0.. {
         let partition = (producer + number) as i32 % PARTITIONS;
-        let value = format!("{producer} {number} {}", "x".repeat(number * 37 % 5_000)).into_bytes();
+        let value =
+            format!("{producer} {number} {}", "x".repeat(number * 3_701 % 100_000)).into_bytes();
         let batch = wire::batch(&[&value]);
         let request = wire::produce_request(TOPIC, partition, -1, batch);
         let is_sent = link.send_at(&request, PRODUCE_VERSION).is_ok();
@@ -103,5 +104,5 @@ fn what_was_begun_is_answered_before_the_end_on_2_shards() {
 #[test]
 fn what_was_begun_is_answered_before_the_end_on_5_shards() {
     // Some shards have no connection, and still work for those of others.
-    stops_under_load(5, 2);
+    stops_under_load(5, 3);
 }
