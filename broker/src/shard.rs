@@ -244,11 +244,10 @@ impl<R: Runtime> Shard<R> {
         self.view.stop();
         self.connections.stop().await;
         let node = &self.services.node;
-        node.drained.set();
         let runtime = &self.services.runtime;
         let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
         // A shard that does not come to this keeps the others for so long only.
-        select(pin!(node.all_drained()), pin!(patience)).await;
+        select(pin!(node.drained()), pin!(patience)).await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {

@@ -87,10 +87,11 @@ metrics! {
     CONNECTIONS_ACCEPTED: Counter "vltava_connections_accepted_total" &[],
         "Connections of clients that were accepted.";
     CONNECTIONS_REFUSED: Counter "vltava_connections_refused_total" &[],
-        "Connections that the broker closed: over a limit, because of what they sent, or because \
-         they held memory without making progress.";
+        "Connections that the broker closed: over a limit, because of what they sent, because they \
+         were idle, or because they held memory without making progress.";
     REQUEST_MEMORY: Gauge "vltava_request_memory_bytes" &[],
-        "Memory held by requests from their first byte until their answer has left.";
+        "Memory held by requests from their first byte until their answer has left and what they \
+         wrote is on disk.";
     REQUEST_MEMORY_LIMIT: Gauge "vltava_request_memory_limit_bytes" &[],
         "What requests may hold; near it, clients are slowed down.";
     BUFFER_MEMORY: Gauge "vltava_buffer_memory_bytes" &[],
