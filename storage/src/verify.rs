@@ -76,6 +76,7 @@ impl<D: Disk> LogInner<D> {
                 what: what.to_owned(),
             }));
         }
+        pause(position - paused_at).await;
         Ok(())
     }
 }

@@ -107,7 +107,8 @@ impl<R: Runtime> Node<R> {
             Err(error) => {
                 tracing::error!(
                     partition = name, %error,
-                    "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR"
+                    "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR \
+                     (docs/operations.md, \"A damaged log\")"
                 );
                 self.parts.partitions.broken(id, PartitionError::Storage(error.to_string()));
             }

@@ -461,8 +461,8 @@ impl<D: Disk> Log<D> {
         self.inner.verify(offset, async |_| {}).await
     }
 
-    /// The same, for a background task that must not be felt: after each mebibyte or so it waits
-    /// for what `pause` returns for so many bytes.
+    /// The same, for a background task that must not be felt: after each mebibyte or so, and at the
+    /// end, it waits for what `pause` returns for so many bytes.
     ///
     /// # Errors
     /// As for [`Log::verify`].
