@@ -329,7 +329,7 @@ fn the_port_in_use_is_named_before_anything_is_touched() {
     let entries = fs::read_dir(data.path()).expect("the directory").count();
     assert_eq!(entries, 0, "the directory was touched");
     drop(taken);
-    // One address for both is found, too: SO_REUSEPORT would share it.
+    // One address for both is found, too.
     broker.admin = broker.address;
     let status = broker.try_run().expect_err("one port for two");
     assert!(!status.success());

@@ -189,11 +189,12 @@ impl Broker {
         });
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if line.contains(READY) {
+                let is_ready = line.contains(READY);
+                output.lock().expect("no panic while locked").push(line);
+                if is_ready {
                     // Nobody waits any more when it says so a second time.
                     let _sent = sender.send(());
                 }
-                output.lock().expect("no panic while locked").push(line);
             }
         });
         (receiver, reader)
