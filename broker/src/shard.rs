@@ -20,7 +20,7 @@ use crate::cluster::controller::Controller;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Memory as GroupMemory};
 use crate::handlers::context::Services;
 use crate::machine::Machine;
 use crate::metadata::image::NodeEndpoint;
@@ -79,7 +79,7 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
 pub struct Blueprint {
     /// Settings.
     pub config: Arc<BrokerConfig>,
-    /// Memory of one shard, in bytes: for requests, and for the batch cache.
+    /// Memory of one shard, in bytes: for requests, the batch cache, and groups.
     pub memory_bytes: usize,
 }
 
@@ -137,6 +137,8 @@ impl<R: Runtime> Shard<R> {
             logs: Rc::clone(&logs),
             partitions: Rc::clone(&partitions),
             groups: Rc::clone(&groups),
+            group_memory: GroupMemory::default(),
+            group_memory_bytes_max: blueprint.memory_bytes / 8,
             controllers: Rc::clone(&controllers),
             jobs: Rc::clone(&jobs),
         });

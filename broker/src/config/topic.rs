@@ -36,7 +36,8 @@ pub static TOPIC: &[Definition] = &[
     topic("compression.lz4.level", Kind::Int, "9")
         .check(Check::Between(1, 17))
         .synonyms(&[same("compression.lz4.level")])
-        .doc("Effort of lz4 where `compression.type` is `lz4`."),
+        .without_effect()
+        .doc("Where `compression.type` is `lz4`, the broker writes lz4 at its fast level, always."),
     topic("compression.type", Kind::String, "producer")
         .check(Check::OneOf(COMPRESSION_TYPES))
         .synonyms(&[same("compression.type")])

@@ -15,6 +15,7 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
         .doc("Default of the topic setting `compression.gzip.level`."),
     node("compression.lz4.level", Kind::Int, "9")
         .check(Check::Between(1, 17))
+        .without_effect()
         .doc("Default of the topic setting `compression.lz4.level`."),
     node("compression.type", Kind::String, "producer")
         .check(Check::OneOf(COMPRESSION_TYPES))

@@ -17,8 +17,8 @@ pub enum Compression {
     Gzip(i32),
     /// Snappy.
     Snappy,
-    /// LZ4 of this level.
-    Lz4(i32),
+    /// LZ4.
+    Lz4,
     /// Zstandard of this level.
     Zstd(i32),
 }
@@ -172,7 +172,7 @@ impl TopicConfig {
                 "uncompressed" => Compression::Uncompressed,
                 "gzip" => Compression::Gzip(reader.int("compression.gzip.level")?),
                 "snappy" => Compression::Snappy,
-                "lz4" => Compression::Lz4(reader.int("compression.lz4.level")?),
+                "lz4" => Compression::Lz4,
                 "zstd" => Compression::Zstd(reader.int("compression.zstd.level")?),
                 _ => Compression::Producer,
             },

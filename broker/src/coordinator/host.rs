@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use futures_util::future::{Either, select};
+use futures_util::future::select;
 use vltava_protocol::batch::Batch;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::record;
@@ -23,7 +23,7 @@ use crate::partition::error::PartitionError;
 use crate::partition::replay;
 use crate::partition::replica::{Queued, Replica};
 use crate::runtime::log_limit::LogLimit;
-use crate::runtime::sync::{Event, Latch};
+use crate::runtime::sync::Event;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// Bytes of the log that one step of loading reads.
@@ -75,8 +75,8 @@ pub struct Host<M: Machine, R: Runtime> {
     /// Counts loads: what was appended before a reload answers nobody after it.
     generation: Cell<u64>,
     timers_changed: Event,
-    /// Loaded, or damaged.
-    has_settled: Latch,
+    /// The log has been replayed or found damaged, or the host was stopped.
+    loads_changed: Event,
     /// Why the log cannot be replayed, where it is damaged: it stays so until a restart.
     damage: RefCell<Option<String>>,
     rewriting: Cell<bool>,
@@ -99,7 +99,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             tickets: Cell::new(0),
             generation: Cell::new(0),
             timers_changed: Event::new(),
-            has_settled: Latch::default(),
+            loads_changed: Event::new(),
             damage: RefCell::default(),
             rewriting: Cell::new(false),
             rewritten_bytes: Cell::new(0),
@@ -117,6 +117,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.stopped.set(true);
         self.unload(&HostError::NotHere);
         self.timers_changed.notify();
+        self.loads_changed.notify();
     }
 
     /// The replica that this machine lives over.
@@ -124,13 +125,20 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         &self.replica
     }
 
-    /// Completes when the log has been replayed.
-    ///
-    /// # Errors
-    /// In words for a person, where it is damaged.
-    pub async fn loaded(&self) -> Result<(), String> {
-        self.has_settled.wait().await;
-        self.damage().map_or(Ok(()), Err)
+    /// Completes once the log has been replayed, with the number of that load; not for the one that
+    /// the caller has `seen`. `None`: the host was stopped, or its log is damaged.
+    pub async fn loaded(&self, seen: Option<u64>) -> Option<u64> {
+        loop {
+            let changed = self.loads_changed.listen();
+            if self.stopped.get() || self.damage.borrow().is_some() {
+                return None;
+            }
+            let load = self.loaded.borrow().is_some().then(|| self.generation.get());
+            if load.is_some() && load != seen {
+                return load;
+            }
+            changed.await;
+        }
     }
 
     /// Why this machine is out of service until a restart, where it is.
@@ -253,7 +261,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
 
     fn unload(&self, why: &HostError) {
         *self.loaded.borrow_mut() = None;
-        self.has_settled.reset();
         self.generation.set(self.generation.get() + 1);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         for (_, sender) in waiting {
@@ -294,7 +301,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                     let loaded =
                         Loaded { state, session: M::Session::default(), timers: Timers::default() };
                     *self.loaded.borrow_mut() = Some(loaded);
-                    self.has_settled.set();
+                    self.loads_changed.notify();
                     self.lead();
                     return;
                 }
@@ -305,7 +312,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                         "the log of a coordinator is damaged; it is out of service until a restart"
                     );
                     *self.damage.borrow_mut() = Some(why);
-                    self.has_settled.set();
+                    self.loads_changed.notify();
                     return;
                 }
                 Err(LoadError::Unreadable(error)) => {
@@ -384,6 +391,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     async fn run_timers(self: Rc<Self>) {
         while !self.stopped.get() {
             let changed = self.timers_changed.listen();
+            // Before the wait: what changes timers without end must not keep them from firing.
+            self.fire_due();
             let deadline =
                 self.loaded.borrow().as_ref().and_then(|loaded| loaded.timers.next_deadline_ms());
             match deadline {
@@ -391,9 +400,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 Some(at_ms) => {
                     let due = Monotonic(at_ms.saturating_mul(1_000_000));
                     let sleep = std::pin::pin!(self.runtime.sleep_until(due));
-                    if let Either::Right(_) = select(std::pin::pin!(changed), sleep).await {
-                        self.fire_due();
-                    }
+                    select(std::pin::pin!(changed), sleep).await;
                 }
             }
         }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use futures_util::future::Either;
+
 use super::host::{Host, HostError};
 use crate::machine::Machine;
 use crate::partition::client::Partitions;
@@ -76,23 +78,26 @@ where
         }
     }
 
-    /// Hands an input to the machine over `partition`, on whichever shard it is; completes with its
-    /// reply.
+    /// Hands an input to the machine over `partition`, on whichever shard it is. When this returns,
+    /// the input stands behind all that was handed to that machine from this shard before; what it
+    /// returns completes with the reply.
     pub async fn submit(
         &self,
         partition: PartitionId,
         input: M::Input,
-    ) -> Result<M::Reply, HostError> {
+    ) -> impl Future<Output = Result<M::Reply, HostError>> + use<M, R> {
         let shard = self.partitions.shard_of(partition);
         if shard == self.jobs.own() {
-            return submit_here(self.local(partition), input).await;
+            return Either::Left(submit_here(self.local(partition), input));
         }
         let job = move |hosts: &Rc<Self>| submit_here(hosts.local(partition), input);
-        self.jobs.start(shard, job).await.await.unwrap_or(Err(HostError::NotHere))
+        let pending = self.jobs.start(shard, job).await;
+        Either::Right(async move { pending.await.unwrap_or(Err(HostError::NotHere)) })
     }
 }
 
-/// The input is handed over before the first await: inputs sent over the mesh keep their order.
+/// The input is handed over by the call itself, before anything is awaited: inputs keep their
+/// order, those over the mesh too.
 fn submit_here<M: Machine, R: Runtime>(
     host: Option<Rc<Host<M, R>>>,
     input: M::Input,

@@ -17,14 +17,49 @@ use super::work::{RecordError, Work};
 
 /// Time from one step to the next, in ms: others get their turn between.
 const NEXT_STEP_MS: u64 = 1;
+/// Offsets of a topic that one step looks at, at most.
+const STEP_VISITS_MAX: usize = 2_000;
 
 /// A deletion under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
     /// A group, offsets first.
     Group { id: Str, ticket: Ticket },
-    /// The offsets of a topic, group by group, from this group on.
-    Topic { name: Str, id: Uuid, ticket: Ticket, from: Option<Str> },
+    /// Offsets of a topic, group by group, from this group and partition on.
+    Topic { name: Str, ended: Ended, ticket: Ticket, from: Option<(Str, i32)> },
+}
+
+/// Which offsets of a topic's name end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Those of this topic, and those that were kept without an id.
+    Of(Uuid),
+    /// All but those of this topic, and but those that were kept without an id where there is one.
+    AllBut(Option<Uuid>),
+}
+
+impl Deletion {
+    /// The end of offsets of a topic's name.
+    pub(super) fn topic(name: Str, ended: Ended, ticket: Ticket) -> Self {
+        Self::Topic { name, ended, ticket, from: None }
+    }
+}
+
+impl Ended {
+    fn includes(self, topic_id: Uuid) -> bool {
+        match self {
+            Self::Of(id) => topic_id.is_zero() || topic_id == id,
+            Self::AllBut(None) => true,
+            Self::AllBut(Some(id)) => !topic_id.is_zero() && topic_id != id,
+        }
+    }
+
+    fn reply(self) -> Reply {
+        match self {
+            Self::Of(_) => Reply::TopicDeleted,
+            Self::AllBut(_) => Reply::TopicFound,
+        }
+    }
 }
 
 /// Whether there is more to do.
@@ -49,10 +84,10 @@ pub(super) fn step(state: &State, session: &mut Session, work: &mut Work<'_>) {
     };
     let progress = match &mut deletion {
         Deletion::Group { id, ticket } => delete_group(state, session, work, id, *ticket),
-        Deletion::Topic { name, id, ticket, from } => {
-            let progress = delete_topic(state, work, name, *id, from);
+        Deletion::Topic { name, ended, ticket, from } => {
+            let progress = delete_topic(state, work, name, *ended, from);
             if progress == Progress::Done {
-                work.reply(*ticket, Reply::TopicDeleted);
+                work.reply(*ticket, ended.reply());
             }
             progress
         }
@@ -113,29 +148,38 @@ fn try_delete_group(
     Ok(Progress::Done)
 }
 
-/// Ends offsets of a topic that is gone; those of a later topic of the same name stay.
+/// Ends offsets of a topic that is gone; those of another topic of the same name stay.
 fn delete_topic(
     state: &State,
     work: &mut Work<'_>,
     name: &Str,
-    id: Uuid,
-    from: &mut Option<Str>,
+    ended: Ended,
+    from: &mut Option<(Str, i32)>,
 ) -> Progress {
     let Some(groups) = state.groups_of_topic(name) else {
         return Progress::Done;
     };
-    let first = from.take().map_or(Bound::Unbounded, Bound::Included);
-    for group_id in groups.range((first, Bound::Unbounded)) {
+    let mut visits = 0_usize;
+    let (first, mut partition_from) = match from.take() {
+        Some((group_id, partition)) => (Bound::Included(group_id), partition),
+        None => (Bound::Unbounded, i32::MIN),
+    };
+    let is_resumed = |group_id: &Str| matches!(&first, Bound::Included(first) if first == group_id);
+    for group_id in groups.range((first.clone(), Bound::Unbounded)) {
         let Some(stored) = state.group(group_id) else {
             continue;
         };
-        let all = (name.clone(), i32::MIN)..=(name.clone(), i32::MAX);
-        for ((_, partition), committed) in stored.offsets.range(all) {
-            if work.is_step_full() {
-                *from = Some(group_id.clone());
+        if !is_resumed(group_id) {
+            partition_from = i32::MIN;
+        }
+        let rest = (name.clone(), partition_from)..=(name.clone(), i32::MAX);
+        for ((_, partition), committed) in stored.offsets.range(rest) {
+            if visits >= STEP_VISITS_MAX || work.is_step_full() {
+                *from = Some((group_id.clone(), *partition));
                 return Progress::More;
             }
-            if committed.topic_id.is_zero() || committed.topic_id == id {
+            visits += 1;
+            if ended.includes(committed.topic_id) {
                 let tombstone = records::offset_tombstone(group_id, name, *partition);
                 if let Err(error) = append(work, tombstone) {
                     work.note(group_id, format_args!("an offset of {name:?} stays: {error:?}"));

@@ -22,7 +22,7 @@ const FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 6;
 /// What older versions say of a group that does not exist.
 const DEAD: Str = Str::from_static("Dead");
 /// The type of all groups that this version runs.
-const CLASSIC: Str = Str::from_static("Classic");
+const CLASSIC: Str = Str::from_static("classic");
 
 /// Handles DescribeGroups for one group.
 pub(super) fn describe(

@@ -56,8 +56,7 @@ pub(super) fn join(
     }
     let group_id = join.request.group_id.clone();
     if member_id.as_bytes().is_empty() {
-        let held = state.bytes().saturating_add(session.bytes());
-        if held >= work.options.memory_bytes_max {
+        if !work.has_memory(&group_id) {
             let error = ErrorCode::COORDINATOR_NOT_AVAILABLE;
             return reply_join_error(work, parked, member_id, error);
         }

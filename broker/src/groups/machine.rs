@@ -15,10 +15,11 @@ use vltava_protocol::types::{Str, Uuid};
 
 use crate::machine::{KeyValue, Machine, Now, Outcome, ReplayError, Ticket};
 
-use super::deletion::{self, Deletion};
+use super::deletion::{self, Deletion, Ended};
 use super::describe::{self, GroupListing, ListGroups};
 use super::group::Group;
 use super::join::{self, Join};
+use super::memory::{Memory, Share};
 use super::options::Options;
 use super::session::Session;
 use super::state::State;
@@ -26,9 +27,10 @@ use super::work::Work;
 use super::{expiry, heartbeat, leave, offsets, snapshot, sync};
 
 /// Coordinates the groups of one partition of `__consumer_offsets`.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct GroupMachine {
     options: Options,
+    memory: Share,
 }
 
 /// Who sends a request.
@@ -96,6 +98,14 @@ pub enum Input {
         /// Its id; offsets of a later topic of that name stay.
         id: Uuid,
     },
+    /// What a name means now, told after a load: a topic may have been deleted while nobody led.
+    /// Offsets of any other topic of that name end.
+    TopicFound {
+        /// Of a topic that offsets are kept of.
+        name: Str,
+        /// The topic of that name that there is; `None`: there is none.
+        id: Option<Uuid>,
+    },
 }
 
 /// The answer to an [`Input`], of the same name.
@@ -116,6 +126,7 @@ pub enum Reply {
     ListGroups(GroupListing),
     DeleteGroup(DeletableGroupResult),
     TopicDeleted,
+    TopicFound,
 }
 
 /// What a group waits for.
@@ -145,13 +156,17 @@ pub enum Timer {
 }
 
 impl GroupMachine {
-    /// A machine that does as the operator chose.
-    pub fn new(options: Options) -> Self {
-        Self { options }
+    /// A machine that does as the operator chose; what it holds counts with what the other machines
+    /// of `memory` hold.
+    pub fn new(options: Options, memory: &Memory) -> Self {
+        Self { options, memory: memory.share() }
     }
 
-    fn work(&self, now: Now) -> Work<'_> {
-        Work::new(&self.options, now)
+    /// Begins the work of one input, or of one timer.
+    fn work(&self, state: &State, session: &Session, now: Now) -> Work<'_> {
+        // What the last work came to was replayed since.
+        self.memory.set(state.bytes().saturating_add(session.bytes()));
+        Work::new(&self.options, now, self.memory.total_bytes())
     }
 }
 
@@ -170,7 +185,7 @@ impl Machine for GroupMachine {
         input: Input,
         now: Now,
     ) -> Outcome<Self> {
-        let mut work = self.work(now);
+        let mut work = self.work(state, session, now);
         match input {
             Input::JoinGroup(join) => join::join(state, session, &mut work, ticket, *join),
             Input::SyncGroup { request, api_version } => {
@@ -206,7 +221,11 @@ impl Machine for GroupMachine {
                 deletion::begin(state, session, &mut work, deletion);
             }
             Input::TopicDeleted { name, id } => {
-                let deletion = Deletion::Topic { name: name.detached(), id, ticket, from: None };
+                let deletion = Deletion::topic(name.detached(), Ended::Of(id), ticket);
+                deletion::begin(state, session, &mut work, deletion);
+            }
+            Input::TopicFound { name, id } => {
+                let deletion = Deletion::topic(name.detached(), Ended::AllBut(id), ticket);
                 deletion::begin(state, session, &mut work, deletion);
             }
         }
@@ -214,7 +233,7 @@ impl Machine for GroupMachine {
     }
 
     fn fire(&self, state: &State, session: &mut Session, timer: Timer, now: Now) -> Outcome<Self> {
-        let mut work = self.work(now);
+        let mut work = self.work(state, session, now);
         match timer {
             Timer::Session { group, member } => {
                 heartbeat::session_timer_fired(session, &mut work, &group, &member);
@@ -235,7 +254,7 @@ impl Machine for GroupMachine {
     /// notice that the coordinator moved. Who was in the middle of a rebalance finds that its
     /// generation, or itself, is unknown, and joins again.
     fn lead(&self, state: &State, session: &mut Session, now: Now) -> Outcome<Self> {
-        let mut work = self.work(now);
+        let mut work = self.work(state, session, now);
         for (id, stored) in state.groups() {
             if stored.metadata.members.is_empty() {
                 continue;

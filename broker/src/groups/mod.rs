@@ -15,7 +15,7 @@
 //! | `offsets` | OffsetCommit, OffsetFetch, OffsetDelete |
 //! | `describe`, `deletion`, `expiry` | what administrators and time do |
 //! | `state`, `records`, `snapshot` | what the log holds: replay, bytes, rewriting |
-//! | `session`, `work`, `options`, `subscription` | what the others share |
+//! | `session`, `work`, `options`, `memory`, `subscription` | what the others share |
 //!
 //! What must hold:
 //! 1. `State` is written by replay alone, and a replay of the log, or of a snapshot, gives the same
@@ -42,6 +42,7 @@ pub mod join;
 mod leave;
 pub mod machine;
 mod member;
+pub mod memory;
 mod offsets;
 pub mod options;
 mod records;
@@ -57,6 +58,7 @@ mod work;
 pub use describe::{GroupListing, ListGroups};
 pub use join::Join;
 pub use machine::{Client, GroupMachine, Input, Reply, Timer};
+pub use memory::Memory;
 pub use options::Options;
 pub use session::Session;
 pub use state::{CommittedOffset, State};

@@ -42,7 +42,7 @@ pub(super) fn commit(
     api_version: i16,
 ) {
     let checked = check_committer(state, session, work, request, api_version)
-        .and_then(|()| check_memory(state, session, work, request));
+        .and_then(|()| check_memory(state, work, request));
     let response = match checked {
         Ok(()) => commit_partitions(work, request),
         Err(error) => commit_response(request, |_| error),
@@ -102,14 +102,9 @@ fn check_member(group: &Group, request: &OffsetCommitRequest) -> Result<(), Erro
 /// Whether there is room for what is new; what replaces an older commit always has it.
 fn check_memory(
     state: &State,
-    session: &Session,
-    work: &Work<'_>,
+    work: &mut Work<'_>,
     request: &OffsetCommitRequest,
 ) -> Result<(), ErrorCode> {
-    let held = state.bytes().saturating_add(session.bytes());
-    if held < work.options.memory_bytes_max {
-        return Ok(());
-    }
     let stored = state.group(&request.group_id);
     let is_known = |topic: &OffsetCommitRequestTopic| {
         topic
@@ -117,7 +112,7 @@ fn check_memory(
             .iter()
             .all(|partition| committed(stored, &topic.name, partition.partition_index).is_some())
     };
-    if request.topics.iter().all(is_known) {
+    if request.topics.iter().all(is_known) || work.has_memory(&request.group_id) {
         Ok(())
     } else {
         Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)

@@ -28,8 +28,9 @@ pub struct Options {
     /// Bytes of all the protocols that one member may offer. Kafka has no bound; ours is what
     /// could never be written into a record anyway.
     pub member_protocols_bytes_max: usize,
-    /// Bytes that the state and the session of one partition may hold, about; above it nothing new
-    /// is taken in (`COORDINATOR_NOT_AVAILABLE`, which clients try again). Kafka has no bound.
+    /// Bytes that the states and sessions of all partitions of a shard may hold, about; above it
+    /// nothing new is taken in (`COORDINATOR_NOT_AVAILABLE`, which clients try again: a coordinator
+    /// that has room again goes on where it was). Kafka has no bound.
     pub memory_bytes_max: usize,
 }
 

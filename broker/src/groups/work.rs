@@ -34,14 +34,26 @@ pub(super) struct Work<'a> {
     pub(super) options: &'a Options,
     /// The moment of this input.
     pub(super) now: Now,
+    /// What the groups of this shard hold, in bytes.
+    held_bytes: usize,
     outcome: Outcome<GroupMachine>,
     record_bytes: usize,
 }
 
 impl<'a> Work<'a> {
     /// Work that has come to nothing yet.
-    pub(super) fn new(options: &'a Options, now: Now) -> Self {
-        Self { options, now, outcome: Outcome::default(), record_bytes: 0 }
+    pub(super) fn new(options: &'a Options, now: Now, held_bytes: usize) -> Self {
+        Self { options, now, held_bytes, outcome: Outcome::default(), record_bytes: 0 }
+    }
+
+    /// Whether there is memory for something new in a group; whoever reads the log hears where not.
+    pub(super) fn has_memory(&mut self, group: &Str) -> bool {
+        let has_memory = self.held_bytes < self.options.memory_bytes_max;
+        if !has_memory {
+            let held_bytes = self.held_bytes;
+            self.note(group, format_args!("refused: groups hold {held_bytes} bytes already"));
+        }
+        has_memory
     }
 
     /// What it came to.

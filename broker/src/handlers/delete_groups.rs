@@ -20,11 +20,16 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DeleteGroupsRequest,
 ) -> Reply<DeleteGroupsResponse> {
+    let mut asked = Vec::with_capacity(request.groups_names.len());
+    for group_id in request.groups_names {
+        let input = Input::DeleteGroup { group_id: group_id.clone() };
+        let answer = group::ask(&context, &group_id, input).await;
+        asked.push((group_id, answer));
+    }
     Reply::later(async move {
-        let mut results = Vec::with_capacity(request.groups_names.len());
-        for group_id in request.groups_names {
-            let input = Input::DeleteGroup { group_id: group_id.clone() };
-            results.push(match group::ask(&context, &group_id, input).await {
+        let mut results = Vec::with_capacity(asked.len());
+        for (group_id, answer) in asked {
+            results.push(match answer.await {
                 Ok(GroupReply::DeleteGroup(result)) => result,
                 other => {
                     let error_code = group::error_of(other);

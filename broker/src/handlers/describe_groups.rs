@@ -24,12 +24,17 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DescribeGroupsRequest,
 ) -> Reply<DescribeGroupsResponse> {
+    let api_version = context.api_version;
+    let mut asked = Vec::with_capacity(request.groups.len());
+    for group_id in request.groups {
+        let input = Input::DescribeGroup { group_id: group_id.clone(), api_version };
+        let answer = group::ask(&context, &group_id, input).await;
+        asked.push((group_id, answer));
+    }
     Reply::later(async move {
-        let mut groups = Vec::with_capacity(request.groups.len());
-        for group_id in request.groups {
-            let api_version = context.api_version;
-            let input = Input::DescribeGroup { group_id: group_id.clone(), api_version };
-            let mut described = match group::ask(&context, &group_id, input).await {
+        let mut groups = Vec::with_capacity(asked.len());
+        for (group_id, answer) in asked {
+            let mut described = match answer.await {
                 Ok(GroupReply::DescribeGroup(described)) => described,
                 other => {
                     let error_code = group::error_of(other);

@@ -1,5 +1,8 @@
 //! The way from a group's id to its coordinator.
 
+use std::future::ready;
+
+use futures_util::future::Either;
 use vltava_protocol::error_code::ErrorCode;
 
 use super::context::Context;
@@ -9,27 +12,34 @@ use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
 
-/// Hands an input to the coordinator of a group.
+/// Hands an input to the coordinator of a group. When this returns, the input stands behind all
+/// that the same connection handed to that coordinator before: a handler awaits this before it
+/// returns, and what it completes with, the coordinator's reply, in [`super::Reply::Later`].
 pub async fn ask<R: Runtime>(
     context: &Context<R>,
     group_id: &str,
     input: Input,
-) -> Result<Reply, ErrorCode> {
-    let partition = partition_of(context, group_id).ok_or(ErrorCode::NOT_COORDINATOR)?;
-    ask_partition(context, partition, input).await
+) -> impl Future<Output = Result<Reply, ErrorCode>> + use<R> {
+    match partition_of(context, group_id) {
+        Some(partition) => Either::Left(ask_partition(context, partition, input).await),
+        None => Either::Right(ready(Err(ErrorCode::NOT_COORDINATOR))),
+    }
 }
 
-/// Hands an input to the coordinator over one partition of the topic.
+/// As [`ask`], for the coordinator over one partition of the topic.
 pub async fn ask_partition<R: Runtime>(
     context: &Context<R>,
     partition: PartitionId,
     input: Input,
-) -> Result<Reply, ErrorCode> {
-    context.services.groups.submit(partition, input).await.map_err(|error| match error {
-        HostError::Loading => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
-        HostError::NotHere => ErrorCode::NOT_COORDINATOR,
-        HostError::Lost(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
-    })
+) -> impl Future<Output = Result<Reply, ErrorCode>> + use<R> {
+    let submitted = context.services.groups.submit(partition, input).await;
+    async move {
+        submitted.await.map_err(|error| match error {
+            HostError::Loading => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+            HostError::NotHere => ErrorCode::NOT_COORDINATOR,
+            HostError::Lost(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
+        })
+    }
 }
 
 /// All partitions of the topic; none where nobody has used a group yet.

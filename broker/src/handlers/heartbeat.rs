@@ -20,10 +20,10 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: HeartbeatRequest,
 ) -> Reply<HeartbeatResponse> {
+    let group_id = request.group_id.clone();
+    let asked = group::ask(&context, &group_id, Input::Heartbeat(request)).await;
     Reply::later(async move {
-        let group_id = request.group_id.clone();
-        let input = Input::Heartbeat(request);
-        let error_code = match group::ask(&context, &group_id, input).await {
+        let error_code = match asked.await {
             Ok(GroupReply::Heartbeat(response)) => return response,
             Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => ErrorCode::NONE,
             other => group::error_of(other),

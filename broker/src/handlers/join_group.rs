@@ -21,13 +21,14 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: JoinGroupRequest,
 ) -> Reply<JoinGroupResponse> {
+    let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
+    let runtime = &context.services.runtime;
+    let random = u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
+    let client = group::client(&context);
+    let join = Join { request, api_version: context.api_version, client, random };
+    let asked = group::ask(&context, &group_id, Input::JoinGroup(Box::new(join))).await;
     Reply::later(async move {
-        let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
-        let runtime = &context.services.runtime;
-        let random = u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
-        let client = group::client(&context);
-        let join = Join { request, api_version: context.api_version, client, random };
-        match group::ask(&context, &group_id, Input::JoinGroup(Box::new(join))).await {
+        match asked.await {
             Ok(GroupReply::JoinGroup(response)) => response,
             other => JoinGroupResponse {
                 error_code: group::error_of(other),

@@ -49,7 +49,7 @@ async fn list<R: Runtime>(
             after,
             groups_max: GROUPS_MAX,
         });
-        let answer = group::ask_partition(context, partition, input).await;
+        let answer = group::ask_partition(context, partition, input).await.await;
         let Ok(GroupReply::ListGroups(listing)) = answer else {
             return Err(group::error_of(answer));
         };

@@ -26,17 +26,18 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     mut request: OffsetCommitRequest,
 ) -> Reply<OffsetCommitResponse> {
+    let mut refused = Vec::new();
+    let mut known = Vec::new();
+    for topic in std::mem::take(&mut request.topics) {
+        sort_out(&context, topic, &mut known, &mut refused);
+    }
+    request.topics = known;
+    let group_id = request.group_id.clone();
+    let topics = request.topics.clone();
+    let input = Input::OffsetCommit { request, api_version: context.api_version };
+    let asked = group::ask(&context, &group_id, input).await;
     Reply::later(async move {
-        let mut refused = Vec::new();
-        let mut known = Vec::new();
-        for topic in std::mem::take(&mut request.topics) {
-            sort_out(&context, topic, &mut known, &mut refused);
-        }
-        request.topics = known;
-        let group_id = request.group_id.clone();
-        let topics = request.topics.clone();
-        let input = Input::OffsetCommit { request, api_version: context.api_version };
-        let mut response = match group::ask(&context, &group_id, input).await {
+        let mut response = match asked.await {
             Ok(GroupReply::OffsetCommit(response)) => response,
             other => {
                 let error = group::error_of(other);

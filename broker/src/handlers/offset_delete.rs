@@ -21,20 +21,23 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     mut request: OffsetDeleteRequest,
 ) -> Reply<OffsetDeleteResponse> {
+    let image = context.services.node.image();
+    let all = std::mem::take(&mut request.topics);
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|topic| image.topic(&topic.name).is_some());
+    drop(image);
+    let unknown: Vec<_> = unknown.iter().map(unknown_topic).collect();
+    if known.is_empty() && !unknown.is_empty() {
+        return Reply::Now(OffsetDeleteResponse {
+            topics: unknown,
+            ..OffsetDeleteResponse::default()
+        });
+    }
+    request.topics = known;
+    let group_id = request.group_id.clone();
+    let asked = group::ask(&context, &group_id, Input::OffsetDelete(request)).await;
     Reply::later(async move {
-        let image = context.services.node.image();
-        let all = std::mem::take(&mut request.topics);
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|topic| image.topic(&topic.name).is_some());
-        drop(image);
-        let unknown: Vec<_> = unknown.iter().map(unknown_topic).collect();
-        if known.is_empty() && !unknown.is_empty() {
-            return OffsetDeleteResponse { topics: unknown, ..OffsetDeleteResponse::default() };
-        }
-        request.topics = known;
-        let group_id = request.group_id.clone();
-        let input = Input::OffsetDelete(request);
-        match group::ask(&context, &group_id, input).await {
+        match asked.await {
             Ok(GroupReply::OffsetDelete(mut response)) => {
                 if response.error_code.is_none() {
                     response.topics.extend(unknown);

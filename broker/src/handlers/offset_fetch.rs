@@ -5,6 +5,8 @@
 //!
 //! There are no transactions yet, so all offsets are stable.
 
+use std::rc::Rc;
+
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::offset_fetch::{
@@ -32,35 +34,43 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: OffsetFetchRequest,
 ) -> Reply<OffsetFetchResponse> {
-    Reply::later(async move {
-        if context.api_version >= GROUPS_FROM {
-            let mut groups = Vec::with_capacity(request.groups.len());
-            for asked in request.groups {
-                groups.push(fetch(&context, asked).await);
-            }
-            return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
+    let api_version = context.api_version;
+    if api_version >= GROUPS_FROM {
+        let mut asked = Vec::with_capacity(request.groups.len());
+        for group in request.groups {
+            asked.push(ask(&context, group).await);
         }
-        let topics = request.topics.map(|topics| {
-            let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
-                name: topic.name,
-                partition_indexes: topic.partition_indexes,
-                ..OffsetFetchRequestTopics::default()
-            });
-            topics.collect()
+        return Reply::later(async move {
+            let mut groups = Vec::with_capacity(asked.len());
+            for group in asked {
+                groups.push(group.await);
+            }
+            OffsetFetchResponse { groups, ..OffsetFetchResponse::default() }
         });
-        let asked = OffsetFetchRequestGroup {
-            group_id: request.group_id,
-            topics,
-            ..OffsetFetchRequestGroup::default()
-        };
-        of_one_group(fetch(&context, asked).await, context.api_version)
-    })
+    }
+    let topics = request.topics.map(|topics| {
+        let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
+            name: topic.name,
+            partition_indexes: topic.partition_indexes,
+            ..OffsetFetchRequestTopics::default()
+        });
+        topics.collect()
+    });
+    let group = OffsetFetchRequestGroup {
+        group_id: request.group_id,
+        topics,
+        ..OffsetFetchRequestGroup::default()
+    };
+    let asked = ask(&context, group).await;
+    Reply::later(async move { of_one_group(asked.await, api_version) })
 }
 
-async fn fetch<R: Runtime>(
+/// Hands the question about one group to its coordinator; what this returns completes with the
+/// answer.
+async fn ask<R: Runtime>(
     context: &Context<R>,
     mut asked: OffsetFetchRequestGroup,
-) -> OffsetFetchResponseGroup {
+) -> impl Future<Output = OffsetFetchResponseGroup> + use<R> {
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let mut unknown = Vec::new();
     if by_id && let Some(topics) = asked.topics.as_mut() {
@@ -77,26 +87,30 @@ async fn fetch<R: Runtime>(
         });
     }
     let group_id = asked.group_id.clone();
-    let mut group = match group::ask(context, &group_id, Input::OffsetFetch(asked)).await {
-        Ok(GroupReply::OffsetFetch(group)) => group,
-        other => {
-            return OffsetFetchResponseGroup {
-                group_id,
-                error_code: group::error_of(other),
-                ..OffsetFetchResponseGroup::default()
-            };
+    let answer = group::ask(context, &group_id, Input::OffsetFetch(asked)).await;
+    let services = Rc::clone(&context.services);
+    async move {
+        let mut group = match answer.await {
+            Ok(GroupReply::OffsetFetch(group)) => group,
+            other => {
+                return OffsetFetchResponseGroup {
+                    group_id,
+                    error_code: group::error_of(other),
+                    ..OffsetFetchResponseGroup::default()
+                };
+            }
+        };
+        if by_id {
+            let image = services.node.image();
+            // A topic that is gone since has no id to name it by.
+            group.topics.retain_mut(|topic| {
+                topic.topic_id = image.topic(&topic.name).map_or(Uuid::ZERO, |found| found.id);
+                !topic.topic_id.is_zero()
+            });
+            group.topics.extend(unknown);
         }
-    };
-    if by_id {
-        let image = context.services.node.image();
-        // A topic that is gone since has no id to name it by.
-        group.topics.retain_mut(|topic| {
-            topic.topic_id = image.topic(&topic.name).map_or(Uuid::ZERO, |found| found.id);
-            !topic.topic_id.is_zero()
-        });
-        group.topics.extend(unknown);
+        group
     }
-    group
 }
 
 fn unknown_topic(topic_id: Uuid, indexes: &[i32]) -> OffsetFetchResponseTopics {

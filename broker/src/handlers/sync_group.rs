@@ -18,10 +18,11 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: SyncGroupRequest,
 ) -> Reply<SyncGroupResponse> {
+    let group_id = request.group_id.clone();
+    let input = Input::SyncGroup { request, api_version: context.api_version };
+    let asked = group::ask(&context, &group_id, input).await;
     Reply::later(async move {
-        let group_id = request.group_id.clone();
-        let input = Input::SyncGroup { request, api_version: context.api_version };
-        match group::ask(&context, &group_id, input).await {
+        match asked.await {
             Ok(GroupReply::SyncGroup(response)) => response,
             other => SyncGroupResponse {
                 error_code: group::error_of(other),

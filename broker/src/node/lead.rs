@@ -37,7 +37,10 @@ pub async fn lead<R: Runtime>(
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
     let controller = Controller::new(controller_options(&parts.config), settings);
-    parts.controllers.add(id, controller, Rc::clone(&group)).loaded().await?;
+    let host = parts.controllers.add(id, controller, Rc::clone(&group));
+    if host.loaded(None).await.is_none() {
+        return Err(host.damage().unwrap_or_else(|| "the node stops".to_owned()));
+    }
     let identity = identify(node).await?;
     register(node, identity, endpoints).await?;
     follow::follow(Rc::clone(node), group).await
@@ -109,5 +112,5 @@ async fn register<R: Runtime>(
 }
 
 async fn ask<R: Runtime>(node: &Node<R>, input: Input) -> Result<Reply, HostError> {
-    node.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await
+    node.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await.await
 }

@@ -13,6 +13,7 @@
 
 pub mod announce;
 pub mod follow;
+pub mod group_offsets;
 pub mod identity;
 pub mod lead;
 pub mod logs;

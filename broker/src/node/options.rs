@@ -49,7 +49,7 @@ pub fn append_rules(topic: &TopicConfig) -> AppendRules {
             Compression::Uncompressed => Some((Codec::None, None)),
             Compression::Gzip(level) => Some((Codec::Gzip, Some(level))),
             Compression::Snappy => Some((Codec::Snappy, None)),
-            Compression::Lz4(level) => Some((Codec::Lz4, Some(level))),
+            Compression::Lz4 => Some((Codec::Lz4, None)),
             Compression::Zstd(level) => Some((Codec::Zstd, Some(level))),
         },
         decompressed_bytes_max: in_memory(topic.decompressed_message_bytes_max.into()),
@@ -57,8 +57,8 @@ pub fn append_rules(topic: &TopicConfig) -> AppendRules {
     }
 }
 
-/// What group coordinators do.
-pub fn group_options(broker: &BrokerConfig) -> GroupOptions {
+/// What group coordinators do; those of one shard hold `memory_bytes_max` together.
+pub fn group_options(broker: &BrokerConfig, memory_bytes_max: usize) -> GroupOptions {
     let (groups, offsets) = (&broker.groups, &broker.offsets);
     let timeout = |ms: u32| i32::try_from(ms).unwrap_or(i32::MAX);
     GroupOptions {
@@ -69,6 +69,7 @@ pub fn group_options(broker: &BrokerConfig) -> GroupOptions {
         offset_metadata_units_max: in_memory(offsets.metadata_bytes_max.into()),
         offsets_retention_ms: clamped(offsets.retention_ms),
         offsets_check_interval_ms: offsets.retention_check_interval_ms,
+        memory_bytes_max,
         ..GroupOptions::default()
     }
 }

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use vltava_storage::{Log, StorageError};
 
+use super::group_offsets;
 use super::logs::open_or_create;
 use super::options::{group_options, log_options, min_insync_replicas};
 use super::view::Node;
@@ -16,7 +17,7 @@ use crate::metadata::image::{Image, PartitionId, Topic};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
-use crate::runtime::Runtime;
+use crate::runtime::{Queue, Runtime};
 
 /// Logs that a shard opens, creates or removes side by side.
 const SIDE_BY_SIDE: usize = 16;
@@ -82,7 +83,7 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    async fn open(&self, topic: Arc<Topic>, index: i32) {
+    async fn open(self: &Rc<Self>, topic: Arc<Topic>, index: i32) {
         let id = topic.partition_id(index);
         let name = format!("{}-{index}", topic.name);
         match self.open_log(&topic, &name).await {
@@ -91,8 +92,7 @@ impl<R: Runtime> Node<R> {
                 let runtime = self.parts.runtime.clone();
                 let replica = Replica::new(runtime, name, log, min_insync_replicas);
                 if topic.name == CONSUMER_OFFSETS {
-                    let machine = GroupMachine::new(group_options(&self.parts.config));
-                    self.parts.groups.add(id, machine, Rc::clone(&replica));
+                    self.coordinate(id, &replica);
                 }
                 self.parts.partitions.ready(id, replica);
             }
@@ -112,6 +112,16 @@ impl<R: Runtime> Node<R> {
                 self.parts.partitions.broken(id, PartitionError::Storage(error.to_string()));
             }
         }
+    }
+
+    /// Starts the group coordinator over one partition of the topic of offsets.
+    fn coordinate(self: &Rc<Self>, id: PartitionId, replica: &Rc<Replica<R>>) {
+        let parts = &self.parts;
+        let options = group_options(&parts.config, parts.group_memory_bytes_max);
+        let machine = GroupMachine::new(options, &parts.group_memory);
+        let host = parts.groups.add(id, machine, Rc::clone(replica));
+        let compare = group_offsets::compare_after_loads(Rc::clone(self), host);
+        parts.runtime.spawn(Queue::Background, compare);
     }
 
     /// Opens, one after the other, the partitions that could not be opened for want of space, until

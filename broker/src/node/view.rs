@@ -16,7 +16,7 @@ use crate::cluster::controller::{Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::{GroupMachine, Memory};
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
@@ -37,6 +37,10 @@ pub struct Parts<R: Runtime> {
     pub partitions: Rc<Partitions<R>>,
     /// The group coordinators of this node.
     pub groups: Rc<Hosts<GroupMachine, R>>,
+    /// What the group coordinators of this shard hold, and may hold, in bytes.
+    pub group_memory: Memory,
+    /// See `group_memory`.
+    pub group_memory_bytes_max: usize,
     /// The controller, where this node has it.
     pub controllers: Rc<Hosts<Controller, R>>,
     /// The same room on the other shards.
@@ -107,7 +111,7 @@ impl<R: Runtime> Node<R> {
     /// before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
         let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        let reply = submitted.map_err(|error| match error {
+        let reply = submitted.await.map_err(|error| match error {
             HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         })?;
@@ -116,7 +120,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Waits until all shards hold everything that group 0 has committed by now.
-    async fn settled(self: &Rc<Self>) {
+    pub(super) async fn settled(self: &Rc<Self>) {
         let here = |node: &Rc<Self>| {
             let node = Rc::clone(node);
             async move {

@@ -99,7 +99,7 @@ fn list(world: &mut World, states: &[&str], types: &[&str]) -> Vec<(String, Stri
         };
         assert!(page.groups.len() <= 2);
         for group in page.groups {
-            assert_eq!(group.group_type, "Classic");
+            assert_eq!(group.group_type, "classic");
             let text = |text: Str| text.to_string();
             listed.push((text(group.group_id), text(group.group_state), text(group.protocol_type)));
         }
@@ -221,6 +221,52 @@ fn the_offsets_of_a_deleted_topic_end() {
     assert_eq!(world.offsets("of a later topic"), [("t".to_owned(), 0, 1)]);
     let topics: Vec<&Str> = world.state.topics().collect();
     assert_eq!(topics, ["t", "u"]);
+}
+
+#[test]
+fn offsets_of_topics_that_a_load_does_not_find_end() {
+    let mut world = World::new();
+    let commit = |world: &mut World, group: &str, topic: &str, id: u128| {
+        let mut request = commit_request(group, &NOBODY, -1, topic, 1);
+        request.topics[0].topic_id = Uuid(id);
+        assert_eq!(world.commit_with(&request, 10), ErrorCode::NONE);
+    };
+    commit(&mut world, "of the one before", "t", 7);
+    commit(&mut world, "of the one there is", "t", 8);
+    commit(&mut world, "by name", "t", 0);
+    commit(&mut world, "by name", "u", 0);
+    commit(&mut world, "by id", "u", 9);
+    world.restart();
+    let found = |world: &mut World, name: &str, id: Option<u128>| {
+        let input = Input::TopicFound { name: Str::from(name), id: id.map(Uuid) };
+        let ticket = world.submit(input);
+        assert_eq!(world.reply(ticket), Reply::TopicFound);
+    };
+    found(&mut world, "t", Some(8));
+    found(&mut world, "u", None);
+    assert_eq!(world.offsets("of the one before"), []);
+    assert_eq!(world.offsets("of the one there is"), [("t".to_owned(), 0, 1)]);
+    assert_eq!(world.offsets("by name"), [("t".to_owned(), 0, 1)]);
+    assert_eq!(world.offsets("by id"), []);
+}
+
+#[test]
+fn a_topic_that_keeps_its_offsets_is_looked_through_in_steps() {
+    let mut world = World::new();
+    for group in ["g", "h"] {
+        commit_many(&mut world, group, "t", 2_500);
+    }
+    let input = Input::TopicFound { name: Str::from("t"), id: Some(Uuid(1)) };
+    let ticket = world.submit(input);
+    assert!(world.is_open(ticket));
+    world.tick(10);
+    assert_eq!(world.reply(ticket), Reply::TopicFound);
+    assert_eq!(world.state.committed_offsets().count(), 5_000);
+    let input = Input::TopicFound { name: Str::from("t"), id: None };
+    let ticket = world.submit(input);
+    world.tick(50);
+    assert_eq!(world.reply(ticket), Reply::TopicFound);
+    assert_eq!(world.state.committed_offsets().count(), 0);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn what_kafka_wrote_is_read_and_written_again_byte_for_byte() {
         last.insert(record.key.clone(), record.value.clone());
     }
     last.retain(|_, value| value.is_some());
-    let machine = GroupMachine::default();
+    let machine = GroupMachine::new(Options::default(), &Memory::default());
     let state = replayed(&machine, &log);
     let ours = snapshot(&machine, &state, 3);
     let mut ours: BTreeMap<Bytes, Option<Bytes>> =

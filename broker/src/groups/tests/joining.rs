@@ -294,6 +294,25 @@ fn nobody_new_is_taken_in_where_memory_is_spent() {
 }
 
 #[test]
+fn memory_is_counted_over_the_machines_of_a_shard() {
+    let memory = Memory::default();
+    let options = Options { memory_bytes_max: 4_000, ..Options::default() };
+    let mut one = World::new();
+    one.machine = GroupMachine::new(options.clone(), &memory);
+    let mut other = World::new();
+    other.machine = GroupMachine::new(options, &memory);
+    let refuses = |world: &mut World| {
+        let ticket = world.join(&ask("b"));
+        world.joined(ticket).error_code == ErrorCode::COORDINATOR_NOT_AVAILABLE
+    };
+    assert!((0..50).any(|_| refuses(&mut one)));
+    assert!(refuses(&mut other), "what the one holds counts for the other");
+    assert!(other.notes.iter().any(|note| note.contains("refused")), "{:?}", other.notes);
+    drop(one);
+    assert!(!refuses(&mut other), "what is gone does not count");
+}
+
+#[test]
 fn versions_before_7_never_see_a_null_protocol() {
     let mut world = World::new();
     let first = world.join(&ask("a").instance("i").version(6));

@@ -46,7 +46,7 @@ use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket, TimerChange};
 
 use super::deletion::Deletion;
 use super::group::{Group, Phase};
-use super::{Client, GroupMachine, Input, Join, Options, Reply, Session, State, Timer};
+use super::{Client, GroupMachine, Input, Join, Memory, Options, Reply, Session, State, Timer};
 
 /// What a join asks for; the rest is as [`ask`] has it.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ impl World {
         let mut options = Options::default();
         change(&mut options);
         let mut world = Self {
-            machine: GroupMachine::new(options),
+            machine: GroupMachine::new(options, &Memory::default()),
             state: State::default(),
             session: Session::default(),
             log: Vec::new(),

@@ -287,7 +287,7 @@ proptest! {
             1..40,
         ),
     ) {
-        let machine = GroupMachine::default();
+        let machine = GroupMachine::new(Options::default(), &Memory::default());
         let mut state = State::default();
         for (kind, key, value) in records {
             let key: Vec<u8> = [0, kind].into_iter().chain(key).collect();

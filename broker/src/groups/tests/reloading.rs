@@ -7,7 +7,7 @@ use vltava_protocol::records::group::{
 use super::*;
 
 fn apply(state: &mut State, key: Bytes, value: Option<Bytes>) -> bool {
-    let machine = GroupMachine::default();
+    let machine = GroupMachine::new(Options::default(), &Memory::default());
     machine.replay(state, &KeyValue { key, value }, 0, 0).is_ok()
 }
 
@@ -69,7 +69,10 @@ fn a_group_larger_than_it_may_be_rebalances_when_loaded() {
     let mut world = World::new();
     let asks = [ask("a"), ask("b"), ask("c")];
     let members = world.stable(&asks);
-    world.machine = GroupMachine::new(Options { group_members_max: 2, ..Options::default() });
+    world.machine = GroupMachine::new(
+        Options { group_members_max: 2, ..Options::default() },
+        &Memory::default(),
+    );
     world.restart();
     let tickets: Vec<Ticket> = asks
         .iter()
@@ -235,7 +238,7 @@ fn records_of_other_group_types_are_kept_unread() {
     }
     assert!(apply(&mut state, Bytes::from_static(b"\0\x03\x09"), None));
     assert_eq!(state.unread_count(), 3);
-    let machine = GroupMachine::default();
+    let machine = GroupMachine::new(Options::default(), &Memory::default());
     for records_max in [1, 2, 100] {
         let log = snapshot(&machine, &state, records_max);
         assert_eq!(log.len(), 3);

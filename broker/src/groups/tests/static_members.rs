@@ -177,9 +177,12 @@ fn a_restarted_member_must_still_ask_for_its_assignment_in_time() {
 fn a_rebalance_of_absent_static_members_waits_for_one_of_them() {
     let mut world = World::with(|options| options.group_members_max = 1);
     let asks = [named("a").session_ms(600_000), named("b").session_ms(600_000)];
-    world.machine = GroupMachine::new(Options::default());
+    world.machine = GroupMachine::new(Options::default(), &Memory::default());
     let members = world.stable(&asks);
-    world.machine = GroupMachine::new(Options { group_members_max: 1, ..Options::default() });
+    world.machine = GroupMachine::new(
+        Options { group_members_max: 1, ..Options::default() },
+        &Memory::default(),
+    );
     world.restart();
     assert!(matches!(world.phase(), Phase::Preparing(None)), "over capacity");
     world.tick(150_000);
