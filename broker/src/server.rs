@@ -184,6 +184,9 @@ async fn serve(
         if number == 0 {
             shard.services.node.all_serving().await;
             announce(&addresses, admin, started);
+            let services = &shard.services;
+            let limit = services.runtime.process_facts().await.descriptors_max;
+            screen::show_descriptors(services.node.image().partition_count(), limit);
         }
         std::future::pending::<()>().await;
     };

@@ -367,13 +367,13 @@ fn a_note_of_an_earlier_topic_hides_none() {
         run(async {
             let disk = FaultDisk::new(10);
             let options = EnvironmentOptions::default;
-            let notes = load_notes(&disk).await.unwrap().notes;
+            let notes = load_notes(&disk).await.unwrap();
             let first = LogEnvironment::new(disk.clone(), options(), shards.0, notes);
             let log = ready(open_or_create(&first).await.unwrap());
             append(&log, 9).await;
             first.write_notes().await.unwrap();
             log.remove().await.unwrap();
-            let notes = load_notes(&disk).await.unwrap().notes;
+            let notes = load_notes(&disk).await.unwrap();
             let second = LogEnvironment::new(disk.clone(), options(), shards.1, notes);
             let made = Log::create(&second, DIRECTORY, other_topic(), small_options()).await;
             append(&made.unwrap(), 5).await;

@@ -2,6 +2,8 @@
 //!
 //! Versions: 2 flexible, 3 THROTTLING_QUOTA_EXCEEDED (KIP-599).
 //!
+//! Below `disk.reserve.bytes` of free space nothing is created: KAFKA_STORAGE_ERROR (ours).
+//!
 //! Answered when every shard of this node holds the partitions and their logs are open.
 
 use vltava_protocol::api::ApiKey;
@@ -12,6 +14,7 @@ use vltava_protocol::messages::create_partitions::{
 use vltava_protocol::types::Str;
 
 use super::Reply;
+use super::errors::LOW_ON_SPACE;
 use super::context::Context;
 use crate::cluster::controller::{self, Input};
 use crate::runtime::Runtime;
@@ -26,6 +29,9 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<CreatePartitionsResponse> {
     Reply::later(async move {
         let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+        if context.services.node.is_low_on_space() && !request.validate_only {
+            return refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE);
+        }
         match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
             Ok(controller::Reply::CreatePartitions(response)) => response,
             Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),

@@ -25,6 +25,8 @@ pub struct Replica<R: Runtime> {
     watches: RefCell<Watches<Rc<Watch>>>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
+    /// Whether the last write found no descriptor.
+    lacks_descriptors: Cell<bool>,
     /// Bytes appended since the replica was opened.
     bytes_appended: Cell<u64>,
     /// The same at the last [`Replica::tidy_up`].
@@ -96,6 +98,7 @@ impl<R: Runtime> Replica<R> {
             commits: RefCell::default(),
             watches: RefCell::default(),
             writing: Cell::new(false),
+            lacks_descriptors: Cell::new(false),
             bytes_appended: Cell::new(0),
             bytes_tidied: Cell::new(0),
             bytes_counted: Cell::new(0),
@@ -202,10 +205,17 @@ impl<R: Runtime> Replica<R> {
 
     fn after_write(&self, written: Result<i64, StorageError>) {
         let input = match written {
-            Ok(end_offset) => Input::Flushed { end_offset },
+            Ok(end_offset) => {
+                self.lacks_descriptors.set(false);
+                Input::Flushed { end_offset }
+            }
             // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
             Err(StorageError::Failed(_)) => Input::LogEnded,
-            Err(error) => return self.refuse_queued(&error.into()),
+            Err(error) => {
+                let why = PartitionError::from(error);
+                self.lacks_descriptors.set(why == PartitionError::NoDescriptor);
+                return self.refuse_queued(&why);
+            }
         };
         let action = self.raft.borrow_mut().step(input);
         match action {
@@ -327,6 +337,12 @@ impl<R: Runtime> Replica<R> {
     /// The producers that the log remembers.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         self.log.producers()
+    }
+
+    /// Why the log took no appends when it was last asked to, where that is so.
+    pub fn refuses(&self) -> Option<String> {
+        let why = self.lacks_descriptors.get().then_some(PartitionError::NoDescriptor);
+        self.ended().or_else(|| why.map(|why| why.to_string()))
     }
 
     /// Why the log takes no more appends until a restart, where that is so.
