@@ -161,7 +161,9 @@ async fn run_shard(
     stop.request();
     if number == 0 {
         let _unheard = runtime::notify_service_manager("STOPPING=1");
-        tracing::info!("stopping");
+        if result.is_ok() {
+            tracing::info!("stopping");
+        }
     }
     shard.close().await;
     result
