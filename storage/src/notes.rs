@@ -2,9 +2,9 @@
 //!
 //! A note says: this log was flushed up to here. Recovery needs it to tell a torn tail, which may
 //! be cut, from damage, which may not. It also says that the log was made: a new log is noted
-//! before its topic's creation is answered, so that a directory that is lost is missed. Notes are lower bounds, so losing the newest costs nothing
-//! but sharpness. Each shard appends to a file of its own; at start the files of all shards are
-//! read, whoever wrote them.
+//! before its topic's creation is answered, so that a directory that is lost is missed. Notes are
+//! lower bounds, so losing the newest costs nothing but sharpness. Each shard appends to a file of
+//! its own; at start the files of all shards are read, whoever wrote them.
 //!
 //! The file: frames (see `checkpoint`), each at the start of a block, behind each other; a frame
 //! holds the notes that changed. When it has grown, a new file with all notes takes its place.

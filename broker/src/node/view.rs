@@ -180,8 +180,8 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Whether less than the reserve is free, as far as is known: then clients create nothing, since
-    /// what they would create could not be written to, or not be opened at all.
+    /// Whether less than the reserve is free, as far as is known: then clients create nothing,
+    /// since what they would create could not be written to, or not be opened at all.
     pub fn is_low_on_space(&self) -> bool {
         self.parts.logs.is_low()
     }

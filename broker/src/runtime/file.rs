@@ -67,8 +67,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Locks an existing directory, sees that it takes files, and finds out whether its file system takes writes past the
-    /// page cache.
+    /// Locks an existing directory, sees that it takes files, and finds out whether its file system
+    /// takes writes past the page cache.
     ///
     /// # Errors
     /// See [`DataDirectoryError`].

@@ -62,7 +62,8 @@ pub enum StartError {
     IoUringRefused(io::Error),
     /// The limits of the process cannot be asked for.
     #[error(
-        "the limits of this process cannot be read ({0}): a container profile that refuses prlimit64"
+        "the limits of this process cannot be read ({0}): a container profile that refuses \
+         prlimit64"
     )]
     LimitsRefused(io::Error),
     /// `RLIMIT_MEMLOCK` is too low.
