@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::select;
 use vltava_protocol::types::Str;
 use vltava_storage::io::Disk;
 use vltava_storage::{
@@ -28,6 +31,7 @@ use crate::metadata::shard_table::ShardTable;
 use crate::metrics::{Memory, ShardMetrics};
 use crate::net::budget::Budget;
 use crate::net::connection::{Common, ConnectionOptions};
+use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor, Connections};
 use crate::node::view::{Node, Parts};
 use crate::node::{lead, upkeep};
@@ -41,6 +45,9 @@ use crate::runtime::{Listener, Network, Queue, Runtime};
 const MESH_CAPACITY: usize = 1024;
 /// Requests that a connection may have under way.
 const IN_FLIGHT_MAX: usize = 64;
+/// How long a shard waits for the others' connections when the broker stops: longer than these may
+/// take.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// One shard's ports: one for each room that spans shards.
 pub struct Ports<R: Runtime> {
@@ -81,6 +88,8 @@ pub struct Blueprint {
     pub config: Arc<BrokerConfig>,
     /// Memory of one shard, in bytes: for requests, the batch cache, and groups.
     pub memory_bytes: usize,
+    /// Connections of the node.
+    pub connections: ConnectionCounts,
 }
 
 /// Why a shard cannot go on.
@@ -162,6 +171,7 @@ impl<R: Runtime> Shard<R> {
             budget: Budget::new(blueprint.memory_bytes / 4),
             log_limit: Rc::clone(&services.log_limit),
             options: connection_options(&blueprint.config),
+            counts: blueprint.connections.clone(),
         });
         let memory = memory_of(&blueprint, connections.budget(), &logs);
         let view = view(&services, &controllers, memory, ports.views);
@@ -227,10 +237,17 @@ impl<R: Runtime> Shard<R> {
         self.services.node.serving.set();
     }
 
-    /// Closes everything in order: connections, coordinators, logs.
+    /// Closes everything in order: the connections of all shards, since their requests are under
+    /// way on each other's partitions; then coordinators and logs.
     pub async fn close(&self) {
         self.view.stop();
         self.connections.stop().await;
+        let node = &self.services.node;
+        node.drained.set();
+        let runtime = &self.services.runtime;
+        let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
+        // A shard that does not come to this keeps the others for so long only.
+        select(pin!(node.all_drained()), pin!(patience)).await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {

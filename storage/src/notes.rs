@@ -17,8 +17,7 @@ use crate::checkpoint::{
     FieldReader, FieldWriter, FrameKind, Tail, frame, read_file, replace, unframe,
 };
 use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoResult, OpenMode};
-use crate::layout::FLUSHED_NOTES;
-use crate::log_checkpoint::LogCheckpoint;
+use crate::layout::{FLUSHED_NOTES, PARTITION_METADATA, parse_partition_metadata};
 
 const NOTES: FrameKind = FrameKind { magic: *b"VLTN", version: 1 };
 /// A file is written anew when it is larger than this and than twice what it would be.
@@ -92,11 +91,11 @@ pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
         }
     }
     for directory in ambiguous {
-        // Where its checkpoint cannot be read, the log is damaged whatever the note says.
-        let Ok(checkpoint) = LogCheckpoint::read(disk, &directory).await else {
-            continue;
-        };
-        match found.get(&(directory.clone(), checkpoint.topic_id)) {
+        let path = format!("{directory}/{PARTITION_METADATA}");
+        let text = read_file(disk, &path).await?.unwrap_or_default();
+        let topic_id = parse_partition_metadata(&String::from_utf8_lossy(&text));
+        let note = topic_id.and_then(|id| found.get(&(directory.clone(), id)));
+        match note {
             Some(note) => loaded.notes.insert(directory, *note),
             None => loaded.notes.remove(&directory),
         };
@@ -299,11 +298,12 @@ mod tests {
     #[test]
     fn a_log_that_is_gone_stays_noted_until_its_topic_is() {
         run(async {
-            let disk = disk_with(&["a-0"]).await;
+            let mut disk = disk_with(&["a-0"]).await;
             let mut file = NoteFile::new(0, LoadedNotes::default());
             file.write(&disk, one("gone-0", note(0, 20))).await.unwrap();
             for _ in 0..3 {
-                let loaded = load_notes(&disk.restart()).await.unwrap();
+                disk = disk.restart();
+                let loaded = load_notes(&disk).await.unwrap();
                 assert!(!loaded.notes.contains_key("gone-0"));
                 let mut file = NoteFile::new(0, loaded);
                 file.keep_gone(|id| id == Uuid(9));

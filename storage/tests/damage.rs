@@ -19,10 +19,10 @@ use support::{
     Chance, DIRECTORY, TOPIC_ID, batch, environment, read_all, ready, run, small_options,
 };
 use vltava_storage::io::Disk;
-use vltava_storage::io::fault_disk::FaultDisk;
+use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::{
     AppendClass, CorruptLog, EnvironmentOptions, Log, LogEnvironment, Opened, StorageError,
-    StorageEvent, load_notes,
+    StorageEvent, load_notes, topic_id_of,
 };
 
 /// A log of several segments, noted; closed in good order or not.
@@ -385,4 +385,76 @@ fn a_note_of_an_earlier_topic_hides_none() {
             assert!(matches!(opened, Opened::Corrupt(_)), "{shards:?}: silently cut");
         });
     }
+}
+
+/// Whose log it is, decides whether it is deleted: no damage may make it another's.
+#[test]
+fn a_log_belongs_to_its_topic_or_nobody_knows() {
+    run(async {
+        let (whole, _) = written(11, true).await;
+        for path in ["topic-0/partition.metadata", "topic-0/vltava-checkpoint"] {
+            let is_checkpoint = path.ends_with("checkpoint");
+            for at in 0..whole.content(path).unwrap().len().min(200) {
+                let (disk, _) = written(11, true).await;
+                disk.damage(path, |content| content[at] ^= 1);
+                let shard = environment(&disk).await.unwrap();
+                match topic_id_of(&shard, DIRECTORY).await {
+                    Ok(found) => assert_eq!(found, Some(TOPIC_ID), "{path}: byte {at}"),
+                    Err(error) => assert!(is_checkpoint, "{path}: byte {at}: {error}"),
+                }
+            }
+            let (disk, _) = written(11, true).await;
+            disk.remove_file(path).await.unwrap();
+            let shard = environment(&disk).await.unwrap();
+            let found = topic_id_of(&shard, DIRECTORY).await;
+            assert_eq!(found.is_err(), is_checkpoint);
+            assert!(found.is_err() || found.unwrap() == Some(TOPIC_ID));
+            if !is_checkpoint {
+                assert_eq!(disk.restart().content(path), whole.content(path), "not made whole");
+            }
+        }
+        let shard = environment(&whole).await.unwrap();
+        assert_eq!(topic_id_of(&shard, "topic-1").await.unwrap(), None);
+    });
+}
+
+/// A log that was noted is missed where it is gone; a stop at any moment of making or deleting one
+/// leaves none that is missed and was never there, or that nobody wants any more.
+#[test]
+fn a_log_that_is_gone_is_missed_and_no_other() {
+    run(async {
+        let (mut noted, mut crashed) = (0, 0);
+        for at in 0..40 {
+            let disk = FaultDisk::new(at);
+            disk.inject(Fault::Crash { at });
+            let made = async {
+                let shard = environment(&disk).await?;
+                ready(open_or_create(&shard).await?);
+                shard.write_notes().await.map_err(StorageError::Unreadable)
+            };
+            let is_answered = made.await.is_ok();
+            crashed += u64::from(!is_answered);
+            let disk = disk.restart();
+            let shard = environment(&disk).await.unwrap();
+            let is_noted = shard.made(DIRECTORY, TOPIC_ID).await.is_some();
+            let is_there = topic_id_of(&shard, DIRECTORY).await.unwrap().is_some();
+            assert!(is_noted || !is_answered, "{at}: nobody would miss it");
+            assert!(is_there || !is_noted, "{at}: it was never there");
+            if !is_there {
+                continue;
+            }
+            noted += u64::from(is_noted);
+            // Whoever opens it notes it, where that was not done.
+            ready(open_or_create(&shard).await.unwrap());
+            shard.write_notes().await.unwrap();
+            disk.rename(DIRECTORY, "elsewhere").await.unwrap();
+            let shard = environment(&disk).await.unwrap();
+            shard.keep_notes_of_gone(|id| id == TOPIC_ID).await;
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, Some(0), "{at}");
+            assert_eq!(shard.made(DIRECTORY, other_topic()).await, None);
+            shard.keep_notes_of_gone(|_| false).await;
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, None);
+        }
+        assert!(noted > 0 && crashed > 10, "{noted} {crashed}");
+    });
 }

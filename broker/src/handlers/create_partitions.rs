@@ -27,17 +27,15 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: CreatePartitionsRequest,
 ) -> Reply<CreatePartitionsResponse> {
-    Reply::later(async move {
-        let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-        if context.services.node.is_low_on_space() && !request.validate_only {
-            return refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE);
-        }
-        match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
-            Ok(controller::Reply::CreatePartitions(response)) => response,
-            Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
-            Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-            Err(error) => refused(names, error, error.message()),
-        }
+    let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    if context.services.node.is_low_on_space() && !request.validate_only {
+        return Reply::Now(refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE));
+    }
+    Reply::Now(match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
+        Ok(controller::Reply::CreatePartitions(response)) => response,
+        Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
+        Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
+        Err(error) => refused(names, error, error.message()),
     })
 }
 

@@ -13,6 +13,8 @@ pub const LOW_ON_SPACE: &str = "The disk has less than disk.reserve.bytes free."
 pub fn of_rejection(rejection: &Rejection) -> ErrorCode {
     match rejection {
         Rejection::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        Rejection::LargerThanSegment { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
+        Rejection::Transactional => ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         Rejection::CodecTooNew => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
         Rejection::Timestamp { .. } | Rejection::Header(ProducerRuleError::LogAppendTime) => {
             ErrorCode::INVALID_TIMESTAMP
@@ -21,6 +23,7 @@ pub fn of_rejection(rejection: &Rejection) -> ErrorCode {
         Rejection::Batch(_) | Rejection::Compression(_) => ErrorCode::CORRUPT_MESSAGE,
         Rejection::NotOneBatch
         | Rejection::BaseOffset(_)
+        | Rejection::Unfolded { .. }
         | Rejection::Header(_)
         | Rejection::Record(_)
         | Rejection::NoKey { .. } => ErrorCode::INVALID_RECORD,

@@ -126,18 +126,26 @@ async fn fetch<R: Runtime>(
     loop {
         let mut round = read(&context, &fetching.wanted, limits.bytes_max).await;
         let bytes = trim(&mut round, limits.bytes_max);
-        let has_news = round.iter().any(|outcome| match &outcome.result {
-            Ok(found) => found.diverging.is_some(),
-            Err(_) => true,
-        });
-        let enough = bytes >= limits.bytes_min || has_news || round.is_empty();
+        let enough = bytes >= limits.bytes_min || has_news(&round);
         if enough || context.services.runtime.now() >= limits.deadline {
             let metrics = &context.services.metrics;
             metrics.count(|counters| counters.fetched_bytes += bytes as u64);
-            return respond(&context, &fetching, round, limits.read_committed);
+            return respond(&context, &fetching, round, limits.read_committed).await;
         }
         wait(&context, &round, limits, limits.bytes_min - bytes).await;
     }
+}
+
+/// Whether a fetch is answered at once, whatever it found. A topic or partition that is not there
+/// is no news to wait for: its error goes out with the answer, and a client that does not know yet
+/// that it was deleted must not ask in a loop.
+fn has_news(round: &[Outcome]) -> bool {
+    let mut there = round.iter().filter(|outcome| outcome.partition.is_some()).peekable();
+    there.peek().is_none()
+        || there.any(|outcome| match &outcome.result {
+            Ok(found) => found.diverging.is_some(),
+            Err(_) => true,
+        })
 }
 
 /// One look at every partition, each on its shard, all shards at once.
@@ -168,6 +176,8 @@ async fn read<R: Runtime>(
             // Read below, where it was resolved.
             result: Err(resolved.err().unwrap_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
         });
+        // There may be very many partitions; so below.
+        context.services.runtime.yield_if_needed().await;
     }
     let mut started = Vec::with_capacity(by_shard.len());
     for (shard, (positions, reads)) in by_shard {
@@ -227,6 +237,7 @@ async fn wait<R: Runtime>(
             let shard = context.services.partitions.shard_of(partition);
             by_shard.entry(shard).or_default().push((partition, found.high_watermark));
         }
+        context.services.runtime.yield_if_needed().await;
     }
     let share = missing_bytes.div_ceil(by_shard.len().max(1));
     let share = u64::try_from(share).unwrap_or(u64::MAX);
@@ -252,7 +263,7 @@ async fn wait<R: Runtime>(
     }
 }
 
-fn respond<R: Runtime>(
+async fn respond<R: Runtime>(
     context: &Context<R>,
     fetching: &Fetching,
     round: Vec<Outcome>,
@@ -261,6 +272,7 @@ fn respond<R: Runtime>(
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut previous: Option<TopicRef> = None;
     for Outcome { wanted, result, .. } in round {
+        context.services.runtime.yield_if_needed().await;
         let data = partition_data(wanted.partition, result, read_committed);
         if fetching.session_id != 0 {
             let told = told(&data);
@@ -327,7 +339,10 @@ fn partition_data(
                 data.diverging_epoch = EpochEndOffset { epoch, end_offset };
             }
         }
-        Err(error_code) => data.error_code = error_code,
+        Err(error_code) => {
+            data.error_code = error_code;
+            data.aborted_transactions = Some(Vec::new());
+        }
     }
     data
 }

@@ -34,24 +34,25 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
-    Reply::later(async move {
-        let one = context.api_version < KEYS_FROM;
-        let keys = if one { vec![request.key] } else { request.coordinator_keys };
-        let found = find(&context, request.key_type).await;
-        let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
-        if !one {
-            let coordinators = coordinators.collect();
-            return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
-        }
-        let found = coordinators.next().unwrap_or_default();
-        FindCoordinatorResponse {
-            error_code: found.error_code,
-            error_message: found.error_message,
-            node_id: found.node_id,
-            host: found.host,
-            port: found.port,
+    let one = context.api_version < KEYS_FROM;
+    let keys = if one { vec![request.key] } else { request.coordinator_keys };
+    let found = find(&context, request.key_type).await;
+    let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
+    if !one {
+        let coordinators = coordinators.collect();
+        return Reply::Now(FindCoordinatorResponse {
+            coordinators,
             ..FindCoordinatorResponse::default()
-        }
+        });
+    }
+    let found = coordinators.next().unwrap_or_default();
+    Reply::Now(FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..FindCoordinatorResponse::default()
     })
 }
 

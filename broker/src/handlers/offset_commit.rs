@@ -45,7 +45,16 @@ pub async fn handle<R: Runtime>(
                 OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
             }
         };
-        response.topics.extend(refused);
+        for refused in refused {
+            // One entry for each topic.
+            let is_same = |topic: &&mut OffsetCommitResponseTopic| {
+                (&topic.name, topic.topic_id) == (&refused.name, refused.topic_id)
+            };
+            match response.topics.iter_mut().find(is_same) {
+                Some(topic) => topic.partitions.extend(refused.partitions),
+                None => response.topics.push(refused),
+            }
+        }
         response
     })
 }

@@ -4,8 +4,8 @@
 //! 10 the leader in the answer (KIP-951), 12 transactions v2 (KIP-890), 13 topic ids (KIP-516).
 //! ApiVersions says 0, because librdkafka turns compression off otherwise; 0 to 2 are refused.
 //!
-//! Ours: acks=1 is answered when the batch is durable, as acks=all is; a request with a
-//! transactional id is refused.
+//! Ours: acks=1 is answered when the batch is durable, as acks=all is, and acks=0 counts as under
+//! way until then; a request with a transactional id is refused.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -48,12 +48,15 @@ pub async fn handle<R: Runtime>(
     request: ProduceRequest,
 ) -> Reply<ProduceResponse> {
     if let Some(error) = refuse_whole(&request) {
+        if request.acks == 0 {
+            return Reply::Refuse(error);
+        }
         return Reply::Now(refusal(&request, error));
     }
     let mut by_shard: BTreeMap<usize, Vec<AppendTo>> = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic_data in request.topic_data {
-        topics.push(place_topic(&context, topic_data, &mut by_shard));
+        topics.push(place_topic(&context, topic_data, &mut by_shard).await);
     }
     context.services.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
     let mut owed = BTreeMap::new();
@@ -64,15 +67,18 @@ pub async fn handle<R: Runtime>(
         };
         owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
     }
-    if request.acks == 0 {
-        return known_error(&topics).map_or(Reply::Nothing, Reply::Refuse);
-    }
-    Reply::later(async move {
+    let responses = async move {
         let mut results = BTreeMap::new();
         for (shard, owed) in owed {
             results.insert(shard, owed.await);
         }
-        ProduceResponse { responses: answer(topics, &results), ..ProduceResponse::default() }
+        answer(topics, &results)
+    };
+    if request.acks == 0 {
+        return Reply::Silent(Box::pin(async move { first_error(&responses.await) }));
+    }
+    Reply::committed(async move {
+        ProduceResponse { responses: responses.await, ..ProduceResponse::default() }
     })
 }
 
@@ -110,7 +116,9 @@ fn failed(index: i32, error_code: ErrorCode, message: Option<Str>) -> PartitionP
 
 type Places = (TopicProduceResponse, Vec<Place>);
 
-fn place_topic<R: Runtime>(
+/// A batch can take a while to unfold, so others have their turn between two partitions: the
+/// connection waits for all of them, and what it sends keeps its order.
+async fn place_topic<R: Runtime>(
     context: &Context<R>,
     data: TopicProduceData,
     by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
@@ -121,13 +129,16 @@ fn place_topic<R: Runtime>(
     let unknown =
         if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
     let rules = topic.map(|topic| context.services.append_rules(topic));
-    let places = data.partition_data.into_iter().map(|partition| {
-        let (Some(topic), Some(rules)) = (topic, &rules) else {
-            return Place::Known(failed(partition.index, unknown, None));
-        };
-        place_partition(context, topic, rules, partition, by_shard)
-    });
-    let places = places.collect();
+    let mut places = Vec::with_capacity(data.partition_data.len());
+    for partition in data.partition_data {
+        places.push(match (topic, &rules) {
+            (Some(topic), Some(rules)) => {
+                place_partition(context, topic, rules, partition, by_shard)
+            }
+            _ => Place::Known(failed(partition.index, unknown, None)),
+        });
+        context.services.runtime.yield_if_needed().await;
+    }
     let response = TopicProduceResponse {
         name: data.name,
         topic_id: data.topic_id,
@@ -167,25 +178,21 @@ fn place_partition<R: Runtime>(
             let error = errors::of_rejection(&rejection);
             let message = Str::from(rejection.to_string());
             let mut response = failed(index, error, Some(message.clone()));
-            response.record_errors = rejection
-                .record_index()
-                .map(|batch_index| BatchIndexAndErrorMessage {
-                    batch_index,
-                    batch_index_error_message: Some(message),
-                })
-                .into_iter()
-                .collect();
+            let record_errors = rejection.record_indexes().iter();
+            let record_errors = record_errors.map(|batch_index| BatchIndexAndErrorMessage {
+                batch_index: *batch_index,
+                batch_index_error_message: Some(message.clone()),
+            });
+            response.record_errors = record_errors.collect();
             Place::Known(response)
         }
     }
 }
 
-/// An error that is known before anything was written.
-fn known_error(topics: &[Places]) -> Option<ErrorCode> {
-    topics.iter().flat_map(|(_, places)| places).find_map(|place| match place {
-        Place::Known(response) => Some(response.error_code),
-        Place::Owed { .. } => None,
-    })
+fn first_error(responses: &[TopicProduceResponse]) -> ErrorCode {
+    let partitions = responses.iter().flat_map(|topic| &topic.partition_responses);
+    let mut errors = partitions.map(|partition| partition.error_code);
+    errors.find(|error| !error.is_none()).unwrap_or(ErrorCode::NONE)
 }
 
 fn answer(

@@ -41,7 +41,7 @@ pub async fn lead<R: Runtime>(
     let controller = Controller::new(controller_options(&parts.config), settings);
     let host = parts.controllers.add(id, controller, Rc::clone(&group));
     if host.loaded(None).await.is_none() {
-        return Err(host.damage().unwrap_or_else(|| "the node stops".to_owned()));
+        return Err(host.damage().unwrap_or_else(|| "the controller was stopped".to_owned()));
     }
     let identity = identify(node, found).await?;
     register(node, identity, endpoints).await?;

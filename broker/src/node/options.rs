@@ -38,6 +38,7 @@ pub fn min_insync_replicas(topic: &TopicConfig) -> usize {
 pub fn append_rules(topic: &TopicConfig) -> AppendRules {
     AppendRules {
         message_bytes_max: in_memory(topic.message_bytes_max.into()),
+        segment_bytes: in_memory(topic.segment_bytes.into()),
         timestamp_type: match topic.timestamp_type {
             topic_values::TimestampType::CreateTime => TimestampType::CreateTime,
             topic_values::TimestampType::LogAppendTime => TimestampType::LogAppendTime,

@@ -64,6 +64,8 @@ pub struct Node<R: Runtime> {
     pub ready: Latch,
     /// This shard accepts connections.
     pub serving: Latch,
+    /// This shard's connections are closed, as the broker stops.
+    pub drained: Latch,
 }
 
 impl<R: Runtime> Node<R> {
@@ -79,6 +81,7 @@ impl<R: Runtime> Node<R> {
             awaits_room: Cell::new(false),
             ready: Latch::default(),
             serving: Latch::default(),
+            drained: Latch::default(),
         })
     }
 
@@ -93,15 +96,25 @@ impl<R: Runtime> Node<R> {
 
     /// Completes when all shards accept connections.
     pub async fn all_serving(self: &Rc<Self>) {
+        self.all(|node| &node.serving).await;
+    }
+
+    /// Completes when the connections of all shards are closed.
+    pub async fn all_drained(self: &Rc<Self>) {
+        self.all(|node| &node.drained).await;
+    }
+
+    /// Completes when a latch is set on all shards.
+    async fn all(self: &Rc<Self>, latch: fn(&Self) -> &Latch) {
         for shard in 0..self.parts.jobs.count() {
-            let wait = |node: &Rc<Self>| {
-                let node = Rc::clone(node);
-                async move { node.serving.wait().await }
+            let wait = move |node: &Rc<Self>| {
+                let latch = latch(node).clone();
+                async move { latch.wait().await }
             };
             if shard == self.parts.jobs.own() {
                 wait(self).await;
             } else {
-                // A shard that has ended serves nobody: the process stops.
+                // A shard that has ended is waited for by nobody: the process stops.
                 let _ = self.parts.jobs.start(shard, wait).await.await;
             }
         }

@@ -20,12 +20,14 @@ pub async fn read_all<R: Runtime>(
     bytes_max: usize,
 ) -> Vec<ReadResult> {
     let mut results = Vec::with_capacity(reads.len());
-    let mut left = bytes_max;
+    let mut found = 0;
     for read in reads {
-        let at_least_one = left == bytes_max;
-        let result = read_one(&partitions, &read, left, at_least_one).await;
-        left = left.saturating_sub(result.as_ref().map_or(0, |found| found.bytes));
+        let left = bytes_max.saturating_sub(found);
+        let result = read_one(&partitions, &read, left, found == 0).await;
+        found += result.as_ref().map_or(0, |found| found.bytes);
         results.push(result);
+        // What is in memory is read without waiting, and there may be very many partitions.
+        partitions.runtime().yield_if_needed().await;
     }
     results
 }
@@ -45,7 +47,7 @@ async fn read_one<R: Runtime>(
     if read.offset < start || read.offset > end {
         return Err(PartitionError::OutOfRange { start, end });
     }
-    if read.offset == end || bytes_left == 0 {
+    if read.offset == end || (bytes_left == 0 && !at_least_one) {
         return Ok(nothing(&replica, None));
     }
     let bytes_max = read.bytes_max.min(bytes_left);
@@ -104,6 +106,7 @@ pub async fn wait_for_more<R: Runtime>(
             return;
         }
         watching.push(replica.watch(&watch));
+        runtime.yield_if_needed().await;
     }
     // Whichever comes is an answer; the watches end with `watching`.
     let time_is_over = std::pin::pin!(runtime.sleep_until(deadline));

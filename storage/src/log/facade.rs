@@ -199,8 +199,8 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// [`StorageError::Full`] for a client below the reserve; [`StorageError::BatchTooLarge`];
-    /// [`StorageError::Failed`] or [`StorageError::Closed`] when the log has ended. Nothing has
-    /// changed then.
+    /// [`StorageError::Failed`] or [`StorageError::Closed`] when the log has ended;
+    /// [`StorageError::Truncating`]. Nothing has changed then.
     pub fn append(
         &self,
         batches: AppendBatches,
@@ -213,6 +213,9 @@ impl<D: Disk> Log<D> {
         state.check_open()?;
         if state.closing {
             return Err(StorageError::Closed);
+        }
+        if state.truncating {
+            return Err(StorageError::Truncating);
         }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
@@ -392,7 +395,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Cuts the log so that it ends at or just below `to`, durably. What was queued is gone in any
-    /// case.
+    /// case; until this returns nothing is appended.
     ///
     /// # Errors
     /// [`StorageError::OutOfRange`] below the log's start; or what the disk says.
