@@ -16,12 +16,16 @@
 mod damage;
 #[path = "hostile/disk.rs"]
 mod disk;
+#[path = "hostile/floods.rs"]
+mod floods;
 #[path = "hostile/refusals.rs"]
 mod refusals;
 #[path = "hostile/requests.rs"]
 mod requests;
 #[path = "hostile/space.rs"]
 mod space;
+#[path = "hostile/stopping.rs"]
+mod stopping;
 mod support;
 #[path = "hostile/witness.rs"]
 mod witness;

@@ -110,7 +110,12 @@ pub struct LogEnvironment<D: Disk> {
 impl<D: Disk> LogEnvironment<D> {
     /// The environment of a shard. `notes` are those of all shards ([`crate::load_notes`]): a log
     /// may have been another's before.
-    pub fn new(disk: D, options: EnvironmentOptions, shard: u32, notes: LoadedNotes) -> Rc<Self> {
+    pub fn new(
+        disk: D,
+        options: EnvironmentOptions,
+        shard: u32,
+        notes: impl Into<LoadedNotes>,
+    ) -> Rc<Self> {
         let options = options.rounded();
         let buffers = BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX);
         Rc::new(Self {
@@ -118,7 +123,7 @@ impl<D: Disk> LogEnvironment<D> {
             cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
             buffers,
             options,
-            notes: Mutex::new(NoteFile::new(shard, notes)),
+            notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
             free_bytes: Cell::new(None),
             producer_ids: Cell::new(0),

@@ -61,6 +61,12 @@ pub struct LoadedNotes {
     pub damaged: Vec<String>,
 }
 
+impl From<Notes> for LoadedNotes {
+    fn from(notes: Notes) -> Self {
+        Self { notes, ..Self::default() }
+    }
+}
+
 /// Reads the files of all shards. Notes of directories that are gone are kept apart, and those of
 /// logs that had a directory before the one that has it now.
 ///

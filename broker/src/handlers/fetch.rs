@@ -103,7 +103,8 @@ pub async fn handle<R: Runtime>(
 }
 
 fn reference(by_id: bool, name: Str, id: Uuid) -> TopicRef {
-    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name) }
+    // A fetch may wait for long, and its session longer: neither keeps the request's frame.
+    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name.detached()) }
 }
 
 fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {

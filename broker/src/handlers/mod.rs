@@ -34,7 +34,8 @@ mod topology;
 pub enum Reply<A> {
     /// Known now.
     Now(A),
-    /// Known later; requests behind this one may start.
+    /// Known later; requests behind this one may start. It holds no part of the request's frame,
+    /// whose memory is given to others meanwhile.
     Later(Pin<Box<dyn Future<Output = A>>>),
     /// Known when all that was queued is committed, or cannot be any more. Until then logs hold
     /// bytes of the request, so this is brought to its end even when the client has gone.
@@ -42,8 +43,6 @@ pub enum Reply<A> {
     /// Nothing is sent (Produce with acks=0); otherwise as `Committed`. An error closes the
     /// connection: the only way to tell a client that waits for no answer.
     Silent(Pin<Box<dyn Future<Output = ErrorCode>>>),
-    /// The connection is closed at once, for the same reason.
-    Refuse(ErrorCode),
 }
 
 impl<A> Reply<A> {
@@ -55,6 +54,11 @@ impl<A> Reply<A> {
     /// An answer that waits for commits.
     pub fn committed(future: impl Future<Output = A> + 'static) -> Self {
         Self::Committed(Box::pin(future))
+    }
+
+    /// No answer; the future's error, where there is one, closes the connection.
+    pub fn silent(future: impl Future<Output = ErrorCode> + 'static) -> Self {
+        Self::Silent(Box::pin(future))
     }
 }
 
@@ -168,7 +172,9 @@ pub async fn dispatch<R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let received = services.runtime.now();
     let mut body = Reader::new(frame);
-    let header = RequestHeader::decode(&mut body)?;
+    let mut header = RequestHeader::decode(&mut body)?;
+    // It is kept until the answer is there, and must not keep the frame.
+    header.client_id = header.client_id.map(|id| id.detached());
     let Some(api) = served(header.api_key) else {
         return Err(Refusal::UnknownApi(header.api_key.0));
     };
@@ -195,10 +201,6 @@ fn answer<A: Message + 'static, R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let services = Rc::clone(services);
     match reply {
-        Reply::Refuse(error) => {
-            services.answered(header.api_key, received, error);
-            Err(Refusal::NoAnswer(error))
-        }
         Reply::Now(response) => {
             let (parts, error) = encode(&response, header)?;
             services.answered(header.api_key, received, error);

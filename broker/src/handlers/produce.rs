@@ -48,10 +48,10 @@ pub async fn handle<R: Runtime>(
     request: ProduceRequest,
 ) -> Reply<ProduceResponse> {
     if let Some(error) = refuse_whole(&request) {
-        if request.acks == 0 {
-            return Reply::Refuse(error);
-        }
-        return Reply::Now(refusal(&request, error));
+        return match request.acks {
+            0 => Reply::silent(std::future::ready(error)),
+            _ => Reply::Now(refusal(&request, error)),
+        };
     }
     let mut by_shard: BTreeMap<usize, Vec<AppendTo>> = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
@@ -75,7 +75,7 @@ pub async fn handle<R: Runtime>(
         answer(topics, &results)
     };
     if request.acks == 0 {
-        return Reply::Silent(Box::pin(async move { first_error(&responses.await) }));
+        return Reply::silent(async move { first_error(&responses.await) });
     }
     Reply::committed(async move {
         ProduceResponse { responses: responses.await, ..ProduceResponse::default() }

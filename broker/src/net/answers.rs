@@ -44,6 +44,15 @@ pub(super) struct Owed {
 }
 
 impl Owed {
+    /// What it holds of memory, in bytes, as far as it is there.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let Answer::Now(parts) = &self.answer else {
+            return 0;
+        };
+        let in_memory = parts.iter().filter(|part| matches!(part, Part::Memory(_)));
+        in_memory.map(Part::len).sum()
+    }
+
     pub(super) fn awaits_commit(&self) -> bool {
         matches!(self.answer, Answer::Committed(_))
     }

@@ -1,8 +1,8 @@
 //! The memory that requests of one shard may hold.
 //!
-//! Bytes are charged as they arrive. A *complete* request keeps its charge until its answer has
-//! left (or, where logs hold its bytes, until those are committed); the charge of an *incomplete*
-//! one belongs to its connection.
+//! Bytes are charged as they arrive. The charge of an *incomplete* request belongs to its
+//! connection. A *complete* one keeps it until its handler is done with its bytes or, where logs
+//! hold them, until they are committed; what is left until its answer has left is its place.
 //!
 //! Who finds no room waits, and is not read meanwhile: overload slows clients down. Above half of
 //! the budget a request takes bytes only where every other that has begun could still be completed,
@@ -323,6 +323,16 @@ impl Budget {
 pub struct Charge {
     bytes: usize,
     budget: Budget,
+}
+
+impl Charge {
+    /// The request's bytes are gone; its answer is still to come.
+    pub fn without_bytes(mut self) -> Self {
+        let released = self.bytes.saturating_sub(REQUEST_BYTES);
+        self.bytes -= released;
+        self.budget.0.borrow_mut().release(released);
+        self
+    }
 }
 
 impl Drop for Charge {

@@ -19,7 +19,7 @@ use super::answers::{Owed, UnderWay, bring_to_end, write_answers};
 use super::budget::{Admission, Ask, Budget, ConnectionId, STALL_MAX};
 use super::counts::ConnectionCounts;
 use crate::handlers::context::{Client, Services};
-use crate::handlers::{self, Refusal};
+use crate::handlers::{self, Answer, Refusal};
 use crate::metrics::ShardMetrics;
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
@@ -33,6 +33,10 @@ const RESERVE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes received at once while the memory for requests is short: those that wait for it afterwards
 /// are not charged yet.
 const SCARCE_BYTES: usize = 16 * 1024;
+
+/// Bytes of answers that wait behind another: whoever asks for much and reads little is not heard
+/// meanwhile.
+const OWED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -291,21 +295,29 @@ impl<R: Runtime> Reader<R> {
             let bytes = frame::LENGTH_BYTES + frame.len();
             let charge = self.budget.complete(self.shared.id, bytes, self.missing_bytes());
             match handlers::dispatch(&self.services, &self.client, frame).await {
-                Ok(answer) => self.owe(Owed { answer, charge, _under_way: under_way }).await,
+                Ok(answer) => {
+                    let holds_bytes = matches!(answer, Answer::Committed(_));
+                    let charge = if holds_bytes { charge } else { charge.without_bytes() };
+                    self.owe(Owed { answer, charge, _under_way: under_way }).await;
+                }
                 Err(refusal) => return Ended::Refused(refusal),
             }
         }
     }
 
-    /// Hands an answer to the writer, and waits while too many are owed.
+    /// Hands an answer to the writer, and waits while too many, or too much, are owed.
     async fn owe(&self, owed: Owed) {
         self.shared.owed.borrow_mut().push_back(owed);
         wake(&self.shared.writer);
         let in_flight_max = self.options.in_flight_max;
-        let room = poll_fn(|_| match self.shared.owed.borrow().len() < in_flight_max {
-            true => Poll::Ready(()),
-            // Woken by the writer, and where the connection ends.
-            false => Poll::Pending,
+        let room = poll_fn(|_| {
+            let owed = self.shared.owed.borrow();
+            let bytes: usize = owed.iter().map(Owed::memory_bytes).sum();
+            match owed.len() < in_flight_max && bytes < OWED_BYTES_MAX {
+                true => Poll::Ready(()),
+                // Woken by the writer, and where the connection ends.
+                false => Poll::Pending,
+            }
         });
         self.shared.unless_closed(room).await;
     }

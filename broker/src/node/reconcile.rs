@@ -104,19 +104,23 @@ impl<R: Runtime> Node<R> {
                 self.parts.partitions.ready(id, replica);
             }
             Err(error) => {
-                let why = PartitionError::from(error);
-                if why.is_passing() {
-                    tracing::warn!(
-                        partition = name, %why,
-                        "a log cannot be opened; it is tried again"
-                    );
-                    self.awaits_room.set(true);
-                } else {
-                    tracing::error!(
-                        partition = name, %why,
-                        "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR"
-                    );
-                }
+                let why = match PartitionError::from(error.clone()) {
+                    passing if passing.is_passing() => {
+                        tracing::warn!(
+                            partition = name, %error,
+                            "a log cannot be opened; it is tried again"
+                        );
+                        self.awaits_room.set(true);
+                        passing
+                    }
+                    _ => {
+                        tracing::error!(
+                            partition = name, %error,
+                            "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR"
+                        );
+                        PartitionError::Storage(error.to_string())
+                    }
+                };
                 self.parts.partitions.broken(id, why);
             }
         }

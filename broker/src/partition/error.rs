@@ -40,8 +40,9 @@ pub enum PartitionError {
     /// What its files hold is not what was written.
     #[error("{0}")]
     Damaged(String),
-    /// The log has ended after an I/O error: nothing more can be made durable before a restart.
-    #[error("the log has ended after an I/O error")]
+    /// The log has ended, after an I/O error or because it was closed: nothing more can be made
+    /// durable before a restart.
+    #[error("the log has ended after an I/O error, or was closed")]
     Ended,
     /// The log cannot be read, or not be opened.
     #[error("the log cannot be used: {0}")]
@@ -62,6 +63,7 @@ impl From<StorageError> for PartitionError {
             StorageError::NoDescriptor(_) => Self::NoDescriptor,
             StorageError::Corrupt(corruption) => Self::Damaged(corruption.to_string()),
             StorageError::OutOfRange { start, end, .. } => Self::OutOfRange { start, end },
+            StorageError::Failed(_) | StorageError::Closed => Self::Ended,
             other => Self::Storage(other.to_string()),
         }
     }
