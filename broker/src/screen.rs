@@ -60,8 +60,8 @@ pub fn show_descriptors(partitions: usize, descriptors_max: u64) {
     let wanted = partitions.saturating_mul(DESCRIPTORS_PER_PARTITION) + DESCRIPTORS_BESIDE;
     if descriptors_max < wanted {
         line(&format!(
-            "  advice     open files are limited to {descriptors_max}; {partitions} partitions, all \
-             in use, take about {wanted} (ulimit -n, LimitNOFILE=)"
+            "  advice     open files are limited to {descriptors_max}; {partitions} partitions, \
+             all in use, take about {wanted} (ulimit -n, LimitNOFILE=)"
         ));
     }
 }

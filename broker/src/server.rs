@@ -217,10 +217,10 @@ async fn serve(
         shard.serve(acceptors).await;
         if number == 0 {
             shard.services.node.all_serving().await;
-            announce(&addresses, admin, started);
             let services = &shard.services;
             let limit = services.runtime.process_facts().await.descriptors_max;
             screen::show_descriptors(services.node.image().partition_count(), limit);
+            announce(&addresses, admin, started);
         }
         std::future::pending::<()>().await;
     };
