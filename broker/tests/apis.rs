@@ -23,6 +23,8 @@ mod groups;
 mod order;
 #[path = "apis/records.rs"]
 mod records;
+#[path = "apis/reload.rs"]
+mod reload;
 mod support;
 #[path = "apis/talk.rs"]
 mod talk;

@@ -465,7 +465,12 @@ pub(super) fn reply_join_error(
     member_id: Str,
     error_code: ErrorCode,
 ) {
-    let response = JoinGroupResponse { error_code, member_id, ..JoinGroupResponse::default() };
+    let response = JoinGroupResponse {
+        error_code,
+        protocol_name: None,
+        member_id,
+        ..JoinGroupResponse::default()
+    };
     reply_join(work, join, response);
 }
 

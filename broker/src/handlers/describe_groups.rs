@@ -41,7 +41,7 @@ pub async fn handle<R: Runtime>(
                     DescribedGroup { group_id, error_code, ..DescribedGroup::default() }
                 }
             };
-            if request.include_authorized_operations {
+            if request.include_authorized_operations && described.error_code.is_none() {
                 described.authorized_operations = GROUP_OPERATIONS;
             }
             groups.push(described);

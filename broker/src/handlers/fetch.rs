@@ -317,6 +317,13 @@ fn told(data: &PartitionData) -> Told {
     }
 }
 
+/// What is said of topics and partitions that are not known.
+const UNKNOWN: [ErrorCode; 3] = [
+    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+    ErrorCode::UNKNOWN_TOPIC_ID,
+    ErrorCode::INCONSISTENT_TOPIC_ID,
+];
+
 /// An empty record set is empty, never null: librdkafka stops for ever at a null.
 fn partition_data(
     partition_index: i32,
@@ -327,11 +334,12 @@ fn partition_data(
         partition_index,
         records: Some(Records::default()),
         high_watermark: -1,
-        aborted_transactions: read_committed.then(Vec::new),
         ..PartitionData::default()
     };
     match result {
         Ok(found) => {
+            let diverges = found.diverging.is_some();
+            data.aborted_transactions = (read_committed && !diverges).then(Vec::new);
             data.high_watermark = found.high_watermark;
             data.last_stable_offset = found.high_watermark;
             data.log_start_offset = found.log_start;
@@ -342,7 +350,8 @@ fn partition_data(
         }
         Err(error_code) => {
             data.error_code = error_code;
-            data.aborted_transactions = Some(Vec::new());
+            // As Kafka has it: none for a topic that is not known, null for other errors.
+            data.aborted_transactions = UNKNOWN.contains(&error_code).then(Vec::new);
         }
     }
     data

@@ -6,6 +6,7 @@
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
+use vltava_protocol::types::Str;
 
 use super::context::Context;
 use super::{Reply, group};
@@ -16,22 +17,27 @@ use crate::runtime::Runtime;
 /// The API of this file.
 pub const API: ApiKey = ApiKey::JOIN_GROUP;
 
+/// The first version in which there may be no protocol.
+const NULL_PROTOCOL_FROM: i16 = 7;
+
 /// Asks the group's coordinator; the answer comes when all members have joined.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: JoinGroupRequest,
 ) -> Reply<JoinGroupResponse> {
+    let api_version = context.api_version;
     let (group_id, member_id) = (request.group_id.clone(), request.member_id.clone());
     let runtime = &context.services.runtime;
     let random = u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
     let client = group::client(&context);
-    let join = Join { request, api_version: context.api_version, client, random };
+    let join = Join { request, api_version, client, random };
     let asked = group::ask(&context, &group_id, Input::JoinGroup(Box::new(join))).await;
     Reply::later(async move {
         match asked.await {
             Ok(GroupReply::JoinGroup(response)) => response,
             other => JoinGroupResponse {
                 error_code: group::error_of(other),
+                protocol_name: (api_version < NULL_PROTOCOL_FROM).then_some(Str::EMPTY),
                 member_id,
                 ..JoinGroupResponse::default()
             },

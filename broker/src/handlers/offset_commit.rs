@@ -3,12 +3,16 @@
 //! Versions: 2 retention time (gone in 5, KIP-211), 6 leader epochs (KIP-320), 7 static members
 //! (KIP-345), 8 flexible, 9 the protocol of KIP-848, 10 topic ids.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitResponse,
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
+use vltava_protocol::types::Uuid;
 
 use super::context::Context;
 use super::{Reply, group};
@@ -26,12 +30,11 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     mut request: OffsetCommitRequest,
 ) -> Reply<OffsetCommitResponse> {
-    let mut refused = Vec::new();
-    let mut known = Vec::new();
+    let mut sorted = Sorted::default();
     for topic in std::mem::take(&mut request.topics) {
-        sort_out(&context, topic, &mut known, &mut refused);
+        sort_out(&context, topic, &mut sorted);
     }
-    request.topics = known;
+    request.topics = std::mem::take(&mut sorted.known);
     let group_id = request.group_id.clone();
     let topics = request.topics.clone();
     let input = Input::OffsetCommit { request, api_version: context.api_version };
@@ -45,27 +48,32 @@ pub async fn handle<R: Runtime>(
                 OffsetCommitResponse { topics, ..OffsetCommitResponse::default() }
             }
         };
-        for refused in refused {
-            // One entry for each topic.
-            let is_same = |topic: &&mut OffsetCommitResponseTopic| {
-                (&topic.name, topic.topic_id) == (&refused.name, refused.topic_id)
-            };
-            match response.topics.iter_mut().find(is_same) {
-                Some(topic) => topic.partitions.extend(refused.partitions),
-                None => response.topics.push(refused),
-            }
+        for topic in &mut response.topics {
+            let missing = sorted.missing.remove(&topic.topic_id);
+            topic.partitions.extend(missing.into_iter().flat_map(|topic| topic.partitions));
         }
+        response.topics.extend(sorted.missing.into_values());
+        response.topics.extend(sorted.unknown);
         response
     })
 }
 
-/// Fills in the half of the topic's name that the request lacks; takes out partitions that do not
-/// exist.
+/// What a commit names, sorted out.
+#[derive(Default)]
+struct Sorted {
+    /// For the coordinator.
+    known: Vec<OffsetCommitRequestTopic>,
+    /// Answers for partitions that topics do not have, by topic.
+    missing: BTreeMap<Uuid, OffsetCommitResponseTopic>,
+    /// Answers for topics that do not exist.
+    unknown: Vec<OffsetCommitResponseTopic>,
+}
+
+/// Fills in the half of the topic's name that the request lacks; takes out what does not exist.
 fn sort_out<R: Runtime>(
     context: &Context<R>,
     mut asked: OffsetCommitRequestTopic,
-    known: &mut Vec<OffsetCommitRequestTopic>,
-    refused: &mut Vec<OffsetCommitResponseTopic>,
+    sorted: &mut Sorted,
 ) {
     let image = context.services.node.image();
     let by_id = context.api_version >= TOPIC_IDS_FROM;
@@ -73,20 +81,24 @@ fn sort_out<R: Runtime>(
     let Some(topic) = found else {
         let error =
             if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-        return refused.push(failed(&asked, error));
+        return sorted.unknown.push(failed(&asked, error));
     };
     asked.name = topic.name.clone();
     asked.topic_id = topic.id;
     let all = std::mem::take(&mut asked.partitions);
-    let (here, unknown) =
+    let (here, missing) =
         all.into_iter().partition(|partition| topic.has_partition(partition.partition_index));
-    let unknown = OffsetCommitRequestTopic { partitions: unknown, ..asked.clone() };
-    if !unknown.partitions.is_empty() {
-        refused.push(failed(&unknown, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+    let missing = OffsetCommitRequestTopic { partitions: missing, ..asked.clone() };
+    if !missing.partitions.is_empty() {
+        let missing = failed(&missing, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        match sorted.missing.entry(topic.id) {
+            Entry::Vacant(entry) => drop(entry.insert(missing)),
+            Entry::Occupied(mut entry) => entry.get_mut().partitions.extend(missing.partitions),
+        }
     }
     asked.partitions = here;
     if !asked.partitions.is_empty() {
-        known.push(asked);
+        sorted.known.push(asked);
     }
 }
 

@@ -14,7 +14,7 @@ use vltava_protocol::messages::offset_fetch::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
-use vltava_protocol::types::Uuid;
+use vltava_protocol::types::{Str, Uuid};
 
 use super::context::Context;
 use super::{Reply, group};
@@ -117,6 +117,7 @@ fn unknown_topic(topic_id: Uuid, indexes: &[i32]) -> OffsetFetchResponseTopics {
     let partitions = indexes.iter().map(|index| OffsetFetchResponsePartitions {
         partition_index: *index,
         committed_offset: -1,
+        metadata: Some(Str::EMPTY),
         error_code: ErrorCode::UNKNOWN_TOPIC_ID,
         ..OffsetFetchResponsePartitions::default()
     });

@@ -32,6 +32,9 @@ use crate::runtime::Runtime;
 /// The API of this file.
 pub const API: ApiKey = ApiKey::PRODUCE;
 
+/// No transactions yet: the code that InitProducerId gave for this id, which clients take as final.
+const TRANSACTION_REFUSED: ErrorCode = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+
 /// What a shard keeps to unfold the next batch into, in bytes: most fit.
 const SCRATCH_BYTES_MAX: usize = 4 << 20;
 
@@ -47,16 +50,16 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: ProduceRequest,
 ) -> Reply<ProduceResponse> {
-    if let Some(error) = refuse_whole(&request) {
+    if request.transactional_id.is_some() {
         return match request.acks {
-            0 => Reply::silent(std::future::ready(error)),
-            _ => Reply::Now(refusal(&request, error)),
+            0 => Reply::silent(std::future::ready(TRANSACTION_REFUSED)),
+            _ => Reply::Now(refuse_transaction(&request)),
         };
     }
     let mut by_shard: BTreeMap<usize, Vec<AppendTo>> = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic_data in request.topic_data {
-        topics.push(place_topic(&context, topic_data, &mut by_shard).await);
+        topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard).await);
     }
     context.services.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
     let mut owed = BTreeMap::new();
@@ -82,23 +85,14 @@ pub async fn handle<R: Runtime>(
     })
 }
 
-fn refuse_whole(request: &ProduceRequest) -> Option<ErrorCode> {
-    if !(-1..=1).contains(&request.acks) {
-        return Some(ErrorCode::INVALID_REQUIRED_ACKS);
-    }
-    // No transactions yet: the code that InitProducerId gave for this id, which clients take as
-    // final.
-    request.transactional_id.is_some().then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-}
-
-fn refusal(request: &ProduceRequest, error: ErrorCode) -> ProduceResponse {
+fn refuse_transaction(request: &ProduceRequest) -> ProduceResponse {
     let responses = request.topic_data.iter().map(|topic| TopicProduceResponse {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
         partition_responses: topic
             .partition_data
             .iter()
-            .map(|partition| failed(partition.index, error, None))
+            .map(|partition| failed(partition.index, TRANSACTION_REFUSED, None))
             .collect(),
     });
     ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() }
@@ -120,6 +114,7 @@ type Places = (TopicProduceResponse, Vec<Place>);
 /// connection waits for all of them, and what it sends keeps its order.
 async fn place_topic<R: Runtime>(
     context: &Context<R>,
+    acks: i16,
     data: TopicProduceData,
     by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
 ) -> Places {
@@ -131,11 +126,13 @@ async fn place_topic<R: Runtime>(
     let rules = topic.map(|topic| context.services.append_rules(topic));
     let mut places = Vec::with_capacity(data.partition_data.len());
     for partition in data.partition_data {
+        let index = partition.index;
         places.push(match (topic, &rules) {
-            (Some(topic), Some(rules)) => {
-                place_partition(context, topic, rules, partition, by_shard)
-            }
-            _ => Place::Known(failed(partition.index, unknown, None)),
+            (Some(topic), Some(rules)) => match refuse_partition(context, acks, topic, index) {
+                Some(error) => Place::Known(failed(index, error, None)),
+                None => place_partition(context, topic, rules, partition, by_shard),
+            },
+            _ => Place::Known(failed(index, unknown, None)),
         });
         context.services.runtime.yield_if_needed().await;
     }
@@ -147,6 +144,24 @@ async fn place_topic<R: Runtime>(
     (response, places)
 }
 
+/// Why nobody may write to this partition, whatever it is.
+fn refuse_partition<R: Runtime>(
+    context: &Context<R>,
+    acks: i16,
+    topic: &Topic,
+    index: i32,
+) -> Option<ErrorCode> {
+    if !topic.has_partition(index) {
+        Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    } else if !(-1..=1).contains(&acks) {
+        Some(ErrorCode::INVALID_REQUIRED_ACKS)
+    } else if topic.is_internal() && !context.is_admin_client() {
+        Some(ErrorCode::INVALID_TOPIC_EXCEPTION)
+    } else {
+        None
+    }
+}
+
 fn place_partition<R: Runtime>(
     context: &Context<R>,
     topic: &Topic,
@@ -155,12 +170,6 @@ fn place_partition<R: Runtime>(
     by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
 ) -> Place {
     let index = data.index;
-    if !topic.has_partition(index) {
-        return Place::Known(failed(index, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None));
-    }
-    if topic.is_internal() && !context.is_admin_client() {
-        return Place::Known(failed(index, ErrorCode::INVALID_TOPIC_EXCEPTION, None));
-    }
     let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
     let now_ms = context.services.runtime.wall_clock_ms();
     let mut decompressor = context.services.decompressor.borrow_mut();

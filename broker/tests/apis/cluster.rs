@@ -9,6 +9,9 @@ use vltava_protocol::messages::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, TopicRequest,
 };
 use vltava_protocol::messages::find_coordinator::FindCoordinatorRequest;
+use vltava_protocol::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
 use vltava_protocol::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse,
 };
@@ -30,6 +33,15 @@ pub fn create(talk: &mut Talk, name: &str, partitions: i32) -> Uuid {
     let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
     let answer = talk.ask(7, &request);
     assert_eq!(answer.topics[0].error_code, ErrorCode::NONE);
+    let partition =
+        |partition_index| ListOffsetsPartition { partition_index, ..Default::default() };
+    let topic = ListOffsetsTopic {
+        name: talk.str(name),
+        partitions: (0..partitions).map(partition).collect(),
+    };
+    let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+    // A Kafka creates its replicas a little later.
+    while talk.ask(7, &request).topics[0].partitions.iter().any(|one| !one.error_code.is_none()) {}
     answer.topics[0].topic_id
 }
 

@@ -1,6 +1,6 @@
 //! A connection that takes answers to the last byte, and keeps what was said.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -153,11 +153,15 @@ impl Talk {
         for (text, shown) in &self.masks {
             masked = masked.replace(text, shown);
         }
-        // Messages are for people; that there is one is compared.
-        let mut lines: Vec<&str> = Vec::new();
-        for line in masked.lines() {
-            let is_message = lines.last().is_some_and(|last| last.ends_with("message: Some("));
-            lines.push(if is_message { "..." } else { line });
+        // Messages are for people; we have more of them.
+        let mut lines = Vec::new();
+        let mut all = masked.lines();
+        while let Some(line) = all.next() {
+            match line.split_once("message: ") {
+                Some((_, "Some(")) => drop(all.by_ref().take(2).count()),
+                Some((_, "None,")) => {}
+                _ => lines.push(line),
+            }
         }
         lines.join("\n")
     }
@@ -175,27 +179,44 @@ impl Talk {
     }
 }
 
-/// What two brokers answered otherwise: which request, and the lines that only one has.
+/// What two brokers answered otherwise: the lines that only one has, and to which requests.
 pub fn differences(ours: &[Noted], theirs: &[Noted]) -> Vec<String> {
     assert_eq!(ours.len(), theirs.len(), "they were asked the same");
-    let differing = ours.iter().zip(theirs).filter(|(ours, theirs)| ours.text != theirs.text);
-    differing.map(|(ours, theirs)| difference(ours, theirs)).collect()
+    let mut by_lines: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        assert_eq!(ours.what, theirs.what);
+        if ours.text != theirs.text {
+            let lines = difference(&ours.text, &theirs.text);
+            by_lines.entry(lines).or_default().push(&ours.what);
+        }
+    }
+    by_lines.iter().map(|(lines, whats)| format!("{}\n{lines}", whats.join("\n"))).collect()
 }
 
-fn difference(ours: &Noted, theirs: &Noted) -> String {
-    assert_eq!(ours.what, theirs.what);
-    let mut shown = format!("{}\n", ours.what);
-    let (ours, theirs): (Vec<_>, Vec<_>) =
-        (ours.text.lines().collect(), theirs.text.lines().collect());
-    let same = |(one, other): &(&&str, &&str)| one == other;
-    let front = ours.iter().zip(&theirs).take_while(same).count();
-    let (ours, theirs) = (&ours[front..], &theirs[front..]);
-    let back = ours.iter().rev().zip(theirs.iter().rev()).take_while(same).count();
-    for line in &ours[..ours.len() - back] {
-        shown += &format!("  ours   {line}\n");
+/// The lines outside the longest common subsequence.
+fn difference(ours: &str, theirs: &str) -> String {
+    let (ours, theirs): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
+    let mut common = vec![vec![0_u32; theirs.len() + 1]; ours.len() + 1];
+    for (i, our) in ours.iter().enumerate().rev() {
+        for (j, their) in theirs.iter().enumerate().rev() {
+            common[i][j] = if our == their {
+                common[i + 1][j + 1] + 1
+            } else {
+                common[i + 1][j].max(common[i][j + 1])
+            };
+        }
     }
-    for line in &theirs[..theirs.len() - back] {
-        shown += &format!("  theirs {line}\n");
+    let (mut i, mut j, mut shown) = (0, 0, String::new());
+    while i < ours.len() || j < theirs.len() {
+        if i < ours.len() && j < theirs.len() && ours[i] == theirs[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == theirs.len() || i < ours.len() && common[i + 1][j] >= common[i][j + 1] {
+            shown += &format!("  ours   {}\n", ours[i]);
+            i += 1;
+        } else {
+            shown += &format!("  theirs {}\n", theirs[j]);
+            j += 1;
+        }
     }
     shown
 }

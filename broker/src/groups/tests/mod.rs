@@ -141,6 +141,8 @@ struct World {
     replies: BTreeMap<Ticket, Reply>,
     open: BTreeSet<Ticket>,
     tickets: u64,
+    /// When each input came, in monotonic ms.
+    asked_ms: BTreeMap<Ticket, u64>,
     notes: Vec<String>,
 }
 
@@ -163,6 +165,7 @@ impl World {
             replies: BTreeMap::new(),
             open: BTreeSet::new(),
             tickets: 0,
+            asked_ms: BTreeMap::new(),
             notes: Vec::new(),
         };
         world.restart();
@@ -183,6 +186,7 @@ impl World {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         self.open.insert(ticket);
+        self.asked_ms.insert(ticket, self.now.monotonic_ms);
         let outcome = self.machine.handle(&self.state, &mut self.session, ticket, input, self.now);
         self.apply(outcome);
         ticket

@@ -89,6 +89,9 @@ fn metadata(ask: Ask, choice: u8) -> Ask {
     }
 }
 
+/// The rebalance timeout of all members, in ms: as long as a join or a sync may wait.
+const WAIT_MS_MAX: i32 = 30_000;
+
 impl Crowd {
     fn new() -> Self {
         let world = World::with(|options| {
@@ -96,6 +99,23 @@ impl Crowd {
             options.offsets_retention_ms = 1_000_000;
         });
         Self { world, known: Vec::new(), generations: BTreeMap::new() }
+    }
+
+    /// A member waits for the others, at most, as long as one rebalance may take.
+    fn check_waits_end(&self) {
+        let now_ms = self.world.now.monotonic_ms;
+        for ticket in self.world.session.groups().values().flat_map(|group| {
+            let members = group.members.values();
+            members.flat_map(|member| {
+                member.join.map(|join| join.ticket).into_iter().chain(member.sync)
+            })
+        }) {
+            let asked_ms = self.world.asked_ms[&ticket];
+            assert!(
+                now_ms - asked_ms <= u64::from(WAIT_MS_MAX.unsigned_abs()),
+                "{ticket:?} waits since {asked_ms}, now {now_ms}"
+            );
+        }
     }
 
     fn who(&self, who: u8) -> Option<usize> {
@@ -109,7 +129,7 @@ impl Crowd {
                 let mut ask = metadata(ask(client), choice).version(version);
                 ask.request.group_id = name("g", group);
                 ask.request.group_instance_id = instance.map(|instance| name("i", instance));
-                ask.request.rebalance_timeout_ms = 30_000;
+                ask.request.rebalance_timeout_ms = WAIT_MS_MAX;
                 let ticket = self.world.join(&ask);
                 self.known.push(Known {
                     ask,
@@ -264,6 +284,7 @@ proptest! {
         for step in steps {
             crowd.act(step);
             crowd.listen();
+            crowd.check_waits_end();
             let world = &crowd.world;
             prop_assert_eq!(&replayed(&world.machine, &world.log), &world.state);
             let rewritten = snapshot(&world.machine, &world.state, records_max);
