@@ -7,6 +7,10 @@ use crate::runtime::{DataDirectory, MachineFacts};
 
 /// Descriptors below which a busy broker may run out.
 const DESCRIPTORS_WANTED: u64 = 65_536;
+/// Descriptors that a partition takes which is written to and read.
+const DESCRIPTORS_PER_PARTITION: u64 = 2;
+/// Descriptors that a broker takes beside those of partitions, with some clients.
+const DESCRIPTORS_BESIDE: u64 = 256;
 /// Locked memory that rings of many shards may need, in bytes.
 const LOCKED_MEMORY_WANTED: u64 = 64 * 1024 * 1024;
 
@@ -47,6 +51,18 @@ pub fn show(
     ));
     for advice in advice(facts) {
         line(&format!("  advice     {advice}"));
+    }
+}
+
+/// Shows what the host should change for so many partitions, where it should.
+pub fn show_descriptors(partitions: usize, descriptors_max: u64) {
+    let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
+    let wanted = partitions.saturating_mul(DESCRIPTORS_PER_PARTITION) + DESCRIPTORS_BESIDE;
+    if descriptors_max < wanted {
+        line(&format!(
+            "  advice     open files are limited to {descriptors_max}; {partitions} partitions, \
+             all in use, take about {wanted} (ulimit -n, LimitNOFILE=)"
+        ));
     }
 }
 

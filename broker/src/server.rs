@@ -193,7 +193,9 @@ async fn run_shard(
     stop.request();
     if number == 0 {
         let _unheard = runtime::notify_service_manager("STOPPING=1");
-        tracing::info!("stopping");
+        if result.is_ok() {
+            tracing::info!("stopping");
+        }
     }
     shard.close().await;
     result
@@ -215,6 +217,9 @@ async fn serve(
         shard.serve(acceptors).await;
         if number == 0 {
             shard.services.node.all_serving().await;
+            let services = &shard.services;
+            let limit = services.runtime.process_facts().await.descriptors_max;
+            screen::show_descriptors(services.node.image().partition_count(), limit);
             announce(&addresses, admin, started);
         }
         std::future::pending::<()>().await;

@@ -358,7 +358,11 @@ async fn log_environment<R: Runtime>(
         ..EnvironmentOptions::default()
     };
     let number = u32::try_from(shard).unwrap_or(u32::MAX);
-    let logs = LogEnvironment::new(disk.clone(), options, number, loaded.notes);
+    let logs = LogEnvironment::new(disk.clone(), options, number, loaded);
+    // Known before anything is opened or served: below the reserve no client writes.
+    if let Err(error) = logs.refresh_space().await {
+        tracing::warn!(%error, "the disk does not say how much space is left");
+    }
     logs.on_event(|event| match event {
         StorageEvent::LogEnded { .. } => tracing::error!("{event}"),
         event => tracing::warn!("{event}"),

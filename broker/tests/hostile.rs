@@ -12,6 +12,10 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
+#[path = "hostile/damage.rs"]
+mod damage;
+#[path = "hostile/disk.rs"]
+mod disk;
 #[path = "hostile/floods.rs"]
 mod floods;
 #[path = "hostile/refusals.rs"]

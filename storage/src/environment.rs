@@ -7,10 +7,11 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 
 use futures_util::lock::Mutex;
+use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
 use crate::io::{BufferPool, Disk, IoError, IoResult, Space};
-use crate::notes::{Note, NoteFile, Notes};
+use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
 
@@ -40,6 +41,11 @@ pub enum StorageEvent {
         /// Its file.
         path: String,
     },
+    /// Kafka's file with the topic's id was missing, or said another: the checkpoint's counts.
+    TopicIdLost {
+        /// Its file.
+        path: String,
+    },
     /// A write or sync failed: this log takes no more appends until a restart.
     LogEnded {
         /// The log's directory.
@@ -58,6 +64,9 @@ impl fmt::Display for StorageEvent {
             Self::IndexRebuilt { path } => write!(f, "{path}: index damaged, rebuilt from the log"),
             Self::SnapshotLost { path } => {
                 write!(f, "{path}: lost or damaged; producer state read from the log")
+            }
+            Self::TopicIdLost { path } => {
+                write!(f, "{path}: lost or damaged; the topic's id is that of vltava-checkpoint")
             }
             Self::LogEnded { directory, error } => {
                 write!(f, "{directory}: takes no more appends until a restart: {error}")
@@ -101,7 +110,12 @@ pub struct LogEnvironment<D: Disk> {
 impl<D: Disk> LogEnvironment<D> {
     /// The environment of a shard. `notes` are those of all shards ([`crate::load_notes`]): a log
     /// may have been another's before.
-    pub fn new(disk: D, options: EnvironmentOptions, shard: u32, notes: Notes) -> Rc<Self> {
+    pub fn new(
+        disk: D,
+        options: EnvironmentOptions,
+        shard: u32,
+        notes: impl Into<LoadedNotes>,
+    ) -> Rc<Self> {
         let options = options.rounded();
         let buffers = BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX);
         Rc::new(Self {
@@ -109,7 +123,7 @@ impl<D: Disk> LogEnvironment<D> {
             cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
             buffers,
             options,
-            notes: Mutex::new(NoteFile::new(shard, notes)),
+            notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
             free_bytes: Cell::new(None),
             producer_ids: Cell::new(0),
@@ -164,6 +178,23 @@ impl<D: Disk> LogEnvironment<D> {
         written
     }
 
+    /// Whether a log of this name and topic was made here, by the notes: up to where it is known to
+    /// have been flushed. Its directory may be gone.
+    pub async fn made(&self, directory: &str, topic_id: Uuid) -> Option<i64> {
+        let note = self.notes.lock().await.of_log(directory, topic_id);
+        note.map(|note| note.flushed_end)
+    }
+
+    /// Forgets that logs were made whose directory is gone, and whose topic is, too.
+    pub async fn keep_notes_of_gone(&self, is_known: impl Fn(Uuid) -> bool) {
+        self.notes.lock().await.keep_gone(is_known);
+    }
+
+    /// Whether less space is free than the reserve, as far as is known.
+    pub fn is_low(&self) -> bool {
+        self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes)
+    }
+
     /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
     /// of either.
     pub fn buffer_bytes(&self) -> usize {
@@ -211,8 +242,7 @@ impl<D: Disk> LogEnvironment<D> {
 
     /// Whether this append may take space.
     pub(crate) fn may_append(&self, class: AppendClass) -> bool {
-        let is_low = self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes);
-        class == AppendClass::Internal || !is_low
+        class == AppendClass::Internal || !self.is_low()
     }
 
     /// Space was taken since the disk was asked.

@@ -28,6 +28,10 @@ pub enum StorageError {
     /// once there is space.
     #[error("no space for the log: {0}")]
     Full(String),
+    /// No descriptor is left for a file of the log. Nothing has changed; it works again once there
+    /// is one.
+    #[error("no descriptor is left for the log (ulimit -n, LimitNOFILE=): {0}")]
+    NoDescriptor(IoError),
     /// A write or sync failed: what the files hold is no longer known. Nothing more is acknowledged
     /// on this log until it is opened again (after a restart); reads of what was flushed go on.
     #[error("the log ended with an I/O error: {0}")]
@@ -38,6 +42,17 @@ pub enum StorageError {
     /// The log is damaged. An operator may accept the loss (`CorruptLog::accept_loss`).
     #[error(transparent)]
     Corrupt(#[from] Corruption),
+    /// The log was made here, and its directory is gone.
+    #[error(
+        "{directory} is missing, and was here: it held what was written below offset \
+         {flushed_end}; put it back and restart, or delete the topic"
+    )]
+    Missing {
+        /// The log's directory.
+        directory: String,
+        /// Everything below was flushed, as far as is known.
+        flushed_end: i64,
+    },
     /// The offset is not in the log.
     #[error("offset {offset} is not within {start}..={end}")]
     OutOfRange {
@@ -78,10 +93,12 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// An error while something was changed: no space is harmless, everything else ends the log.
+    /// An error while something was changed: no space and no descriptor are harmless, everything
+    /// else ends the log.
     pub(crate) fn from_write(error: IoError) -> Self {
         match error.kind {
             IoErrorKind::Full => Self::Full(error.to_string()),
+            IoErrorKind::NoDescriptor => Self::NoDescriptor(error),
             _ => Self::Failed(error),
         }
     }
@@ -94,6 +111,9 @@ impl StorageError {
 
     /// An error while something was read.
     pub(crate) fn from_read(error: IoError) -> Self {
-        Self::Unreadable(error)
+        match error.kind {
+            IoErrorKind::NoDescriptor => Self::NoDescriptor(error),
+            _ => Self::Unreadable(error),
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The flushed ends of a shard's logs, noted at least once a second while they move.
 //!
 //! A note says: this log was flushed up to here. Recovery needs it to tell a torn tail, which may
-//! be cut, from damage, which may not. Notes are lower bounds, so losing the newest costs nothing
-//! but sharpness. Each shard appends to a file of its own; at start the files of all shards are
-//! read, whoever wrote them.
+//! be cut, from damage, which may not. It also says that the log was made: a new log is noted
+//! before its topic's creation is answered, so that a directory that is lost is missed. Notes are
+//! lower bounds, so losing the newest costs nothing but sharpness. Each shard appends to a file of
+//! its own; at start the files of all shards are read, whoever wrote them.
 //!
 //! The file: frames (see `checkpoint`), each at the start of a block, behind each other; a frame
 //! holds the notes that changed. When it has grown, a new file with all notes takes its place.
@@ -45,19 +46,28 @@ pub type Notes = BTreeMap<String, Note>;
 
 /// The best note of each log that ever had a directory: a topic may have been deleted and made
 /// again, and which file has the later note is not known.
-type NotesByLog = BTreeMap<(String, Uuid), Note>;
+pub(crate) type NotesByLog = BTreeMap<(String, Uuid), Note>;
 
 /// What was found at start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadedNotes {
     /// The best note of each directory.
     pub notes: Notes,
+    /// Notes of logs whose directory is not there, or holds another log: of deleted topics, or
+    /// lost.
+    pub(crate) gone: NotesByLog,
     /// Files in which something in front of the end was damaged: to be reported. Recovery of what
     /// was written just before the stop is less sharp without it.
     pub damaged: Vec<String>,
 }
 
-/// Reads the files of all shards. Notes of directories that are gone are left out, and those of
+impl From<Notes> for LoadedNotes {
+    fn from(notes: Notes) -> Self {
+        Self { notes, ..Self::default() }
+    }
+}
+
+/// Reads the files of all shards. Notes of directories that are gone are kept apart, and those of
 /// logs that had a directory before the one that has it now.
 ///
 /// # Errors
@@ -75,9 +85,11 @@ pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
             loaded.damaged.push(entry.name.clone());
         }
     }
-    found.retain(|(directory, _), _| {
+    let is_there = |directory: &str| {
         entries.binary_search_by(|entry| entry.name.as_str().cmp(directory)).is_ok()
-    });
+    };
+    let (mut found, gone): (NotesByLog, NotesByLog) =
+        found.into_iter().partition(|((directory, _), _)| is_there(directory));
     let mut ambiguous = Vec::new();
     for ((directory, _), note) in &found {
         if loaded.notes.insert(directory.clone(), *note).is_some() {
@@ -94,6 +106,8 @@ pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
             None => loaded.notes.remove(&directory),
         };
     }
+    found.retain(|(directory, _), note| loaded.notes.get(directory) != Some(note));
+    loaded.gone = gone.into_iter().chain(found).collect();
     Ok(loaded)
 }
 
@@ -140,9 +154,9 @@ fn read_notes(payload: &[u8], notes: &mut NotesByLog) {
     }
 }
 
-fn to_frame<'a>(notes: impl ExactSizeIterator<Item = (&'a String, &'a Note)>) -> Vec<u8> {
+fn to_frame<'a>(notes: impl Iterator<Item = (&'a String, &'a Note)> + Clone) -> Vec<u8> {
     let mut fields = FieldWriter::default();
-    fields.count(notes.len());
+    fields.count(notes.clone().count());
     for (directory, note) in notes {
         fields.count(directory.len());
         fields.bytes(directory.as_bytes());
@@ -158,17 +172,31 @@ pub(crate) struct NoteFile<D: Disk> {
     name: String,
     /// All notes: those found at start, of every shard, and newer ones of this.
     notes: Notes,
+    gone: NotesByLog,
     file: Option<D::File>,
     end: u64,
 }
 
 impl<D: Disk> NoteFile<D> {
-    pub(crate) fn new(shard: u32, notes: Notes) -> Self {
-        Self { name: format!("{FLUSHED_NOTES}{shard}"), notes, file: None, end: 0 }
+    pub(crate) fn new(shard: u32, loaded: LoadedNotes) -> Self {
+        let name = format!("{FLUSHED_NOTES}{shard}");
+        let LoadedNotes { notes, gone, .. } = loaded;
+        Self { name, notes, gone, file: None, end: 0 }
     }
 
     pub(crate) fn get(&self, directory: &str) -> Option<Note> {
         self.notes.get(directory).copied()
+    }
+
+    /// The note of a log, whether its directory is there or not.
+    pub(crate) fn of_log(&self, directory: &str, topic_id: Uuid) -> Option<Note> {
+        let there = self.get(directory).filter(|note| note.topic_id == topic_id);
+        there.or_else(|| self.gone.get(&(directory.to_owned(), topic_id)).copied())
+    }
+
+    /// Keeps, of the notes of logs that are not there, those of topics that there are.
+    pub(crate) fn keep_gone(&mut self, is_known: impl Fn(Uuid) -> bool) {
+        self.gone.retain(|(_, topic_id), _| is_known(*topic_id));
     }
 
     pub(crate) fn forget(&mut self, directory: &str) {
@@ -195,7 +223,8 @@ impl<D: Disk> NoteFile<D> {
                 self.end += len;
             }
             None => {
-                let whole = to_frame(self.notes.iter());
+                let gone = self.gone.iter().map(|((directory, _), note)| (directory, note));
+                let whole = to_frame(self.notes.iter().chain(gone));
                 replace(disk, "", &self.name, &whole, Tail::Padded).await?;
                 self.file = Some(disk.open(&self.name, OpenMode::Write).await?);
                 self.end = whole.len().next_multiple_of(BLOCK_BYTES) as u64;
@@ -234,8 +263,8 @@ mod tests {
     fn the_best_note_of_all_shards_counts() {
         run(async {
             let disk = disk_with(&["a-0", "b-0"]).await;
-            let mut first = NoteFile::new(0, Notes::new());
-            let mut second = NoteFile::new(1, Notes::new());
+            let mut first = NoteFile::new(0, LoadedNotes::default());
+            let mut second = NoteFile::new(1, LoadedNotes::default());
             first.write(&disk, one("a-0", note(0, 10))).await.unwrap();
             first.write(&disk, one("a-0", note(0, 20))).await.unwrap();
             first.write(&disk, one("gone-0", note(0, 20))).await.unwrap();
@@ -256,7 +285,7 @@ mod tests {
             for at in 0..60 {
                 let disk = disk_with(&["a-0"]).await;
                 disk.inject(Fault::Crash { at });
-                let mut file = NoteFile::new(0, Notes::new());
+                let mut file = NoteFile::new(0, LoadedNotes::default());
                 let mut noted = None;
                 for end in 0..40 {
                     match file.write(&disk, one("a-0", note(0, end))).await {
@@ -273,10 +302,34 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_is_gone_stays_noted_until_its_topic_is() {
+        run(async {
+            let mut disk = disk_with(&["a-0"]).await;
+            let mut file = NoteFile::new(0, LoadedNotes::default());
+            file.write(&disk, one("gone-0", note(0, 20))).await.unwrap();
+            for _ in 0..3 {
+                disk = disk.restart();
+                let loaded = load_notes(&disk).await.unwrap();
+                assert!(!loaded.notes.contains_key("gone-0"));
+                let mut file = NoteFile::new(0, loaded);
+                file.keep_gone(|id| id == Uuid(9));
+                assert_eq!(file.of_log("gone-0", Uuid(9)), Some(note(0, 20)));
+                assert_eq!(file.of_log("gone-0", Uuid(8)), None);
+                // The first write of a run replaces the file.
+                file.write(&disk, one("a-0", note(0, 5))).await.unwrap();
+            }
+            let mut file = NoteFile::new(0, load_notes(&disk).await.unwrap());
+            file.keep_gone(|_| false);
+            file.write(&disk, one("a-0", note(0, 6))).await.unwrap();
+            assert!(load_notes(&disk).await.unwrap().gone.is_empty());
+        });
+    }
+
+    #[test]
     fn damage_is_reported_and_the_file_stays_small() {
         run(async {
             let disk = disk_with(&["a-0"]).await;
-            let mut file = NoteFile::new(0, Notes::new());
+            let mut file = NoteFile::new(0, LoadedNotes::default());
             for end in 0..200 {
                 file.write(&disk, one("a-0", note(0, end))).await.unwrap();
                 assert!(file.end <= FILE_BYTES_MIN + 2 * BLOCK_BYTES as u64);

@@ -2,9 +2,10 @@
 
 use vltava_protocol::types::Uuid;
 
-use crate::checkpoint::{Tail, write_new};
+use crate::checkpoint::{Tail, read_file, replace, write_new};
+use crate::environment::{LogEnvironment, StorageEvent};
 use crate::error::{StorageError, StorageResult};
-use crate::io::{Disk, IoError, IoResult};
+use crate::io::{Disk, IoError, IoErrorKind, IoResult};
 use crate::layout::{self, DirectoryKind};
 use crate::log_checkpoint::LogCheckpoint;
 use crate::notes::Note;
@@ -24,12 +25,17 @@ pub(crate) async fn make_directory<D: Disk>(
     write_new(disk, &path, &[], Tail::Padded).await?;
     let path = format!("{new}/{}", layout::CHECKPOINT);
     write_new(disk, &path, &checkpoint.encode(), Tail::Padded).await?;
-    disk.sync_dir(&new).await.map_err(IoError::of_sync)?;
+    // Nothing has the partition's name yet: without a descriptor it can be tried again.
+    let of_sync = |error: IoError| match error.kind {
+        IoErrorKind::NoDescriptor => error,
+        _ => error.of_sync(),
+    };
+    disk.sync_dir(&new).await.map_err(of_sync)?;
     disk.rename(&new, directory).await?;
     if let Err(error) = disk.sync_dir("").await {
         // Whether the name survives is not known: nobody shall find it, and write there.
         disk.rename(directory, &new).await?;
-        return Err(error.of_sync());
+        return Err(of_sync(error));
     }
     Ok(())
 }
@@ -63,20 +69,34 @@ pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
 }
 
 /// The topic's id of a partition's directory, without opening its log; `None` where there is no
-/// such directory. As the checkpoint has it: Kafka's file with the id has no checksum, and logs of
-/// other ids are deleted.
+/// such directory. It stands in the log's checkpoint, under a checksum. Kafka's own file with it is
+/// a copy, and written again where it says something else.
 ///
 /// # Errors
-/// [`StorageError::Corrupt`] where the checkpoint is damaged or missing; [`StorageError::Format`];
+/// [`StorageError::Corrupt`] or [`StorageError::Format`] where the checkpoint cannot be used;
 /// [`StorageError::Unreadable`].
-pub async fn topic_id_of<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
-    let error = match LogCheckpoint::read(disk, directory).await {
-        Ok(checkpoint) => return Ok(Some(checkpoint.topic_id)),
-        Err(error) => error,
+pub async fn topic_id_of<D: Disk>(
+    environment: &LogEnvironment<D>,
+    directory: &str,
+) -> StorageResult<Option<Uuid>> {
+    let disk = &environment.disk;
+    let topic_id = match LogCheckpoint::read(disk, directory).await {
+        Ok(checkpoint) => checkpoint.topic_id,
+        Err(error) => match disk.list(directory).await {
+            Err(gone) if gone.kind == IoErrorKind::NotFound => return Ok(None),
+            _ => return Err(error),
+        },
     };
-    let at_root = disk.list("").await.map_err(StorageError::from_read)?;
-    let exists = at_root.iter().any(|entry| entry.name == directory);
-    if exists { Err(error) } else { Ok(None) }
+    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
+    let text = read_file(disk, &path).await.map_err(StorageError::from_read)?.unwrap_or_default();
+    if layout::parse_partition_metadata(&String::from_utf8_lossy(&text)) != Some(topic_id) {
+        let text = layout::partition_metadata(topic_id);
+        let name = layout::PARTITION_METADATA;
+        // A copy that only others read: where it cannot be written now, it is at the next start.
+        let _written = replace(disk, directory, name, text.as_bytes(), Tail::Exact).await;
+        environment.report(&StorageEvent::TopicIdLost { path });
+    }
+    Ok(Some(topic_id))
 }
 
 /// Renames a partition's directory, durably, then removes it with what is in it.

@@ -21,13 +21,13 @@ use vltava_storage::io::Space;
 use vltava_storage::io::fault_disk::{FaultDisk, Operation};
 use vltava_storage::producer_state::SequenceCheck;
 use vltava_storage::{
-    AppendClass, EnvironmentOptions, Log, LogEnvironment, LogOptions, Notes, StorageError,
+    AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, LogOptions, StorageError,
 };
 
 type Shard = Rc<LogEnvironment<FaultDisk>>;
 
 fn shard(disk: &FaultDisk, options: EnvironmentOptions) -> Shard {
-    LogEnvironment::new(disk.clone(), options, 0, Notes::new())
+    LogEnvironment::new(disk.clone(), options, 0, LoadedNotes::default())
 }
 
 async fn new_log(shard: &Shard) -> Log<FaultDisk> {

@@ -19,7 +19,7 @@ use support::{
     Chance, DIRECTORY, TOPIC_ID, batch, environment, read_all, ready, run, small_options,
 };
 use vltava_storage::io::Disk;
-use vltava_storage::io::fault_disk::FaultDisk;
+use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::{
     AppendClass, CorruptLog, EnvironmentOptions, Log, LogEnvironment, Opened, StorageError,
     StorageEvent, load_notes, topic_id_of,
@@ -373,13 +373,13 @@ fn a_note_of_an_earlier_topic_hides_none() {
         run(async {
             let disk = FaultDisk::new(10);
             let options = EnvironmentOptions::default;
-            let notes = load_notes(&disk).await.unwrap().notes;
+            let notes = load_notes(&disk).await.unwrap();
             let first = LogEnvironment::new(disk.clone(), options(), shards.0, notes);
             let log = ready(open_or_create(&first).await.unwrap());
             append(&log, 9).await;
             first.write_notes().await.unwrap();
             log.remove().await.unwrap();
-            let notes = load_notes(&disk).await.unwrap().notes;
+            let notes = load_notes(&disk).await.unwrap();
             let second = LogEnvironment::new(disk.clone(), options(), shards.1, notes);
             let made = Log::create(&second, DIRECTORY, other_topic(), small_options()).await;
             append(&made.unwrap(), 5).await;
@@ -403,17 +403,64 @@ fn a_log_belongs_to_its_topic_or_nobody_knows() {
             for at in 0..whole.content(path).unwrap().len().min(200) {
                 let (disk, _) = written(11, true).await;
                 disk.damage(path, |content| content[at] ^= 1);
-                match topic_id_of(&disk, DIRECTORY).await {
+                let shard = environment(&disk).await.unwrap();
+                match topic_id_of(&shard, DIRECTORY).await {
                     Ok(found) => assert_eq!(found, Some(TOPIC_ID), "{path}: byte {at}"),
                     Err(error) => assert!(is_checkpoint, "{path}: byte {at}: {error}"),
                 }
             }
             let (disk, _) = written(11, true).await;
             disk.remove_file(path).await.unwrap();
-            let found = topic_id_of(&disk, DIRECTORY).await;
+            let shard = environment(&disk).await.unwrap();
+            let found = topic_id_of(&shard, DIRECTORY).await;
             assert_eq!(found.is_err(), is_checkpoint);
             assert!(found.is_err() || found.unwrap() == Some(TOPIC_ID));
+            if !is_checkpoint {
+                assert_eq!(disk.restart().content(path), whole.content(path), "not made whole");
+            }
         }
-        assert_eq!(topic_id_of(&whole, "topic-1").await.unwrap(), None);
+        let shard = environment(&whole).await.unwrap();
+        assert_eq!(topic_id_of(&shard, "topic-1").await.unwrap(), None);
+    });
+}
+
+/// A log that was noted is missed where it is gone; a stop at any moment of making or deleting one
+/// leaves none that is missed and was never there, or that nobody wants any more.
+#[test]
+fn a_log_that_is_gone_is_missed_and_no_other() {
+    run(async {
+        let (mut noted, mut crashed) = (0, 0);
+        for at in 0..40 {
+            let disk = FaultDisk::new(at);
+            disk.inject(Fault::Crash { at });
+            let made = async {
+                let shard = environment(&disk).await?;
+                ready(open_or_create(&shard).await?);
+                shard.write_notes().await.map_err(StorageError::Unreadable)
+            };
+            let is_answered = made.await.is_ok();
+            crashed += u64::from(!is_answered);
+            let disk = disk.restart();
+            let shard = environment(&disk).await.unwrap();
+            let is_noted = shard.made(DIRECTORY, TOPIC_ID).await.is_some();
+            let is_there = topic_id_of(&shard, DIRECTORY).await.unwrap().is_some();
+            assert!(is_noted || !is_answered, "{at}: nobody would miss it");
+            assert!(is_there || !is_noted, "{at}: it was never there");
+            if !is_there {
+                continue;
+            }
+            noted += u64::from(is_noted);
+            // Whoever opens it notes it, where that was not done.
+            ready(open_or_create(&shard).await.unwrap());
+            shard.write_notes().await.unwrap();
+            disk.rename(DIRECTORY, "elsewhere").await.unwrap();
+            let shard = environment(&disk).await.unwrap();
+            shard.keep_notes_of_gone(|id| id == TOPIC_ID).await;
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, Some(0), "{at}");
+            assert_eq!(shard.made(DIRECTORY, other_topic()).await, None);
+            shard.keep_notes_of_gone(|_| false).await;
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, None);
+        }
+        assert!(noted > 0 && crashed > 10, "{noted} {crashed}");
     });
 }

@@ -24,7 +24,9 @@ use support::{
 };
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::io::{Disk, IoErrorKind};
-use vltava_storage::{AppendClass, EnvironmentOptions, Log, LogEnvironment, Notes, StorageError};
+use vltava_storage::{
+    AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, StorageError,
+};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -245,7 +247,7 @@ fn nothing_is_written_where_no_space_was_taken() {
     let disk = FaultDisk::new(1);
     let (write_bytes_max, buffer_bytes_min) = (1 << 16, 1 << 14);
     let options = EnvironmentOptions { write_bytes_max, buffer_bytes_min, ..small_environment() };
-    let environment = LogEnvironment::new(disk.clone(), options, 0, Notes::default());
+    let environment = LogEnvironment::new(disk.clone(), options, 0, LoadedNotes::default());
     let log = ready(run(open_or_create(&environment)).unwrap());
     run(write(&log, 4));
     log.release_idle();

@@ -167,7 +167,7 @@ impl<R: Runtime> View<R> {
         });
         let local = self.parts.partitions.all_local();
         let ended = local.iter().filter_map(|(_, replica)| {
-            let why = replica.ended()?;
+            let why = replica.refuses()?;
             Some(format!("{}: {why}", replica.name()))
         });
         let hosts = self.parts.groups.all_local();

@@ -94,7 +94,7 @@ async fn look<D: Disk>(disk: &D, partition: &str, accepts_loss: bool) -> Result<
     if !known.iter().any(|name| name == partition) {
         return Err(format!("there is no partition {partition} in this data directory"));
     }
-    let notes = load_notes(disk).await.map_err(|error| error.to_string())?.notes;
+    let notes = load_notes(disk).await.map_err(|error| error.to_string())?;
     let logs = LogEnvironment::new(disk.clone(), EnvironmentOptions::default(), 0, notes);
     logs.on_event(|event| eprintln!("vltava: {event}"));
     match Log::open(&logs, partition, LogOptions::default()).await.map_err(words)? {

@@ -34,8 +34,8 @@ pub static BROKER: &[Definition] = &[
         .doc("Replicas of a topic that is created without saying how many."),
     node("delete.topic.enable", Kind::Boolean, "true").doc("Whether topics can be deleted."),
     node("disk.reserve.bytes", Kind::Size, "256MiB").ours().unit(Unit::Bytes).doc(
-        "Free disk space below which records of clients are refused, so that offsets, \
-             deletions and retention still work.",
+        "Free disk space below which records of clients are refused, and nothing is created, so \
+             that offsets, deletions and retention still work.",
     ),
     node("fetch.max.bytes", Kind::Int, "57671680")
         .unit(Unit::Bytes)

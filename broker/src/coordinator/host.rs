@@ -364,7 +364,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         while offset < self.replica.end() && !self.stopped.get() {
             let readable = self.replica.high_watermark();
             let read = self.replica.read_bytes(offset, LOAD_BYTES).await;
-            let bytes = read.map_err(|error| LoadError::Unreadable(error.to_string()))?;
+            let bytes = read.map_err(|error| match error {
+                PartitionError::Damaged(what) => LoadError::Damaged(what),
+                other => LoadError::Unreadable(other.to_string()),
+            })?;
             let before = offset;
             for batch in replay::proved(&bytes, offset) {
                 let batch = batch.map_err(|error| LoadError::Damaged(error.to_string()))?;

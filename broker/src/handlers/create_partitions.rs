@@ -2,6 +2,8 @@
 //!
 //! Versions: 2 flexible, 3 THROTTLING_QUOTA_EXCEEDED (KIP-599).
 //!
+//! Below `disk.reserve.bytes` of free space nothing is created: KAFKA_STORAGE_ERROR (ours).
+//!
 //! Answered when every shard of this node holds the partitions and their logs are open.
 
 use vltava_protocol::api::ApiKey;
@@ -13,6 +15,7 @@ use vltava_protocol::types::Str;
 
 use super::Reply;
 use super::context::Context;
+use super::errors::LOW_ON_SPACE;
 use crate::cluster::controller::{self, Input};
 use crate::runtime::Runtime;
 
@@ -25,6 +28,9 @@ pub async fn handle<R: Runtime>(
     request: CreatePartitionsRequest,
 ) -> Reply<CreatePartitionsResponse> {
     let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    if context.services.node.is_low_on_space() && !request.validate_only {
+        return Reply::Now(refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE));
+    }
     Reply::Now(match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
         Ok(controller::Reply::CreatePartitions(response)) => response,
         Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),

@@ -3,6 +3,8 @@
 //! Versions: 4 default counts (KIP-464), 5 flexible, counts and settings in the answer (KIP-525), 6
 //! THROTTLING_QUOTA_EXCEEDED (KIP-599), 7 topic ids (KIP-516).
 //!
+//! Below `disk.reserve.bytes` of free space nothing is created: KAFKA_STORAGE_ERROR (ours).
+//!
 //! Answered when every shard of this node holds the topics and their logs are open. What is
 //! refused, and in which words, is decided by the controller (`cluster/create_topics.rs`).
 
@@ -17,6 +19,7 @@ use vltava_protocol::types::Str;
 
 use super::Reply;
 use super::context::Context;
+use super::errors::LOW_ON_SPACE;
 use crate::cluster::controller::{self, Input};
 use crate::config::describe;
 use crate::config::values::BrokerConfig;
@@ -37,6 +40,9 @@ pub async fn handle<R: Runtime>(
     request: CreateTopicsRequest,
 ) -> Reply<CreateTopicsResponse> {
     let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    if context.services.node.is_low_on_space() && !request.validate_only {
+        return Reply::Now(refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE));
+    }
     let with_settings = context.api_version >= SETTINGS_FROM;
     let given = if with_settings { given(&request) } else { Given::new() };
     let random = context.services.node.random_uuid().0;

@@ -6,6 +6,9 @@ use vltava_protocol::error_code::ErrorCode;
 use crate::partition::error::PartitionError;
 use crate::partition::validate::Rejection;
 
+/// Why nothing is created below `disk.reserve.bytes`.
+pub const LOW_ON_SPACE: &str = "The disk has less than disk.reserve.bytes free.";
+
 /// What a producer is told of a batch that breaks the rules: Kafka's choice for each.
 pub fn of_rejection(rejection: &Rejection) -> ErrorCode {
     match rejection {
@@ -44,9 +47,11 @@ pub fn of_partition(error: &PartitionError) -> ErrorCode {
         PartitionError::FencedEpoch => ErrorCode::FENCED_LEADER_EPOCH,
         PartitionError::UnknownEpoch => ErrorCode::UNKNOWN_LEADER_EPOCH,
         PartitionError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
-        PartitionError::Full | PartitionError::Ended | PartitionError::Storage(_) => {
-            ErrorCode::KAFKA_STORAGE_ERROR
-        }
+        PartitionError::Full
+        | PartitionError::NoDescriptor
+        | PartitionError::Damaged(_)
+        | PartitionError::Ended
+        | PartitionError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         PartitionError::OutOfOrderSequence | PartitionError::StaleProducerEpoch => {
             ErrorCode::UNKNOWN_SERVER_ERROR
         }

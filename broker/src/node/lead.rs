@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use vltava_protocol::types::Str;
-use vltava_storage::{LogOptions, StorageError};
+use vltava_storage::{LogOptions, StorageError, partition_directories};
 
 use super::follow;
 use super::identity::{self, Identity};
@@ -32,6 +32,8 @@ pub async fn lead<R: Runtime>(
     node: &Rc<Node<R>>,
     endpoints: Vec<NodeEndpoint>,
 ) -> Result<(), String> {
+    let found = identity::read(node.parts.runtime.disk()).await?;
+    check_there(node, found.is_some()).await?;
     let group = open_group(node).await.map_err(|error| error.to_string())?;
     let (id, parts) = (PartitionId::CLUSTER_METADATA, &node.parts);
     parts.partitions.ready(id, Rc::clone(&group));
@@ -41,9 +43,31 @@ pub async fn lead<R: Runtime>(
     if host.loaded(None).await.is_none() {
         return Err(host.damage().unwrap_or_else(|| "the controller was stopped".to_owned()));
     }
-    let identity = identify(node).await?;
+    let identity = identify(node, found).await?;
     register(node, identity, endpoints).await?;
     follow::follow(Rc::clone(node), group).await
+}
+
+/// A directory that was used, and has no group 0 any more, is not taken for an empty one: a new
+/// group 0 would know none of the topics whose logs are here.
+async fn check_there<R: Runtime>(node: &Node<R>, has_identity: bool) -> Result<(), String> {
+    let directories = partition_directories(node.parts.runtime.disk()).await;
+    let directories = directories.map_err(|error| error.to_string())?;
+    if directories.iter().any(|directory| directory == LOG) {
+        return Ok(());
+    }
+    match directories.first() {
+        _ if has_identity => Err(
+            "it is missing, and meta.properties says that the directory was used: put it back, \
+                 or give the node an empty directory"
+                .to_owned(),
+        ),
+        Some(found) => Err(format!(
+            "it is missing, and the directory has logs, as {found}: put it back, or give the node \
+             an empty directory"
+        )),
+        None => Ok(()),
+    }
 }
 
 async fn open_group<R: Runtime>(node: &Node<R>) -> Result<Rc<Replica<R>>, StorageError> {
@@ -53,15 +77,14 @@ async fn open_group<R: Runtime>(node: &Node<R>) -> Result<Rc<Replica<R>>, Storag
         LogOptions { segment_bytes: SEGMENT_BYTES, deletes: false, ..LogOptions::default() };
     let runtime = node.parts.runtime.clone();
     let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
-    let log = open_or_create(&node.parts.logs, runtime.disk(), LOG, topic_id, options).await?;
+    let log = open_or_create(&node.parts.logs, LOG, topic_id, options, |_| true).await?;
     Ok(Replica::new(runtime, LOG.to_owned(), log, 1))
 }
 
 /// Who this node is, by its data directory: forms the cluster, and writes the identity, where there
 /// is none yet.
-async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, String> {
+async fn identify<R: Runtime>(node: &Node<R>, found: Option<Identity>) -> Result<Identity, String> {
     let (disk, node_id) = (node.parts.runtime.disk(), node.parts.config.node_id);
-    let found = identity::read(disk).await?;
     if let Some(found) = found.filter(|found| found.node_id != node_id) {
         let owner = found.node_id;
         return Err(format!(

@@ -44,6 +44,7 @@ impl<R: Runtime> Node<R> {
             self.parts.partitions.opening(topic.partition_id(*index));
         }
         drop(delta);
+        self.parts.logs.keep_notes_of_gone(|id| image.topic_by_id(id).is_some()).await;
         self.set_image(image);
         for topic in &removed {
             self.remove_topic(topic).await;
@@ -53,6 +54,12 @@ impl<R: Runtime> Node<R> {
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
             .await;
+        if !opened.is_empty()
+            && let Err(error) = self.parts.logs.write_notes().await
+        {
+            // Upkeep writes it; until then, a log that is lost is not missed at a start.
+            tracing::warn!(%error, "it could not be noted which logs were made");
+        }
         self.announce(opened).await;
         self.ready.set();
     }
@@ -96,21 +103,26 @@ impl<R: Runtime> Node<R> {
                 }
                 self.parts.partitions.ready(id, replica);
             }
-            Err(error @ StorageError::Full(_)) => {
-                tracing::warn!(
-                    partition = name, %error,
-                    "a log cannot be opened for want of space; it is tried again"
-                );
-                self.lacks_space.set(true);
-                self.parts.partitions.broken(id, PartitionError::Full);
-            }
             Err(error) => {
-                tracing::error!(
-                    partition = name, %error,
-                    "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR \
-                     (docs/operations.md, \"A damaged log\")"
-                );
-                self.parts.partitions.broken(id, PartitionError::Storage(error.to_string()));
+                let why = match PartitionError::from(error.clone()) {
+                    passing if passing.is_passing() => {
+                        tracing::warn!(
+                            partition = name, %error,
+                            "a log cannot be opened; it is tried again"
+                        );
+                        self.awaits_room.set(true);
+                        passing
+                    }
+                    _ => {
+                        tracing::error!(
+                            partition = name, %error,
+                            "a log cannot be opened; its partition answers KAFKA_STORAGE_ERROR \
+                             (docs/operations.md, \"A damaged log\")"
+                        );
+                        PartitionError::Storage(error.to_string())
+                    }
+                };
+                self.parts.partitions.broken(id, why);
             }
         }
     }
@@ -125,10 +137,10 @@ impl<R: Runtime> Node<R> {
         parts.runtime.spawn(Queue::Background, compare);
     }
 
-    /// Opens, one after the other, the partitions that could not be opened for want of space, until
-    /// there is none again.
-    pub(super) async fn open_where_space_was_missing(self: &Rc<Self>) {
-        if !self.lacks_space.replace(false) {
+    /// Opens, one after the other, the partitions that could not be opened for want of space or
+    /// descriptors, until there is none again.
+    pub(super) async fn open_where_room_was_missing(self: &Rc<Self>) {
+        if !self.awaits_room.replace(false) {
             return;
         }
         let _reconciling = self.reconciling.lock().await;
@@ -140,11 +152,11 @@ impl<R: Runtime> Node<R> {
         for (topic, index) in all {
             let id = topic.partition_id(index);
             let partition = self.parts.partitions.local(id);
-            if !matches!(partition, Err(PartitionError::Full)) {
+            if !partition.is_err_and(|why| why.is_passing()) {
                 continue;
             }
             self.open(Arc::clone(topic), index).await;
-            if self.lacks_space.get() {
+            if self.awaits_room.get() {
                 break;
             }
             opened.push(id);
@@ -155,8 +167,9 @@ impl<R: Runtime> Node<R> {
     /// Opens the log where it exists, creates it where not.
     async fn open_log(&self, topic: &Topic, name: &str) -> Result<Log<R::Disk>, StorageError> {
         let options = log_options(&self.topic_config(topic), &self.parts.config);
-        let disk = self.parts.runtime.disk();
-        open_or_create(&self.parts.logs, disk, name, topic.id, options).await
+        let image = self.image();
+        let is_known = |id| image.topic_by_id(id).is_some();
+        open_or_create(&self.parts.logs, name, topic.id, options, is_known).await
     }
 
     async fn remove(&self, id: PartitionId) {

@@ -23,7 +23,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let retention_period = Duration::from_millis(node.parts.config.retention_check_interval_ms);
     let noting = every(&node, NOTE_PERIOD, async |node| note(node).await);
     let checkpointing = every(&node, CHECKPOINT_PERIOD, async |node| {
-        node.open_where_space_was_missing().await;
+        node.open_where_room_was_missing().await;
         checkpoint(node).await;
     });
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
@@ -45,8 +45,18 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     if let Err(error) = logs.write_notes().await {
         tracing::warn!(%error, "the flushed ends could not be noted; it is tried again");
     }
-    if let Err(error) = logs.refresh_space().await {
-        tracing::warn!(%error, "the disk does not say how much space is left");
+    let was_low = logs.is_low();
+    match logs.refresh_space().await {
+        Err(error) => tracing::warn!(%error, "the disk does not say how much space is left"),
+        Ok(_) if node.parts.jobs.own() > 0 => {}
+        Ok(space) if logs.is_low() && !was_low => tracing::warn!(
+            free_bytes = space.free,
+            "less than disk.reserve.bytes is free: clients' writes are refused"
+        ),
+        Ok(space) if was_low && !logs.is_low() => {
+            tracing::info!(free_bytes = space.free, "there is space again: clients may write");
+        }
+        Ok(_) => {}
     }
 }
 

@@ -59,8 +59,8 @@ pub struct Node<R: Runtime> {
     applied_more: Event,
     /// Held while partitions are opened, created or removed.
     pub(super) reconciling: Mutex<()>,
-    /// A partition could not be opened for want of space.
-    pub(super) lacks_space: Cell<bool>,
+    /// A partition could not be opened for want of space or descriptors.
+    pub(super) awaits_room: Cell<bool>,
     /// Offsets of damaged batches, as the last pass over each log found them (`verify`).
     pub(super) damage: RefCell<BTreeMap<PartitionId, Vec<i64>>>,
     /// This shard has applied a first image: its partitions are open.
@@ -83,7 +83,7 @@ impl<R: Runtime> Node<R> {
             applied: Cell::new(0),
             applied_more: Event::new(),
             reconciling: Mutex::new(()),
-            lacks_space: Cell::new(false),
+            awaits_room: Cell::new(false),
             damage: RefCell::default(),
             ready: Latch::default(),
             serving: Latch::default(),
@@ -193,6 +193,10 @@ impl<R: Runtime> Node<R> {
         if self.image().topic(name).is_some() {
             return Ok(());
         }
+        // What groups commit may use the reserve, and so may the topic for it.
+        if self.is_low_on_space() && name != CONSUMER_OFFSETS {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
         let request = CreateTopicsRequest {
             topics: vec![creatable_topic(name, &self.parts.config, self.image().node_count())],
             ..CreateTopicsRequest::default()
@@ -209,6 +213,12 @@ impl<R: Runtime> Node<R> {
             ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
             error => Err(error),
         }
+    }
+
+    /// Whether less than the reserve is free, as far as is known: then clients create nothing,
+    /// since what they would create could not be written to, or not be opened at all.
+    pub fn is_low_on_space(&self) -> bool {
+        self.parts.logs.is_low()
     }
 
     /// A random id, for what is to be made.

@@ -34,19 +34,34 @@ pub enum PartitionError {
     /// The disk is full, or below its reserve.
     #[error("the disk is full")]
     Full,
+    /// The process has no descriptor left for its files.
+    #[error("no descriptor is left for its files (ulimit -n, LimitNOFILE=)")]
+    NoDescriptor,
+    /// What its files hold is not what was written.
+    #[error("{0}")]
+    Damaged(String),
     /// The log has ended, after an I/O error or because it was closed: nothing more can be made
     /// durable before a restart.
     #[error("the log has ended after an I/O error, or was closed")]
     Ended,
-    /// The log holds damage that nobody has accepted yet, or cannot be read.
+    /// The log cannot be read, or not be opened.
     #[error("the log cannot be used: {0}")]
     Storage(String),
+}
+
+impl PartitionError {
+    /// Whether what is missing may be there in a moment, and the log is as it was.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Full | Self::NoDescriptor)
+    }
 }
 
 impl From<StorageError> for PartitionError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Full(_) => Self::Full,
+            StorageError::NoDescriptor(_) => Self::NoDescriptor,
+            StorageError::Corrupt(corruption) => Self::Damaged(corruption.to_string()),
             StorageError::OutOfRange { start, end, .. } => Self::OutOfRange { start, end },
             StorageError::Failed(_) | StorageError::Closed => Self::Ended,
             other => Self::Storage(other.to_string()),

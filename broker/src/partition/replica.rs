@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
@@ -13,7 +14,10 @@ use super::error::PartitionError;
 use super::waiters::{CommitQueue, WatchId, Watches};
 use crate::raft::message::{Action, Input};
 use crate::raft::node::{Node, Role};
-use crate::runtime::{Queue, Runtime};
+use crate::runtime::{Monotonic, Queue, Runtime};
+
+/// How long a write that found no descriptor is told of, where none follows that shows more.
+const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
 /// One replica of one partition, on the shard that owns it.
 pub struct Replica<R: Runtime> {
@@ -30,6 +34,8 @@ pub struct Replica<R: Runtime> {
     watches: RefCell<Watches<Rc<Watch>>>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
+    /// When the last write found no descriptor, where it did.
+    lacked_descriptor: Cell<Option<Monotonic>>,
     /// Bytes appended since the replica was opened.
     bytes_appended: Cell<u64>,
     /// The same at the last [`Replica::tidy_up`].
@@ -105,6 +111,7 @@ impl<R: Runtime> Replica<R> {
             refusals: RefCell::default(),
             watches: RefCell::default(),
             writing: Cell::new(false),
+            lacked_descriptor: Cell::new(None),
             bytes_appended: Cell::new(0),
             bytes_tidied: Cell::new(0),
             bytes_counted: Cell::new(0),
@@ -216,10 +223,18 @@ impl<R: Runtime> Replica<R> {
 
     fn after_write(&self, written: Result<i64, StorageError>) {
         let input = match written {
-            Ok(end_offset) => Input::Flushed { end_offset },
+            Ok(end_offset) => {
+                self.lacked_descriptor.set(None);
+                Input::Flushed { end_offset }
+            }
             // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
             Err(StorageError::Failed(_)) => Input::LogEnded,
-            Err(error) => return self.refuse_queued(&error.into()),
+            Err(error) => {
+                let why = PartitionError::from(error);
+                let is_lacking = why == PartitionError::NoDescriptor;
+                self.lacked_descriptor.set(is_lacking.then(|| self.runtime.now()));
+                return self.refuse_queued(&why);
+            }
         };
         let action = self.raft.borrow_mut().step(input);
         match action {
@@ -385,6 +400,14 @@ impl<R: Runtime> Replica<R> {
     /// The producers that the log remembers.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         self.log.producers()
+    }
+
+    /// Why the log takes no appends, or took none a moment ago, where that is so.
+    pub fn refuses(&self) -> Option<String> {
+        let lacked = self.lacked_descriptor.get();
+        let lacks = lacked.is_some_and(|at| self.runtime.now().since(at) < REFUSAL_TOLD);
+        let why = lacks.then(|| PartitionError::NoDescriptor.to_string());
+        self.ended().or(why)
     }
 
     /// Why the log takes no more appends until a restart, where that is so.

@@ -30,6 +30,8 @@ use super::ring::Ring;
 
 /// Names the process that uses the data directory.
 const LOCK_FILE: &str = ".lock";
+/// Made and removed, to see that the directory takes files.
+const PROBE_FILE: &str = ".probe";
 /// Writes in a row that write less than a block, before that is an error. The second one usually
 /// says why (`ENOSPC`).
 const FRUITLESS_WRITES_MAX: u32 = 4;
@@ -65,8 +67,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Locks an existing directory, and finds out whether its file system takes writes past the
-    /// page cache.
+    /// Locks an existing directory, sees that it takes files, and finds out whether its file system
+    /// takes writes past the page cache.
     ///
     /// # Errors
     /// See [`DataDirectoryError`].
@@ -93,6 +95,7 @@ impl DataDirectory {
             fs::TryLockError::WouldBlock => DataDirectoryError::InUse(root.clone()),
             fs::TryLockError::Error(error) => unusable(error),
         })?;
+        probe(&root).map_err(unusable)?;
         let direct = fs::OpenOptions::new()
             .write(true)
             .custom_flags(libc::O_DIRECT)
@@ -122,6 +125,14 @@ impl DataDirectory {
     pub(super) fn refuse_direct(&mut self) {
         self.direct = false;
     }
+}
+
+/// Makes a file and removes it: a directory that was used has its lock file, also where nothing can
+/// be made in it any more.
+fn probe(root: &Path) -> io::Result<()> {
+    let path = root.join(PROBE_FILE);
+    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(&path)?;
+    fs::remove_file(&path)
 }
 
 /// An open descriptor of the data directory.
@@ -512,6 +523,7 @@ fn io_error(operation: &'static str, path: &str, error: &io::Error) -> IoError {
         Some(libc::ENOENT) => IoErrorKind::NotFound,
         Some(libc::EEXIST) => IoErrorKind::AlreadyExists,
         Some(libc::ENOSPC | libc::EDQUOT) => IoErrorKind::Full,
+        Some(libc::EMFILE | libc::ENFILE) => IoErrorKind::NoDescriptor,
         Some(libc::EROFS | libc::EACCES | libc::EPERM) => IoErrorKind::ReadOnly,
         _ => IoErrorKind::Failed,
     };

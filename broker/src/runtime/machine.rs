@@ -60,6 +60,12 @@ pub enum StartError {
          or a container profile"
     )]
     IoUringRefused(io::Error),
+    /// The limits of the process cannot be asked for.
+    #[error(
+        "the limits of this process cannot be read ({0}): a container profile that refuses \
+         prlimit64"
+    )]
+    LimitsRefused(io::Error),
     /// `RLIMIT_MEMLOCK` is too low.
     #[error(
         "the limit of locked memory is {limit} bytes; {needed} are needed (ulimit -l, \
@@ -189,6 +195,7 @@ fn cancel<E>(threads: Vec<ShardThread<E>>) {
 /// What it refuses.
 pub fn check_limits(shards: usize) -> Result<(), StartError> {
     setup::try_set_up().map_err(StartError::IoUringRefused)?;
+    system::try_limits().map_err(StartError::LimitsRefused)?;
     let limit = system::limit("Max locked memory");
     let needed = system::LOCKED_MEMORY_BYTES_MIN;
     if limit < needed {
@@ -347,15 +354,21 @@ fn equip(
     core: Option<usize>,
     common: &Common,
 ) -> Result<(LocalExecutor, Ring), String> {
-    let placement = core.map_or(Placement::Unbound, Placement::Fixed);
-    let executor = LocalExecutorBuilder::new(placement)
-        .name("vltava")
-        .io_memory(EXECUTOR_IO_BYTES)
-        .ring_depth(EXECUTOR_RING_DEPTH)
-        .preempt_timer(EXECUTOR_SLICE)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .make()
-        .map_err(|error| error.to_string())?;
+    let make = |placement| {
+        LocalExecutorBuilder::new(placement)
+            .name("vltava")
+            .io_memory(EXECUTOR_IO_BYTES)
+            .ring_depth(EXECUTOR_RING_DEPTH)
+            .preempt_timer(EXECUTOR_SLICE)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+            .make()
+    };
+    let made = match core.map(|core| make(Placement::Fixed(core))) {
+        // A profile that refuses sched_setaffinity(2): then it runs where the scheduler puts it.
+        None | Some(Err(_)) => make(Placement::Unbound),
+        Some(made) => made,
+    };
+    let executor = made.map_err(|error| error.to_string())?;
     let recorder = common.options.recorder.clone();
     let ring =
         Ring::new(shard, common.origin, recorder).map_err(|error| format!("io_uring: {error}"))?;

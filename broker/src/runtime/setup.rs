@@ -2,7 +2,7 @@
 
 use std::io;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Probe};
 
 /// When the kernel does what completes requests, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,15 @@ pub(super) fn set_up(
     }
 }
 
-/// Asks the kernel for a small ring and gives it back: whether io_uring may be used here.
+/// Asks the kernel for a small ring, uses it once, and gives it back: whether io_uring may be used
+/// here, with each of its three system calls.
 ///
 /// # Errors
 /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of
-/// `io_uring_setup(2)`.
+/// `io_uring_setup(2)`, `io_uring_register(2)` and `io_uring_enter(2)`.
 pub(super) fn try_set_up() -> io::Result<()> {
-    set_up(8, 16, Mode::Deferred).map(drop)
+    let (uring, _) = set_up(8, 16, Mode::Deferred)?;
+    uring.submitter().register_probe(&mut Probe::new())?;
+    // Submits nothing, but asks the kernel to.
+    uring.submit().map(drop)
 }

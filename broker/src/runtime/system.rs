@@ -157,6 +157,16 @@ pub(super) fn limit(label: &str) -> u64 {
     soft.and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX)
 }
 
+/// Whether the limits of this process can be asked for: an executor does.
+pub(super) fn try_limits() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills a structure of ours.
+    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 fn raise_limit(resource: libc::__rlimit_resource_t) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills, then reads, a structure of ours.

@@ -9,8 +9,8 @@
 pub mod wire;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +54,18 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Asks the admin port for a page: its status and its text.
+pub fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let text = answer.split_once("\r\n\r\n").map_or("", |(_, text)| text);
+    Ok((status.unwrap_or(0), text.to_owned()))
 }
 
 /// How to start a broker.

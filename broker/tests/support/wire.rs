@@ -14,6 +14,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
+use vltava_protocol::messages::delete_topics::DeleteTopicsRequest;
 use vltava_protocol::messages::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use vltava_protocol::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
@@ -73,6 +74,18 @@ pub fn produce(
     link.send_at(&produce_request(topic, partition, -1, batch), PRODUCE_VERSION)?;
     let mut answer = link.receive::<ProduceRequest>()?;
     Ok(answer.responses.remove(0).partition_responses.remove(0))
+}
+
+/// Deletes a topic.
+pub fn delete_topic(link: &mut Link, name: &str) -> Result<ErrorCode, ClientError> {
+    let request = DeleteTopicsRequest {
+        topic_names: vec![Str::from(name)],
+        timeout_ms: 30_000,
+        ..DeleteTopicsRequest::default()
+    };
+    link.send_at(&request, 5)?;
+    let answer = link.receive::<DeleteTopicsRequest>()?;
+    Ok(answer.responses[0].error_code)
 }
 
 /// A batch of records without keys.

@@ -46,6 +46,8 @@ pub enum IoErrorKind {
     AlreadyExists,
     /// No space, or no quota, is left.
     Full,
+    /// The process, or the system, has no descriptor left: nothing was opened.
+    NoDescriptor,
     /// The disk is read-only, or permission is missing.
     ReadOnly,
     /// Anything else (EIO above all): what the file holds is no longer known.

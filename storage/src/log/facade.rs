@@ -155,10 +155,10 @@ impl<D: Disk> Log<D> {
             log.inner.checkpoint().await?;
         }
         // What recovery kept is flushed, and will be served: it must not look like a torn tail at
-        // the next start.
+        // the next start. A log without a note is a new one.
         let noted_end = note.map_or(0, |note| note.flushed_end);
         let end = log.flushed_end();
-        if end > noted_end.max(proved_end) {
+        if note.is_none() || end > noted_end.max(proved_end) {
             environment.note_flushed(&log.inner.note, generation, end);
         }
         Ok(log)

@@ -156,7 +156,7 @@ pub fn small_environment() -> EnvironmentOptions {
 pub async fn environment(disk: &FaultDisk) -> Result<Rc<LogEnvironment<FaultDisk>>, StorageError> {
     let loaded = load_notes(disk).await.map_err(StorageError::Unreadable)?;
     let options = small_environment();
-    Ok(LogEnvironment::new(disk.clone(), options, 0, loaded.notes))
+    Ok(LogEnvironment::new(disk.clone(), options, 0, loaded))
 }
 
 pub fn ready(opened: Opened<FaultDisk>) -> Log<FaultDisk> {

@@ -1,0 +1,175 @@
+//! A disk that fills: clients' writes are refused, reads and deletions go on, a start is possible,
+//! and everything comes back by itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use vltava_protocol::error_code::ErrorCode;
+
+use crate::refusals::is_root;
+use crate::support::{self, Broker, Options, PATIENCE, get, wire};
+
+fn write(broker: &Broker, topic: &str, value: &[u8]) -> ErrorCode {
+    let mut link = wire::connect(broker.address).unwrap();
+    wire::produce(&mut link, topic, 0, wire::batch(&[value])).unwrap().error_code
+}
+
+fn create(broker: &Broker, topic: &str) -> ErrorCode {
+    let mut link = wire::connect(broker.address).unwrap();
+    wire::create_topic(&mut link, topic, 1, &[]).unwrap()
+}
+
+fn count(broker: &Broker, topic: &str) -> usize {
+    let mut link = wire::connect(broker.address).unwrap();
+    wire::read_all(&mut link, topic, 0).unwrap().len()
+}
+
+fn delete(broker: &Broker, topic: &str) {
+    let mut link = wire::connect(broker.address).unwrap();
+    assert_eq!(wire::delete_topic(&mut link, topic).unwrap(), ErrorCode::NONE);
+}
+
+/// Writes until it works again.
+fn write_again(broker: &Broker, topic: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !write(broker, topic, b"again").is_none() {
+        assert!(Instant::now() < deadline, "writes are refused although there is space");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Free bytes of a directory's file system, as `df` says.
+fn free_bytes(path: &Path) -> u64 {
+    let output = Command::new("df").args(["--output=avail", "-B1"]).arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().last().unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn below_the_reserve() {
+    const BALLAST_BYTES: u64 = 4 << 30;
+    let mut broker = Broker::start(Options::default());
+    assert_eq!(create(&broker, "t"), ErrorCode::NONE);
+    assert_eq!(create(&broker, "gone"), ErrorCode::NONE);
+    assert_eq!(write(&broker, "t", b"before"), ErrorCode::NONE);
+    assert!(broker.stop().success());
+    let ballast = broker.data.with_file_name("ballast");
+    let free = free_bytes(&broker.data);
+    let length = BALLAST_BYTES.to_string();
+    let made = Command::new("fallocate").args(["-l", &length]).arg(&ballast).status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("skipped: below the reserve, since there is no space for a file of 4 GiB");
+        return;
+    }
+    // Others use this disk, too: there is room for 2 GiB of theirs on either side.
+    let reserve = free.saturating_sub(BALLAST_BYTES / 2);
+    broker.options.settings.push(("disk.reserve.bytes", reserve.to_string()));
+    for _ in 0..2 {
+        broker.run();
+        // From the first moment on.
+        assert_eq!(write(&broker, "t", b"refused"), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(create(&broker, "new"), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(count(&broker, "t"), 1);
+        assert!(broker.stop().success());
+    }
+    broker.run();
+    delete(&broker, "gone");
+    fs::remove_file(&ballast).unwrap();
+    write_again(&broker, "t");
+    assert_eq!(create(&broker, "new"), ErrorCode::NONE);
+    assert_eq!(count(&broker, "t"), 2);
+}
+
+/// A small file system of its own, for as long as this lives.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None` where nothing can be mounted here.
+    fn new(path: &Path, arguments: &[&str]) -> Option<Self> {
+        fs::create_dir(path).unwrap();
+        let mounted = Command::new("mount").args(arguments).arg(path).status();
+        if !is_root() || !mounted.is_ok_and(|status| status.success()) {
+            println!("skipped: a full disk, since nothing can be mounted here ({arguments:?})");
+            return None;
+        }
+        Some(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_full_disk_in_memory() {
+    let directory = support::directory();
+    let path = directory.path().join("small");
+    if let Some(small) = Mounted::new(&path, &["-t", "tmpfs", "-o", "size=64m", "none"]) {
+        fill(&small.0);
+    }
+}
+
+#[test]
+fn a_full_disk_with_a_file_system() {
+    let directory = support::directory();
+    let image = directory.path().join("image");
+    fs::File::create(&image).unwrap().set_len(96 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status();
+    if !made.is_ok_and(|status| status.success()) {
+        println!("skipped: a full disk with a file system, since mkfs.ext4 is missing");
+        return;
+    }
+    let path = directory.path().join("small");
+    if let Some(small) = Mounted::new(&path, &["-o", "loop", &image.to_string_lossy()]) {
+        fill(&small.0);
+    }
+}
+
+/// Fills the disk to its last byte, starts again, and makes space.
+fn fill(small: &Path) {
+    let data = small.join("data");
+    fs::create_dir(&data).unwrap();
+    let mut broker = Broker::new(Options::default(), &data);
+    broker.options.settings.push(("disk.reserve.bytes", "0".to_owned()));
+    broker.run();
+    for topic in ["t", "large"] {
+        assert_eq!(create(&broker, topic), ErrorCode::NONE);
+        assert_eq!(write(&broker, topic, b"before"), ErrorCode::NONE);
+    }
+    let value = vec![7; 512 << 10];
+    let mut written = 1;
+    let refused = loop {
+        match write(&broker, "large", &value) {
+            ErrorCode::NONE => written += 1,
+            error => break error,
+        }
+        assert!(written < 1000, "it does not fill");
+    };
+    assert_eq!(refused, ErrorCode::KAFKA_STORAGE_ERROR);
+    // What is left goes to a file of somebody else.
+    let other = small.join("other");
+    let into = format!("of={}", other.display());
+    let rest = Command::new("dd").args(["if=/dev/zero", "bs=4096", &into]).output().unwrap();
+    assert!(!rest.status.success(), "it is not full");
+    for _ in 0..2 {
+        assert_eq!(write(&broker, "large", &value), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(count(&broker, "large"), written);
+        broker.restart();
+    }
+    let (status, reasons) = get(broker.admin, "/ready").unwrap();
+    assert_eq!(status, 200, "{reasons}");
+    delete(&broker, "large");
+    write_again(&broker, "t");
+    fs::remove_file(&other).unwrap();
+    write_again(&broker, "t");
+    assert!(count(&broker, "t") >= 2);
+    assert_eq!(create(&broker, "new"), ErrorCode::NONE);
+    assert_eq!(write(&broker, "new", b"value"), ErrorCode::NONE);
+    broker.kill();
+    broker.run();
+    assert_eq!(count(&broker, "new"), 1);
+}
