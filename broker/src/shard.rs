@@ -34,7 +34,7 @@ use crate::net::connection::{Common, ConnectionOptions};
 use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor, Connections};
 use crate::node::view::{Node, Parts};
-use crate::node::{lead, upkeep};
+use crate::node::{lead, upkeep, verify};
 use crate::partition::client::Partitions;
 use crate::partition::fetch_session::FetchSessions;
 use crate::runtime::jobs::{Jobs, Message};
@@ -234,6 +234,7 @@ impl<R: Runtime> Shard<R> {
         }
         runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
         runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
+        runtime.spawn(Queue::Background, verify::run(Rc::clone(&self.services.node)));
         self.services.node.serving.set();
     }
 

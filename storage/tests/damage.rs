@@ -232,9 +232,15 @@ fn an_accepted_loss_leaves_a_sound_log() {
                 let Opened::Corrupt(corrupt) = opened else {
                     return;
                 };
+                let contents = || disk.files().iter().map(|f| disk.content(f)).collect::<Vec<_>>();
+                let before = contents();
+                let loss = corrupt.survey().await.unwrap();
+                assert_eq!(before, contents(), "looking changed something");
                 let log = corrupt.accept_loss().await.unwrap();
                 accepted += 1;
                 let end = log.flushed_end();
+                assert_eq!((loss.log_start, loss.end), (log.log_start(), end), "{path}");
+                assert!(loss.known_end > end || loss.known_end == model.acked_end, "{loss:?}");
                 let found = read_all(&log, 3000).await.unwrap();
                 assert_eq!(found, model.records[..end as usize]);
                 let values = [b"after".to_vec()];

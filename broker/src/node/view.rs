@@ -1,6 +1,7 @@
 //! The image as one shard sees it, and the way to the controller.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -60,6 +61,8 @@ pub struct Node<R: Runtime> {
     pub(super) reconciling: Mutex<()>,
     /// A partition could not be opened for want of space.
     pub(super) lacks_space: Cell<bool>,
+    /// Offsets of damaged batches, as the last pass over each log found them (`verify`).
+    pub(super) damage: RefCell<BTreeMap<PartitionId, Vec<i64>>>,
     /// This shard has applied a first image: its partitions are open.
     pub ready: Latch,
     /// This shard accepts connections.
@@ -81,6 +84,7 @@ impl<R: Runtime> Node<R> {
             applied_more: Event::new(),
             reconciling: Mutex::new(()),
             lacks_space: Cell::new(false),
+            damage: RefCell::default(),
             ready: Latch::default(),
             serving: Latch::default(),
             drained: Cell::new(0),
