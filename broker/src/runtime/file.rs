@@ -467,8 +467,8 @@ enum Advance {
     GiveUp,
 }
 
-/// So many bytes behind the first `done` of `len` were written: where the next write begins. A block
-/// that is written in part is written again, whole: positions stay aligned.
+/// So many bytes behind the first `done` of `len` were written: where the next write begins. A
+/// block that is written in part is written again, whole: positions stay aligned.
 fn advance(done: &mut usize, written: usize, len: usize, fruitless: &mut u32) -> Advance {
     assert!(written <= len - *done, "{written} bytes written of {}", len - *done);
     if *done + written == len {
