@@ -395,18 +395,14 @@ impl File for MachineFile {
             let Request::Write { blocks, done, .. } = &mut returned else {
                 unreachable!("the ring gives back what it was asked");
             };
-            if *done + written == blocks.len() {
-                return Ok(());
+            match advance(done, written, blocks.len(), &mut fruitless) {
+                Advance::Done => return Ok(()),
+                Advance::Continue => request = returned,
+                Advance::GiveUp => {
+                    let error = io::Error::from(io::ErrorKind::WriteZero);
+                    return Err(self.error("write", &error));
+                }
             }
-            // A block that is written in part is written again, whole: positions stay aligned.
-            let whole = written / BLOCK_BYTES * BLOCK_BYTES;
-            *done += whole;
-            fruitless = if whole == 0 { fruitless + 1 } else { 0 };
-            if fruitless > FRUITLESS_WRITES_MAX {
-                let error = io::Error::from(io::ErrorKind::WriteZero);
-                return Err(self.error("write", &error));
-            }
-            request = returned;
         }
     }
 
@@ -474,6 +470,27 @@ impl File for MachineFile {
     }
 }
 
+/// What comes after a write that may have been short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advance {
+    Done,
+    Continue,
+    GiveUp,
+}
+
+/// So many bytes behind the first `done` of `len` were written: where the next write begins. A
+/// block that is written in part is written again, whole: positions stay aligned.
+fn advance(done: &mut usize, written: usize, len: usize, fruitless: &mut u32) -> Advance {
+    assert!(written <= len - *done, "{written} bytes written of {}", len - *done);
+    if *done + written == len {
+        return Advance::Done;
+    }
+    let whole = written / BLOCK_BYTES * BLOCK_BYTES;
+    *done += whole;
+    *fruitless = if whole == 0 { *fruitless + 1 } else { 0 };
+    if *fruitless > FRUITLESS_WRITES_MAX { Advance::GiveUp } else { Advance::Continue }
+}
+
 /// A path below the root, for the kernel. Empty is the root itself.
 fn checked(path: &str) -> IoResult<CString> {
     let inside = Path::new(path)
@@ -528,4 +545,33 @@ fn io_error(operation: &'static str, path: &str, error: &io::Error) -> IoError {
         _ => IoErrorKind::Failed,
     };
     IoError { kind, operation, path: path.to_owned(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_write_is_continued_until_every_block_was_written_whole() {
+        const BLOCKS: usize = 5;
+        for piece in [1, 511, 4095, 4096, 4097, 9000, 20_480] {
+            let (mut done, mut fruitless, mut whole) = (0, 0, [false; BLOCKS]);
+            let last = loop {
+                let left = BLOCKS * BLOCK_BYTES - done;
+                let written = left.min(piece);
+                let begin = done;
+                let next = advance(&mut done, written, BLOCKS * BLOCK_BYTES, &mut fruitless);
+                let blocks = begin / BLOCK_BYTES..(begin + written) / BLOCK_BYTES;
+                whole[blocks].fill(true);
+                assert!(done.is_multiple_of(BLOCK_BYTES));
+                if next != Advance::Continue {
+                    break next;
+                }
+            };
+            // Less than a block at a time, again and again, is an error and no success.
+            let expected = if piece < BLOCK_BYTES { Advance::GiveUp } else { Advance::Done };
+            assert_eq!(last, expected, "{piece}");
+            assert_eq!(whole, [piece >= BLOCK_BYTES; BLOCKS], "{piece}");
+        }
+    }
 }
