@@ -211,9 +211,8 @@ impl<D: Disk> LogState<D> {
     /// Closed segments that hold nothing at or above `start`, by base offset.
     pub(crate) fn below(&self, start: i64) -> Vec<i64> {
         let active = self.active.base_offset;
-        let goes = |s: &&Rc<Segment<D>>| {
-            s.base_offset != active && s.flushed.get().next_offset <= start
-        };
+        let goes =
+            |s: &&Rc<Segment<D>>| s.base_offset != active && s.flushed.get().next_offset <= start;
         self.segments.values().filter(goes).map(|s| s.base_offset).collect()
     }
 

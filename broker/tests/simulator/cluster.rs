@@ -96,14 +96,19 @@ impl Cluster {
         let shards = usize::try_from(shards).unwrap_or(1);
         let runtimes = self.simulation.start(self.host, shards);
         let (state, name) = (Rc::clone(&self.state), executor.clone());
-        let started =
-            node::start(runtimes, self.address(), ADMIN_PORT, &self.swarm.node_settings, move |why| {
+        let started = node::start(
+            runtimes,
+            self.address(),
+            ADMIN_PORT,
+            &self.swarm.node_settings,
+            move |why| {
                 // A disk that fails may end a node; nothing else may.
                 let may_end = state.disk_failed.get() || state.disk_full.get();
                 assert!(may_end, "the node has ended: {why}");
                 name.note(&format!("the node has ended: {why}"));
                 state.ended.set(true);
-            });
+            },
+        );
         *self.state.node.borrow_mut() = Some(started);
     }
 

@@ -268,11 +268,7 @@ fn request(topic: &Topic, version: i16, limits: FetchRequest, asked: &Asked) -> 
         true => (Str::from(&*topic.name), Uuid::ZERO),
         false => (Str::EMPTY, topic.id.get()),
     };
-    let mut request = FetchRequest {
-        session_id: asked.id,
-        session_epoch: asked.epoch,
-        ..limits
-    };
+    let mut request = FetchRequest { session_id: asked.id, session_epoch: asked.epoch, ..limits };
     if !partitions.is_empty() {
         request.topics = vec![FetchTopic { topic: name.clone(), topic_id: id, partitions }];
     }

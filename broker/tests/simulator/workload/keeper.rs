@@ -97,11 +97,7 @@ async fn commit(
     answer.map(|_| ())
 }
 
-async fn delete(
-    client: &mut Client,
-    group: &str,
-    kept: &mut KeptOffset,
-) -> Result<(), CallError> {
+async fn delete(client: &mut Client, group: &str, kept: &mut KeptOffset) -> Result<(), CallError> {
     if !is_coordinated(client, group).await? {
         return Ok(());
     }
