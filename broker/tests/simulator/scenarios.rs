@@ -93,8 +93,8 @@ fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
         let (simulation, executor) = (&cluster.simulation, cluster.simulation.executor());
         let slow =
             DiskOptions { flush_ns: 3_000_000_000..=5_000_000_000, ..DiskOptions::default() };
-        for _ in 0..5 {
-            executor.sleep_until(executor.now_ns() + 1_000_000_000).await;
+        for _ in 0..3 {
+            executor.sleep_until(executor.now_ns() + 500_000_000).await;
             simulation.set_disk_options(cluster.host, slow.clone());
             executor.sleep_until(executor.now_ns() + 2_000_000_000).await;
             cluster.power_cut_now(&mut random).await;
