@@ -104,8 +104,8 @@ fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
     })
 }
 
-/// The disk fills up while everybody writes and records are deleted, and is freed: all is well again
-/// without a restart. A deletion that found no space has not happened, and nobody saw it.
+/// The disk fills up while everybody writes and records are deleted, and is freed: all is well
+/// again without a restart. A deletion that found no space has not happened, and nobody saw it.
 fn a_full_disk(seed: u64, sink: Option<TraceSink>) -> Outcome {
     let mut swarm = quiet(seed);
     swarm.troubles = vec![Trouble::FullDisk];

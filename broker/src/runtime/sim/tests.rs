@@ -504,8 +504,8 @@ fn what_was_flushed_survives_the_power_and_all_that_was_written_survives_a_kill(
             }
         }
     }
-    // No threshold: the seeds are fixed, and so is the number. Were it 0, nothing was ever under way
-    // when the power failed, and the assertions above proved nothing.
+    // No threshold: the seeds are fixed, and so is the number. Were it 0, nothing was ever under
+    // way when the power failed, and the assertions above proved nothing.
     assert_ne!(lost, 0);
 }
 
