@@ -15,7 +15,8 @@ mod workload;
 
 use std::io::{Write, stdout};
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
@@ -30,8 +31,10 @@ const KEPT_SEEDS: &str = include_str!("kept_seeds.txt");
 const SEEDS_DEFAULT: u64 = 20;
 /// A seed that takes longer than this, in real time, hangs in code that never awaits.
 const HANG: Duration = Duration::from_secs(300);
-/// How many of the first seeds run twice, to see that they repeat.
-const TWICE: usize = 2;
+/// How many of the new seeds run twice, to see that they repeat.
+const TWICE: u64 = 2;
+/// What repeats a run, but for its name.
+const REPEAT: &str = "cargo test -p vltava --features simulator --test simulator --";
 
 /// Runs nodes, clients and faults, each run from one seed.
 #[derive(Parser)]
@@ -59,8 +62,8 @@ struct Arguments {
     keep_going: bool,
 }
 
-/// The seed that runs now, for the panic hook and the watchdog.
-static SEED: AtomicU64 = AtomicU64::new(0);
+/// The command that repeats what runs now, for the watchdog.
+static REPEATS_NOW: Mutex<String> = Mutex::new(String::new());
 /// Whether a run has begun since the watchdog last looked.
 static PROGRESS: AtomicBool = AtomicBool::new(false);
 
@@ -78,15 +81,15 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     if let Some(name) = &arguments.scenario {
         for scenario in scenarios::all().filter(|scenario| name == "all" || scenario.name == name) {
-            tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
-                (scenario.run)(scenario.seed, sink(&arguments))
-            });
+            let run = Run { scenario: Some(scenario.name), ..Run::new("scenario", scenario.seed) };
+            tally.run(&run, |_| (scenario.run)(scenario.seed, sink(&arguments)));
         }
         return tally.close();
     }
     if let Some(seed) = arguments.seed {
         say(&format!("seed {seed}:\n{}", Swarm::new(seed)));
-        tally.run("seed", seed, true, |_| run_seed(seed, sink(&arguments)));
+        let run = Run { twice: true, ..Run::new("seed", seed) };
+        tally.run(&run, |_| run_seed(seed, sink(&arguments)));
         return tally.close();
     }
     run_budget(&arguments, &mut tally);
@@ -112,12 +115,16 @@ fn print_log() {
 fn run_budget(arguments: &Arguments, tally: &mut Tally) {
     let began = now();
     for scenario in scenarios::all() {
-        tally.run(&format!("scenario {}", scenario.name), scenario.seed, false, |_| {
-            (scenario.run)(scenario.seed, None)
-        });
+        // One that has everything in it shows that a seed repeats, whatever the budget.
+        let run = Run {
+            scenario: Some(scenario.name),
+            twice: scenario.name == scenarios::EVERYTHING,
+            ..Run::new("scenario", scenario.seed)
+        };
+        tally.run(&run, |_| (scenario.run)(scenario.seed, None));
     }
     for seed in kept_seeds() {
-        tally.run("kept seed", seed, false, |_| run_seed(seed, None));
+        tally.run(&Run::new("kept seed", seed), |_| run_seed(seed, None));
     }
     let first = arguments.first_seed.unwrap_or_else(seed_from_clock);
     let seconds = arguments.seconds.map(Duration::from_secs);
@@ -137,7 +144,8 @@ fn run_budget(arguments: &Arguments, tally: &mut Tally) {
             break;
         }
         let seed = first.wrapping_add(number);
-        tally.run("seed", seed, tally.ran < TWICE, |_| run_seed(seed, None));
+        let run = Run { twice: number < TWICE, ..Run::new("seed", seed) };
+        tally.run(&run, |_| run_seed(seed, None));
     }
 }
 
@@ -147,11 +155,42 @@ fn kept_seeds() -> impl Iterator<Item = u64> {
     lines.filter_map(|line| line.split_whitespace().next()?.parse().ok())
 }
 
+/// What is to be run.
+#[derive(Clone, Copy)]
+struct Run {
+    what: &'static str,
+    seed: u64,
+    scenario: Option<&'static str>,
+    /// Twice, to see that both are the same.
+    twice: bool,
+}
+
+impl Run {
+    fn new(what: &'static str, seed: u64) -> Self {
+        Self { what, seed, scenario: None, twice: false }
+    }
+
+    fn name(&self) -> String {
+        match self.scenario {
+            Some(name) => format!("{} {name} {}", self.what, self.seed),
+            None => format!("{} {}", self.what, self.seed),
+        }
+    }
+
+    /// The command that repeats it.
+    fn repeat(&self) -> String {
+        match self.scenario {
+            Some(name) => format!("{REPEAT} --scenario {name} --trace"),
+            None => format!("{REPEAT} --seed {} --trace", self.seed),
+        }
+    }
+}
+
 /// How many runs passed and failed, and how the first one failed.
 #[derive(Default)]
 struct Tally {
     ran: usize,
-    failures: Vec<(String, u64, Failure)>,
+    failures: Vec<(String, Failure)>,
 }
 
 impl Tally {
@@ -160,15 +199,19 @@ impl Tally {
     }
 
     /// Runs once, or twice to see that both are the same.
-    fn run(&mut self, what: &str, seed: u64, twice: bool, run: impl Fn(u64) -> Outcome) {
-        SEED.store(seed, Ordering::Relaxed);
+    fn run(&mut self, what: &Run, run: impl Fn(u64) -> Outcome) {
+        let seed = what.seed;
+        if let Ok(mut repeat) = REPEATS_NOW.lock() {
+            *repeat = what.repeat();
+        }
         PROGRESS.store(true, Ordering::Relaxed);
         let began = now();
         let outcome = run(seed);
         let took = began.elapsed();
         self.ran += 1;
         let mut failure = outcome.failure;
-        if twice && failure.is_none() {
+        if what.twice && failure.is_none() {
+            PROGRESS.store(true, Ordering::Relaxed);
             let again = run(seed).hash;
             if again != outcome.hash {
                 let hash = outcome.hash;
@@ -176,10 +219,15 @@ impl Tally {
                 failure = Some(Failure::Correctness(words));
             }
         }
-        let result = if failure.is_none() { "ok" } else { "FAILED" };
+        let result = match (&failure, what.twice) {
+            (Some(_), _) => "FAILED",
+            (None, true) => "ok, twice the same",
+            (None, false) => "ok",
+        };
+        let name = what.name();
         say(&format!(
-            "{what} {seed} ... {result} ({:016x}: {} s virtual, {} polls, {} acknowledged, {} \
-             starts, {} ms)",
+            "{name} ... {result} ({:016x}: {} s virtual, {} polls, {} acknowledged, {} starts, \
+             {} ms)",
             outcome.hash,
             outcome.virtual_ns / 1_000_000_000,
             outcome.polls,
@@ -189,23 +237,20 @@ impl Tally {
         ));
         if let Some(failure) = failure {
             say(&format!("  {failure:?}\n  commit {}\n{}", commit(), outcome.swarm));
-            say(&format!(
-                "  repeat: cargo test -p vltava --features simulator --test simulator -- \
-                 --seed {seed} --trace"
-            ));
-            self.failures.push((what.to_owned(), seed, failure));
+            say(&format!("  repeat: {}", what.repeat()));
+            self.failures.push((name, failure));
         }
     }
 
     /// The closing line and the exit code.
     fn close(&self) -> ExitCode {
-        for (what, seed, failure) in &self.failures {
-            say(&format!("failed: {what} {seed}: {failure:?}"));
+        for (name, failure) in &self.failures {
+            say(&format!("failed: {name}: {failure:?}"));
         }
         let failed = self.failures.len();
         say(&format!("{} passed, {failed} failed", self.ran - failed));
         match self.failures.first() {
-            Some((_, _, failure)) => ExitCode::from(failure.exit_code()),
+            Some((_, failure)) => ExitCode::from(failure.exit_code()),
             None if self.ran == 0 => {
                 say("no seed ran");
                 ExitCode::FAILURE
@@ -250,8 +295,8 @@ fn watch_for_hangs() {
                 waited = Duration::ZERO;
             }
             if waited >= HANG {
-                let seed = SEED.load(Ordering::Relaxed);
-                say(&format!("failed: seed {seed} hangs"));
+                let repeat = REPEATS_NOW.lock().map(|repeat| repeat.clone());
+                say(&format!("failed: a run hangs\n  repeat: {}", repeat.unwrap_or_default()));
                 std::process::exit(128);
             }
         }

@@ -133,26 +133,33 @@ impl Pace {
     }
 }
 
-/// A node's disk as one life of the node sees it.
+/// A disk or a file as one life of a node reaches it: in time, and through its host's kernel.
 #[derive(Clone)]
-pub struct SimDisk {
-    inner: FaultDisk,
+struct Paced<T> {
+    inner: T,
     kernel: ProcessId,
     pace: Pace,
 }
 
-impl SimDisk {
-    pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
-        Self { inner, kernel, pace }
-    }
-
-    async fn perform<T: 'static>(
+impl<T: Clone> Paced<T> {
+    async fn perform<A: 'static, F: Future<Output = IoResult<A>> + 'static>(
         &self,
         kind: Kind,
         what: &'static str,
-        operation: impl Future<Output = IoResult<T>> + 'static,
-    ) -> IoResult<T> {
+        operation: impl FnOnce(T) -> F,
+    ) -> IoResult<A> {
+        let operation = operation(self.inner.clone());
         self.pace.perform(self.kernel, kind, what, operation).await
+    }
+}
+
+/// A node's disk as one life of the node sees it.
+#[derive(Clone)]
+pub struct SimDisk(Paced<FaultDisk>);
+
+impl SimDisk {
+    pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
+        Self(Paced { inner, kernel, pace })
     }
 }
 
@@ -160,73 +167,58 @@ impl Disk for SimDisk {
     type File = SimFile;
 
     async fn open(&self, path: &str, mode: OpenMode) -> IoResult<SimFile> {
-        let (inner, path) = (self.inner.clone(), path.to_owned());
-        let opening = async move { inner.open(&path, mode).await };
-        let inner = self.perform(Kind::Read, "open", opening).await?;
-        Ok(SimFile { inner, kernel: self.kernel, pace: self.pace.clone() })
+        let path = path.to_owned();
+        let open = |disk: FaultDisk| async move { disk.open(&path, mode).await };
+        let inner = self.0.perform(Kind::Read, "open", open).await?;
+        let Paced { kernel, pace, .. } = self.0.clone();
+        Ok(SimFile(Paced { inner, kernel, pace }))
     }
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
-        let (inner, path) = (self.inner.clone(), directory.to_owned());
-        let listing = async move { inner.list(&path).await };
-        self.perform(Kind::Read, "list", listing).await
+        let path = directory.to_owned();
+        let list = |disk: FaultDisk| async move { disk.list(&path).await };
+        self.0.perform(Kind::Read, "list", list).await
     }
 
     async fn create_dir(&self, directory: &str) -> IoResult<()> {
-        let (inner, path) = (self.inner.clone(), directory.to_owned());
-        let creating = async move { inner.create_dir(&path).await };
-        self.perform(Kind::Read, "create_dir", creating).await
+        let path = directory.to_owned();
+        let create = |disk: FaultDisk| async move { disk.create_dir(&path).await };
+        self.0.perform(Kind::Read, "create_dir", create).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> IoResult<()> {
-        let (inner, from, to) = (self.inner.clone(), from.to_owned(), to.to_owned());
-        let renaming = async move { inner.rename(&from, &to).await };
-        self.perform(Kind::Read, "rename", renaming).await
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let rename = |disk: FaultDisk| async move { disk.rename(&from, &to).await };
+        self.0.perform(Kind::Read, "rename", rename).await
     }
 
     async fn remove_file(&self, path: &str) -> IoResult<()> {
-        let (inner, path) = (self.inner.clone(), path.to_owned());
-        let removing = async move { inner.remove_file(&path).await };
-        self.perform(Kind::Read, "remove_file", removing).await
+        let path = path.to_owned();
+        let remove = |disk: FaultDisk| async move { disk.remove_file(&path).await };
+        self.0.perform(Kind::Read, "remove_file", remove).await
     }
 
     async fn remove_dir(&self, directory: &str) -> IoResult<()> {
-        let (inner, path) = (self.inner.clone(), directory.to_owned());
-        let removing = async move { inner.remove_dir(&path).await };
-        self.perform(Kind::Read, "remove_dir", removing).await
+        let path = directory.to_owned();
+        let remove = |disk: FaultDisk| async move { disk.remove_dir(&path).await };
+        self.0.perform(Kind::Read, "remove_dir", remove).await
     }
 
     async fn sync_dir(&self, directory: &str) -> IoResult<()> {
-        let (inner, path) = (self.inner.clone(), directory.to_owned());
-        let syncing = async move { inner.sync_dir(&path).await };
-        self.perform(Kind::Flush, "sync_dir", syncing).await
+        let path = directory.to_owned();
+        let sync = |disk: FaultDisk| async move { disk.sync_dir(&path).await };
+        self.0.perform(Kind::Flush, "sync_dir", sync).await
     }
 
     async fn space(&self) -> IoResult<Space> {
-        let inner = self.inner.clone();
-        let asking = async move { inner.space().await };
-        self.perform(Kind::Read, "space", asking).await
+        let ask = |disk: FaultDisk| async move { disk.space().await };
+        self.0.perform(Kind::Read, "space", ask).await
     }
 }
 
 /// An open file of a [`SimDisk`].
 #[derive(Clone)]
-pub struct SimFile {
-    inner: FaultFile,
-    kernel: ProcessId,
-    pace: Pace,
-}
-
-impl SimFile {
-    async fn perform<T: 'static>(
-        &self,
-        kind: Kind,
-        what: &'static str,
-        operation: impl Future<Output = IoResult<T>> + 'static,
-    ) -> IoResult<T> {
-        self.pace.perform(self.kernel, kind, what, operation).await
-    }
-}
+pub struct SimFile(Paced<FaultFile>);
 
 impl File for SimFile {
     async fn write_at(
@@ -239,42 +231,37 @@ impl File for SimFile {
             Durability::Written => Kind::Write,
             Durability::Flushed => Kind::Flush,
         };
-        let inner = self.inner.clone();
-        let writing = async move { inner.write_at(blocks, position, durability).await };
-        self.perform(kind, "write", writing).await
+        let write =
+            |file: FaultFile| async move { file.write_at(blocks, position, durability).await };
+        self.0.perform(kind, "write", write).await
     }
 
     async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
-        let inner = self.inner.clone();
-        let reading = async move { inner.read_at(position, len).await };
-        self.perform(Kind::Read, "read", reading).await
+        let read = move |file: FaultFile| async move { file.read_at(position, len).await };
+        self.0.perform(Kind::Read, "read", read).await
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
-        let inner = self.inner.clone();
-        let allocating = async move { inner.allocate(position, len).await };
-        self.perform(Kind::Write, "allocate", allocating).await
+        let allocate = move |file: FaultFile| async move { file.allocate(position, len).await };
+        self.0.perform(Kind::Write, "allocate", allocate).await
     }
 
     async fn set_len(&self, len: u64) -> IoResult<()> {
-        let inner = self.inner.clone();
-        let setting = async move { inner.set_len(len).await };
-        self.perform(Kind::Write, "set_len", setting).await
+        let set = move |file: FaultFile| async move { file.set_len(len).await };
+        self.0.perform(Kind::Write, "set_len", set).await
     }
 
     async fn sync(&self) -> IoResult<()> {
-        let inner = self.inner.clone();
-        let syncing = async move { inner.sync().await };
-        self.perform(Kind::Flush, "sync", syncing).await
+        let sync = |file: FaultFile| async move { file.sync().await };
+        self.0.perform(Kind::Flush, "sync", sync).await
     }
 
     async fn len(&self) -> IoResult<u64> {
-        let inner = self.inner.clone();
-        let asking = async move { inner.len().await };
-        self.perform(Kind::Read, "len", asking).await
+        let ask = |file: FaultFile| async move { file.len().await };
+        self.0.perform(Kind::Read, "len", ask).await
     }
 
     fn source(&self) -> Arc<dyn Any + Send + Sync> {
-        self.inner.source()
+        self.0.inner.source()
     }
 }

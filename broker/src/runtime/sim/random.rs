@@ -136,6 +136,8 @@ mod tests {
         let mut random = Random::new(1, Purpose::Faults, 0);
         assert!((0..1000).all(|_| !random.chance(0) && random.chance(MILLION)));
         let hits = (0..10_000).filter(|_| random.chance(MILLION / 4)).count();
-        assert!((2300..2700).contains(&hits), "{hits}");
+        // The seed is fixed, and so is the number: a range (of seven standard deviations) only
+        // because which number it is means nothing.
+        assert!((2200..2800).contains(&hits), "{hits}");
     }
 }

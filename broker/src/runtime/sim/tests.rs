@@ -494,7 +494,7 @@ fn what_was_flushed_survives_the_power_and_all_that_was_written_survives_a_kill(
         for how in [Crash::Process, Crash::Power] {
             let (content, flushed, hash) = after_crash(seed, how);
             assert_eq!(hash, after_crash(seed, how).2, "{seed} {how:?}");
-            assert!(flushed > 3, "{flushed}");
+            assert!(flushed > 0, "{seed} {how:?}: it was ended before it had begun");
             let kept = usize::try_from(flushed).expect("small") * 4096;
             assert!(content[..kept].iter().all(|&byte| byte == 7), "{seed} {how:?}");
             let torn = content[kept..].contains(&0);
@@ -504,7 +504,9 @@ fn what_was_flushed_survives_the_power_and_all_that_was_written_survives_a_kill(
             }
         }
     }
-    assert!(lost > 2, "{lost}");
+    // No threshold: the seeds are fixed, and so is the number. Were it 0, nothing was ever under
+    // way when the power failed, and the assertions above proved nothing.
+    assert_ne!(lost, 0);
 }
 
 #[test]

@@ -136,6 +136,9 @@ impl Member<'_> {
             if self.client.random.chance(MILLION / 3) {
                 self.commit().await?;
             }
+            if self.client.random.chance(MILLION / 20) {
+                self.commit_too_late().await?;
+            }
             self.heartbeat().await?;
             if self.client.random.chance(MILLION / 50) && !self.workload.is_finishing() {
                 // It falls silent, or says good-bye.
@@ -362,16 +365,7 @@ impl Member<'_> {
         if changed.is_empty() {
             return Ok(());
         }
-        let id = self.topic.id.get();
-        let request = self.commit_request(&changed);
-        let make = |version| {
-            let mut request: OffsetCommitRequest = request;
-            if version >= BY_ID {
-                request.topics[0].name = Str::EMPTY;
-                request.topics[0].topic_id = id;
-            }
-            request
-        };
+        let make = self.commit_request(&changed, self.generation);
         let least = if self.instance.is_some() { 7 } else { 2 };
         let workload = self.workload;
         for (&index, &offset) in &changed {
@@ -405,7 +399,31 @@ impl Member<'_> {
         worst
     }
 
-    fn commit_request(&self, offsets: &BTreeMap<i32, i64>) -> OffsetCommitRequest {
+    /// Commits as somebody would who has missed that the generation is over: that is refused.
+    async fn commit_too_late(&mut self) -> Result<(), Leave> {
+        let earlier = self.generation - 1;
+        if self.positions.is_empty() || earlier < 0 {
+            return Ok(());
+        }
+        let make = self.commit_request(&self.positions, earlier);
+        let least = if self.instance.is_some() { 7 } else { 2 };
+        let answer = self.client.call(least, make).await?;
+        for told in answer.topics.iter().flat_map(|topic| &topic.partitions) {
+            promise!(
+                !told.error_code.is_none(),
+                "{}: {} took a commit of generation {earlier} after that generation was over",
+                self.client.name,
+                self.group
+            );
+        }
+        Ok(())
+    }
+
+    fn commit_request(
+        &self,
+        offsets: &BTreeMap<i32, i64>,
+        generation: i32,
+    ) -> impl FnOnce(i16) -> OffsetCommitRequest + use<> {
         let partitions = offsets.iter().map(|(&partition_index, &committed_offset)| {
             OffsetCommitRequestPartition {
                 partition_index,
@@ -414,9 +432,9 @@ impl Member<'_> {
                 ..OffsetCommitRequestPartition::default()
             }
         });
-        OffsetCommitRequest {
+        let mut request = OffsetCommitRequest {
             group_id: Str::from(self.group.as_str()),
-            generation_id_or_member_epoch: self.generation,
+            generation_id_or_member_epoch: generation,
             member_id: self.id.clone(),
             group_instance_id: self.instance.clone(),
             topics: vec![OffsetCommitRequestTopic {
@@ -425,6 +443,14 @@ impl Member<'_> {
                 ..OffsetCommitRequestTopic::default()
             }],
             ..OffsetCommitRequest::default()
+        };
+        let id = self.topic.id.get();
+        move |version| {
+            if version >= BY_ID {
+                request.topics[0].name = Str::EMPTY;
+                request.topics[0].topic_id = id;
+            }
+            request
         }
     }
 

@@ -1,5 +1,5 @@
-//! Creates a topic, writes and reads it, adds partitions, deletes it, and creates it again under the
-//! same name: the new one has nothing of the former.
+//! Creates a topic, writes and reads it, adds partitions, deletes it, and creates it again under
+//! the same name: the new one has nothing of the former.
 //!
 //! A request whose answer was lost may take effect at any later time. So what deletes or writes
 //! names the topic by its id; what creates may find that an earlier attempt has done it.
@@ -165,7 +165,7 @@ impl Recreator<'_> {
         self.write(topic).await
     }
 
-    /// Writes one batch, once: each record stands there once, or, where the answer is lost, perhaps.
+    /// Writes one batch, once: its records stand there once, or, where the answer is lost, perhaps.
     async fn write(&mut self, topic: &Topic) -> Result<(), CallError> {
         let random = &mut self.client.random;
         let index = random.index(topic.partitions.unsigned_abs() as usize);
