@@ -13,10 +13,11 @@ use futures_util::future::{Either, select};
 use crate::admin::server::ProcessProbe;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
+use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor};
 use crate::runtime::{
     self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ProcessFacts,
-    ShardError, ShardStart, ShutdownSignals, StartError,
+    Recorder, ShardError, ShardStart, Shards, ShutdownSignals, StartError,
 };
 use crate::screen;
 use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
@@ -63,6 +64,37 @@ struct Chosen {
 /// # Errors
 /// Where it cannot start, or a shard fails.
 pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
+    start(config, started, None)?.wait()
+}
+
+/// A broker whose shards run.
+#[derive(Debug)]
+pub struct Server(Shards<ShardFailure>);
+
+impl Server {
+    /// Tells it to stop.
+    pub fn stop(&self) {
+        self.0.stop().request();
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// Where a shard failed.
+    pub fn wait(self) -> Result<(), ServerError> {
+        Ok(self.0.join()?)
+    }
+}
+
+/// Starts a broker. `recorder` sees what its rings do.
+///
+/// # Errors
+/// Where it cannot start.
+pub fn start(
+    config: BrokerConfig,
+    started: Instant,
+    recorder: Option<Arc<dyn Recorder>>,
+) -> Result<Server, ServerError> {
     let facts = runtime::probe();
     let chosen = choose(&config, &facts);
     // What the machine refuses is met before anything on disk is touched.
@@ -71,18 +103,18 @@ pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
     let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
     screen::show(&config, &facts, chosen.shards, chosen.memory_bytes, &directory);
     let signals = ShutdownSignals::install().map_err(ServerError::Signals)?;
-    let options = runtime::Options { data_directory: directory, recorder: None };
+    let options = runtime::Options { data_directory: directory, recorder };
     let shards = u64::try_from(chosen.shards).unwrap_or(u64::MAX);
     let blueprint = Blueprint {
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
+        connections: ConnectionCounts::default(),
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {
         run_shard(start, ports, blueprint.clone(), signals.clone(), started)
     })?;
-    running.join()?;
-    Ok(())
+    Ok(Server(running))
 }
 
 fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {

@@ -4,41 +4,39 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::select;
 use vltava_protocol::types::Str;
 use vltava_storage::io::Disk;
 use vltava_storage::{
-    EnvironmentOptions, LogEnvironment, LogOptions, StorageError, StorageEvent, load_notes,
-    remove_leftovers,
+    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, remove_leftovers,
 };
 
 use crate::admin;
 use crate::admin::server::ProcessProbe;
 use crate::admin::view::View;
-use crate::cluster::controller::{Controller, Input, Reply};
-use crate::cluster::nodes::Registration;
+use crate::cluster::controller::Controller;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::{GroupMachine, Memory as GroupMemory};
 use crate::handlers::context::Services;
 use crate::machine::Machine;
-use crate::metadata::image::{NodeEndpoint, PartitionId};
+use crate::metadata::image::NodeEndpoint;
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::{Memory, ShardMetrics};
 use crate::net::budget::Budget;
 use crate::net::connection::{Common, ConnectionOptions};
+use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor, Connections};
-use crate::node::identity::{self, Identity};
-use crate::node::logs::open_or_create;
-use crate::node::options::{SettingsTable, controller_options};
 use crate::node::view::{Node, Parts};
-use crate::node::{follow, upkeep};
+use crate::node::{lead, upkeep};
 use crate::partition::client::Partitions;
 use crate::partition::fetch_session::FetchSessions;
-use crate::partition::replica::Replica;
 use crate::runtime::jobs::{Jobs, Message};
 use crate::runtime::mesh::{MeshPort, mesh};
 use crate::runtime::{Listener, Network, Queue, Runtime};
@@ -47,8 +45,9 @@ use crate::runtime::{Listener, Network, Queue, Runtime};
 const MESH_CAPACITY: usize = 1024;
 /// Requests that a connection may have under way.
 const IN_FLIGHT_MAX: usize = 64;
-/// The log of group 0.
-const METADATA_LOG: &str = "__cluster_metadata-0";
+/// How long a shard waits for the others' connections when the broker stops: longer than these may
+/// take.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// One shard's ports: one for each room that spans shards.
 pub struct Ports<R: Runtime> {
@@ -89,6 +88,8 @@ pub struct Blueprint {
     pub config: Arc<BrokerConfig>,
     /// Memory of one shard, in bytes: for requests, the batch cache, and groups.
     pub memory_bytes: usize,
+    /// Connections of the node.
+    pub connections: ConnectionCounts,
 }
 
 /// Why a shard cannot go on.
@@ -106,7 +107,7 @@ pub enum ShardFailure {
     #[error("the data directory cannot be read: {0}")]
     DataDirectory(String),
     /// A log of the node's own cannot be used.
-    #[error("the log of group 0 ({METADATA_LOG}) cannot be used: {0}")]
+    #[error("the log of group 0 (__cluster_metadata-0) cannot be used: {0}")]
     Group0(String),
 }
 
@@ -114,7 +115,6 @@ pub enum ShardFailure {
 pub struct Shard<R: Runtime> {
     /// What handlers use.
     pub services: Rc<Services<R>>,
-    logs: Rc<LogEnvironment<R::Disk>>,
     controllers: Rc<Hosts<Controller, R>>,
     connections: Rc<Connections<R>>,
     view: Rc<View<R>>,
@@ -171,94 +171,19 @@ impl<R: Runtime> Shard<R> {
             budget: Budget::new(blueprint.memory_bytes / 4),
             log_limit: Rc::clone(&services.log_limit),
             options: connection_options(&blueprint.config),
+            counts: blueprint.connections.clone(),
         });
         let memory = memory_of(&blueprint, connections.budget(), &logs);
         let view = view(&services, &controllers, memory, ports.views);
-        Ok(Rc::new(Self { services, logs, controllers, connections, view }))
+        Ok(Rc::new(Self { services, controllers, connections, view }))
     }
 
     /// Opens group 0 and follows it: to be called on shard 0. Completes only with an error.
     /// `endpoints` is how clients reach this node.
-    pub async fn lead(self: &Rc<Self>, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
+    pub async fn lead(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
         let cleaned = remove_leftovers(self.services.runtime.disk()).await;
         cleaned.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
-        let group = self.open_group0().await.map_err(|e| ShardFailure::Group0(e.to_string()))?;
-        let id = PartitionId::CLUSTER_METADATA;
-        self.services.partitions.ready(id, Rc::clone(&group));
-        let config = &self.services.config;
-        let settings = Rc::new(SettingsTable(config.topic_defaults.clone()));
-        let controller = Controller::new(controller_options(config), settings);
-        let host = self.controllers.add(id, controller, Rc::clone(&group));
-        let _first_load = host.loaded(None).await;
-        self.register(endpoints).await.map_err(ShardFailure::Group0)?;
-        let followed = follow::follow(Rc::clone(&self.services.node), group).await;
-        followed.map_err(ShardFailure::Group0)
-    }
-
-    async fn open_group0(&self) -> Result<Rc<Replica<R>>, StorageError> {
-        let options = LogOptions {
-            // The controller writes its live state again when a segment is closed; nothing else
-            // deletes here.
-            segment_bytes: 16 * 1024 * 1024,
-            deletes: false,
-            ..LogOptions::default()
-        };
-        let id = PartitionId::CLUSTER_METADATA;
-        let runtime = self.services.runtime.clone();
-        let disk = runtime.disk();
-        let log = open_or_create(&self.logs, disk, METADATA_LOG, id.topic_id, options).await?;
-        Ok(Replica::new(runtime, METADATA_LOG.to_owned(), log, 1))
-    }
-
-    /// Tells the controller who this node is: forms the cluster where there is none yet.
-    async fn register(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), String> {
-        let (disk, config) = (self.services.runtime.disk(), &self.services.config);
-        let found = identity::read(disk).await?;
-        if let Some(found) = &found
-            && found.node_id != config.node_id
-        {
-            return Err(format!(
-                "the data directory belongs to node {}, and node.id is {}",
-                found.node_id, config.node_id
-            ));
-        }
-        let node = &self.services.node;
-        let cluster_id = found.map_or_else(|| node.random_uuid(), |found| found.cluster_id);
-        let cluster_id = match self.ask(Input::Form { cluster_id }).await? {
-            Reply::Formed { cluster_id } => cluster_id,
-            other => return Err(format!("the cluster did not form: {other:?}")),
-        };
-        let identity = match found {
-            Some(found) if found.cluster_id == cluster_id => found,
-            Some(found) => {
-                return Err(format!(
-                    "the data directory belongs to cluster {}, and group 0 is of cluster \
-                     {cluster_id}",
-                    found.cluster_id
-                ));
-            }
-            None => {
-                let disk_id = node.random_uuid();
-                let made = Identity { cluster_id, node_id: config.node_id, disk_id };
-                identity::write(disk, &made).await?;
-                made
-            }
-        };
-        let registration = Registration {
-            node_id: identity.node_id,
-            rack: config.rack.as_deref().map(Str::from),
-            endpoints,
-            disks: vec![identity.disk_id],
-        };
-        match self.ask(Input::RegisterNode(registration)).await? {
-            Reply::Registered { .. } => Ok(()),
-            other => Err(format!("this node was not registered: {other:?}")),
-        }
-    }
-
-    async fn ask(&self, input: Input) -> Result<Reply, String> {
-        let asked = self.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        asked.await.map_err(|error| error.to_string())
+        lead::lead(&self.services.node, endpoints).await.map_err(ShardFailure::Group0)
     }
 
     /// Opens this shard's part of every listener. Nothing is accepted yet.
@@ -312,10 +237,17 @@ impl<R: Runtime> Shard<R> {
         self.services.node.serving.set();
     }
 
-    /// Closes everything in order: connections, coordinators, logs.
+    /// Closes everything in order: the connections of all shards, since their requests are under
+    /// way on each other's partitions; then coordinators and logs.
     pub async fn close(&self) {
         self.view.stop();
         self.connections.stop().await;
+        let node = &self.services.node;
+        node.drained.set();
+        let runtime = &self.services.runtime;
+        let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
+        // A shard that does not come to this keeps the others for so long only.
+        select(pin!(node.all_drained()), pin!(patience)).await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {

@@ -12,12 +12,16 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
+#[path = "hostile/floods.rs"]
+mod floods;
 #[path = "hostile/refusals.rs"]
 mod refusals;
 #[path = "hostile/requests.rs"]
 mod requests;
 #[path = "hostile/space.rs"]
 mod space;
+#[path = "hostile/stopping.rs"]
+mod stopping;
 mod support;
 #[path = "hostile/witness.rs"]
 mod witness;

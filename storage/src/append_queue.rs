@@ -51,10 +51,6 @@ impl TailBuffer {
         Self { flushed: prefix.len(), buffer, start }
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.buffer.capacity()
-    }
-
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
@@ -131,6 +127,17 @@ impl AppendQueue {
         self.waiting.front_mut()?.roll.take()
     }
 
+    /// A roll that was begun before anything asked for it did not come about: the next batch, which
+    /// stands behind it, asks for it now; where none waits, the log ends at `end` as before.
+    pub(crate) fn postpone_roll(&mut self, point: RollPoint, end: SegmentCursor) {
+        let Some(next) = self.waiting.front_mut() else {
+            self.cursor = end;
+            return;
+        };
+        assert!(next.roll.is_none(), "the first batch of an empty segment asks for no roll");
+        next.roll = Some(Box::new(point));
+    }
+
     /// Bytes of the batch that is next; and of all that could go with it into one write.
     pub(crate) fn next_bytes(&self, write_bytes_max: usize) -> (usize, usize) {
         let first = self.waiting.front().map_or(0, |q| q.batch.batch_bytes());
@@ -175,12 +182,15 @@ impl AppendQueue {
     }
 
     /// Copies what fits into the buffer, stamped, and gives it as one write. There is room for the
-    /// first batch.
-    pub(crate) fn gather(&mut self, write_bytes_max: usize) -> Option<Write> {
+    /// first batch; `allocated` is the length of the file, behind which nothing else is written:
+    /// what came while it was made longer waits for the next write.
+    pub(crate) fn gather(&mut self, write_bytes_max: usize, allocated: u64) -> Option<Write> {
         assert_eq!(write_bytes_max % BLOCK_BYTES, 0, "a write of whole blocks");
         let tail = self.buffer.as_mut()?;
         // The first block is written from its start.
         let bytes_max = write_bytes_max - tail.flushed % BLOCK_BYTES;
+        let space = allocated.saturating_sub(tail.start + tail.flushed as u64);
+        let bytes_max = bytes_max.min(usize::try_from(space).unwrap_or(usize::MAX));
         let mut batches: Vec<Queued> = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
@@ -259,11 +269,11 @@ mod tests {
         assert_eq!(queue.next_bytes(9 * len), (len, 3 * len));
         let pool = BufferPool::new(BLOCK_BYTES, 0);
         queue.buffer = Some(TailBuffer::new(&pool, 100, &[1; 100], 65536));
-        let write = queue.gather(4096).unwrap();
+        let write = queue.gather(4096, 16_384).unwrap();
         assert_eq!(write.batches.len(), 2);
         assert_eq!(write.pieces[0].1, 0);
         queue.finish();
-        let write = queue.gather(16_384).unwrap();
+        let write = queue.gather(16_384, 1 << 20).unwrap();
         assert_eq!(write.batches.len(), 1);
         assert_eq!(write.pieces[0].1, block_start(100 + 2 * len as u64));
         queue.finish();
@@ -281,7 +291,7 @@ mod tests {
         assert!(capacity >= 50_000);
         let pool = BufferPool::new(BLOCK_BYTES, 0);
         queue.buffer = Some(TailBuffer::new(&pool, 8192 + 10, &[1; 10], capacity + 10));
-        let write = queue.gather(16_384).unwrap();
+        let write = queue.gather(16_384, 1 << 20).unwrap();
         let mut end = 8192;
         for (blocks, position) in &write.pieces {
             assert_eq!(*position, end);

@@ -49,7 +49,7 @@ impl<D: Disk> LogInner<D> {
         self.state.borrow().check_open()?;
         let roll = self.state.borrow_mut().queue.next_roll();
         if let Some(roll) = roll {
-            self.roll(*roll).await?;
+            self.roll(&roll).await?;
         }
         let write_bytes_max = self.environment.options.write_bytes_max;
         let (end, has_room, is_empty) = {
@@ -65,7 +65,9 @@ impl<D: Disk> LogInner<D> {
         if !has_room {
             self.make_room().await?;
         }
-        Ok(self.state.borrow_mut().queue.gather(write_bytes_max))
+        let mut state = self.state.borrow_mut();
+        let allocated = state.allocated;
+        Ok(state.queue.gather(write_bytes_max, allocated))
     }
 
     /// Allocates up to `end` of the active file, and ahead of it. A full disk changes nothing.
@@ -113,14 +115,15 @@ impl<D: Disk> LogInner<D> {
         };
         self.retire_buffer(true);
         let options = &self.environment.options;
-        let capacity = {
-            let mut state = self.state.borrow_mut();
-            let (_, run) = state.queue.next_bytes(options.write_bytes_max);
-            let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
-            state.queue.buffer_bytes(prefix.len(), run, min, max)
-        };
-        // First: what is given up for it may be what the pool gives next.
-        self.environment.cache.begin_buffer(capacity);
+        let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
+        let mut state = self.state.borrow_mut();
+        let (_, run) = state.queue.next_bytes(options.write_bytes_max);
+        let mut capacity = state.queue.buffer_bytes(prefix.len(), run, min, max);
+        if !self.environment.cache.make_room(capacity) {
+            state.queue.shrink();
+            capacity = state.queue.buffer_bytes(prefix.len(), 0, min, min);
+        }
+        drop(state);
         let pool = &self.environment.buffers;
         let buffer = TailBuffer::new(pool, cursor.position, &prefix, capacity);
         self.state.borrow_mut().queue.buffer = Some(buffer);
@@ -186,15 +189,18 @@ impl<D: Disk> LogInner<D> {
     /// The write failed. Without space a part of it may be in the file all the same: that is cut
     /// away, durably, before anything else is written there.
     async fn write_failed(&self, write: Write, error: StorageError) -> StorageError {
-        let error = self.fail(error);
-        self.take_back(write.batches);
-        self.retire_buffer(true);
+        let mut error = error;
         if matches!(error, StorageError::Full(_)) {
             let active = Rc::clone(&self.state.borrow().active);
             if let Err(cut) = self.cut_active(&active).await {
-                return self.fail(cut);
+                error = cut;
             }
         }
+        // Nothing is awaited between this and the caller's word to those who wait: what came
+        // meanwhile is taken back with the rest.
+        let error = self.fail(error);
+        self.take_back(write.batches);
+        self.retire_buffer(true);
         error
     }
 
@@ -211,7 +217,7 @@ impl<D: Disk> LogInner<D> {
 
     /// Closes the active segment and begins the next. The caller holds `writer`. May be repeated
     /// where it failed for want of space.
-    pub(crate) async fn roll(&self, point: RollPoint) -> StorageResult<()> {
+    pub(crate) async fn roll(&self, point: &RollPoint) -> StorageResult<()> {
         let _files = self.files.lock().await;
         let disk = &self.environment.disk;
         let closing = Rc::clone(&self.state.borrow().active);
@@ -242,7 +248,7 @@ impl<D: Disk> LogInner<D> {
         };
         self.write_epochs(&epochs).await?;
         let capture = Capture { cursor: point.cursor, snapshot: None, epochs };
-        let snapshot = point.snapshot.map(|_| offset);
+        let snapshot = point.snapshot.as_ref().map(|_| offset);
         self.write_checkpoint(&capture, snapshot).await?;
         self.retire_buffer(true);
         closing.is_closed.set(true);

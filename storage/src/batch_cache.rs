@@ -1,71 +1,62 @@
 //! The tail of the logs in memory: the appenders' written buffers, within the shard's byte budget.
 //!
-//! Never slices of receive buffers. The oldest buffer of all logs goes first. Buffers that are
-//! being filled count against the budget, too, but only what is kept here is given up for them.
+//! Never slices of receive buffers. The oldest buffer of all logs goes first. The budget is that of
+//! all buffers: those being filled, those kept here, and those that answers on their way to slow
+//! clients still hold; only what is kept here is given up.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+
+use crate::io::BufferPool;
 
 /// Where a buffer's bytes stand: number of the log, base offset of the segment, position in its
 /// file.
 type Place = (u64, i64, u64);
 
-struct Kept {
-    bytes: Bytes,
-    /// What it takes in memory.
-    memory_bytes: usize,
-}
-
 /// Written buffers of all logs of a shard.
 pub(crate) struct BatchCache {
     bytes_max: usize,
-    kept: RefCell<BTreeMap<Place, Kept>>,
+    /// Where all buffers come from.
+    pool: BufferPool,
+    kept: RefCell<BTreeMap<Place, Bytes>>,
     by_age: RefCell<VecDeque<Place>>,
-    kept_bytes: Cell<usize>,
-    filling_bytes: Cell<usize>,
 }
 
 impl BatchCache {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self {
-            bytes_max,
-            kept: RefCell::default(),
-            by_age: RefCell::default(),
-            kept_bytes: Cell::new(0),
-            filling_bytes: Cell::new(0),
+    pub(crate) fn new(bytes_max: usize, pool: BufferPool) -> Self {
+        Self { bytes_max, pool, kept: RefCell::default(), by_age: RefCell::default() }
+    }
+
+    /// Makes room for a buffer of this size. Whether there is.
+    pub(crate) fn make_room(&self, bytes: usize) -> bool {
+        let allowed = self.bytes_max.saturating_sub(bytes);
+        let mut by_age = self.by_age.borrow_mut();
+        let mut kept = self.kept.borrow_mut();
+        while self.pool.lent_bytes() > allowed {
+            let Some(oldest) = by_age.pop_front() else {
+                return false;
+            };
+            kept.remove(&oldest);
         }
-    }
-
-    /// Memory of all buffers, in bytes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.kept_bytes.get() + self.filling_bytes.get()
-    }
-
-    /// An appender has a new buffer of this size.
-    pub(crate) fn begin_buffer(&self, bytes: usize) {
-        self.filling_bytes.set(self.filling_bytes.get() + bytes);
-        self.evict();
-    }
-
-    /// An appender has no longer that buffer.
-    pub(crate) fn end_buffer(&self, bytes: usize) {
-        self.filling_bytes.set(self.filling_bytes.get().saturating_sub(bytes));
+        bytes <= self.bytes_max
     }
 
     /// Keeps a buffer that is full: `bytes` stand at `position` of the segment.
-    pub(crate) fn keep(&self, log: u64, segment: i64, position: u64, bytes: Bytes, memory: usize) {
+    pub(crate) fn keep(&self, log: u64, segment: i64, position: u64, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
         let place = (log, segment, position);
-        let kept = Kept { bytes, memory_bytes: memory };
-        let replaced = self.kept.borrow_mut().insert(place, kept);
-        let replaced = replaced.map_or(0, |kept| kept.memory_bytes);
-        self.kept_bytes.set(self.kept_bytes.get() + memory - replaced);
-        self.by_age.borrow_mut().push_back(place);
-        self.evict();
+        let mut kept = self.kept.borrow_mut();
+        kept.insert(place, bytes);
+        let mut by_age = self.by_age.borrow_mut();
+        by_age.push_back(place);
+        // Places of what was forgotten otherwise are left behind; they must not pile up.
+        if by_age.len() > 2 * kept.len() + 64 {
+            by_age.retain(|place| kept.contains_key(place));
+        }
     }
 
     /// The bytes at `position`, as many as lie together, at most `len`; or else where the next kept
@@ -81,9 +72,9 @@ impl BatchCache {
         let before = kept.range((log, segment, 0)..=(log, segment, position));
         if let Some(((_, _, start), found)) = before.last() {
             let skip = usize::try_from(position - start).unwrap_or(usize::MAX);
-            if skip < found.bytes.len() {
-                let end = skip.saturating_add(len).min(found.bytes.len());
-                return Ok(found.bytes.slice(skip..end));
+            if skip < found.len() {
+                let end = skip.saturating_add(len).min(found.len());
+                return Ok(found.slice(skip..end));
             }
         }
         let behind = (log, segment, position)..=(log, segment, u64::MAX);
@@ -92,69 +83,47 @@ impl BatchCache {
 
     /// Forgets what stands at or behind `position` of the segment, and all segments behind it.
     pub(crate) fn forget_from(&self, log: u64, segment: i64, position: u64) {
-        let mut kept = self.kept.borrow_mut();
         let from = (log, segment, 0)..=(log, i64::MAX, u64::MAX);
-        let gone: Vec<Place> = kept
-            .range(from)
-            .filter(|((_, base, start), kept)| {
-                *base > segment || start + kept.bytes.len() as u64 > position
-            })
-            .map(|(place, _)| *place)
-            .collect();
-        for place in gone {
-            if let Some(gone) = kept.remove(&place) {
-                self.kept_bytes.set(self.kept_bytes.get() - gone.memory_bytes);
-            }
-        }
+        let mut kept = self.kept.borrow_mut();
+        let gone = kept.extract_if(from, |(_, base, start), bytes| {
+            *base > segment || *start + bytes.len() as u64 > position
+        });
+        gone.for_each(drop);
     }
 
     /// Forgets segments below this base offset.
     pub(crate) fn forget_below(&self, log: u64, segment: i64) {
-        let mut kept = self.kept.borrow_mut();
-        let gone = kept.range((log, i64::MIN, 0)..(log, segment, 0));
-        let gone: Vec<Place> = gone.map(|(place, _)| *place).collect();
-        for place in gone {
-            if let Some(gone) = kept.remove(&place) {
-                self.kept_bytes.set(self.kept_bytes.get() - gone.memory_bytes);
-            }
-        }
-    }
-
-    fn evict(&self) {
-        let mut by_age = self.by_age.borrow_mut();
-        let mut kept = self.kept.borrow_mut();
-        while self.memory_bytes() > self.bytes_max {
-            let Some(oldest) = by_age.pop_front() else {
-                break;
-            };
-            if let Some(gone) = kept.remove(&oldest) {
-                self.kept_bytes.set(self.kept_bytes.get() - gone.memory_bytes);
-            }
-        }
-        // Places of what was forgotten otherwise are left behind; they must not pile up.
-        if by_age.len() > 2 * kept.len() + 64 {
-            by_age.retain(|place| kept.contains_key(place));
-        }
+        let below = (log, i64::MIN, 0)..(log, segment, 0);
+        self.kept.borrow_mut().extract_if(below, |_, _| true).for_each(drop);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
+    use crate::io::BLOCK_BYTES;
 
-    fn bytes(byte: u8, len: usize) -> Bytes {
-        Bytes::from(vec![byte; len])
+    fn cache(blocks: usize) -> BatchCache {
+        BatchCache::new(blocks * BLOCK_BYTES, BufferPool::new(BLOCK_BYTES, 0))
+    }
+
+    /// Bytes in a buffer of one block of the pool.
+    fn bytes(cache: &BatchCache, byte: u8, len: usize) -> Bytes {
+        let mut buffer = cache.pool.take(BLOCK_BYTES);
+        buffer.append(&vec![byte; len]);
+        buffer.slice(0..len)
     }
 
     #[test]
     fn bytes_are_found_or_where_the_next_begin() {
-        let cache = BatchCache::new(1000);
-        cache.keep(1, 0, 100, bytes(1, 50), 50);
-        cache.keep(1, 0, 150, bytes(2, 50), 50);
-        cache.keep(1, 0, 300, bytes(3, 50), 50);
+        let cache = cache(3);
+        cache.keep(1, 0, 100, bytes(&cache, 1, 50));
+        cache.keep(1, 0, 150, bytes(&cache, 2, 50));
+        cache.keep(1, 0, 300, bytes(&cache, 3, 50));
         assert_eq!(cache.find(1, 0, 50, 10), Err(Some(100)));
-        assert_eq!(cache.find(1, 0, 120, 500), Ok(bytes(1, 30)));
-        assert_eq!(cache.find(1, 0, 150, 5), Ok(bytes(2, 5)));
+        assert_eq!(cache.find(1, 0, 120, 500).unwrap(), vec![1; 30]);
+        assert_eq!(cache.find(1, 0, 150, 5).unwrap(), vec![2; 5]);
         assert_eq!(cache.find(1, 0, 200, 5), Err(Some(300)));
         assert_eq!(cache.find(1, 0, 350, 5), Err(None));
         assert_eq!(cache.find(2, 0, 100, 5), Err(None));
@@ -163,25 +132,43 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first_and_the_budget_holds() {
-        let cache = BatchCache::new(100);
+        let cache = cache(10);
         for n in 0..50 {
-            cache.keep(n % 3, 0, n * 10, bytes(1, 10), 10);
-            assert!(cache.memory_bytes() <= 100);
+            assert!(cache.make_room(BLOCK_BYTES));
+            cache.keep(n % 3, 0, n * 10, bytes(&cache, 1, 10));
+            assert!(cache.pool.lent_bytes() <= 10 * BLOCK_BYTES);
         }
         assert_eq!(cache.find(1, 0, 390, 1), Err(Some(400)));
         assert!(cache.find(1, 0, 400, 1).is_ok());
-        cache.begin_buffer(95);
-        assert_eq!(cache.kept_bytes.get(), 0);
-        cache.end_buffer(95);
-        assert_eq!(cache.memory_bytes(), 0);
+        assert!(!cache.make_room(11 * BLOCK_BYTES));
+        assert_eq!(cache.pool.lent_bytes(), 0);
+    }
+
+    /// Clients that take an answer and never read it cannot make memory grow: what they hold is
+    /// missing from the cache.
+    #[test]
+    fn what_readers_hold_counts() {
+        let cache = cache(4);
+        let mut held = Vec::new();
+        for n in 0..3 {
+            cache.keep(1, 0, n * 10, bytes(&cache, 1, 10));
+            held.extend(cache.find(1, 0, n * 10, 10));
+        }
+        for n in 3..20 {
+            assert!(cache.make_room(BLOCK_BYTES));
+            cache.keep(1, 0, n * 10, bytes(&cache, 1, 10));
+            assert!(cache.pool.lent_bytes() <= 4 * BLOCK_BYTES);
+        }
+        held.clear();
+        assert_eq!(cache.pool.lent_bytes(), BLOCK_BYTES);
     }
 
     #[test]
     fn what_is_cut_is_forgotten() {
-        let cache = BatchCache::new(10_000);
+        let cache = cache(9);
         for segment in [0, 10, 20] {
             for position in [0, 100, 200] {
-                cache.keep(1, segment, position, bytes(1, 100), 100);
+                cache.keep(1, segment, position, bytes(&cache, 1, 100));
             }
         }
         cache.forget_below(1, 10);
@@ -190,6 +177,6 @@ mod tests {
         assert!(cache.find(1, 10, 99, 1).is_ok());
         assert_eq!(cache.find(1, 10, 100, 1), Err(None));
         assert_eq!(cache.find(1, 20, 0, 1), Err(None));
-        assert_eq!(cache.memory_bytes(), 100);
+        assert_eq!(cache.pool.lent_bytes(), BLOCK_BYTES);
     }
 }

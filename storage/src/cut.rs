@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use futures_util::lock::MutexGuard;
+
 use crate::append_queue::RollPoint;
 use crate::checkpoint::remove_unneeded;
 use crate::error::{StorageError, StorageResult};
@@ -36,6 +38,13 @@ impl<D: Disk> LogInner<D> {
         self.state.borrow().check_open()?;
         self.take_back(Vec::new());
         self.retire_buffer(true);
+        self.state.borrow_mut().truncating = true;
+        let done = self.truncate_flushed(to).await;
+        self.state.borrow_mut().truncating = false;
+        done
+    }
+
+    async fn truncate_flushed(&self, to: i64) -> StorageResult<()> {
         let (log_start, end) = {
             let state = self.state.borrow();
             (state.log_start, state.flushed_end())
@@ -219,7 +228,7 @@ impl<D: Disk> LogInner<D> {
     /// Moves the log's start up to `new_start`, durably; segments wholly below it go. The log's
     /// start after it.
     pub(crate) async fn delete_records(&self, new_start: i64) -> StorageResult<i64> {
-        let _writer = self.writer.lock().await;
+        let writer = self.writer.lock().await;
         let (log_start, end) = {
             let state = self.state.borrow();
             state.check_open()?;
@@ -232,7 +241,7 @@ impl<D: Disk> LogInner<D> {
             return Ok(log_start);
         }
         let _files = self.files.lock().await;
-        let done = self.move_start(new_start).await;
+        let done = self.move_start(new_start, writer).await;
         done.map_err(|error| self.fail(error))?;
         Ok(new_start)
     }
@@ -243,7 +252,7 @@ impl<D: Disk> LogInner<D> {
         now_ms: i64,
         committed_end: i64,
     ) -> StorageResult<usize> {
-        let _writer = self.writer.lock().await;
+        let writer = self.writer.lock().await;
         self.state.borrow().check_open()?;
         self.expire_producers(now_ms);
         let (going, segments, log_start) = {
@@ -270,15 +279,18 @@ impl<D: Disk> LogInner<D> {
                 }
             };
             self.state.borrow_mut().queue.cursor = point.cursor;
-            let rolled = self.roll(point).await;
-            if let Err(error) = rolled {
-                let error = self.fail(error);
-                self.take_back(Vec::new());
-                return Err(error);
+            if let Err(error) = self.roll(&point).await {
+                // What came meanwhile has been promised an answer, and only the next write gives
+                // one: that rolls again, or says what failed.
+                let mut state = self.state.borrow_mut();
+                let end = state.active.flushed.get();
+                state.queue.postpone_roll(point, end);
+                drop(state);
+                return Err(self.fail(error));
             }
         }
         let _files = self.files.lock().await;
-        let done = self.move_start(new_start.max(log_start)).await;
+        let done = self.move_start(new_start.max(log_start), writer).await;
         done.map_err(|error| self.fail(error))?;
         Ok(going)
     }
@@ -298,13 +310,13 @@ impl<D: Disk> LogInner<D> {
     }
 
     /// The log starts at `new_start`: first the checkpoint says so, durably, then the files below
-    /// it go. The caller holds both locks.
-    async fn move_start(&self, new_start: i64) -> StorageResult<()> {
+    /// it go. The caller holds both locks; `writer` is given back in between: a file system may
+    /// need long to remove a large file.
+    async fn move_start(&self, new_start: i64, writer: MutexGuard<'_, ()>) -> StorageResult<()> {
         let (going, old) = {
             let mut state = self.state.borrow_mut();
-            let old = (state.log_start, state.segments.clone(), state.epochs.clone());
+            let old = (state.log_start, state.segments.clone());
             state.log_start = new_start;
-            state.epochs.cut_front(new_start);
             let active = state.active.base_offset;
             let goes = |s: &Segment<D>| {
                 s.base_offset != active && s.flushed.get().next_offset <= new_start
@@ -317,6 +329,7 @@ impl<D: Disk> LogInner<D> {
         let capture = {
             let state = self.state.borrow();
             let mut epochs = state.epochs.clone();
+            epochs.cut_front(new_start);
             epochs.truncate(state.proved.next_offset.max(new_start));
             Capture { cursor: state.proved, snapshot: None, epochs }
         };
@@ -327,9 +340,12 @@ impl<D: Disk> LogInner<D> {
         }
         if let Err(error) = written {
             let mut state = self.state.borrow_mut();
-            (state.log_start, state.segments, state.epochs) = old;
+            (state.log_start, state.segments) = old;
             return Err(error);
         }
+        // Only now: what was appended meanwhile has added to them.
+        self.state.borrow_mut().epochs.cut_front(new_start);
+        drop(writer);
         if let Some(first) = self.first_base() {
             self.environment.cache.forget_below(self.number, first);
         }

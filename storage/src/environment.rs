@@ -87,7 +87,7 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) disk: D,
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
-    /// The appenders' buffers of the largest size.
+    /// Where the appenders' buffers come from.
     pub(crate) buffers: BufferPool,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
@@ -103,10 +103,11 @@ impl<D: Disk> LogEnvironment<D> {
     /// may have been another's before.
     pub fn new(disk: D, options: EnvironmentOptions, shard: u32, notes: Notes) -> Rc<Self> {
         let options = options.rounded();
+        let buffers = BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX);
         Rc::new(Self {
             disk,
-            cache: BatchCache::new(options.cache_bytes_max),
-            buffers: BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX),
+            cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
+            buffers,
             options,
             notes: Mutex::new(NoteFile::new(shard, notes)),
             moved: RefCell::default(),
@@ -163,9 +164,10 @@ impl<D: Disk> LogEnvironment<D> {
         written
     }
 
-    /// Memory of all buffers: those being filled and the batch cache.
+    /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
+    /// of either.
     pub fn buffer_bytes(&self) -> usize {
-        self.cache.memory_bytes()
+        self.buffers.lent_bytes()
     }
 
     /// Producer ids known to all logs.

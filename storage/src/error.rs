@@ -69,6 +69,9 @@ pub enum StorageError {
     /// A log of this name exists already.
     #[error("{0} exists already")]
     AlreadyExists(String),
+    /// The log is being truncated: nothing is appended meanwhile.
+    #[error("the log is being truncated")]
+    Truncating,
     /// The log was closed or removed.
     #[error("the log is closed")]
     Closed,

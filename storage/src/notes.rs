@@ -16,7 +16,7 @@ use crate::checkpoint::{
     FieldReader, FieldWriter, FrameKind, Tail, frame, read_file, replace, unframe,
 };
 use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoResult, OpenMode};
-use crate::layout::FLUSHED_NOTES;
+use crate::layout::{FLUSHED_NOTES, PARTITION_METADATA, parse_partition_metadata};
 
 const NOTES: FrameKind = FrameKind { magic: *b"VLTN", version: 1 };
 /// A file is written anew when it is larger than this and than twice what it would be.
@@ -34,15 +34,18 @@ pub struct Note {
 }
 
 impl Note {
-    /// Whether this says more than `other`.
+    /// Whether this says more than `other`, of the same log.
     fn beats(&self, other: &Self) -> bool {
-        self.topic_id != other.topic_id
-            || (self.generation, self.flushed_end) > (other.generation, other.flushed_end)
+        (self.generation, self.flushed_end) > (other.generation, other.flushed_end)
     }
 }
 
 /// Notes by directory.
 pub type Notes = BTreeMap<String, Note>;
+
+/// The best note of each log that ever had a directory: a topic may have been deleted and made
+/// again, and which file has the later note is not known.
+type NotesByLog = BTreeMap<(String, Uuid), Note>;
 
 /// What was found at start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,33 +57,49 @@ pub struct LoadedNotes {
     pub damaged: Vec<String>,
 }
 
-/// Reads the files of all shards. Notes of directories that are gone are left out.
+/// Reads the files of all shards. Notes of directories that are gone are left out, and those of
+/// logs that had a directory before the one that has it now.
 ///
 /// # Errors
 /// Where the data directory or a file cannot be read.
 pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
     let entries = disk.list("").await?;
-    let mut loaded = LoadedNotes::default();
+    let (mut loaded, mut found) = (LoadedNotes::default(), NotesByLog::new());
     for entry in &entries {
         let is_temporary = entry.name.ends_with(crate::layout::TEMPORARY);
         if !entry.name.starts_with(FLUSHED_NOTES) || is_temporary {
             continue;
         }
         let bytes = read_file(disk, &entry.name).await?.unwrap_or_default();
-        if !read_frames(&bytes, &mut loaded.notes) {
+        if !read_frames(&bytes, &mut found) {
             loaded.damaged.push(entry.name.clone());
         }
     }
-    loaded.notes.retain(|directory, _| {
-        let found = entries.binary_search_by(|entry| entry.name.as_str().cmp(directory));
-        found.is_ok()
+    found.retain(|(directory, _), _| {
+        entries.binary_search_by(|entry| entry.name.as_str().cmp(directory)).is_ok()
     });
+    let mut ambiguous = Vec::new();
+    for ((directory, _), note) in &found {
+        if loaded.notes.insert(directory.clone(), *note).is_some() {
+            ambiguous.push(directory.clone());
+        }
+    }
+    for directory in ambiguous {
+        let path = format!("{directory}/{PARTITION_METADATA}");
+        let text = read_file(disk, &path).await?.unwrap_or_default();
+        let topic_id = parse_partition_metadata(&String::from_utf8_lossy(&text));
+        let note = topic_id.and_then(|id| found.get(&(directory.clone(), id)));
+        match note {
+            Some(note) => loaded.notes.insert(directory, *note),
+            None => loaded.notes.remove(&directory),
+        };
+    }
     Ok(loaded)
 }
 
 /// Adds the notes of all frames; false where one is damaged that is not the last: a stop tears no
 /// other.
-fn read_frames(bytes: &[u8], notes: &mut Notes) -> bool {
+fn read_frames(bytes: &[u8], notes: &mut NotesByLog) -> bool {
     let mut at = 0;
     let mut damaged = false;
     let mut sound = true;
@@ -102,7 +121,7 @@ fn read_frames(bytes: &[u8], notes: &mut Notes) -> bool {
     sound
 }
 
-fn read_notes(payload: &[u8], notes: &mut Notes) {
+fn read_notes(payload: &[u8], notes: &mut NotesByLog) {
     let list = FieldReader(payload).list(|fields| {
         let len = usize::try_from(fields.u32()?).ok()?;
         let directory = String::from_utf8(fields.take(len)?.to_vec()).ok()?;
@@ -114,9 +133,9 @@ fn read_notes(payload: &[u8], notes: &mut Notes) {
         Some((directory, note))
     });
     for (directory, note) in list.unwrap_or_default() {
-        let known = notes.get(&directory);
-        if known.is_none_or(|known| note.beats(known)) {
-            notes.insert(directory, note);
+        let log = (directory, note.topic_id);
+        if notes.get(&log).is_none_or(|known| note.beats(known)) {
+            notes.insert(log, note);
         }
     }
 }

@@ -209,6 +209,7 @@ impl<D: Disk> LogInner<D> {
         at_least_one: bool,
     ) -> StorageResult<Option<(Found, u64, Option<i64>)>> {
         let cursor = segment.flushed.get();
+        let places_forgotten = self.state.borrow().places_forgotten;
         let mut walk = HeaderWalk::new(self, segment);
         let Some(first) = self.locate(segment, from, &mut walk).await? else {
             return Ok(None);
@@ -246,7 +247,10 @@ impl<D: Disk> LogInner<D> {
             after: header.last_offset(),
             until: segment.base_offset + i64::from(entry.relative_offset),
         };
-        self.state.borrow_mut().read_ends.remember(place);
+        let mut state = self.state.borrow_mut();
+        if state.places_forgotten == places_forgotten {
+            state.read_ends.remember(place);
+        }
         Ok(Some((first, place.position, None)))
     }
 

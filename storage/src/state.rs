@@ -94,12 +94,16 @@ pub(crate) struct LogState<D: Disk> {
     pub(crate) last_block_crc: Option<u32>,
     /// The log is being closed: what is queued is written, nothing new is taken.
     pub(crate) closing: bool,
+    /// The log is being truncated: an offset given now would be given again.
+    pub(crate) truncating: bool,
     /// Why nothing is appended any more.
     pub(crate) ended: Option<StorageError>,
     /// Where writes ended: there, readers of the tail go on.
     pub(crate) write_ends: Places,
     /// Where reads ended: there, readers of older ranges go on.
     pub(crate) read_ends: Places,
+    /// How often all places were forgotten: a read that began before remembers none.
+    pub(crate) places_forgotten: u64,
 }
 
 /// An open log.
@@ -150,9 +154,11 @@ impl<D: Disk> LogState<D> {
             allocated: recovered.allocated,
             last_block_crc: None,
             closing: false,
+            truncating: false,
             ended: None,
             write_ends: Places::default(),
             read_ends: Places::default(),
+            places_forgotten: 0,
         }
     }
 
@@ -196,6 +202,7 @@ impl<D: Disk> LogState<D> {
     pub(crate) fn forget_places(&mut self) {
         self.write_ends = Places::default();
         self.read_ends = Places::default();
+        self.places_forgotten += 1;
     }
 
     /// The checkpoint of this state, proved up to `cursor` of the active segment.
@@ -269,10 +276,9 @@ impl<D: Disk> LogInner<D> {
         state.last_block_crc = Some(crc32c::crc32c(&last_block));
         drop(state);
         let cache = &self.environment.cache;
-        cache.end_buffer(buffer.capacity());
         if keep {
             let bytes = buffer.flushed_bytes();
-            cache.keep(self.number, segment, buffer.start(), bytes, buffer.capacity());
+            cache.keep(self.number, segment, buffer.start(), bytes);
         }
     }
 }

@@ -21,7 +21,8 @@ use support::{
 use vltava_storage::io::Disk;
 use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::{
-    AppendClass, CorruptLog, Log, Opened, StorageError, StorageEvent, load_notes,
+    AppendClass, CorruptLog, EnvironmentOptions, Log, LogEnvironment, Opened, StorageError,
+    StorageEvent, load_notes,
 };
 
 /// A log of several segments, noted; closed in good order or not.
@@ -311,4 +312,77 @@ fn notes_of_a_topic_that_was_made_again_say_nothing() {
         let log = ready(Log::open(&environment, DIRECTORY, options).await.unwrap());
         assert_eq!((log.topic_id(), log.end()), (other_topic(), 0));
     });
+}
+
+/// Appends batches of one record to the log, each with a write of its own.
+async fn append(log: &Log<FaultDisk>, batches: usize) {
+    for _ in 0..batches {
+        let batch = batch(1, &[vec![1; 500]], None);
+        log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+        log.write_pending().await.unwrap();
+    }
+}
+
+/// Cuts the log's file by hand; what opening it comes to.
+async fn cut_by_hand(disk: &FaultDisk, len: usize) -> Opened<FaultDisk> {
+    let path = "topic-0/00000000000000000000.log";
+    assert!(disk.damage(path, |content| content.truncate(len)));
+    let environment = environment(disk).await.unwrap();
+    Log::open(&environment, DIRECTORY, small_options()).await.unwrap()
+}
+
+/// Killed before the first note; what the next run recovered and served is not to be lost by a
+/// later cut, though nothing was ever written to it again.
+#[test]
+fn what_recovery_kept_is_noted() {
+    for is_noted in [true, false] {
+        run(async {
+            let disk = FaultDisk::new(9);
+            let first = environment(&disk).await.unwrap();
+            append(&ready(open_or_create(&first).await.unwrap()), 5).await;
+            let disk = disk.restart();
+            let second = environment(&disk).await.unwrap();
+            let log = ready(Log::open(&second, DIRECTORY, small_options()).await.unwrap());
+            assert_eq!(log.flushed_end(), 5);
+            if is_noted {
+                second.write_notes().await.unwrap();
+            }
+            match cut_by_hand(&disk.restart(), 1200).await {
+                Opened::Corrupt(corrupt) => {
+                    assert!(is_noted);
+                    assert_eq!(corrupt.corruption().offset, 2);
+                }
+                // Without a note it looks like the end of a write that was torn.
+                Opened::Ready(log) => assert_eq!((is_noted, log.end()), (false, 2)),
+            }
+        });
+    }
+}
+
+/// The topic was deleted and made again while another shard's file still has a note of its first
+/// life: that one must not hide the note of the log that is there now.
+#[test]
+fn a_note_of_an_earlier_topic_hides_none() {
+    for shards in [(0, 1), (1, 0)] {
+        run(async {
+            let disk = FaultDisk::new(10);
+            let options = EnvironmentOptions::default;
+            let notes = load_notes(&disk).await.unwrap().notes;
+            let first = LogEnvironment::new(disk.clone(), options(), shards.0, notes);
+            let log = ready(open_or_create(&first).await.unwrap());
+            append(&log, 9).await;
+            first.write_notes().await.unwrap();
+            log.remove().await.unwrap();
+            let notes = load_notes(&disk).await.unwrap().notes;
+            let second = LogEnvironment::new(disk.clone(), options(), shards.1, notes);
+            let made = Log::create(&second, DIRECTORY, other_topic(), small_options()).await;
+            append(&made.unwrap(), 5).await;
+            second.write_notes().await.unwrap();
+            let disk = disk.restart();
+            let note = load_notes(&disk).await.unwrap().notes[DIRECTORY];
+            assert_eq!((note.topic_id, note.flushed_end), (other_topic(), 5), "{shards:?}");
+            let opened = cut_by_hand(&disk, 1200).await;
+            assert!(matches!(opened, Opened::Corrupt(_)), "{shards:?}: silently cut");
+        });
+    }
 }

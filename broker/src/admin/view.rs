@@ -139,9 +139,7 @@ impl<R: Runtime> View<R> {
                     group: group.clone(),
                     topic: topic.clone(),
                     partition,
-                    id: image
-                        .topic(topic)
-                        .map(|topic| PartitionId { topic_id: topic.id, index: partition }),
+                    id: image.topic(topic).map(|topic| topic.partition_id(partition)),
                     committed: committed.offset,
                     high_watermark: None,
                 });
@@ -171,7 +169,12 @@ impl<R: Runtime> View<R> {
             let why = replica.ended()?;
             Some(format!("{}: {why}", replica.name()))
         });
-        for reason in broken.chain(ended) {
+        let hosts = self.parts.groups.all_local();
+        let damaged = hosts.iter().filter_map(|host| {
+            let why = host.damage()?;
+            Some(format!("{}: its records cannot be replayed: {why}", host.replica().name()))
+        });
+        for reason in broken.chain(ended).chain(damaged) {
             readiness.out_of_service_count += 1;
             if readiness.out_of_service.len() < OUT_OF_SERVICE_NAMED_MAX {
                 readiness.out_of_service.push(reason);

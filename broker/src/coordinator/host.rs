@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::select;
-use vltava_protocol::batch;
+use vltava_protocol::batch::Batch;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::record;
 use vltava_storage::AppendClass;
@@ -20,6 +20,7 @@ use vltava_storage::AppendClass;
 use super::timers::Timers;
 use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket};
 use crate::partition::error::PartitionError;
+use crate::partition::replay;
 use crate::partition::replica::{Queued, Replica};
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::sync::Event;
@@ -46,6 +47,14 @@ pub enum HostError {
     Lost(PartitionError),
 }
 
+/// Why a log could not be replayed.
+enum LoadError {
+    /// It cannot be read now.
+    Unreadable(String),
+    /// What it holds is not what was written, or cannot be understood: no later try helps.
+    Damaged(String),
+}
+
 type Answer<M> = Result<<M as Machine>::Reply, HostError>;
 
 struct Loaded<M: Machine> {
@@ -66,9 +75,13 @@ pub struct Host<M: Machine, R: Runtime> {
     /// Counts loads: what was appended before a reload answers nobody after it.
     generation: Cell<u64>,
     timers_changed: Event,
-    /// The log has been replayed, or the host was stopped.
+    /// The log has been replayed or found damaged, or the host was stopped.
     loads_changed: Event,
+    /// Why the log cannot be replayed, where it is damaged: it stays so until a restart.
+    damage: RefCell<Option<String>>,
     rewriting: Cell<bool>,
+    /// Bytes of the log when its live state was last written again.
+    rewritten_bytes: Cell<u64>,
     log_limit: LogLimit,
     stopped: Cell<bool>,
 }
@@ -87,7 +100,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             generation: Cell::new(0),
             timers_changed: Event::new(),
             loads_changed: Event::new(),
+            damage: RefCell::default(),
             rewriting: Cell::new(false),
+            rewritten_bytes: Cell::new(0),
             log_limit: LogLimit::default(),
             stopped: Cell::new(false),
         });
@@ -111,11 +126,11 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     }
 
     /// Completes once the log has been replayed, with the number of that load; not for the one that
-    /// the caller has `seen`. `None`: the host was stopped.
+    /// the caller has `seen`. `None`: the host was stopped, or its log is damaged.
     pub async fn loaded(&self, seen: Option<u64>) -> Option<u64> {
         loop {
             let changed = self.loads_changed.listen();
-            if self.stopped.get() {
+            if self.stopped.get() || self.damage.borrow().is_some() {
                 return None;
             }
             let load = self.loaded.borrow().is_some().then(|| self.generation.get());
@@ -124,6 +139,11 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             }
             changed.await;
         }
+    }
+
+    /// Why this machine is out of service until a restart, where it is.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.borrow().clone()
     }
 
     /// Reads the machine's state as it stands: everything appended, whether committed or not.
@@ -144,6 +164,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         });
         match outcome {
             Some(outcome) => self.apply(outcome, now),
+            None if self.damage.borrow().is_some() => {
+                self.reply(ticket, Err(HostError::NotHere));
+            }
             None => self.reply(ticket, Err(HostError::Loading)),
         }
         receiver
@@ -272,6 +295,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 return;
             }
             match self.replay_log().await {
+                // Perhaps not all of the log.
+                Ok(_) if self.stopped.get() => return,
                 Ok(state) => {
                     let loaded =
                         Loaded { state, session: M::Session::default(), timers: Timers::default() };
@@ -280,7 +305,17 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                     self.lead();
                     return;
                 }
-                Err(error) => {
+                Err(LoadError::Damaged(why)) => {
+                    tracing::error!(
+                        partition = self.replica.name(),
+                        why,
+                        "the log of a coordinator is damaged; it is out of service until a restart"
+                    );
+                    *self.damage.borrow_mut() = Some(why);
+                    self.loads_changed.notify();
+                    return;
+                }
+                Err(LoadError::Unreadable(error)) => {
                     tracing::error!(
                         partition = self.replica.name(),
                         error,
@@ -305,34 +340,38 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         }
     }
 
-    async fn replay_log(&self) -> Result<M::State, String> {
+    async fn replay_log(&self) -> Result<M::State, LoadError> {
         let mut state = M::State::default();
         let mut offset = self.replica.log_start();
         // Everything in the log, also what is not yet committed: this replica leads, so it will be.
-        while offset < self.replica.end() {
-            let bytes = self
-                .replica
-                .read_bytes(offset, LOAD_BYTES)
-                .await
-                .map_err(|error| error.to_string())?;
+        while offset < self.replica.end() && !self.stopped.get() {
+            let readable = self.replica.high_watermark();
+            let read = self.replica.read_bytes(offset, LOAD_BYTES).await;
+            let bytes = read.map_err(|error| LoadError::Unreadable(error.to_string()))?;
             let before = offset;
-            for batch in batch::walk(&bytes) {
-                let batch = batch.map_err(|error| error.to_string())?;
-                if batch.next_offset() > offset && !batch.is_control() {
-                    self.replay_batch(&mut state, &batch)?;
+            for batch in replay::proved(&bytes, offset) {
+                let batch = batch.map_err(|error| LoadError::Damaged(error.to_string()))?;
+                if !batch.is_control() {
+                    self.replay_batch(&mut state, &batch).map_err(LoadError::Damaged)?;
                 }
-                offset = offset.max(batch.next_offset());
+                offset = batch.next_offset();
+            }
+            if offset == before && offset < readable {
+                return Err(LoadError::Damaged(format!("there is no batch at offset {offset}")));
             }
             if offset == before {
                 // What is queued is not readable before it is written.
                 self.replica.committed_beyond(offset).await;
+                if let Some(why) = self.replica.ended() {
+                    return Err(LoadError::Unreadable(why));
+                }
             }
             self.runtime.yield_if_needed().await;
         }
         Ok(state)
     }
 
-    fn replay_batch(&self, state: &mut M::State, batch: &batch::Batch<'_>) -> Result<(), String> {
+    fn replay_batch(&self, state: &mut M::State, batch: &Batch<'_>) -> Result<(), String> {
         for record in record::records(batch.payload(), batch.record_count()) {
             let record = record.map_err(|error| error.to_string())?;
             let Some(key) = record.key else { continue };
@@ -381,10 +420,12 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         }
     }
 
-    /// Once a segment of the log is closed, the live state is written again behind it and what lies
-    /// before is deleted: the log stays within about two segments, whatever its history.
+    /// Once a segment of the log is closed, and the log is twice as large as the last time, the
+    /// live state is written again behind it and what lies before is deleted: the log stays within
+    /// about four times its live state, or as many segments, whatever its history.
     fn rewrite_if_due(self: &Rc<Self>) {
-        if self.rewriting.get() || !self.replica.has_closed_segments() {
+        let has_grown = || self.replica.size_bytes() >= 2 * self.rewritten_bytes.get();
+        if self.rewriting.get() || !self.replica.has_closed_segments() || !has_grown() {
             return;
         }
         self.rewriting.set(true);
@@ -416,6 +457,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             queued.committed.await.unwrap_or(Err(PartitionError::Unknown))?;
         }
         self.replica.delete_records(start).await?;
+        self.rewritten_bytes.set(self.replica.size_bytes());
         tracing::info!(
             partition = self.replica.name(),
             start,

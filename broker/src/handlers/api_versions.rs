@@ -1,7 +1,8 @@
 //! ApiVersions (key 18): which APIs and versions are served here.
 //!
 //! Versions: 3 flexible, client's software (KIP-511), features (KIP-584), 4 features whose minimum
-//! is 0 (KAFKA-17011), 5 cluster and node id as a client believes them to be (KIP-1242).
+//! is 0 (KAFKA-17011), 5 cluster and node id as a client believes them to be (KIP-1242): one that
+//! has reached another node than it wanted is told to begin anew.
 //!
 //! A version that is not served is answered in version 0, with UNSUPPORTED_VERSION and this API's
 //! own versions. Features are advertised as they are implemented: none of group, transaction, share
@@ -37,11 +38,29 @@ pub async fn handle<R: Runtime>(
         let error_code = ErrorCode::INVALID_REQUEST;
         return Reply::Now(ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() });
     }
+    if let Err(error_code) = check_destination(&context, &request) {
+        return Reply::Now(ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() });
+    }
     Reply::Now(ApiVersionsResponse {
         api_keys: SERVED.iter().filter_map(|key| key.api()).map(row).collect(),
         finalized_features_epoch: 0,
         ..ApiVersionsResponse::default()
     })
+}
+
+/// Whether this is the node of the cluster that the client wanted; it names both or none.
+fn check_destination<R: Runtime>(
+    context: &Context<R>,
+    request: &ApiVersionsRequest,
+) -> Result<(), ErrorCode> {
+    let (Some(cluster_id), 0..) = (&request.cluster_id, request.node_id) else {
+        let is_none = request.cluster_id.is_none() && request.node_id < 0;
+        return if is_none { Ok(()) } else { Err(ErrorCode::INVALID_REQUEST) };
+    };
+    let image = context.services.node.image();
+    let is_here = image.cluster().is_some_and(|cluster| cluster.id.to_string() == **cluster_id)
+        && request.node_id == context.services.config.node_id;
+    if is_here { Ok(()) } else { Err(ErrorCode::REBOOTSTRAP_REQUIRED) }
 }
 
 fn row(api: &'static Api) -> ApiVersion {

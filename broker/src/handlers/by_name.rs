@@ -23,7 +23,7 @@ pub fn resolve<R: Runtime>(
     if !topic.has_partition(index) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId { topic_id: topic.id, index })
+    Ok(topic.partition_id(index))
 }
 
 /// Starts `work` on the shard that owns the partition; the future is its result. Start all of a

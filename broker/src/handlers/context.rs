@@ -12,7 +12,6 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 
 use crate::cluster::controller::{Input, Reply};
-use crate::config::topic_values::TopicConfig;
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::machine::GroupMachine;
@@ -101,14 +100,9 @@ impl<R: Runtime> Services<R> {
             // Topics that are gone.
             known.clear();
         }
-        let rules = Rc::new(append_rules(&self.topic_config(topic)));
+        let rules = Rc::new(append_rules(&self.node.topic_config(topic)));
         known.insert(topic.id, (Arc::clone(topic), Rc::clone(&rules)));
         rules
-    }
-
-    /// The settings in effect for a topic.
-    pub fn topic_config(&self, topic: &Topic) -> TopicConfig {
-        self.config.topic_defaults.resolve(topic.own_settings())
     }
 
     /// Counts a request that was answered.

@@ -24,14 +24,12 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: CreatePartitionsRequest,
 ) -> Reply<CreatePartitionsResponse> {
-    Reply::later(async move {
-        let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-        match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
-            Ok(controller::Reply::CreatePartitions(response)) => response,
-            Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
-            Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-            Err(error) => refused(names, error, error.message()),
-        }
+    let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    Reply::Now(match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
+        Ok(controller::Reply::CreatePartitions(response)) => response,
+        Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
+        Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
+        Err(error) => refused(names, error, error.message()),
     })
 }
 

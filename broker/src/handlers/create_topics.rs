@@ -36,26 +36,24 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: CreateTopicsRequest,
 ) -> Reply<CreateTopicsResponse> {
-    Reply::later(async move {
-        let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-        let with_settings = context.api_version >= SETTINGS_FROM;
-        let given = if with_settings { given(&request) } else { Given::new() };
-        let random = context.services.node.random_uuid().0;
-        let input = Input::CreateTopics { request, random };
-        let mut response = match context.services.node.ask_controller(input).await {
-            Ok(controller::Reply::CreateTopics(response)) => response,
-            Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
-            Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-            Err(error) => refused(names, error, error.message()),
-        };
-        if with_settings {
-            for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {
-                let own = given.get(&created.name);
-                created.configs = Some(settings(&context.services.config, own));
-            }
+    let names: Vec<Str> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let with_settings = context.api_version >= SETTINGS_FROM;
+    let given = if with_settings { given(&request) } else { Given::new() };
+    let random = context.services.node.random_uuid().0;
+    let input = Input::CreateTopics { request, random };
+    let mut response = match context.services.node.ask_controller(input).await {
+        Ok(controller::Reply::CreateTopics(response)) => response,
+        Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
+        Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
+        Err(error) => refused(names, error, error.message()),
+    };
+    if with_settings {
+        for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {
+            let own = given.get(&created.name);
+            created.configs = Some(settings(&context.services.config, own));
         }
-        response
-    })
+    }
+    Reply::Now(response)
 }
 
 fn given(request: &CreateTopicsRequest) -> Given {

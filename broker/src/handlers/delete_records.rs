@@ -27,41 +27,38 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DeleteRecordsRequest,
 ) -> Reply<DeleteRecordsResponse> {
-    Reply::later(async move {
-        let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in request.topics {
-            let refused = refusal(&context, &topic.name);
-            let mut started = Vec::with_capacity(topic.partitions.len());
-            for asked in topic.partitions {
-                let work = move |replica: Rc<Replica<R>>| async move {
-                    let to =
-                        if asked.offset == -1 { replica.high_watermark() } else { asked.offset };
-                    replica.delete_records(to).await
-                };
-                let moved = match refused {
-                    Some(error) => Err(error),
-                    None => {
-                        Ok(by_name::start(&context, &topic.name, asked.partition_index, work).await)
-                    }
-                };
-                started.push((asked.partition_index, moved));
-            }
-            let mut partitions = Vec::with_capacity(started.len());
-            for (partition_index, moved) in started {
-                let moved = match moved {
-                    Ok(moved) => moved.await,
-                    Err(error) => Err(error),
-                };
-                partitions.push(DeleteRecordsPartitionResult {
-                    partition_index,
-                    low_watermark: moved.unwrap_or(-1),
-                    error_code: moved.err().unwrap_or(ErrorCode::NONE),
-                });
-            }
-            topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let refused = refusal(&context, &topic.name);
+        let mut started = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let work = move |replica: Rc<Replica<R>>| async move {
+                let to = if asked.offset == -1 { replica.high_watermark() } else { asked.offset };
+                replica.delete_records(to).await
+            };
+            let moved = match refused {
+                Some(error) => Err(error),
+                None => {
+                    Ok(by_name::start(&context, &topic.name, asked.partition_index, work).await)
+                }
+            };
+            started.push((asked.partition_index, moved));
         }
-        DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() }
-    })
+        let mut partitions = Vec::with_capacity(started.len());
+        for (partition_index, moved) in started {
+            let moved = match moved {
+                Ok(moved) => moved.await,
+                Err(error) => Err(error),
+            };
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index,
+                low_watermark: moved.unwrap_or(-1),
+                error_code: moved.err().unwrap_or(ErrorCode::NONE),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult { name: topic.name, partitions });
+    }
+    Reply::Now(DeleteRecordsResponse { topics, ..DeleteRecordsResponse::default() })
 }
 
 /// Records of a topic that is only compacted are not deleted by offset, nor are those of internal
@@ -72,6 +69,6 @@ fn refusal<R: Runtime>(context: &Context<R>, topic: &str) -> Option<ErrorCode> {
     if topic.is_internal() {
         return Some(ErrorCode::INVALID_TOPIC_EXCEPTION);
     }
-    let deletes = context.services.topic_config(topic).delete;
+    let deletes = context.services.node.topic_config(topic).delete;
     (!deletes).then_some(ErrorCode::POLICY_VIOLATION)
 }

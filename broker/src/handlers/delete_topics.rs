@@ -34,14 +34,12 @@ pub async fn handle<R: Runtime>(
         };
         return Reply::Now(refused(named(&request), error, "Topic deletion is disabled."));
     }
-    Reply::later(async move {
-        let named = named(&request);
-        match context.services.node.ask_controller(Input::DeleteTopics(request)).await {
-            Ok(controller::Reply::DeleteTopics(response)) => response,
-            Ok(controller::Reply::Refused { error, message }) => refused(named, error, &message),
-            Ok(_) => refused(named, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-            Err(error) => refused(named, error, error.message()),
-        }
+    let named = named(&request);
+    Reply::Now(match context.services.node.ask_controller(Input::DeleteTopics(request)).await {
+        Ok(controller::Reply::DeleteTopics(response)) => response,
+        Ok(controller::Reply::Refused { error, message }) => refused(named, error, &message),
+        Ok(_) => refused(named, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
+        Err(error) => refused(named, error, error.message()),
     })
 }
 

@@ -6,6 +6,8 @@
 //! comes from `log.retention.hours` and the like is shown with its source (Kafka shows it as a
 //! default). Log levels are not described.
 
+use std::collections::BTreeSet;
+
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::describe_configs::{
@@ -34,15 +36,18 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DescribeConfigsRequest,
 ) -> Reply<DescribeConfigsResponse> {
-    Reply::later(async move {
-        let image = context.services.node.image();
-        let mut response = DescribeConfigsResponse::default();
-        for resource in &request.resources {
-            response.results.push(describe(&context.services.config, &image, &request, resource));
-            context.services.runtime.yield_if_needed().await;
+    let image = context.services.node.image();
+    let mut response = DescribeConfigsResponse::default();
+    let mut seen = BTreeSet::new();
+    for resource in &request.resources {
+        // Once each, as in Kafka: an answer is a hundred times as large as its question.
+        if !seen.insert((resource.resource_type, &resource.resource_name)) {
+            continue;
         }
-        response
-    })
+        response.results.push(describe(&context.services.config, &image, &request, resource));
+        context.services.runtime.yield_if_needed().await;
+    }
+    Reply::Now(response)
 }
 
 /// Why a resource is not described.

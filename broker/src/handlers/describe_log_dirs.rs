@@ -29,49 +29,47 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DescribeLogDirsRequest,
 ) -> Reply<DescribeLogDirsResponse> {
-    Reply::later(async move {
-        let wanted: Option<BTreeSet<(Str, i32)>> = request.topics.map(|topics| {
-            let pairs = topics.into_iter().flat_map(|topic| {
-                let name = topic.topic;
-                topic.partitions.into_iter().map(move |index| (name.clone(), index))
-            });
-            pairs.collect()
+    let wanted: Option<BTreeSet<(Str, i32)>> = request.topics.map(|topics| {
+        let pairs = topics.into_iter().flat_map(|topic| {
+            let name = topic.topic;
+            topic.partitions.into_iter().map(move |index| (name.clone(), index))
         });
-        let partitions = &context.services.partitions;
-        let mut started = Vec::new();
-        for shard in 0..partitions.shard_count() {
-            let job = |partitions: &Rc<Partitions<R>>| {
-                let sizes = sizes(partitions);
-                async move { Ok(sizes) }
+        pairs.collect()
+    });
+    let partitions = &context.services.partitions;
+    let mut started = Vec::new();
+    for shard in 0..partitions.shard_count() {
+        let job = |partitions: &Rc<Partitions<R>>| {
+            let sizes = sizes(partitions);
+            async move { Ok(sizes) }
+        };
+        started.push(partitions.on_shard(shard, job).await);
+    }
+    let mut topics: BTreeMap<Str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
+    for sizes in started {
+        for (partition, bytes) in sizes.await.unwrap_or_default() {
+            let image = context.services.node.image();
+            let Some(topic) = image.topic_by_id(partition.topic_id) else {
+                continue;
             };
-            started.push(partitions.on_shard(shard, job).await);
-        }
-        let mut topics: BTreeMap<Str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
-        for sizes in started {
-            for (partition, bytes) in sizes.await.unwrap_or_default() {
-                let image = context.services.node.image();
-                let Some(topic) = image.topic_by_id(partition.topic_id) else {
-                    continue;
-                };
-                let pair = (topic.name.clone(), partition.index);
-                if wanted.as_ref().is_none_or(|wanted| wanted.contains(&pair)) {
-                    topics.entry(pair.0).or_default().push(DescribeLogDirsPartition {
-                        partition_index: partition.index,
-                        partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
-                        ..DescribeLogDirsPartition::default()
-                    });
-                }
+            let pair = (topic.name.clone(), partition.index);
+            if wanted.as_ref().is_none_or(|wanted| wanted.contains(&pair)) {
+                topics.entry(pair.0).or_default().push(DescribeLogDirsPartition {
+                    partition_index: partition.index,
+                    partition_size: i64::try_from(bytes).unwrap_or(i64::MAX),
+                    ..DescribeLogDirsPartition::default()
+                });
             }
         }
-        let topics = topics.into_iter().map(|(name, mut partitions)| {
-            partitions.sort_by_key(|partition| partition.partition_index);
-            DescribeLogDirsTopic { name, partitions }
-        });
-        let topics = topics.collect();
-        DescribeLogDirsResponse {
-            results: vec![directory(&context, topics).await],
-            ..DescribeLogDirsResponse::default()
-        }
+    }
+    let topics = topics.into_iter().map(|(name, mut partitions)| {
+        partitions.sort_by_key(|partition| partition.partition_index);
+        DescribeLogDirsTopic { name, partitions }
+    });
+    let topics = topics.collect();
+    Reply::Now(DescribeLogDirsResponse {
+        results: vec![directory(&context, topics).await],
+        ..DescribeLogDirsResponse::default()
     })
 }
 

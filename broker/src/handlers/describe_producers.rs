@@ -24,34 +24,32 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DescribeProducersRequest,
 ) -> Reply<DescribeProducersResponse> {
-    Reply::later(async move {
-        let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in request.topics {
-            let mut started = Vec::with_capacity(topic.partition_indexes.len());
-            for index in topic.partition_indexes {
-                let work = |replica: Rc<Replica<R>>| async move { Ok(replica.producers()) };
-                started.push((index, by_name::start(&context, &topic.name, index, work).await));
-            }
-            let mut partitions = Vec::with_capacity(started.len());
-            for (partition_index, producers) in started {
-                partitions.push(match producers.await {
-                    Ok(producers) => PartitionResponse {
-                        partition_index,
-                        active_producers: producers.into_iter().map(state).collect(),
-                        ..PartitionResponse::default()
-                    },
-                    Err(error_code) => PartitionResponse {
-                        partition_index,
-                        error_code,
-                        error_message: Some(ErrorCode::message(error_code).into()),
-                        ..PartitionResponse::default()
-                    },
-                });
-            }
-            topics.push(TopicResponse { name: topic.name, partitions });
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut started = Vec::with_capacity(topic.partition_indexes.len());
+        for index in topic.partition_indexes {
+            let work = |replica: Rc<Replica<R>>| async move { Ok(replica.producers()) };
+            started.push((index, by_name::start(&context, &topic.name, index, work).await));
         }
-        DescribeProducersResponse { topics, ..DescribeProducersResponse::default() }
-    })
+        let mut partitions = Vec::with_capacity(started.len());
+        for (partition_index, producers) in started {
+            partitions.push(match producers.await {
+                Ok(producers) => PartitionResponse {
+                    partition_index,
+                    active_producers: producers.into_iter().map(state).collect(),
+                    ..PartitionResponse::default()
+                },
+                Err(error_code) => PartitionResponse {
+                    partition_index,
+                    error_code,
+                    error_message: Some(ErrorCode::message(error_code).into()),
+                    ..PartitionResponse::default()
+                },
+            });
+        }
+        topics.push(TopicResponse { name: topic.name, partitions });
+    }
+    Reply::Now(DescribeProducersResponse { topics, ..DescribeProducersResponse::default() })
 }
 
 fn state((producer_id, producer): (i64, ProducerEntry)) -> ProducerState {

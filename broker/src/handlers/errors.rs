@@ -10,6 +10,8 @@ use crate::partition::validate::Rejection;
 pub fn of_rejection(rejection: &Rejection) -> ErrorCode {
     match rejection {
         Rejection::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        Rejection::LargerThanSegment { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
+        Rejection::Transactional => ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         Rejection::CodecTooNew => ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
         Rejection::Timestamp { .. } | Rejection::Header(ProducerRuleError::LogAppendTime) => {
             ErrorCode::INVALID_TIMESTAMP
@@ -18,6 +20,7 @@ pub fn of_rejection(rejection: &Rejection) -> ErrorCode {
         Rejection::Batch(_) | Rejection::Compression(_) => ErrorCode::CORRUPT_MESSAGE,
         Rejection::NotOneBatch
         | Rejection::BaseOffset(_)
+        | Rejection::Unfolded { .. }
         | Rejection::Header(_)
         | Rejection::Record(_)
         | Rejection::NoKey { .. } => ErrorCode::INVALID_RECORD,

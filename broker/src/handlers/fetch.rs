@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::future::select_all;
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::encode::Records;
@@ -102,7 +103,8 @@ pub async fn handle<R: Runtime>(
 }
 
 fn reference(by_id: bool, name: Str, id: Uuid) -> TopicRef {
-    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name) }
+    // A fetch may wait for long, and its session longer: neither keeps the request's frame.
+    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name.detached()) }
 }
 
 fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {
@@ -125,18 +127,26 @@ async fn fetch<R: Runtime>(
     loop {
         let mut round = read(&context, &fetching.wanted, limits.bytes_max).await;
         let bytes = trim(&mut round, limits.bytes_max);
-        let has_news = round.iter().any(|outcome| match &outcome.result {
-            Ok(found) => found.diverging.is_some(),
-            Err(_) => true,
-        });
-        let enough = bytes >= limits.bytes_min || has_news || round.is_empty();
+        let enough = bytes >= limits.bytes_min || has_news(&round);
         if enough || context.services.runtime.now() >= limits.deadline {
             let metrics = &context.services.metrics;
             metrics.count(|counters| counters.fetched_bytes += bytes as u64);
-            return respond(&context, &fetching, round, limits.read_committed);
+            return respond(&context, &fetching, round, limits.read_committed).await;
         }
         wait(&context, &round, limits, limits.bytes_min - bytes).await;
     }
+}
+
+/// Whether a fetch is answered at once, whatever it found. A topic or partition that is not there
+/// is no news to wait for: its error goes out with the answer, and a client that does not know yet
+/// that it was deleted must not ask in a loop.
+fn has_news(round: &[Outcome]) -> bool {
+    let mut there = round.iter().filter(|outcome| outcome.partition.is_some()).peekable();
+    there.peek().is_none()
+        || there.any(|outcome| match &outcome.result {
+            Ok(found) => found.diverging.is_some(),
+            Err(_) => true,
+        })
 }
 
 /// One look at every partition, each on its shard, all shards at once.
@@ -167,6 +177,8 @@ async fn read<R: Runtime>(
             // Read below, where it was resolved.
             result: Err(resolved.err().unwrap_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
         });
+        // There may be very many partitions; so below.
+        context.services.runtime.yield_if_needed().await;
     }
     let mut started = Vec::with_capacity(by_shard.len());
     for (shard, (positions, reads)) in by_shard {
@@ -195,7 +207,7 @@ fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<Partitio
     if !topic.has_partition(wanted.partition) {
         return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
-    Ok(PartitionId { topic_id: topic.id, index: wanted.partition })
+    Ok(topic.partition_id(wanted.partition))
 }
 
 /// Shards read side by side, so together they may find more than is to be sent: leaves out, in
@@ -226,14 +238,19 @@ async fn wait<R: Runtime>(
             let shard = context.services.partitions.shard_of(partition);
             by_shard.entry(shard).or_default().push((partition, found.high_watermark));
         }
+        context.services.runtime.yield_if_needed().await;
     }
     let share = missing_bytes.div_ceil(by_shard.len().max(1));
     let share = u64::try_from(share).unwrap_or(u64::MAX);
     let time = limits.deadline.since(context.services.runtime.now());
     let mut waits = Vec::with_capacity(by_shard.len());
+    // Dropped with this wait, whether it ends or its connection does.
+    let mut wants = Vec::with_capacity(by_shard.len());
     for (shard, seen) in by_shard {
+        let (still_wants, wanted) = oneshot::channel();
+        wants.push(still_wants);
         let job = move |partitions: &Rc<Partitions<R>>| {
-            let waiting = wait_for_more(Rc::clone(partitions), seen, share, time);
+            let waiting = wait_for_more(Rc::clone(partitions), seen, share, time, wanted);
             async move {
                 waiting.await;
                 Ok::<_, PartitionError>(())
@@ -247,7 +264,7 @@ async fn wait<R: Runtime>(
     }
 }
 
-fn respond<R: Runtime>(
+async fn respond<R: Runtime>(
     context: &Context<R>,
     fetching: &Fetching,
     round: Vec<Outcome>,
@@ -256,6 +273,7 @@ fn respond<R: Runtime>(
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut previous: Option<TopicRef> = None;
     for Outcome { wanted, result, .. } in round {
+        context.services.runtime.yield_if_needed().await;
         let data = partition_data(wanted.partition, result, read_committed);
         if fetching.session_id != 0 {
             let told = told(&data);

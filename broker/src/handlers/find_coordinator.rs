@@ -14,8 +14,9 @@ use vltava_protocol::messages::find_coordinator::{
 };
 use vltava_protocol::types::Str;
 
+use super::Reply;
 use super::context::Context;
-use super::{Reply, group};
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::runtime::Runtime;
 
 /// The API of this file.
@@ -33,30 +34,31 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
-    Reply::later(async move {
-        let one = context.api_version < KEYS_FROM;
-        let keys = if one { vec![request.key] } else { request.coordinator_keys };
-        let found = find(&context, request.key_type).await;
-        let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
-        if !one {
-            let coordinators = coordinators.collect();
-            return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
-        }
-        let found = coordinators.next().unwrap_or_default();
-        FindCoordinatorResponse {
-            error_code: found.error_code,
-            error_message: found.error_message,
-            node_id: found.node_id,
-            host: found.host,
-            port: found.port,
+    let one = context.api_version < KEYS_FROM;
+    let keys = if one { vec![request.key] } else { request.coordinator_keys };
+    let found = find(&context, request.key_type).await;
+    let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
+    if !one {
+        let coordinators = coordinators.collect();
+        return Reply::Now(FindCoordinatorResponse {
+            coordinators,
             ..FindCoordinatorResponse::default()
-        }
+        });
+    }
+    let found = coordinators.next().unwrap_or_default();
+    Reply::Now(FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..FindCoordinatorResponse::default()
     })
 }
 
 async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
     match key_type {
-        GROUP => match context.services.node.ensure_topic(group::OFFSETS_TOPIC).await {
+        GROUP => match context.services.node.ensure_topic(CONSUMER_OFFSETS).await {
             Ok(()) => here(context),
             Err(error) => failed(error, ErrorCode::message(error)),
         },

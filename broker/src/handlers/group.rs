@@ -8,11 +8,9 @@ use vltava_protocol::error_code::ErrorCode;
 use super::context::Context;
 use crate::coordinator::host::HostError;
 use crate::groups::machine::{Client, Input, Reply};
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
-
-/// The topic that holds what group coordinators know.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// Hands an input to the coordinator of a group. When this returns, the input stands behind all
 /// that the same connection handed to that coordinator before: a handler awaits this before it
@@ -47,18 +45,14 @@ pub async fn ask_partition<R: Runtime>(
 /// All partitions of the topic; none where nobody has used a group yet.
 pub fn partitions<R: Runtime>(context: &Context<R>) -> Vec<PartitionId> {
     let image = context.services.node.image();
-    let Some(topic) = image.topic(OFFSETS_TOPIC) else {
-        return Vec::new();
-    };
-    let ids = topic.partition_indexes().map(|index| PartitionId { topic_id: topic.id, index });
-    ids.collect()
+    image.topic(CONSUMER_OFFSETS).into_iter().flat_map(|topic| topic.partition_ids()).collect()
 }
 
 fn partition_of<R: Runtime>(context: &Context<R>, group_id: &str) -> Option<PartitionId> {
     let image = context.services.node.image();
-    let topic = image.topic(OFFSETS_TOPIC)?;
-    let count = i32::try_from(topic.partition_indexes().count()).ok().filter(|count| *count > 0)?;
-    Some(PartitionId { topic_id: topic.id, index: partition_for(group_id, count) })
+    let topic = image.topic(CONSUMER_OFFSETS)?;
+    let count = Some(topic.partition_count()).filter(|count| *count > 0)?;
+    Some(topic.partition_id(partition_for(group_id, count)))
 }
 
 /// Kafka's choice, which its tools repeat: the absolute of Java's string hash, modulo the number of

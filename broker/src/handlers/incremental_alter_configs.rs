@@ -27,18 +27,16 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: IncrementalAlterConfigsRequest,
 ) -> Reply<IncrementalAlterConfigsResponse> {
-    Reply::later(async move {
-        let asked = request.resources.iter();
-        let asked = asked.map(|resource| (resource.resource_type, resource.resource_name.clone()));
-        let asked: Vec<(i8, Str)> = asked.collect();
-        let node_id = context.services.config.node_id;
-        let input = Input::IncrementalAlterConfigs { request, node_id };
-        match context.services.node.ask_controller(input).await {
-            Ok(controller::Reply::IncrementalAlterConfigs(response)) => response,
-            Ok(controller::Reply::Refused { error, message }) => refused(asked, error, &message),
-            Ok(_) => refused(asked, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-            Err(error) => refused(asked, error, error.message()),
-        }
+    let asked = request.resources.iter();
+    let asked = asked.map(|resource| (resource.resource_type, resource.resource_name.clone()));
+    let asked: Vec<(i8, Str)> = asked.collect();
+    let node_id = context.services.config.node_id;
+    let input = Input::IncrementalAlterConfigs { request, node_id };
+    Reply::Now(match context.services.node.ask_controller(input).await {
+        Ok(controller::Reply::IncrementalAlterConfigs(response)) => response,
+        Ok(controller::Reply::Refused { error, message }) => refused(asked, error, &message),
+        Ok(_) => refused(asked, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
+        Err(error) => refused(asked, error, error.message()),
     })
 }
 

@@ -38,15 +38,16 @@ pub async fn handle<R: Runtime>(
         }
         return Reply::Now(failed(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED));
     }
-    Reply::later(async move {
-        match context.services.next_producer_id().await {
-            Ok(producer_id) => InitProducerIdResponse {
-                producer_id,
-                producer_epoch: 0,
-                ..InitProducerIdResponse::default()
-            },
-            Err(error) => failed(error),
-        }
+    if (request.producer_id < 0) != (request.producer_epoch < 0) {
+        return Reply::Now(failed(ErrorCode::INVALID_REQUEST));
+    }
+    Reply::Now(match context.services.next_producer_id().await {
+        Ok(producer_id) => InitProducerIdResponse {
+            producer_id,
+            producer_epoch: 0,
+            ..InitProducerIdResponse::default()
+        },
+        Err(error) => failed(error),
     })
 }
 

@@ -14,6 +14,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::list_offsets::{
     ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
+use vltava_protocol::types::Str;
 
 use super::context::Context;
 use super::{Reply, by_name};
@@ -28,54 +29,67 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: ListOffsetsRequest,
 ) -> Reply<ListOffsetsResponse> {
-    Reply::later(async move {
-        let mut seen = BTreeSet::new();
-        let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in request.topics {
-            let mut started = Vec::with_capacity(topic.partitions.len());
-            for partition in topic.partitions {
-                let index = partition.partition_index;
-                let is_first = seen.insert((topic.name.clone(), index));
-                if !is_known(partition.timestamp, context.api_version) {
-                    started.push((index, Err(ErrorCode::UNSUPPORTED_VERSION)));
+    let repeated = repeated(&request);
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut started = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let index = partition.partition_index;
+            let asked = lookup(context.api_version, partition.timestamp);
+            let asked = match repeated.contains(&(topic.name.clone(), index)) {
+                true => Err(ErrorCode::INVALID_REQUEST),
+                false => asked,
+            };
+            let lookup = match asked {
+                Ok(lookup) => lookup,
+                Err(error) => {
+                    started.push((index, Err(error)));
                     continue;
                 }
-                if !is_first {
-                    started.push((index, Err(ErrorCode::INVALID_REQUEST)));
-                    continue;
-                }
-                let lookup = Lookup::from(partition.timestamp);
-                let epoch = partition.current_leader_epoch;
-                let found =
-                    by_name::start(&context, &topic.name, index, move |replica| async move {
-                        replica.lookup(epoch, lookup).await
-                    });
-                started.push((index, Ok(found.await)));
-            }
-            let mut partitions = Vec::with_capacity(started.len());
-            for (index, found) in started {
-                let found = match found {
-                    Ok(found) => found.await,
-                    Err(error) => Err(error),
-                };
-                partitions.push(partition_response(context.api_version, index, found));
-            }
-            topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+            };
+            let epoch = partition.current_leader_epoch;
+            let found = by_name::start(&context, &topic.name, index, move |replica| async move {
+                replica.lookup(epoch, lookup).await
+            });
+            started.push((index, Ok(found.await)));
         }
-        ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
-    })
+        let mut partitions = Vec::with_capacity(started.len());
+        for (index, started) in started {
+            let found = match started {
+                Ok(found) => found.await,
+                Err(error) => Err(error),
+            };
+            partitions.push(partition_response(context.api_version, index, found));
+        }
+        topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
+    }
+    Reply::Now(ListOffsetsResponse { topics, ..ListOffsetsResponse::default() })
 }
 
-/// Whether a version has this special timestamp, where it is one.
-fn is_known(timestamp: i64, api_version: i16) -> bool {
-    match timestamp {
-        -2.. => true,
-        -3 => api_version >= 7,
-        -4 => api_version >= 8,
-        -5 => api_version >= 9,
-        -6 => api_version >= 11,
-        _ => false,
+/// What a timestamp asks for, which older versions of the API may not know.
+fn lookup(api_version: i16, timestamp: i64) -> Result<Lookup, ErrorCode> {
+    let known_from = match timestamp {
+        -2.. => 1,
+        -3 => 7,
+        -4 => 8,
+        -5 => 9,
+        -6 => 11,
+        _ => i16::MAX,
+    };
+    if api_version < known_from {
+        return Err(ErrorCode::UNSUPPORTED_VERSION);
     }
+    Ok(Lookup::from(timestamp))
+}
+
+/// Partitions that a request names more than once.
+fn repeated(request: &ListOffsetsRequest) -> BTreeSet<(Str, i32)> {
+    let mut seen = BTreeSet::new();
+    let named = request.topics.iter().flat_map(|topic| {
+        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+        indexes.map(|index| (topic.name.clone(), index))
+    });
+    named.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 fn partition_response(
@@ -97,5 +111,20 @@ fn partition_response(
             error_code,
             ..ListOffsetsPartitionResponse::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_timestamps_have_the_versions_they_came_with() {
+        for (timestamp, from) in [(-3, 7), (-4, 8), (-5, 9), (-6, 11)] {
+            assert_eq!(lookup(from - 1, timestamp), Err(ErrorCode::UNSUPPORTED_VERSION));
+            assert!(lookup(from, timestamp).is_ok(), "{timestamp}");
+        }
+        assert!([0, -1, -2].iter().all(|timestamp| lookup(1, *timestamp).is_ok()));
+        assert_eq!(lookup(11, -7), Err(ErrorCode::UNSUPPORTED_VERSION));
     }
 }

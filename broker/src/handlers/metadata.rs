@@ -45,35 +45,33 @@ pub async fn handle<R: Runtime>(
     if let Some(refused) = refused(&request, context.api_version) {
         return Reply::Now(refused);
     }
-    Reply::later(async move {
-        let wanted = wanted(&request, context.api_version);
-        let failures = create_missing(&context, &request, &wanted).await;
-        let node = &context.services.node;
-        let (image, leaders) = (node.image(), node.leaders());
-        let view = View {
-            image: &image,
-            leaders: &leaders,
-            listener: &context.client.listener,
-            version: context.api_version,
-            with_operations: request.include_topic_authorized_operations,
-        };
-        let mut response = view.cluster(context.services.config.node_id, &request);
-        match wanted {
-            Wanted::All => {
-                for topic in image.topics() {
-                    response.topics.push(view.topic(topic));
-                    context.services.runtime.yield_if_needed().await;
-                }
-            }
-            Wanted::These(topics) => {
-                for wanted in topics {
-                    response.topics.push(view.wanted(wanted, &failures));
-                    context.services.runtime.yield_if_needed().await;
-                }
+    let wanted = wanted(&request, context.api_version);
+    let failures = create_missing(&context, &request, &wanted).await;
+    let node = &context.services.node;
+    let (image, leaders) = (node.image(), node.leaders());
+    let view = View {
+        image: &image,
+        leaders: &leaders,
+        listener: &context.client.listener,
+        version: context.api_version,
+        with_operations: request.include_topic_authorized_operations,
+    };
+    let mut response = view.cluster(context.services.config.node_id, &request);
+    match wanted {
+        Wanted::All => {
+            for topic in image.topics() {
+                response.topics.push(view.topic(topic));
+                context.services.runtime.yield_if_needed().await;
             }
         }
-        response
-    })
+        Wanted::These(topics) => {
+            for wanted in topics {
+                response.topics.push(view.wanted(wanted, &failures));
+                context.services.runtime.yield_if_needed().await;
+            }
+        }
+    }
+    Reply::Now(response)
 }
 
 /// What a client asks about.

@@ -1,9 +1,10 @@
 //! One file for each API of Kafka, and the one list from which dispatch and ApiVersions follow.
 //!
 //! A handler is `async fn handle(context, request) -> Reply<Response>`. A connection awaits it
-//! before it starts the next request, so what a handler does before it returns keeps the order of
-//! requests; what may overlap with later requests goes into [`Reply::Later`]. A new API is a schema
-//! file, a handler file and one word in the list below.
+//! before it starts the next request, so that each sees what those before it did, as in Kafka. Only
+//! a wait goes into [`Reply::Later`], and overlaps with later requests: for a flush (Produce), for
+//! records (Fetch), for a group's coordinator, once the request stands in its queue. A new API is a
+//! schema file, a handler file and one word in the list below.
 //!
 //! Lives on every shard, in the view of one connection on it. Kafka's error codes are chosen here
 //! (and in coordinators), never below.
@@ -33,13 +34,15 @@ mod topology;
 pub enum Reply<A> {
     /// Known now.
     Now(A),
-    /// Known later; requests behind this one may start.
+    /// Known later; requests behind this one may start. It holds no part of the request's frame,
+    /// whose memory is given to others meanwhile.
     Later(Pin<Box<dyn Future<Output = A>>>),
-    /// Nothing is sent (Produce with acks=0).
-    Nothing,
-    /// The connection is closed: the only way to tell a client that waits for no answer (Produce
-    /// with acks=0 that failed).
-    Refuse(ErrorCode),
+    /// Known when all that was queued is committed, or cannot be any more. Until then logs hold
+    /// bytes of the request, so this is brought to its end even when the client has gone.
+    Committed(Pin<Box<dyn Future<Output = A>>>),
+    /// Nothing is sent (Produce with acks=0); otherwise as `Committed`. An error closes the
+    /// connection: the only way to tell a client that waits for no answer.
+    Silent(Pin<Box<dyn Future<Output = ErrorCode>>>),
 }
 
 impl<A> Reply<A> {
@@ -47,16 +50,30 @@ impl<A> Reply<A> {
     pub fn later(future: impl Future<Output = A> + 'static) -> Self {
         Self::Later(Box::pin(future))
     }
+
+    /// An answer that waits for commits.
+    pub fn committed(future: impl Future<Output = A> + 'static) -> Self {
+        Self::Committed(Box::pin(future))
+    }
+
+    /// No answer; the future's error, where there is one, closes the connection.
+    pub fn silent(future: impl Future<Output = ErrorCode> + 'static) -> Self {
+        Self::Silent(Box::pin(future))
+    }
 }
+
+/// A frame that is not ready yet: its parts, none where nothing is sent. An error closes the
+/// connection.
+pub type Unfinished = Pin<Box<dyn Future<Output = Result<Vec<Part>, Refusal>>>>;
 
 /// An answer on the wire, or on its way there.
 pub enum Answer {
-    /// Nothing is sent.
-    None,
     /// A frame.
     Now(Vec<Part>),
-    /// A frame, once it is ready; an error closes the connection.
-    Later(Pin<Box<dyn Future<Output = Result<Vec<Part>, Refusal>>>>),
+    /// A frame, once it is ready. Dropped when the client has gone.
+    Later(Unfinished),
+    /// Likewise, but logs hold bytes of the request until it is ready: never dropped before.
+    Committed(Unfinished),
 }
 
 /// Why a request gets no answer but a closed connection, as Kafka does it.
@@ -155,7 +172,9 @@ pub async fn dispatch<R: Runtime>(
 ) -> Result<Answer, Refusal> {
     let received = services.runtime.now();
     let mut body = Reader::new(frame);
-    let header = RequestHeader::decode(&mut body)?;
+    let mut header = RequestHeader::decode(&mut body)?;
+    // It is kept until the answer is there, and must not keep the frame.
+    header.client_id = header.client_id.map(|id| id.detached());
     let Some(api) = served(header.api_key) else {
         return Err(Refusal::UnknownApi(header.api_key.0));
     };
@@ -180,35 +199,45 @@ fn answer<A: Message + 'static, R: Runtime>(
     reply: Reply<A>,
     header: &RequestHeader,
 ) -> Result<Answer, Refusal> {
+    let services = Rc::clone(services);
     match reply {
-        Reply::Nothing => {
-            services.answered(header.api_key, received, ErrorCode::NONE);
-            Ok(Answer::None)
-        }
-        Reply::Refuse(error) => {
-            services.answered(header.api_key, received, error);
-            Err(Refusal::NoAnswer(error))
-        }
         Reply::Now(response) => {
             let (parts, error) = encode(&response, header)?;
             services.answered(header.api_key, received, error);
             Ok(Answer::Now(parts))
         }
-        Reply::Later(future) => {
-            let (header, services) = (header.clone(), Rc::clone(services));
-            Ok(Answer::Later(Box::pin(async move {
-                let response = future.await;
-                let encoded = encode(&response, &header).map_err(|error| {
-                    tracing::error!(%error, api = %header.api_key, "an answer cannot be written");
-                    Refusal::Unwritable(error)
-                });
-                let error =
-                    encoded.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
-                services.answered(header.api_key, received, error);
-                encoded.map(|(parts, _)| parts)
+        Reply::Later(future) => Ok(Answer::Later(finish(services, received, future, header))),
+        Reply::Committed(future) => {
+            Ok(Answer::Committed(finish(services, received, future, header)))
+        }
+        Reply::Silent(future) => {
+            let api_key = header.api_key;
+            Ok(Answer::Committed(Box::pin(async move {
+                let error = future.await;
+                services.answered(api_key, received, error);
+                if error.is_none() { Ok(Vec::new()) } else { Err(Refusal::NoAnswer(error)) }
             })))
         }
     }
+}
+
+fn finish<A: Message + 'static, R: Runtime>(
+    services: Rc<Services<R>>,
+    received: Monotonic,
+    future: Pin<Box<dyn Future<Output = A>>>,
+    header: &RequestHeader,
+) -> Unfinished {
+    let header = header.clone();
+    Box::pin(async move {
+        let response = future.await;
+        let encoded = encode(&response, &header).map_err(|error| {
+            tracing::error!(%error, api = %header.api_key, "an answer cannot be written");
+            Refusal::Unwritable(error)
+        });
+        let error = encoded.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |(_, error)| *error);
+        services.answered(header.api_key, received, error);
+        encoded.map(|(parts, _)| parts)
+    })
 }
 
 /// The frame of an answer, and the first error code in it.

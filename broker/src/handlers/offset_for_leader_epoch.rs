@@ -23,35 +23,33 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: OffsetForLeaderEpochRequest,
 ) -> Reply<OffsetForLeaderEpochResponse> {
-    Reply::later(async move {
-        let mut topics = Vec::with_capacity(request.topics.len());
-        for topic in request.topics {
-            let mut started = Vec::with_capacity(topic.partitions.len());
-            for asked in topic.partitions {
-                let (current, epoch) = (asked.current_leader_epoch, asked.leader_epoch);
-                let work = move |replica: Rc<Replica<R>>| async move {
-                    replica.check_epoch(current)?;
-                    Ok(replica.end_of_epoch(epoch))
-                };
-                let end = by_name::start(&context, &topic.topic, asked.partition, work).await;
-                started.push((asked.partition, end));
-            }
-            let mut partitions = Vec::with_capacity(started.len());
-            for (partition, end) in started {
-                partitions.push(match end.await {
-                    Ok((leader_epoch, end_offset)) => EpochEndOffset {
-                        partition,
-                        leader_epoch,
-                        end_offset,
-                        ..EpochEndOffset::default()
-                    },
-                    Err(error_code) => {
-                        EpochEndOffset { partition, error_code, ..EpochEndOffset::default() }
-                    }
-                });
-            }
-            topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut started = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let (current, epoch) = (asked.current_leader_epoch, asked.leader_epoch);
+            let work = move |replica: Rc<Replica<R>>| async move {
+                replica.check_epoch(current)?;
+                Ok(replica.end_of_epoch(epoch))
+            };
+            let end = by_name::start(&context, &topic.topic, asked.partition, work).await;
+            started.push((asked.partition, end));
         }
-        OffsetForLeaderEpochResponse { topics, ..OffsetForLeaderEpochResponse::default() }
-    })
+        let mut partitions = Vec::with_capacity(started.len());
+        for (partition, end) in started {
+            partitions.push(match end.await {
+                Ok((leader_epoch, end_offset)) => EpochEndOffset {
+                    partition,
+                    leader_epoch,
+                    end_offset,
+                    ..EpochEndOffset::default()
+                },
+                Err(error_code) => {
+                    EpochEndOffset { partition, error_code, ..EpochEndOffset::default() }
+                }
+            });
+        }
+        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
+    }
+    Reply::Now(OffsetForLeaderEpochResponse { topics, ..OffsetForLeaderEpochResponse::default() })
 }

@@ -4,8 +4,8 @@
 //! 10 the leader in the answer (KIP-951), 12 transactions v2 (KIP-890), 13 topic ids (KIP-516).
 //! ApiVersions says 0, because librdkafka turns compression off otherwise; 0 to 2 are refused.
 //!
-//! Ours: acks=1 is answered when the batch is durable, as acks=all is; a request with a
-//! transactional id is refused.
+//! Ours: acks=1 is answered when the batch is durable, as acks=all is, and acks=0 counts as under
+//! way until then; a request with a transactional id is refused.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,12 +25,15 @@ use crate::metadata::image::Topic;
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
-use crate::partition::request::{AppendResult, AppendTo, Appended, PartitionId};
+use crate::partition::request::{AppendResult, AppendTo, Appended};
 use crate::partition::validate::{self, AppendRules};
 use crate::runtime::Runtime;
 
 /// The API of this file.
 pub const API: ApiKey = ApiKey::PRODUCE;
+
+/// What a shard keeps to unfold the next batch into, in bytes: most fit.
+const SCRATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Where a partition's place in the answer is, and what stands there: known already, or the owing
 /// shard and its place in that shard's results.
@@ -45,13 +48,17 @@ pub async fn handle<R: Runtime>(
     request: ProduceRequest,
 ) -> Reply<ProduceResponse> {
     if request.transactional_id.is_some() {
-        return Reply::Now(refuse_transaction(&request));
+        return match request.acks {
+            0 => Reply::silent(std::future::ready(NO_TRANSACTIONS)),
+            _ => Reply::Now(refuse_transaction(&request)),
+        };
     }
     let mut by_shard: BTreeMap<usize, Vec<AppendTo>> = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic_data in request.topic_data {
-        topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard));
+        topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard).await);
     }
+    context.services.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
         let job = move |partitions: &Rc<Partitions<R>>| {
@@ -60,28 +67,32 @@ pub async fn handle<R: Runtime>(
         };
         owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
     }
-    if request.acks == 0 {
-        return known_error(&topics).map_or(Reply::Nothing, Reply::Refuse);
-    }
-    Reply::later(async move {
+    let responses = async move {
         let mut results = BTreeMap::new();
         for (shard, owed) in owed {
             results.insert(shard, owed.await);
         }
-        ProduceResponse { responses: answer(topics, &results), ..ProduceResponse::default() }
+        answer(topics, &results)
+    };
+    if request.acks == 0 {
+        return Reply::silent(async move { first_error(&responses.await) });
+    }
+    Reply::committed(async move {
+        ProduceResponse { responses: responses.await, ..ProduceResponse::default() }
     })
 }
 
-/// No transactions yet: the code that InitProducerId gave for this id, which clients take as final.
+/// There are none yet: the code that InitProducerId gave for this id, which clients take as final.
+const NO_TRANSACTIONS: ErrorCode = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+
 fn refuse_transaction(request: &ProduceRequest) -> ProduceResponse {
-    let error = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
     let responses = request.topic_data.iter().map(|topic| TopicProduceResponse {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
         partition_responses: topic
             .partition_data
             .iter()
-            .map(|partition| failed(partition.index, error, None))
+            .map(|partition| failed(partition.index, NO_TRANSACTIONS, None))
             .collect(),
     });
     ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() }
@@ -99,7 +110,9 @@ fn failed(index: i32, error_code: ErrorCode, message: Option<Str>) -> PartitionP
 
 type Places = (TopicProduceResponse, Vec<Place>);
 
-fn place_topic<R: Runtime>(
+/// A batch can take a while to unfold, so others have their turn between two partitions: the
+/// connection waits for all of them, and what it sends keeps its order.
+async fn place_topic<R: Runtime>(
     context: &Context<R>,
     acks: i16,
     data: TopicProduceData,
@@ -111,16 +124,19 @@ fn place_topic<R: Runtime>(
     let unknown =
         if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
     let rules = topic.map(|topic| context.services.append_rules(topic));
-    let places = data.partition_data.into_iter().map(|partition| {
-        let (Some(topic), Some(rules)) = (topic, &rules) else {
-            return Place::Known(failed(partition.index, unknown, None));
-        };
-        if let Some(error) = refuse_partition(context, acks, topic, partition.index) {
-            return Place::Known(failed(partition.index, error, None));
-        }
-        place_partition(context, topic, rules, partition, by_shard)
-    });
-    let places = places.collect();
+    let mut places = Vec::with_capacity(data.partition_data.len());
+    for partition in data.partition_data {
+        places.push(match (topic, &rules) {
+            (Some(topic), Some(rules)) => {
+                match refuse_partition(context, acks, topic, partition.index) {
+                    Some(error) => Place::Known(failed(partition.index, error, None)),
+                    None => place_partition(context, topic, rules, partition, by_shard),
+                }
+            }
+            _ => Place::Known(failed(partition.index, unknown, None)),
+        });
+        context.services.runtime.yield_if_needed().await;
+    }
     let response = TopicProduceResponse {
         name: data.name,
         topic_id: data.topic_id,
@@ -161,7 +177,7 @@ fn place_partition<R: Runtime>(
     let version = context.api_version;
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
-            let partition = PartitionId { topic_id: topic.id, index };
+            let partition = topic.partition_id(index);
             let shard = context.services.partitions.shard_of(partition);
             let batches = by_shard.entry(shard).or_default();
             batches.push(AppendTo { partition, batch });
@@ -172,25 +188,21 @@ fn place_partition<R: Runtime>(
             let error = errors::of_rejection(&rejection);
             let message = Str::from(rejection.to_string());
             let mut response = failed(index, error, Some(message.clone()));
-            response.record_errors = rejection
-                .record_index()
-                .map(|batch_index| BatchIndexAndErrorMessage {
-                    batch_index,
-                    batch_index_error_message: Some(message),
-                })
-                .into_iter()
-                .collect();
+            let record_errors = rejection.record_indexes().iter();
+            let record_errors = record_errors.map(|batch_index| BatchIndexAndErrorMessage {
+                batch_index: *batch_index,
+                batch_index_error_message: Some(message.clone()),
+            });
+            response.record_errors = record_errors.collect();
             Place::Known(response)
         }
     }
 }
 
-/// An error that is known before anything was written.
-fn known_error(topics: &[Places]) -> Option<ErrorCode> {
-    topics.iter().flat_map(|(_, places)| places).find_map(|place| match place {
-        Place::Known(response) => Some(response.error_code),
-        Place::Owed { .. } => None,
-    })
+fn first_error(responses: &[TopicProduceResponse]) -> ErrorCode {
+    let partitions = responses.iter().flat_map(|topic| &topic.partition_responses);
+    let mut errors = partitions.map(|partition| partition.error_code);
+    errors.find(|error| !error.is_none()).unwrap_or(ErrorCode::NONE)
 }
 
 fn answer(

@@ -2,7 +2,7 @@
 
 use vltava_protocol::error_code::ErrorCode;
 
-use crate::metadata::image::{Image, Partition, PartitionId, Topic};
+use crate::metadata::image::{Image, Partition, Topic};
 use crate::metadata::leaders::Leaders;
 
 /// "Not asked for", where a client may ask what it is allowed to do.
@@ -43,7 +43,7 @@ pub fn partition_view(
     let replica_nodes = partition.node_ids();
     let is_gone = |id: &i32| image.node(*id).is_none();
     let offline_nodes = replica_nodes.iter().copied().filter(is_gone).collect();
-    let leader = leaders.leader(PartitionId { topic_id: topic.id, index });
+    let leader = leaders.leader(topic.partition_id(index));
     let endpoint = leader.map(|leader| {
         image.node(leader.node_id).and_then(|node| node.endpoint(listener)).is_some()
     });
@@ -67,6 +67,7 @@ pub fn partition_view(
 #[cfg(test)]
 pub mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
+    use crate::metadata::image::PartitionId;
     use std::sync::Arc;
 
     use vltava_protocol::types::{Str, Uuid};

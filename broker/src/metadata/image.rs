@@ -127,6 +127,17 @@ impl Topic {
         i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
     }
 
+    /// The name of a partition of this number.
+    pub fn partition_id(&self, index: i32) -> PartitionId {
+        PartitionId { topic_id: self.id, index }
+    }
+
+    /// The names of its partitions.
+    pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        let topic_id = self.id;
+        self.partition_indexes().map(move |index| PartitionId { topic_id, index })
+    }
+
     /// The numbers of its partitions.
     pub fn partition_indexes(&self) -> impl Iterator<Item = i32> + use<> {
         0..self.partition_count()

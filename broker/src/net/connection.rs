@@ -1,21 +1,23 @@
 //! One connection: requests in, answers out in their order.
 //!
 //! Two tasks share it. The *reader* cuts the stream into frames and hands each to its handler; it
-//! goes on to the next frame when the handler says that the order is kept. The *writer* sends what
-//! is ready, in order, several answers in one call where they are ready together.
+//! goes on to the next frame when the handler says that the order is kept. The *writer*
+//! (`answers`) sends what is ready, in order, several answers in one call where they are ready
+//! together.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use vltava_protocol::encode::{ExternalBytes, Part};
 use vltava_protocol::frame;
 
-use super::budget::{Admission, Budget, Charge, ConnectionId};
+use super::answers::{Owed, UnderWay, bring_to_end, write_answers};
+use super::budget::{Admission, Ask, Budget, ConnectionId, STALL_MAX};
+use super::counts::ConnectionCounts;
 use crate::handlers::context::{Client, Services};
 use crate::handlers::{self, Answer, Refusal};
 use crate::metrics::ShardMetrics;
@@ -28,8 +30,13 @@ const SMALL_BUFFER_BYTES: usize = 4 * 1024;
 /// Memory reserved at once for a request whose length is known, in bytes; a larger one grows as its
 /// bytes arrive.
 const RESERVE_BYTES_MAX: usize = 1024 * 1024;
-/// Answers below this size are gathered into one send, in bytes.
-const GATHER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes received at once while the memory for requests is short: those that wait for it afterwards
+/// are not charged yet.
+const SCARCE_BYTES: usize = 16 * 1024;
+
+/// Bytes of answers that wait behind another: whoever asks for much and reads little is not heard
+/// meanwhile.
+const OWED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -44,44 +51,94 @@ type Socket<R> = <<R as Runtime>::Network as Network>::Connection;
 
 /// Why a connection ended, for the log. Not an error of ours.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub enum Ended {
+    /// The peer sends no more.
     #[error("the peer closed it")]
     Peer,
+    /// The network failed, or the peer is gone.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// The broker stops.
+    #[error("the broker stops")]
+    Stopping,
+    /// A frame that is longer than allowed, or has no length at all.
     #[error("a request announces {announced} bytes; socket.request.max.bytes is {allowed}")]
-    FrameLength { announced: i32, allowed: usize },
-    #[error("its request made no progress while the memory for requests was used up")]
+    FrameLength {
+        /// What it says.
+        announced: i32,
+        /// `socket.request.max.bytes`.
+        allowed: usize,
+    },
+    /// The budget gave it up.
+    #[error(
+        "others needed the memory of its incomplete request, which was too slow (less than it \
+         takes in {} s), or larger than half of it",
+        STALL_MAX.as_secs()
+    )]
     OutOfMemory,
+    /// Nothing moved for `connections.max.idle.ms`.
+    #[error("nothing moved for connections.max.idle.ms")]
+    Idle,
+    /// A request that gets no answer.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(#[from] Refusal),
 }
 
-/// An answer that the writer owes the peer.
-struct Owed {
-    answer: Answer,
-    /// Given back when the answer has left.
-    _charge: Charge,
+impl Ended {
+    /// A connection that a peer ended, or its network, is no news; one that we ended is.
+    fn is_news(&self) -> bool {
+        !matches!(self, Self::Peer | Self::Io(_) | Self::Stopping)
+    }
 }
 
 /// What reader and writer share.
-struct Shared<R: Runtime> {
-    runtime: R,
-    socket: Socket<R>,
+pub(super) struct Shared<R: Runtime> {
+    pub(super) runtime: R,
+    pub(super) socket: Socket<R>,
     metrics: Rc<ShardMetrics>,
     id: ConnectionId,
-    owed: RefCell<VecDeque<Owed>>,
-    /// Waits for something to be owed (writer), or for room to owe more (reader).
-    writer: RefCell<Option<Waker>>,
-    reader: RefCell<Option<Waker>>,
-    closed: Cell<bool>,
+    pub(super) owed: RefCell<VecDeque<Owed>>,
+    /// Requests that are complete and whose answers have not left.
+    under_way: Rc<Cell<usize>>,
+    /// Waits for something to be owed (writer); for room to owe more, or for memory (reader).
+    pub(super) writer: RefCell<Option<Waker>>,
+    pub(super) reader: RefCell<Option<Waker>>,
+    /// The first reason for which it ended: what comes of that is no other.
+    ended: RefCell<Option<Ended>>,
+    /// No further request is begun.
+    is_draining: Cell<bool>,
     last_progress: Cell<Monotonic>,
 }
 
 impl<R: Runtime> Shared<R> {
-    fn sent(&self, bytes: usize) {
+    pub(super) fn sent(&self, bytes: usize) {
         self.metrics.count(|counters| counters.sent_bytes += bytes as u64);
         self.last_progress.set(self.runtime.now());
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    /// Ends the connection; only the first reason counts.
+    pub(super) fn end(&self, why: Ended) {
+        self.ended.borrow_mut().get_or_insert(why);
+        self.socket.close();
+        wake(&self.writer);
+        wake(&self.reader);
+    }
+
+    /// What a future gives; `None` where the connection ended before. For the reader only.
+    async fn unless_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if self.is_closed() {
+                return Poll::Ready(None);
+            }
+            *self.reader.borrow_mut() = Some(context.waker().clone());
+            future.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 }
 
@@ -89,10 +146,14 @@ impl<R: Runtime> Shared<R> {
 pub trait Handle {
     /// When it last received or sent something.
     fn last_progress(&self) -> Monotonic;
-    /// Whether an answer is owed.
+    /// Whether a request is under way: it is complete, and its answer has not left.
     fn is_busy(&self) -> bool;
+    /// Whether the first of them waits for a commit.
+    fn awaits_commit(&self) -> bool;
+    /// Begins no further request; what is under way goes on.
+    fn drain(&self);
     /// Ends it.
-    fn close(&self);
+    fn close(&self, why: Ended);
 }
 
 impl<R: Runtime> Handle for Shared<R> {
@@ -101,18 +162,23 @@ impl<R: Runtime> Handle for Shared<R> {
     }
 
     fn is_busy(&self) -> bool {
-        !self.owed.borrow().is_empty()
+        self.under_way.get() > 0
     }
 
-    fn close(&self) {
-        self.closed.set(true);
-        self.socket.close();
-        wake(&self.writer);
-        wake(&self.reader);
+    fn awaits_commit(&self) -> bool {
+        self.owed.borrow().front().is_some_and(Owed::awaits_commit)
+    }
+
+    fn drain(&self) {
+        self.is_draining.set(true);
+    }
+
+    fn close(&self, why: Ended) {
+        self.end(why);
     }
 }
 
-fn wake(waker: &RefCell<Option<Waker>>) {
+pub(super) fn wake(waker: &RefCell<Option<Waker>>) {
     let waker = waker.borrow_mut().take();
     if let Some(waker) = waker {
         waker.wake();
@@ -129,6 +195,8 @@ pub struct Common<R: Runtime> {
     pub log_limit: Rc<LogLimit>,
     /// Limits of each.
     pub options: ConnectionOptions,
+    /// Connections of the node.
+    pub counts: ConnectionCounts,
 }
 
 /// Starts the two tasks of a new connection. `ended` is called once when it is over.
@@ -139,7 +207,7 @@ pub fn start<R: Runtime>(
     id: ConnectionId,
     ended: impl FnOnce() + 'static,
 ) -> Rc<dyn Handle> {
-    let Common { services, budget, log_limit, options } = common;
+    let Common { services, budget, log_limit, options, .. } = common;
     let runtime = services.runtime.clone();
     let shared = Rc::new(Shared {
         last_progress: Cell::new(runtime.now()),
@@ -148,14 +216,16 @@ pub fn start<R: Runtime>(
         metrics: Rc::clone(&services.metrics),
         id,
         owed: RefCell::default(),
+        under_way: Rc::default(),
         writer: RefCell::default(),
         reader: RefCell::default(),
-        closed: Cell::new(false),
+        ended: RefCell::default(),
+        is_draining: Cell::new(false),
     });
     let reader = Reader {
         close: {
             let shared = Rc::clone(&shared);
-            Rc::new(move || shared.close())
+            Rc::new(move || shared.end(Ended::OutOfMemory))
         },
         shared: Rc::clone(&shared),
         services: Rc::clone(services),
@@ -184,20 +254,21 @@ struct Reader<R: Runtime> {
 impl<R: Runtime> Reader<R> {
     async fn run(mut self, ended: impl FnOnce() + 'static) {
         let why = self.read_requests().await;
-        self.note_end(&why);
-        self.shared.close();
+        self.shared.end(why);
+        self.note_end();
         self.budget.forget(self.shared.id);
-        // Dropped here, not with the writer: what parked requests hold must not outlive the
-        // connection.
-        self.shared.owed.borrow_mut().clear();
+        // Taken here, not with the writer: what parked requests hold must not outlive the
+        // connection. What logs hold does, and so does its charge.
+        let owed = std::mem::take(&mut *self.shared.owed.borrow_mut());
+        bring_to_end(&self.shared.runtime, owed);
         ended();
     }
 
-    /// A connection that a peer ended, or its network, is no news; one that we ended is.
-    fn note_end(&self, why: &Ended) {
-        if matches!(why, Ended::Peer | Ended::Io(_)) {
+    fn note_end(&self) {
+        let ended = self.shared.ended.borrow();
+        let Some(why) = ended.as_ref().filter(|why| why.is_news()) else {
             return;
-        }
+        };
         let metrics = &self.shared.metrics;
         metrics.count(|counters| counters.connections_refused += 1);
         if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
@@ -212,33 +283,43 @@ impl<R: Runtime> Reader<R> {
                 Ok(frame) => frame,
                 Err(why) => return why,
             };
-            let charge = self.budget.complete(self.shared.id, frame::LENGTH_BYTES + frame.len());
-            let answer = match handlers::dispatch(&self.services, &self.client, frame).await {
-                Ok(answer) => answer,
-                Err(refusal) => return Ended::Refused(refusal),
-            };
-            if self.shared.closed.get() {
+            if self.shared.is_draining.get() {
+                // Closed by whoever drains, once the answers before this have left.
+                self.shared.unless_closed(std::future::pending::<()>()).await;
+            }
+            // What a closed connection had sent before is not begun.
+            if self.shared.is_closed() {
                 return Ended::Peer;
             }
-            self.owe(Owed { answer, _charge: charge }).await;
+            let under_way = UnderWay::begin(&self.shared.under_way);
+            let bytes = frame::LENGTH_BYTES + frame.len();
+            let charge = self.budget.complete(self.shared.id, bytes, self.missing_bytes());
+            match handlers::dispatch(&self.services, &self.client, frame).await {
+                Ok(answer) => {
+                    let holds_bytes = matches!(answer, Answer::Committed(_));
+                    let charge = if holds_bytes { charge } else { charge.without_bytes() };
+                    self.owe(Owed { answer, charge, _under_way: under_way }).await;
+                }
+                Err(refusal) => return Ended::Refused(refusal),
+            }
         }
     }
 
-    /// Hands an answer to the writer, and waits while too many are owed.
+    /// Hands an answer to the writer, and waits while too many, or too much, are owed.
     async fn owe(&self, owed: Owed) {
-        if !matches!(owed.answer, Answer::None) {
-            self.shared.owed.borrow_mut().push_back(owed);
-            wake(&self.shared.writer);
-        }
+        self.shared.owed.borrow_mut().push_back(owed);
+        wake(&self.shared.writer);
         let in_flight_max = self.options.in_flight_max;
-        poll_fn(|context| {
-            if self.shared.owed.borrow().len() < in_flight_max || self.shared.closed.get() {
-                return Poll::Ready(());
+        let room = poll_fn(|_| {
+            let owed = self.shared.owed.borrow();
+            let bytes: usize = owed.iter().map(Owed::memory_bytes).sum();
+            match owed.len() < in_flight_max && bytes < OWED_BYTES_MAX {
+                true => Poll::Ready(()),
+                // Woken by the writer, and where the connection ends.
+                false => Poll::Pending,
             }
-            *self.shared.reader.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        });
+        self.shared.unless_closed(room).await;
     }
 
     /// The next request, without its length.
@@ -284,124 +365,48 @@ impl<R: Runtime> Reader<R> {
         self.buffer = larger;
     }
 
+    /// What the request at the front of the buffer still lacks, as far as that is known.
+    fn missing_bytes(&self) -> usize {
+        let length = self.buffer.first_chunk::<{ frame::LENGTH_BYTES }>();
+        let needed = length.and_then(|length| self.frame_bytes(i32::from_be_bytes(*length)).ok());
+        needed.map_or(0, |needed| needed.saturating_sub(self.buffer.len()))
+    }
+
     async fn receive(&mut self) -> Result<(), Ended> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let (received, buffer) = self.shared.socket.receive(buffer).await;
-        self.buffer = buffer;
-        let bytes = received?;
-        if bytes == 0 {
+        let bytes = self.receive_into_buffer().await?;
+        // What was sent before the connection was closed can still be received.
+        if bytes == 0 || self.shared.is_closed() {
             return Err(Ended::Peer);
         }
         let metrics = &self.shared.metrics;
         metrics.count(|counters| counters.received_bytes += bytes as u64);
-        let now = self.shared.runtime.now();
-        self.shared.last_progress.set(now);
-        match self.budget.admit(self.shared.id, bytes, now, &self.close).await {
-            Admission::Granted => Ok(()),
-            Admission::Refused => Err(Ended::OutOfMemory),
+        self.shared.last_progress.set(self.shared.runtime.now());
+        let (connection, rest) = (self.shared.id, self.missing_bytes());
+        let ask = Ask { connection, bytes, rest, close: &self.close };
+        let admitted = self.budget.admit(&self.shared.runtime, ask);
+        match self.shared.unless_closed(admitted).await {
+            Some(Admission::Granted) => Ok(()),
+            Some(Admission::Refused) => Err(Ended::OutOfMemory),
+            None => Err(Ended::Peer),
         }
     }
-}
 
-/// Sends answers until the connection is closed.
-async fn write_answers<R: Runtime>(shared: Rc<Shared<R>>) {
-    while !shared.closed.get() {
-        let parts = poll_fn(|context| poll_gather(&shared, context)).await;
-        let Some(parts) = parts else { return };
-        if send(&shared, parts).await.is_err() {
-            shared.close();
-            return;
-        }
-    }
-}
-
-/// The answers at the front that are ready, as one list of parts; `None` once the connection is
-/// closed.
-fn poll_gather<R: Runtime>(
-    shared: &Rc<Shared<R>>,
-    context: &mut Context<'_>,
-) -> Poll<Option<(Vec<Part>, Vec<Owed>)>> {
-    if shared.closed.get() {
-        return Poll::Ready(None);
-    }
-    *shared.writer.borrow_mut() = Some(context.waker().clone());
-    let mut parts = Vec::new();
-    let mut sent = Vec::new();
-    let mut gathered = 0;
-    while gathered < GATHER_BYTES_MAX {
-        // Taken out while it is polled: a handler may reach this connection again.
-        let Some(mut front) = shared.owed.borrow_mut().pop_front() else {
-            break;
+    async fn receive_into_buffer(&mut self) -> std::io::Result<usize> {
+        let (runtime, id) = (&self.shared.runtime, self.shared.id);
+        let spare = self.buffer.capacity() - self.buffer.len();
+        let is_scarce = spare > SCARCE_BYTES && self.budget.is_short_of(spare);
+        let buffer = match is_scarce {
+            true => BytesMut::with_capacity(SCARCE_BYTES),
+            false => std::mem::take(&mut self.buffer),
         };
-        match poll_answer(&mut front.answer, context) {
-            Poll::Ready(Err(_)) => {
-                shared.close();
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Ok(answer)) => {
-                gathered += answer.iter().map(Part::len).sum::<usize>();
-                parts.extend(answer);
-                sent.push(front);
-            }
-            Poll::Pending => {
-                shared.owed.borrow_mut().push_front(front);
-                break;
-            }
+        self.budget.begin_reading(id, runtime.now());
+        let (received, buffer) = self.shared.socket.receive(buffer).await;
+        self.budget.end_reading(id, runtime.now());
+        if is_scarce {
+            self.buffer.extend_from_slice(&buffer);
+        } else {
+            self.buffer = buffer;
         }
+        received
     }
-    if sent.is_empty() {
-        return Poll::Pending;
-    }
-    wake(&shared.reader);
-    Poll::Ready(Some((parts, sent)))
-}
-
-fn poll_answer(answer: &mut Answer, context: &mut Context<'_>) -> Poll<Result<Vec<Part>, Refusal>> {
-    match answer {
-        Answer::None => Poll::Ready(Ok(Vec::new())),
-        Answer::Now(parts) => Poll::Ready(Ok(std::mem::take(parts))),
-        Answer::Later(future) => Pin::new(future).poll(context),
-    }
-}
-
-/// Sends parts in order. The charges of their requests are given back afterwards.
-async fn send<R: Runtime>(
-    shared: &Rc<Shared<R>>,
-    (parts, owed): (Vec<Part>, Vec<Owed>),
-) -> std::io::Result<()> {
-    let mut in_memory = Vec::new();
-    for part in parts {
-        match part {
-            Part::Memory(bytes) => in_memory.push(bytes),
-            Part::External(range) => {
-                send_in_memory(shared, &mut in_memory).await?;
-                send_external(shared, &range).await?;
-            }
-        }
-    }
-    send_in_memory(shared, &mut in_memory).await?;
-    drop(owed);
-    Ok(())
-}
-
-async fn send_in_memory<R: Runtime>(
-    shared: &Rc<Shared<R>>,
-    parts: &mut Vec<Bytes>,
-) -> std::io::Result<()> {
-    if parts.is_empty() {
-        return Ok(());
-    }
-    let bytes = parts.iter().map(Bytes::len).sum();
-    shared.socket.send(std::mem::take(parts)).await?;
-    shared.sent(bytes);
-    Ok(())
-}
-
-async fn send_external<R: Runtime>(
-    shared: &Rc<Shared<R>>,
-    range: &ExternalBytes,
-) -> std::io::Result<()> {
-    shared.socket.send_file(range).await?;
-    shared.sent(range.len);
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use futures_util::future::{Either, select};
 use vltava_protocol::types::Str;
 
 use super::budget::{Budget, ConnectionId};
-use super::connection::{self, Common, Handle};
+use super::connection::{self, Common, Ended, Handle};
+use super::counts::ConnectionLimits;
 use crate::config::listeners::Endpoint;
 use crate::handlers::context::Client;
 use crate::metadata::image::NodeEndpoint;
@@ -26,6 +27,9 @@ const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long answers that are owed may take when the broker stops.
 const STOP_GRACE: Duration = Duration::from_millis(600);
+/// The same for those that wait for a commit: their clients would have to send again what is
+/// written.
+const STOP_COMMIT_GRACE: Duration = Duration::from_secs(10);
 /// How often is looked whether they have left.
 const STOP_STEP: Duration = Duration::from_millis(10);
 
@@ -68,14 +72,11 @@ pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
     first.ok_or_else(|| io::Error::other(format!("{host} has no address")))
 }
 
-/// A connection that is open: who is at the other end, and how to end it.
-type Open = (IpAddr, Rc<dyn Handle>);
-
 /// The connections of one shard.
 pub struct Connections<R: Runtime> {
     common: Common<R>,
     next: Cell<u64>,
-    open: RefCell<BTreeMap<ConnectionId, Open>>,
+    open: RefCell<BTreeMap<ConnectionId, Rc<dyn Handle>>>,
     stopping: Latch,
 }
 
@@ -119,15 +120,18 @@ impl<R: Runtime> Connections<R> {
 
     fn start(self: &Rc<Self>, socket: Socket<R>, listener: &Str) {
         let peer = socket.peer_address();
-        if let Some(limit) = self.limit_reached(peer.ip()) {
-            let metrics = &self.common.services.metrics;
-            metrics.count(|counters| counters.connections_refused += 1);
-            if let Some(left_out) = self.common.log_limit.admit(self.common.services.runtime.now())
-            {
-                tracing::warn!(%peer, limit, left_out, "refused a connection");
+        let config = &self.common.services.config;
+        let limits = ConnectionLimits {
+            total: config.connections_max,
+            per_ip: config.connections_per_ip_max,
+        };
+        let counted = match self.common.counts.open(peer.ip(), limits) {
+            Ok(counted) => counted,
+            Err(reached) => {
+                self.note_refusal(peer, reached.0);
+                return socket.close();
             }
-            return socket.close();
-        }
+        };
         let id = ConnectionId(self.next.replace(self.next.get() + 1));
         let client = Rc::new(Client { peer, listener: listener.clone() });
         let connections = Rc::clone(self);
@@ -136,28 +140,22 @@ impl<R: Runtime> Connections<R> {
         let ended = move || {
             metrics.connection_closed();
             connections.open.borrow_mut().remove(&id);
+            drop(counted);
         };
         let handle = connection::start(&self.common, socket, client, id, ended);
-        self.open.borrow_mut().insert(id, (peer.ip(), handle));
+        self.open.borrow_mut().insert(id, handle);
     }
 
-    /// Which limit one more connection would pass. Limits of the node are shared evenly by its
-    /// shards.
-    fn limit_reached(&self, peer: IpAddr) -> Option<&'static str> {
-        let config = &self.common.services.config;
-        let shards = self.common.services.partitions.shard_count();
-        let share = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX).div_ceil(shards);
-        let open = self.open.borrow();
-        if open.len() >= share(config.connections_max) {
-            return Some("max.connections");
+    fn note_refusal(&self, peer: SocketAddr, limit: &'static str) {
+        let services = &self.common.services;
+        services.metrics.count(|counters| counters.connections_refused += 1);
+        if let Some(left_out) = self.common.log_limit.admit(services.runtime.now()) {
+            tracing::warn!(%peer, limit, left_out, "refused a connection");
         }
-        if config.connections_per_ip_max < config.connections_max {
-            let same = open.values().filter(|(address, _)| *address == peer).count();
-            if same >= share(config.connections_per_ip_max) {
-                return Some("max.connections.per.ip");
-            }
-        }
-        None
+    }
+
+    fn all_open(&self) -> Vec<Rc<dyn Handle>> {
+        self.open.borrow().values().cloned().collect()
     }
 
     /// Closes connections on which nothing has moved for `connections.max.idle.ms`.
@@ -170,33 +168,33 @@ impl<R: Runtime> Connections<R> {
         loop {
             runtime.sleep_until(runtime.now().after(IDLE_PERIOD)).await;
             let now = runtime.now();
-            let open = self.open.borrow();
-            let idle: Vec<_> = open
-                .values()
-                .filter(|(_, handle)| now.since(handle.last_progress()) > idle_max)
-                .map(|(_, handle)| Rc::clone(handle))
-                .collect();
-            drop(open);
-            idle.iter().for_each(|handle| handle.close());
+            for handle in self.all_open() {
+                if now.since(handle.last_progress()) > idle_max {
+                    handle.close(Ended::Idle);
+                }
+            }
         }
     }
 
-    /// Accepts nothing more, and closes the connections: each when its answers have left, or when
-    /// the time for that is over.
+    /// Accepts nothing more, begins no further request, and closes the connections: each when its
+    /// answers have left, or when the time for that is over.
     pub async fn stop(&self) {
         self.stopping.set();
         let runtime = &self.common.services.runtime;
-        let deadline = runtime.now().after(STOP_GRACE);
+        let begin = runtime.now();
         loop {
-            let open: Vec<_> =
-                self.open.borrow().values().map(|(_, handle)| Rc::clone(handle)).collect();
-            let is_over = runtime.now() >= deadline;
-            open.iter()
-                .filter(|handle| is_over || !handle.is_busy())
-                .for_each(|handle| handle.close());
-            if is_over || open.iter().all(|handle| !handle.is_busy()) {
+            let time = runtime.now().since(begin);
+            let may_go_on = |handle: &Rc<dyn Handle>| {
+                let goes_on =
+                    time < STOP_GRACE || (time < STOP_COMMIT_GRACE && handle.awaits_commit());
+                handle.is_busy() && goes_on
+            };
+            let (busy, over): (Vec<_>, Vec<_>) = self.all_open().into_iter().partition(may_go_on);
+            over.iter().for_each(|handle| handle.close(Ended::Stopping));
+            if busy.is_empty() {
                 return;
             }
+            busy.iter().for_each(|handle| handle.drain());
             runtime.sleep_until(runtime.now().after(STOP_STEP)).await;
         }
     }

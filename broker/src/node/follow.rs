@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vltava_protocol::batch;
 use vltava_protocol::record;
 
 use super::view::Node;
 use crate::metadata::image::Image;
 use crate::metadata::records::Record;
+use crate::partition::replay;
 use crate::partition::replica::Replica;
 use crate::runtime::Runtime;
 
@@ -24,8 +24,14 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
     loop {
         let committed = group.high_watermark();
         while offset < committed {
-            let bytes =
-                group.read_bytes(offset, STEP_BYTES).await.map_err(|error| error.to_string())?;
+            let read = group.read_bytes(offset, STEP_BYTES).await;
+            if offset < group.log_start() {
+                // The controller has written its live state again and deleted what lay before, also
+                // what is missing here: what stands from the new start on is all there is.
+                (image, offset) = (Image::default(), group.log_start());
+                continue;
+            }
+            let bytes = read.map_err(|error| error.to_string())?;
             let next = apply(&mut image, &bytes, offset, committed)?;
             if next == offset {
                 return Err(format!("the log of group 0 cannot be read at offset {offset}"));
@@ -41,13 +47,10 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
 /// Applies the records from `offset` on, below `committed`; returns where to go on.
 fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Result<i64, String> {
     let mut next = offset;
-    for batch in batch::walk(bytes) {
+    for batch in replay::proved(bytes, offset) {
         let batch = batch.map_err(|error| error.to_string())?;
         if batch.base_offset() >= committed {
             break;
-        }
-        if batch.next_offset() <= offset {
-            continue;
         }
         for record in record::records(batch.payload(), batch.record_count()) {
             let record = record.map_err(|error| error.to_string())?;

@@ -2,7 +2,8 @@
 //! is the way to the controller.
 //!
 //! [`view::Node`] lives on every shard and holds that shard's image. Group 0 lives on shard 0:
-//! [`follow`] applies what it has committed, one image after the other, to all shards;
+//! [`lead`] opens it and registers the node there, [`follow`] applies what it has committed, one
+//! image after the other, to all shards;
 //! [`reconcile`] opens and removes the replicas of a shard.
 //!
 //! Invariants:
@@ -14,6 +15,7 @@ pub mod announce;
 pub mod follow;
 pub mod group_offsets;
 pub mod identity;
+pub mod lead;
 pub mod logs;
 pub mod options;
 pub mod reconcile;

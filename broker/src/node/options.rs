@@ -29,10 +29,16 @@ pub fn log_options(topic: &TopicConfig, broker: &BrokerConfig) -> LogOptions {
     }
 }
 
+/// On how many replicas a record of the topic must be flushed.
+pub fn min_insync_replicas(topic: &TopicConfig) -> usize {
+    in_memory(topic.min_insync_replicas.into())
+}
+
 /// What a topic's partitions take.
 pub fn append_rules(topic: &TopicConfig) -> AppendRules {
     AppendRules {
         message_bytes_max: in_memory(topic.message_bytes_max.into()),
+        segment_bytes: in_memory(topic.segment_bytes.into()),
         timestamp_type: match topic.timestamp_type {
             topic_values::TimestampType::CreateTime => TimestampType::CreateTime,
             topic_values::TimestampType::LogAppendTime => TimestampType::LogAppendTime,

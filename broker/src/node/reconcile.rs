@@ -9,11 +9,12 @@ use vltava_storage::{Log, StorageError};
 
 use super::group_offsets;
 use super::logs::open_or_create;
-use super::options::{group_options, log_options};
-use super::view::{Node, OFFSETS_TOPIC};
+use super::options::{group_options, log_options, min_insync_replicas};
+use super::view::Node;
 use crate::config::topic_values::TopicConfig;
 use crate::groups::{GroupMachine, Input};
 use crate::metadata::image::{Image, PartitionId, Topic};
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
 use crate::runtime::{Queue, Runtime};
@@ -40,16 +41,15 @@ impl<R: Runtime> Node<R> {
             }
         }
         for (topic, index) in &added {
-            self.parts.partitions.opening(PartitionId { topic_id: topic.id, index: *index });
+            self.parts.partitions.opening(topic.partition_id(*index));
         }
         drop(delta);
         self.set_image(image);
         for topic in &removed {
             self.remove_topic(topic).await;
         }
-        let id =
-            |(topic, index): &(Arc<Topic>, i32)| PartitionId { topic_id: topic.id, index: *index };
-        let opened: Vec<PartitionId> = added.iter().map(id).collect();
+        let opened: Vec<_> =
+            added.iter().map(|(topic, index)| topic.partition_id(*index)).collect();
         stream::iter(added)
             .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
             .await;
@@ -61,34 +61,37 @@ impl<R: Runtime> Node<R> {
     fn own_partitions(&self, topic: &Arc<Topic>) -> Vec<(Arc<Topic>, i32)> {
         let own = self.parts.jobs.own();
         let partitions = &self.parts.partitions;
-        let indexes = topic.indexed_partitions().map(|(index, _)| index).filter(|index| {
-            let id = PartitionId { topic_id: topic.id, index: *index };
+        let indexes = topic.partition_indexes().filter(|index| {
+            let id = topic.partition_id(*index);
             partitions.shard_of(id) == own && !partitions.knows(id)
         });
         indexes.map(|index| (Arc::clone(topic), index)).collect()
     }
 
-    fn topic_config(&self, topic: &Topic) -> TopicConfig {
+    /// The settings in effect for a topic.
+    pub fn topic_config(&self, topic: &Topic) -> TopicConfig {
         self.parts.config.topic_defaults.resolve(topic.own_settings())
     }
 
     fn set_options(&self, topic: &Topic) {
         let config = self.topic_config(topic);
-        for (index, _) in topic.indexed_partitions() {
-            let id = PartitionId { topic_id: topic.id, index };
+        for id in topic.partition_ids() {
             if let Ok(replica) = self.parts.partitions.local(id) {
-                replica.set_options(log_options(&config, &self.parts.config));
+                let options = log_options(&config, &self.parts.config);
+                replica.set_options(options, min_insync_replicas(&config));
             }
         }
     }
 
     async fn open(self: &Rc<Self>, topic: Arc<Topic>, index: i32) {
-        let id = PartitionId { topic_id: topic.id, index };
+        let id = topic.partition_id(index);
         let name = format!("{}-{index}", topic.name);
         match self.open_log(&topic, &name).await {
             Ok(log) => {
-                let replica = Replica::new(self.parts.runtime.clone(), name, log, 1);
-                if topic.name == OFFSETS_TOPIC {
+                let min_insync_replicas = min_insync_replicas(&self.topic_config(&topic));
+                let runtime = self.parts.runtime.clone();
+                let replica = Replica::new(runtime, name, log, min_insync_replicas);
+                if topic.name == CONSUMER_OFFSETS {
                     self.coordinate(id, &replica);
                 }
                 self.parts.partitions.ready(id, replica);
@@ -129,13 +132,12 @@ impl<R: Runtime> Node<R> {
         }
         let _reconciling = self.reconciling.lock().await;
         let image = self.image();
-        let all = image.topics().flat_map(|topic| {
-            let indexes = topic.indexed_partitions();
-            indexes.map(move |(index, _)| (topic, index))
-        });
+        let all = image
+            .topics()
+            .flat_map(|topic| topic.partition_indexes().map(move |index| (topic, index)));
         let mut opened = Vec::new();
         for (topic, index) in all {
-            let id = PartitionId { topic_id: topic.id, index };
+            let id = topic.partition_id(index);
             let partition = self.parts.partitions.local(id);
             if !matches!(partition, Err(PartitionError::Full)) {
                 continue;
@@ -156,21 +158,24 @@ impl<R: Runtime> Node<R> {
         open_or_create(&self.parts.logs, disk, name, topic.id, options).await
     }
 
-    async fn remove_topic(&self, topic: &Arc<Topic>) {
-        for (index, _) in topic.indexed_partitions() {
-            let id = PartitionId { topic_id: topic.id, index };
-            self.forget_leader(id);
-            self.parts.groups.remove(id);
-            let Some(replica) = self.parts.partitions.remove(id) else {
-                continue;
-            };
-            if let Err(error) = replica.remove().await {
-                tracing::error!(
-                    partition = replica.name(), %error,
-                    "the log of a deleted partition cannot be removed; remove its directory by hand"
-                );
-            }
+    async fn remove(&self, id: PartitionId) {
+        self.forget_leader(id);
+        self.parts.groups.remove(id);
+        let Some(replica) = self.parts.partitions.remove(id) else {
+            return;
+        };
+        if let Err(error) = replica.remove().await {
+            tracing::error!(
+                partition = replica.name(), %error,
+                "the log of a deleted partition cannot be removed; remove its directory by hand"
+            );
         }
+    }
+
+    async fn remove_topic(&self, topic: &Arc<Topic>) {
+        stream::iter(topic.partition_ids())
+            .for_each_concurrent(SIDE_BY_SIDE, |id| self.remove(id))
+            .await;
         // A topic of the same name may come: it must not inherit what groups have read of this one.
         self.parts
             .groups

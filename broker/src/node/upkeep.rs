@@ -1,8 +1,10 @@
 //! What the logs of a shard need now and then: notes of what is flushed, retention, room given
-//! back.
+//! back. Each has a task of its own: none waits for another's work.
 
 use std::rc::Rc;
 use std::time::Duration;
+
+use futures_util::future::join3;
 
 use super::view::Node;
 use crate::runtime::Runtime;
@@ -11,22 +13,29 @@ use crate::runtime::Runtime;
 /// for).
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
+/// How often logs are looked at for what a restart would have to work out again.
+const CHECKPOINT_PERIOD: Duration = Duration::from_secs(1);
+
 /// Looks after the logs of this shard for as long as the process lives.
 pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     // The notes of an earlier run are rewritten only when every shard has read them.
     node.all_serving().await;
-    let runtime = node.parts.runtime.clone();
     let retention_period = Duration::from_millis(node.parts.config.retention_check_interval_ms);
-    let mut retention_due = runtime.now().after(retention_period);
-    loop {
-        runtime.sleep_until(runtime.now().after(NOTE_PERIOD)).await;
-        note(&node).await;
+    let noting = every(&node, NOTE_PERIOD, async |node| note(node).await);
+    let checkpointing = every(&node, CHECKPOINT_PERIOD, async |node| {
         node.open_where_space_was_missing().await;
-        checkpoint(&node).await;
-        if runtime.now() >= retention_due {
-            apply_retention(&node).await;
-            retention_due = runtime.now().after(retention_period);
-        }
+        checkpoint(node).await;
+    });
+    let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
+    join3(noting, checkpointing, retaining).await;
+}
+
+/// Does it again and again, with this pause in between.
+async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl AsyncFn(&Rc<Node<R>>)) {
+    let runtime = &node.parts.runtime;
+    loop {
+        runtime.sleep_until(runtime.now().after(pause)).await;
+        work(node).await;
     }
 }
 

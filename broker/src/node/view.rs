@@ -19,13 +19,11 @@ use crate::coordinator::hosts::Hosts;
 use crate::groups::{GroupMachine, Memory};
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
+use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
-
-/// The topic of group offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
@@ -66,6 +64,8 @@ pub struct Node<R: Runtime> {
     pub ready: Latch,
     /// This shard accepts connections.
     pub serving: Latch,
+    /// This shard's connections are closed, as the broker stops.
+    pub drained: Latch,
 }
 
 impl<R: Runtime> Node<R> {
@@ -81,6 +81,7 @@ impl<R: Runtime> Node<R> {
             lacks_space: Cell::new(false),
             ready: Latch::default(),
             serving: Latch::default(),
+            drained: Latch::default(),
         })
     }
 
@@ -95,15 +96,25 @@ impl<R: Runtime> Node<R> {
 
     /// Completes when all shards accept connections.
     pub async fn all_serving(self: &Rc<Self>) {
+        self.all(|node| &node.serving).await;
+    }
+
+    /// Completes when the connections of all shards are closed.
+    pub async fn all_drained(self: &Rc<Self>) {
+        self.all(|node| &node.drained).await;
+    }
+
+    /// Completes when a latch is set on all shards.
+    async fn all(self: &Rc<Self>, latch: fn(&Self) -> &Latch) {
         for shard in 0..self.parts.jobs.count() {
-            let wait = |node: &Rc<Self>| {
-                let node = Rc::clone(node);
-                async move { node.serving.wait().await }
+            let wait = move |node: &Rc<Self>| {
+                let latch = latch(node).clone();
+                async move { latch.wait().await }
             };
             if shard == self.parts.jobs.own() {
                 wait(self).await;
             } else {
-                // A shard that has ended serves nobody: the process stops.
+                // A shard that has ended is waited for by nobody: the process stops.
                 let _ = self.parts.jobs.start(shard, wait).await.await;
             }
         }
@@ -194,7 +205,7 @@ fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> Creatable
         replication_factor: -1,
         ..CreatableTopic::default()
     };
-    if name == OFFSETS_TOPIC {
+    if name == CONSUMER_OFFSETS {
         let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
         topic.num_partitions = config.offsets.topic_partitions;
         topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);

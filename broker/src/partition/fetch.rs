@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::future::select;
 
 use super::client::Partitions;
@@ -19,12 +20,14 @@ pub async fn read_all<R: Runtime>(
     bytes_max: usize,
 ) -> Vec<ReadResult> {
     let mut results = Vec::with_capacity(reads.len());
-    let mut left = bytes_max;
+    let mut found = 0;
     for read in reads {
-        let at_least_one = left == bytes_max;
-        let result = read_one(&partitions, &read, left, at_least_one).await;
-        left = left.saturating_sub(result.as_ref().map_or(0, |found| found.bytes));
+        let left = bytes_max.saturating_sub(found);
+        let result = read_one(&partitions, &read, left, found == 0).await;
+        found += result.as_ref().map_or(0, |found| found.bytes);
         results.push(result);
+        // What is in memory is read without waiting, and there may be very many partitions.
+        partitions.runtime().yield_if_needed().await;
     }
     results
 }
@@ -44,7 +47,7 @@ async fn read_one<R: Runtime>(
     if read.offset < start || read.offset > end {
         return Err(PartitionError::OutOfRange { start, end });
     }
-    if read.offset == end || bytes_left == 0 {
+    if read.offset == end || (bytes_left == 0 && !at_least_one) {
         return Ok(nothing(&replica, None));
     }
     let bytes_max = read.bytes_max.min(bytes_left);
@@ -80,12 +83,15 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
 }
 
 /// Waits until `missing_bytes` more have been committed in these partitions together, one of them
-/// has more than the caller saw (its high watermark at the time), or the time is over.
+/// has more than the caller saw (its high watermark at the time), the time is over, or the caller
+/// has dropped the other end of `wanted`: it may be on another shard, where nothing else tells
+/// that it no longer waits.
 pub async fn wait_for_more<R: Runtime>(
     partitions: Rc<Partitions<R>>,
     seen: Vec<(PartitionId, i64)>,
     missing_bytes: u64,
     time: Duration,
+    wanted: oneshot::Receiver<()>,
 ) {
     let runtime = partitions.runtime();
     let deadline = runtime.now().after(time);
@@ -100,7 +106,9 @@ pub async fn wait_for_more<R: Runtime>(
             return;
         }
         watching.push(replica.watch(&watch));
+        runtime.yield_if_needed().await;
     }
-    // Either is an answer; the watches end with `watching`.
-    select(satisfied, std::pin::pin!(runtime.sleep_until(deadline))).await;
+    // Whichever comes is an answer; the watches end with `watching`.
+    let time_is_over = std::pin::pin!(runtime.sleep_until(deadline));
+    select(select(satisfied, wanted), time_is_over).await;
 }

@@ -11,6 +11,11 @@ use vltava_protocol::types::{Str, Uuid};
 
 /// Bits of a session's id that hold its shard's number.
 const SHARD_BITS: u32 = 10;
+/// What the sessions of a shard may remember, in bytes as [`kept_bytes`] counts them: some 60,000
+/// partitions.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+/// What a partition takes in a session beside its topic's name, in bytes.
+const PARTITION_BYTES: usize = 256;
 /// A session that was used within this time is not evicted for another, in milliseconds (Kafka's
 /// `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
 const EVICTION_MS_MIN: u64 = 120_000;
@@ -62,7 +67,7 @@ pub struct Told {
 /// Why a session cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionError {
-    /// No such session here.
+    /// No such session here; also one that was ended because it grew beyond what is remembered.
     NotFound,
     /// Not the epoch that is next.
     WrongEpoch,
@@ -96,6 +101,8 @@ struct Session {
     last_used_ms: u64,
     partitions: BTreeMap<Key, Remembered>,
     turns: u64,
+    /// The sum over `partitions`.
+    kept_bytes: usize,
 }
 
 /// The sessions of one shard.
@@ -103,13 +110,15 @@ pub struct FetchSessions {
     shard: usize,
     sessions_max: usize,
     sessions: BTreeMap<i32, Session>,
+    /// The sum over `sessions`.
+    kept_bytes: usize,
 }
 
 impl FetchSessions {
     /// No sessions; at most `sessions_max` at a time.
     pub fn new(shard: usize, sessions_max: usize) -> Self {
         assert!(shard < 1 << SHARD_BITS, "shard {shard} does not fit a session id");
-        Self { shard, sessions_max, sessions: BTreeMap::new() }
+        Self { shard, sessions_max, sessions: BTreeMap::new(), kept_bytes: 0 }
     }
 
     /// How many sessions there are, and partitions in them.
@@ -130,7 +139,7 @@ impl FetchSessions {
         random: u64,
     ) -> Result<Fetching, SessionError> {
         if epoch == FINAL_EPOCH || epoch == INITIAL_EPOCH {
-            self.sessions.remove(&session_id);
+            self.end(session_id);
             let session_id = match epoch {
                 INITIAL_EPOCH => self.create(&wanted, uses_ids, now_ms, random).unwrap_or(0),
                 _ => 0,
@@ -146,13 +155,21 @@ impl FetchSessions {
         }
         session.epoch = next_epoch(epoch);
         session.last_used_ms = now_ms;
+        let kept_before = session.kept_bytes;
         for key in forgotten {
-            session.partitions.remove(key);
+            session.forget(key);
         }
         for wanted in wanted {
             session.remember(wanted);
         }
-        Ok(Fetching { session_id, is_incremental: true, wanted: session.in_turn() })
+        self.kept_bytes = self.kept_bytes - kept_before + session.kept_bytes;
+        let fetching = Fetching { session_id, is_incremental: true, wanted: session.in_turn() };
+        if self.kept_bytes > KEPT_BYTES_MAX && session.kept_bytes > kept_before {
+            // The client asks for all again, and gets no session for that.
+            self.end(session_id);
+            return Err(SessionError::NotFound);
+        }
+        Ok(fetching)
     }
 
     /// Notes what a client is told of one partition, and says whether an incremental answer must
@@ -183,13 +200,21 @@ impl FetchSessions {
         now_ms: u64,
         random: u64,
     ) -> Option<i32> {
-        if self.sessions.len() >= self.sessions_max {
+        let wanted_bytes = wanted.iter().map(|wanted| kept_bytes(&wanted.topic)).sum::<usize>();
+        let is_full = |sessions: &Self| {
+            sessions.sessions.len() >= sessions.sessions_max
+                || sessions.kept_bytes + wanted_bytes > KEPT_BYTES_MAX
+        };
+        if is_full(self) {
             let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used_ms);
             let (id, last_used_ms) = oldest.map(|(id, session)| (*id, session.last_used_ms))?;
             if now_ms.saturating_sub(last_used_ms) < EVICTION_MS_MIN {
                 return None;
             }
-            self.sessions.remove(&id);
+            self.end(id);
+            if is_full(self) {
+                return None;
+            }
         }
         let id = self.free_id(random)?;
         let mut session = Session {
@@ -198,12 +223,19 @@ impl FetchSessions {
             last_used_ms: now_ms,
             partitions: BTreeMap::new(),
             turns: 0,
+            kept_bytes: 0,
         };
         for wanted in wanted {
             session.remember(wanted.clone());
         }
+        self.kept_bytes += session.kept_bytes;
         self.sessions.insert(id, session);
         Some(id)
+    }
+
+    fn end(&mut self, id: i32) {
+        let ended = self.sessions.remove(&id);
+        self.kept_bytes -= ended.map_or(0, |session| session.kept_bytes);
     }
 
     fn free_id(&self, random: u64) -> Option<i32> {
@@ -228,9 +260,16 @@ impl Session {
         match self.partitions.get_mut(&key) {
             Some(remembered) => remembered.wanted = wanted,
             None => {
+                self.kept_bytes += kept_bytes(&key.0);
                 self.partitions.insert(key, Remembered { wanted, told: None, turn });
                 self.turns += 1;
             }
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if self.partitions.remove(key).is_some() {
+            self.kept_bytes -= kept_bytes(&key.0);
         }
     }
 
@@ -238,6 +277,14 @@ impl Session {
         let mut remembered: Vec<_> = self.partitions.values().collect();
         remembered.sort_by_key(|remembered| remembered.turn);
         remembered.into_iter().map(|remembered| remembered.wanted.clone()).collect()
+    }
+}
+
+/// What a session takes for a partition of this topic, in bytes.
+fn kept_bytes(topic: &TopicRef) -> usize {
+    match topic {
+        TopicRef::Name(name) => PARTITION_BYTES + name.len(),
+        TopicRef::Id(_) => PARTITION_BYTES,
     }
 }
 
@@ -339,5 +386,41 @@ mod tests {
         let second = begin(&mut sessions, EVICTION_MS_MIN);
         assert!(second != 0 && second != first);
         assert_eq!(sessions.counts(), (1, 0));
+    }
+
+    fn many(range: std::ops::Range<usize>) -> Vec<Wanted> {
+        range.map(|number| wanted(i32::try_from(number).unwrap(), 0)).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        const FIT: usize = KEPT_BYTES_MAX / PARTITION_BYTES;
+        let mut sessions = FetchSessions::new(0, 10);
+        let small = begun(&mut sessions);
+        let large = sessions.begin((0, 0), many(0..FIT - 2), &[], true, 0, 7).unwrap().session_id;
+        assert_ne!(large, 0, "all that fits");
+        let refused = sessions.begin((0, 0), many(0..1), &[], true, 0, 9).unwrap();
+        assert_eq!((refused.session_id, refused.wanted.len()), (0, 1), "served without a session");
+        assert!(sessions.begin((small, 1), many(0..2), &[], true, 0, 0).is_ok(), "nothing new");
+        let grown = sessions.begin((large, 1), many(FIT..FIT + 1), &[], true, 0, 0);
+        assert_eq!(grown, Err(SessionError::NotFound));
+        assert_eq!(sessions.counts(), (1, 2), "it is gone, with all it held");
+        let forgotten = [(TopicRef::Id(Uuid(7)), 0), (TopicRef::Id(Uuid(7)), 5)];
+        assert!(sessions.begin((small, 2), Vec::new(), &forgotten, true, 0, 0).is_ok());
+        assert_eq!(sessions.kept_bytes, PARTITION_BYTES);
+        assert_eq!(sessions.begin((small, -1), Vec::new(), &[], true, 0, 0).unwrap().session_id, 0);
+        assert_eq!(sessions.kept_bytes, 0);
+    }
+
+    #[test]
+    fn long_names_count() {
+        let mut sessions = FetchSessions::new(0, 10);
+        let named = |number: i32| Wanted {
+            topic: TopicRef::Name(format!("{number:032000}").into()),
+            ..wanted(0, 0)
+        };
+        let wanted: Vec<_> = (0..600).map(named).collect();
+        let begun = sessions.begin((0, 0), wanted, &[], false, 0, 7).unwrap();
+        assert_eq!(begun.session_id, 0, "18 MB of names");
     }
 }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod fetch;
 pub mod fetch_session;
 pub mod lookup;
+pub mod replay;
 pub mod replica;
 pub mod request;
 pub mod validate;

@@ -278,6 +278,9 @@ impl<R: Runtime> Replica<R> {
             return (-1, -1);
         }
         let high_watermark = self.high_watermark();
+        if epoch < 0 {
+            return (-1, -1);
+        }
         if epoch == self.leader_epoch() {
             return (epoch, high_watermark);
         }
@@ -342,19 +345,32 @@ impl<R: Runtime> Replica<R> {
         self.log.size_bytes()
     }
 
-    /// Takes other options from now on.
-    pub fn set_options(&self, options: LogOptions) {
+    /// Takes other options, and another `min.insync.replicas`, from now on.
+    pub fn set_options(&self, options: LogOptions, min_insync_replicas: usize) {
         self.log.set_options(options);
+        self.raft.borrow_mut().set_min_insync_replicas(min_insync_replicas);
     }
 
-    /// Writes what is queued and closes the log in order: it needs no recovery.
+    /// Writes what is queued and closes the log in order: it needs no recovery. Whoever waits for a
+    /// commit is told.
     pub async fn close(&self) -> Result<(), PartitionError> {
-        Ok(self.log.close().await?)
+        let closed = self.log.close().await;
+        // The log wrote what was queued by itself.
+        self.after_write(Ok(self.log.flushed_end()));
+        if let Err(error) = &closed {
+            self.refuse_queued(&error.clone().into());
+        }
+        Ok(closed?)
     }
 
     /// Removes the log from the disk. Reads under way end as they would have.
     pub async fn remove(&self) -> Result<(), PartitionError> {
         self.refuse_queued(&PartitionError::Unknown);
+        // Who waits for more looks again, and sees that it is gone.
+        self.watches.borrow_mut().retain(|watch| {
+            watch.satisfy();
+            true
+        });
         Ok(self.log.clone().remove().await?)
     }
 }

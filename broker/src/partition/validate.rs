@@ -5,8 +5,10 @@
 //! shard that owns the partition only deduplicates and enqueues.
 
 use bytes::{Bytes, BytesMut};
-use vltava_protocol::batch::{Batch, BatchError, HEADER_BYTES, ProducerRuleError, TimestampType};
-use vltava_protocol::compression::{self, Codec, Decompressor};
+use vltava_protocol::batch::{
+    Batch, BatchError, HEADER_BYTES, NO_TIMESTAMP, ProducerRuleError, TimestampType,
+};
+use vltava_protocol::compression::{self, Codec, CompressionError, Decompressor};
 use vltava_protocol::record::{self, Facts, RecordError};
 
 /// The largest payload that a compressed batch may unfold to, in bytes: validation holds it in
@@ -18,6 +20,8 @@ pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct AppendRules {
     /// `max.message.bytes`: the largest batch, as it is stored.
     pub message_bytes_max: usize,
+    /// `segment.bytes`: a batch stands in one segment.
+    pub segment_bytes: usize,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`.
@@ -49,6 +53,17 @@ pub enum Rejection {
         /// The limit.
         allowed: usize,
     },
+    /// Above `segment.bytes`.
+    #[error("the batch has {bytes} bytes, and segment.bytes is {allowed}")]
+    LargerThanSegment {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// It belongs to a transaction, and its request to none.
+    #[error("a batch of a transaction in a request without a transactional id")]
+    Transactional,
     /// Cannot be read, or its CRC is wrong.
     #[error("{0}")]
     Batch(BatchError),
@@ -61,21 +76,27 @@ pub enum Rejection {
     /// Its payload cannot be unfolded.
     #[error("the payload cannot be decompressed: {0}")]
     Compression(String),
+    /// Its payload unfolds to more than is taken.
+    #[error("the payload unfolds to more than {allowed} bytes")]
+    Unfolded {
+        /// The limit.
+        allowed: usize,
+    },
     /// A record is not as it must be.
     #[error("{0}")]
     Record(RecordError),
     /// A compacted topic needs keys.
-    #[error("record {index}: a compacted topic takes no record without a key")]
+    #[error("a compacted topic takes no record without a key")]
     NoKey {
-        /// Which record of the batch.
-        index: i32,
+        /// Which records of the batch have none.
+        indexes: Vec<i32>,
     },
     /// A timestamp too far from now.
-    #[error("record {index}: timestamp {timestamp} is outside of {earliest} to {latest}")]
+    #[error("timestamp {timestamp} is outside of {earliest} to {latest}")]
     Timestamp {
-        /// Which record of the batch.
-        index: i32,
-        /// Its timestamp, in milliseconds since 1970.
+        /// Which records of the batch.
+        indexes: Vec<i32>,
+        /// That of the first of them, in milliseconds since 1970.
         timestamp: i64,
         /// The earliest that is taken.
         earliest: i64,
@@ -92,12 +113,12 @@ impl AppendRules {
 }
 
 impl Rejection {
-    /// The record of the batch that is to blame, where it is one.
-    pub fn record_index(&self) -> Option<i32> {
+    /// The records of the batch that are to blame, where it is not the batch.
+    pub fn record_indexes(&self) -> &[i32] {
         match self {
-            Self::NoKey { index } | Self::Timestamp { index, .. } => Some(*index),
-            Self::Record(error) => Some(error.index),
-            _ => None,
+            Self::NoKey { indexes } | Self::Timestamp { indexes, .. } => indexes,
+            Self::Record(error) => std::slice::from_ref(&error.index),
+            _ => &[],
         }
     }
 }
@@ -125,11 +146,17 @@ pub fn validate(
     if bytes > allowed {
         return Err(Rejection::TooLarge { bytes, allowed });
     }
+    if bytes > rules.segment_bytes {
+        return Err(Rejection::LargerThanSegment { bytes, allowed: rules.segment_bytes });
+    }
     batch.check_crc().map_err(Rejection::Batch)?;
     if batch.base_offset() != 0 {
         return Err(Rejection::BaseOffset(batch.base_offset()));
     }
     batch.check_producer_rules().map_err(Rejection::Header)?;
+    if batch.is_transactional() {
+        return Err(Rejection::Transactional);
+    }
     let codec =
         batch.codec().map_err(|codec| Rejection::Header(ProducerRuleError::Codec(codec)))?;
     if codec == Codec::Zstd && produce_version < 7 {
@@ -140,10 +167,17 @@ pub fn validate(
         Codec::None => batch.payload(),
         codec => decompressor
             .decompress(codec, batch.payload(), bytes_max)
-            .map_err(|error| Rejection::Compression(error.to_string()))?,
+            .map_err(|error| unfolding_failed(&error, bytes_max))?,
     };
     let facts = check_records(&batch, payload, rules, now_ms)?;
     store_as(records, &batch, codec, payload, &facts, rules, now_ms)
+}
+
+fn unfolding_failed(error: &CompressionError, allowed: usize) -> Rejection {
+    match error {
+        CompressionError::TooLarge { .. } => Rejection::Unfolded { allowed },
+        other => Rejection::Compression(other.to_string()),
+    }
 }
 
 fn check_records(
@@ -155,10 +189,10 @@ fn check_records(
     let (count, last_delta) = (batch.record_count(), batch.last_offset_delta());
     let facts = record::validate_records(payload, batch.base_timestamp(), count, last_delta)
         .map_err(Rejection::Record)?;
-    if let Some(index) = facts.first_without_key
-        && rules.is_compacted
-    {
-        return Err(Rejection::NoKey { index });
+    if facts.first_without_key.is_some() && rules.is_compacted {
+        let records = (0..).zip(record::records(payload, count).flatten());
+        let without = records.filter(|(_, record)| record.key.is_none());
+        return Err(Rejection::NoKey { indexes: without.map(|(index, _)| index).collect() });
     }
     if rules.timestamp_type == TimestampType::CreateTime {
         check_timestamps(batch, payload, &facts, rules, now_ms)?;
@@ -181,16 +215,19 @@ fn check_timestamps(
     if earliest <= lowest && facts.max_timestamp <= latest {
         return Ok(());
     }
-    // Which record it was is looked up only now that there is one.
+    // Which records they are is looked up only now that there are some.
     let timestamps = record::records(payload, batch.record_count())
         .flatten()
         .map(|record| batch.base_timestamp().saturating_add(record.timestamp_delta));
-    for (index, timestamp) in (0..).zip(timestamps) {
-        if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
-            return Err(Rejection::Timestamp { index, timestamp, earliest, latest });
-        }
-    }
-    Ok(())
+    let is_outside =
+        |timestamp: &i64| *timestamp != NO_TIMESTAMP && !(earliest..=latest).contains(timestamp);
+    let outside: Vec<(i32, i64)> =
+        (0..).zip(timestamps).filter(|(_, timestamp)| is_outside(timestamp)).collect();
+    let Some((_, timestamp)) = outside.first().copied() else {
+        return Ok(());
+    };
+    let indexes = outside.into_iter().map(|(index, _)| index).collect();
+    Err(Rejection::Timestamp { indexes, timestamp, earliest, latest })
 }
 
 /// The batch as the log is to hold it: as it came, wherever the topic's settings allow.

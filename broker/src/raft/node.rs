@@ -42,6 +42,12 @@ impl Node {
         }
     }
 
+    /// From now on a commit needs so many replicas, or all where they are fewer. What is committed
+    /// stays committed.
+    pub fn set_min_insync_replicas(&mut self, min_insync_replicas: usize) {
+        self.min_insync_replicas = min_insync_replicas;
+    }
+
     /// What this replica is.
     pub fn role(&self) -> Role {
         self.role

@@ -247,7 +247,7 @@ impl Disk for MachineDisk {
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
         checked(directory)?;
         let path = self.0.directory.root.join(directory);
-        let listed = glommio::executor().spawn_blocking(move || list(&path)).await;
+        let listed = self.blocking().run(move || list(&path)).await;
         listed.map_err(|error| io_error("list", directory, &error))
     }
 

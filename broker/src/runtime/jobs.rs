@@ -91,6 +91,8 @@ impl<T: 'static> Jobs<T> {
     pub async fn serve<R: Runtime>(self: Rc<Self>, runtime: R, target: Rc<T>) {
         loop {
             let (from, message) = self.port.receive().await;
+            // Messages may come as fast as they are taken: others have their turn.
+            runtime.yield_if_needed().await;
             match message {
                 Message::Done { ticket, result } => {
                     let waiting = self.waiting.borrow_mut().try_remove(ticket);

@@ -117,7 +117,8 @@ pub trait Network: Clone + 'static {
     /// An established connection of this shard.
     type Connection: Connection;
 
-    /// Listens on an address that every shard may share (`SO_REUSEPORT`). Port 0 takes a free one.
+    /// Listens on an address that all shards of this process share, each accepting what the others
+    /// do not; another process cannot. Port 0 takes a free one.
     async fn listen(&self, address: SocketAddr) -> io::Result<Self::Listener>;
 
     /// Connects; `TCP_NODELAY` is set.
@@ -144,9 +145,6 @@ pub trait Connection: Clone + 'static {
     /// until there is something. 0 bytes: the peer sends no more. The buffer comes back in every
     /// case.
     async fn receive(&self, buffer: BytesMut) -> (io::Result<usize>, BytesMut);
-
-    /// Waits until there is something to receive, or the peer is gone; holds no buffer meanwhile.
-    async fn readable(&self) -> io::Result<()>;
 
     /// Sends all parts, in order, as few packets as it takes.
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()>;

@@ -3,6 +3,8 @@
 //! without a directory sync".
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
 
 /// What one request to a ring does to the data directory or to a socket. Made from the submission
 /// itself, not from the call that led to it.
@@ -10,23 +12,27 @@ use std::fmt;
 pub enum Operation {
     /// A write into a file.
     Write {
-        /// Relative to the data directory.
+        /// Relative to the data directory: its name when it was opened.
         path: String,
+        /// What [`Operation::Open`] had for a result.
+        descriptor: RawFd,
         /// Where it starts, in bytes.
         position: u64,
-        /// Its length, in bytes.
-        len: usize,
+        /// What it writes.
+        content: Vec<u8>,
         /// Whether it carries `RWF_DSYNC`.
         data_sync: bool,
     },
     /// `fsync` (or `fdatasync`) of a file or a directory; the root is ".".
     Sync {
-        /// Relative to the data directory.
+        /// Relative to the data directory: its name when it was opened.
         path: String,
+        /// What [`Operation::Open`] had for a result.
+        descriptor: RawFd,
     },
-    /// Opens a file.
+    /// Opens a file or a directory. Its result is the descriptor.
     Open {
-        /// Relative to the data directory.
+        /// Relative to the data directory; absolute where an open file is opened once more.
         path: String,
         /// Whether it makes the file.
         create: bool,
@@ -50,21 +56,35 @@ pub enum Operation {
     },
     /// Allocates a range.
     Allocate {
-        /// Relative to the data directory.
+        /// Relative to the data directory: its name when it was opened.
         path: String,
+        /// What [`Operation::Open`] had for a result.
+        descriptor: RawFd,
         /// Where it starts, in bytes.
         position: u64,
         /// Its length, in bytes.
         len: u64,
     },
-    /// Cuts or extends a file.
+    /// Cuts or extends a file. Before Linux 6.9 no ring can, and nothing is seen of it.
     SetLength {
-        /// Relative to the data directory.
+        /// Relative to the data directory: its name when it was opened.
         path: String,
+        /// What [`Operation::Open`] had for a result.
+        descriptor: RawFd,
         /// The length afterwards, in bytes.
         len: u64,
     },
-    /// Reads from a file, asks for read-ahead, or moves bytes of a socket: changes nothing on disk.
+    /// Waits for a connection.
+    Accept,
+    /// Sends to a peer; its result is how many bytes were sent. What is left is sent again.
+    Send {
+        /// To whom, where that is known.
+        peer: Option<SocketAddr>,
+        /// What is to be sent.
+        content: Vec<u8>,
+    },
+    /// Reads from a file, asks for read-ahead, waits for a socket or receives: changes nothing on
+    /// disk.
     Other(&'static str),
 }
 

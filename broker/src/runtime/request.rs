@@ -19,9 +19,19 @@ pub(super) trait Handle: AsRawFd + Send + Sync + 'static {
     fn path(&self) -> &str {
         ""
     }
+
+    /// Who is at the other end, where it is a connection.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
-impl Handle for std::net::TcpStream {}
+impl Handle for std::net::TcpStream {
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok()
+    }
+}
+
 impl Handle for std::net::TcpListener {}
 impl Handle for OwnedFd {}
 
@@ -197,11 +207,14 @@ impl Request {
         match self {
             Self::Write { handle, blocks, done, position, .. } => Operation::Write {
                 path: handle.path().to_owned(),
+                descriptor: handle.as_raw_fd(),
                 position: *position + *done as u64,
-                len: blocks.len() - *done,
+                content: blocks.to_vec().split_off(*done),
                 data_sync: flags & libc::RWF_DSYNC != 0,
             },
-            Self::Sync { handle } => Operation::Sync { path: handle.path().to_owned() },
+            Self::Sync { handle } => {
+                Operation::Sync { path: handle.path().to_owned(), descriptor: handle.as_raw_fd() }
+            }
             Self::Open { path, flags, .. } => {
                 Operation::Open { path: name(path), create: flags & libc::O_CREAT != 0 }
             }
@@ -210,18 +223,23 @@ impl Request {
             Self::CreateDirectory { path, .. } => Operation::CreateDirectory { path: name(path) },
             Self::Allocate { handle, position, len } => Operation::Allocate {
                 path: handle.path().to_owned(),
+                descriptor: handle.as_raw_fd(),
                 position: *position,
                 len: *len,
             },
-            Self::SetLength { handle, len } => {
-                Operation::SetLength { path: handle.path().to_owned(), len: *len }
-            }
+            Self::SetLength { handle, len } => Operation::SetLength {
+                path: handle.path().to_owned(),
+                descriptor: handle.as_raw_fd(),
+                len: *len,
+            },
             Self::Read { .. } => Operation::Other("read"),
             Self::ReadAhead { .. } => Operation::Other("read-ahead"),
             Self::Poll { .. } => Operation::Other("poll"),
             Self::Receive { .. } => Operation::Other("receive"),
-            Self::Send { .. } => Operation::Other("send"),
-            Self::Accept { .. } => Operation::Other("accept"),
+            Self::Send { handle, message } => {
+                Operation::Send { peer: handle.peer(), content: message.left().concat() }
+            }
+            Self::Accept { .. } => Operation::Accept,
             Self::Connect { .. } => Operation::Other("connect"),
         }
     }
@@ -270,6 +288,12 @@ impl Message {
             self.first += 1;
         }
         assert!(sent == 0, "more was sent than was there");
+    }
+
+    /// What is left, as much of it as goes at once.
+    fn left(&self) -> &[Bytes] {
+        let left = &self.parts[self.first..];
+        &left[..left.len().min(PARTS_PER_SEND_MAX)]
     }
 
     /// What is left, as `sendmsg` takes it.

@@ -227,6 +227,13 @@ impl MachineConnection {
     }
 }
 
+impl MachineConnection {
+    /// Waits until there is something to receive, or the peer is gone; holds no buffer meanwhile.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.poll(libc::POLLIN | libc::POLLRDHUP).await
+    }
+}
+
 impl Connection for MachineConnection {
     async fn receive(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         assert!(buffer.capacity() > buffer.len(), "no room to receive into");
@@ -248,10 +255,6 @@ impl Connection for MachineConnection {
                 result => return (result, filled),
             }
         }
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        self.poll(libc::POLLIN | libc::POLLRDHUP).await
     }
 
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Waiting within one shard: an event, and a value that comes once.
+//! Waiting within one shard: events, latches, and turns.
 //!
 //! Plain wakers on one thread, so both run on every back end. Nothing here is `Send`, nothing is
 //! lost when a waiter is dropped, and wakers run in the order in which their tasks began to wait.
@@ -124,93 +124,6 @@ impl Drop for Listen {
     }
 }
 
-/// A pair of ends: one value goes from the sender to the receiver.
-pub fn oneshot<T>() -> (Sender<T>, Receiver<T>) {
-    let state = Rc::new(OneshotState {
-        value: RefCell::new(None),
-        waker: RefCell::new(None),
-        sender_lives: Cell::new(true),
-        receiver_lives: Cell::new(true),
-    });
-    (Sender(Rc::clone(&state)), Receiver(state))
-}
-
-#[derive(Debug)]
-struct OneshotState<T> {
-    value: RefCell<Option<T>>,
-    waker: RefCell<Option<Waker>>,
-    sender_lives: Cell<bool>,
-    receiver_lives: Cell<bool>,
-}
-
-/// Sends one value. Dropped without sending, it tells the receiver so.
-#[derive(Debug)]
-pub struct Sender<T>(Rc<OneshotState<T>>);
-
-impl<T> Sender<T> {
-    /// Sends the value, or gives it back where nobody waits for it any more.
-    pub fn send(self, value: T) -> Result<(), T> {
-        if !self.0.receiver_lives.get() {
-            return Err(value);
-        }
-        *self.0.value.borrow_mut() = Some(value);
-        Ok(()) // Dropping the sender wakes the receiver.
-    }
-
-    /// Whether the receiver is gone.
-    pub fn is_closed(&self) -> bool {
-        !self.0.receiver_lives.get()
-    }
-}
-
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        self.0.sender_lives.set(false);
-        let waker = self.0.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// The sender was dropped and sent nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody is left to answer")]
-pub struct Canceled;
-
-/// Waits for the value.
-#[derive(Debug)]
-pub struct Receiver<T>(Rc<OneshotState<T>>);
-
-impl<T> Receiver<T> {
-    /// The value, where it is there already.
-    pub fn try_receive(&mut self) -> Option<T> {
-        self.0.value.borrow_mut().take()
-    }
-}
-
-impl<T> Future for Receiver<T> {
-    type Output = Result<T, Canceled>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(value) = self.0.value.borrow_mut().take() {
-            return Poll::Ready(Ok(value));
-        }
-        if !self.0.sender_lives.get() {
-            return Poll::Ready(Err(Canceled));
-        }
-        let former = self.0.waker.replace(Some(context.waker().clone()));
-        drop(former);
-        Poll::Pending
-    }
-}
-
-impl<T> Drop for Receiver<T> {
-    fn drop(&mut self) {
-        self.0.receiver_lives.set(false);
-    }
-}
-
 /// Lets the tasks that are ready go first, once.
 pub fn yield_now() -> YieldNow {
     YieldNow { yielded: false }
@@ -281,30 +194,5 @@ mod tests {
         assert!(event.0.waiting.borrow().is_empty());
         event.notify();
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_value_goes_once_from_end_to_end() {
-        let woken = Arc::new(Woken::default());
-        let (sender, mut receiver) = oneshot();
-        assert!(poll(&mut receiver, &woken).is_pending());
-        assert_eq!(sender.send(7), Ok(()));
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert_eq!(poll(&mut receiver, &woken), Poll::Ready(Ok(7)));
-    }
-
-    #[test]
-    fn each_end_learns_that_the_other_is_gone() {
-        let woken = Arc::new(Woken::default());
-        let (sender, mut receiver) = oneshot::<u8>();
-        assert!(poll(&mut receiver, &woken).is_pending());
-        drop(sender);
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert_eq!(poll(&mut receiver, &woken), Poll::Ready(Err(Canceled)));
-
-        let (sender, receiver) = oneshot();
-        drop(receiver);
-        assert!(sender.is_closed());
-        assert_eq!(sender.send(7), Err(7));
     }
 }

@@ -204,6 +204,7 @@ struct Bad {
 
 const CORRUPT: &[ErrorCode] = &[ErrorCode::CORRUPT_MESSAGE];
 /// Kafka has no name for the exception of a decompressor.
+const TRANSACTIONAL: &[ErrorCode] = &[ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED];
 const UNREADABLE: &[ErrorCode] = &[ErrorCode::CORRUPT_MESSAGE, ErrorCode::UNKNOWN_SERVER_ERROR];
 const UNKNOWN_CODEC: &[ErrorCode] = &[ErrorCode::INVALID_RECORD, ErrorCode::UNKNOWN_SERVER_ERROR];
 const INVALID: &[ErrorCode] = &[ErrorCode::INVALID_RECORD];
@@ -266,6 +267,7 @@ fn bad_batches() -> Vec<Bad> {
         bad("a wrong last offset", changed(|bytes| put(bytes, LAST_OFFSET_DELTA, 9)), INVALID),
         bad("records of noise", codec(0, &garbage), INVALID),
         bad("a length below the header", changed(|bytes| put(bytes, LENGTH, 10)), CORRUPT),
+        bad("a transaction's", changed(|bytes| bytes[ATTRIBUTES + 1] = 1 << 4), TRANSACTIONAL),
         bad("a control batch", changed(|bytes| bytes[ATTRIBUTES + 1] = 1 << 5), INVALID),
     ]
 }

@@ -15,6 +15,8 @@ use crate::node::{self, Node};
 const DISK_BYTES: u64 = 1 << 40;
 /// Where a node listens.
 const PORT: u16 = 9092;
+/// Where it tells of itself.
+pub const ADMIN_PORT: u16 = 9644;
 /// An orderly stop takes no longer than this, in nanoseconds of virtual time.
 const STOP_NS_MAX: u64 = 120_000_000_000;
 /// A process that is to die after so many polls may have come to rest: it dies after this time.
@@ -94,14 +96,19 @@ impl Cluster {
         let shards = usize::try_from(shards).unwrap_or(1);
         let runtimes = self.simulation.start(self.host, shards);
         let (state, name) = (Rc::clone(&self.state), executor.clone());
-        let started =
-            node::start(runtimes, self.address(), &self.swarm.node_settings, move |why| {
+        let started = node::start(
+            runtimes,
+            self.address(),
+            ADMIN_PORT,
+            &self.swarm.node_settings,
+            move |why| {
                 // A disk that fails may end a node; nothing else may.
                 let may_end = state.disk_failed.get() || state.disk_full.get();
                 assert!(may_end, "the node has ended: {why}");
                 name.note(&format!("the node has ended: {why}"));
                 state.ended.set(true);
-            });
+            },
+        );
         *self.state.node.borrow_mut() = Some(started);
     }
 
@@ -138,6 +145,12 @@ impl Cluster {
         let offsets = self.checkers.offsets.borrow();
         let mut acks = self.checkers.acks.borrow_mut();
         acks.written_may_be_lost(|partition| offsets.high_watermark(partition));
+    }
+
+    /// Takes the power from the node's host, and leaves it without.
+    pub async fn power_cut_now(&self, random: &mut Random) {
+        self.strike(Crash::Power, random).await;
+        self.written_may_be_lost();
     }
 
     /// Ends the node at a moment that chance picks, and starts it again after a while.

@@ -26,6 +26,8 @@ pub enum Trouble {
     Kill,
     /// The power of its host fails.
     PowerCut,
+    /// The disk slows down, and then the power fails: what waits for the disk is lost.
+    SlowPowerCut,
     /// It is stopped in the right order and started again.
     Restart,
     /// It stands still for a while.
@@ -66,6 +68,8 @@ pub struct Swarm {
     pub calm_max: Duration,
     /// Partitions of each topic.
     pub topics: Vec<i32>,
+    /// Whether retention deletes records, or may be told to.
+    pub retention_deletes: bool,
     /// Settings of the node.
     pub node_settings: Vec<(&'static str, String)>,
     /// Settings of the topics.
@@ -107,7 +111,11 @@ impl fmt::Display for Swarm {
             self.storm, self.shards, self.calm_max, self.troubles
         )?;
         writeln!(f, "  node {:?}", self.node_settings)?;
-        writeln!(f, "  topics {:?} {:?}", self.topics, self.topic_configs)?;
+        writeln!(
+            f,
+            "  topics {:?} {:?}, retention deletes: {}",
+            self.topics, self.topic_configs, self.retention_deletes
+        )?;
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
             f,
@@ -217,6 +225,38 @@ fn draw_topic_configs(random: &mut Random) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What was added since: drawn from a stream of its own, so that all else stays as it was.
+fn draw_later(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 4);
+    for _ in 0..random.mostly_small(0..=4) {
+        swarm.troubles.push(Trouble::SlowPowerCut);
+    }
+    swarm.retention_deletes = random.chance(MILLION / 2);
+    for (role, most) in [(Role::Recreator, 2), (Role::Keeper, 1), (Role::Scraper, 1)] {
+        for _ in 0..random.between(0..=most) {
+            swarm.clients.push(role);
+        }
+    }
+    let check_ms = random.mostly_small(500..=10_000);
+    swarm.node_settings.push(("log.retention.check.interval.ms", check_ms.to_string()));
+    // Wall clocks jump by days, and producers come back all the same.
+    swarm.node_settings.push(("producer.id.expiration.ms", i32::MAX.to_string()));
+    if swarm.retention_deletes {
+        if random.chance(MILLION * 3 / 4) {
+            swarm.clients.push(Role::Tuner);
+        }
+        if random.chance(MILLION / 4) {
+            let retention_ms = random.mostly_small(1_000..=120_000);
+            swarm.topic_configs.retain(|(name, _)| *name != "retention.ms");
+            swarm.topic_configs.push(("retention.ms", retention_ms.to_string()));
+        }
+        if random.chance(MILLION / 4) {
+            let retention_bytes = random.between(0..=4 << 20);
+            swarm.topic_configs.push(("retention.bytes", retention_bytes.to_string()));
+        }
+    }
+}
+
 impl Swarm {
     /// The least versions of Produce and Fetch that know all codecs of the run.
     pub fn least_versions(&self) -> (i16, i16) {
@@ -235,7 +275,7 @@ impl Swarm {
         let storm = Duration::from_millis(random.between(5_000..=60_000));
         let topics = random.between(1..=3);
         let shards_min = random.mostly_small(1..=4);
-        Self {
+        let mut swarm = Self {
             storm,
             shards: shards_min..=random.between(shards_min..=5),
             troubles,
@@ -261,7 +301,10 @@ impl Swarm {
             oldest_first_per_million: rate(random, u64::from(MILLION)),
             timer_late_ns_max: u64::from(rate(random, 50_000_000)),
             yield_per_million: rate(random, u64::from(MILLION)),
-        }
+            retention_deletes: false,
+        };
+        draw_later(seed, &mut swarm);
+        swarm
     }
 
     /// The simulation that the seed describes.
@@ -328,6 +371,17 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
     match trouble {
         Trouble::Kill => cluster.crash(Crash::Process, random).await,
         Trouble::PowerCut => cluster.crash(Crash::Power, random).await,
+        Trouble::SlowPowerCut => {
+            let slow = DiskOptions {
+                flush_ns: 100_000_000..=20_000_000_000,
+                ..cluster.swarm.disk.clone()
+            };
+            simulation.set_disk_options(cluster.host, slow);
+            sleep_ms(random, 1..=20_000).await;
+            cluster.power_cut_now(random).await;
+            simulation.set_disk_options(cluster.host, cluster.swarm.disk.clone());
+            cluster.start(random).await;
+        }
         Trouble::Restart => cluster.restart(random).await,
         Trouble::Pause => {
             simulation.pause(cluster.host);

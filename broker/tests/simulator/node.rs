@@ -1,17 +1,19 @@
 //! One life of a node: the real shards, composed as `server` composes them on a machine.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, ready};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use vltava::config::values::{BrokerConfig, Given, Origin, load};
+use vltava::net::counts::ConnectionCounts;
 use vltava::net::listener::Acceptor;
 use vltava::runtime::sim::SimRuntime;
-use vltava::runtime::{Queue, Runtime};
+use vltava::runtime::{ProcessFacts, Queue, Runtime};
 use vltava::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 
 /// Memory of one shard, in bytes.
@@ -43,12 +45,14 @@ impl Node {
 pub fn start(
     runtimes: Vec<SimRuntime>,
     address: SocketAddr,
+    admin_port: u16,
     settings: &[(&str, String)],
     ended: impl Fn(String) + 'static,
 ) -> Node {
     let blueprint = Blueprint {
-        config: Arc::new(config(address, runtimes.len(), settings)),
+        config: Arc::new(config(address, admin_port, runtimes.len(), settings)),
         memory_bytes: SHARD_MEMORY_BYTES,
+        connections: ConnectionCounts::default(),
     };
     let open = Rc::new(Cell::new(runtimes.len()));
     let ended = Rc::new(ended);
@@ -70,8 +74,17 @@ pub fn start(
     Node { stops: RefCell::new(stops), open }
 }
 
-fn config(address: SocketAddr, shards: usize, settings: &[(&str, String)]) -> BrokerConfig {
-    let own = [("listeners", format!("PLAINTEXT://{address}")), ("shards", shards.to_string())];
+fn config(
+    address: SocketAddr,
+    admin_port: u16,
+    shards: usize,
+    settings: &[(&str, String)],
+) -> BrokerConfig {
+    let own = [
+        ("listeners", format!("PLAINTEXT://{address}")),
+        ("admin.listener", format!("{}:{admin_port}", address.ip())),
+        ("shards", shards.to_string()),
+    ];
     let all = own.iter().chain(settings).map(|(name, value)| Given {
         name: (*name).to_owned(),
         value: value.clone(),
@@ -93,6 +106,13 @@ async fn run_shard(
 ) -> Result<(), ShardFailure> {
     let shard = Shard::build(runtime, ports, blueprint).await?;
     let acceptors = shard.listen().await?;
+    if number == 0 {
+        // There is no process to look at.
+        let facts = || -> Pin<Box<dyn Future<Output = ProcessFacts>>> {
+            Box::pin(ready(ProcessFacts::default()))
+        };
+        shard.serve_admin(Box::new(facts)).await?;
+    }
     let serving = serve(&shard, number, acceptors);
     let result = match select(pin!(serving), stopping).await {
         Either::Left((ended, _)) => ended,

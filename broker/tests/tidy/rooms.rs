@@ -86,7 +86,8 @@ const LIBRARIES: &[Tiers] = &[
     Tiers {
         crate_folder: "storage/src/",
         tiers: &[
-            &["io", "layout", "leader_epochs", "batch_cache"],
+            &["io", "layout", "leader_epochs"],
+            &["batch_cache"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
             &["producer_state", "notes", "vote_journal"],

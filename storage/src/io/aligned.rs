@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -65,9 +66,9 @@ impl Drop for Memory {
     }
 }
 
-/// Buffers of one size that are used again instead of being freed: fresh memory costs a fault, and
-/// its clearing, for each page. Clones are the same pool. A buffer comes back when the last of its
-/// slices is dropped, on whichever thread.
+/// Counts the memory of its buffers, and uses those of one size again instead of freeing them:
+/// fresh memory costs a fault, and its clearing, for each page. Clones are the same pool. A buffer
+/// comes back when the last of its slices is dropped, on whichever thread.
 #[derive(Clone)]
 pub struct BufferPool(Arc<Shelf>);
 
@@ -75,29 +76,38 @@ struct Shelf {
     buffer_bytes: usize,
     free_max: usize,
     free: Mutex<Vec<Memory>>,
+    /// Bytes of all buffers that are somebody's.
+    lent_bytes: AtomicUsize,
 }
 
 impl BufferPool {
     /// A pool of buffers of `buffer_bytes`, that keeps at most `free_max` which nobody uses.
     pub fn new(buffer_bytes: usize, free_max: usize) -> Self {
-        Self(Arc::new(Shelf { buffer_bytes, free_max, free: Mutex::default() }))
+        let (free, lent_bytes) = (Mutex::default(), AtomicUsize::new(0));
+        Self(Arc::new(Shelf { buffer_bytes, free_max, free, lent_bytes }))
     }
 
-    /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Only those of the pool's
-    /// size come from it, and return to it.
+    /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Those of the pool's size
+    /// are used again.
     pub fn take(&self, capacity: usize) -> AlignedBuffer {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
-        if capacity != self.0.buffer_bytes {
-            return AlignedBuffer::new(capacity);
-        }
-        let mut memory = self.free().pop().unwrap_or_else(|| Memory::new(capacity));
+        let is_kept = capacity == self.0.buffer_bytes;
+        let used = is_kept.then(|| self.free().pop()).flatten();
+        let mut memory = used.unwrap_or_else(|| Memory::new(capacity));
         memory.pool = Some(self.clone());
+        self.0.lent_bytes.fetch_add(capacity, Ordering::Relaxed);
         AlignedBuffer { memory: Arc::new(memory), filled: 0 }
     }
 
+    /// Bytes of all buffers that are being filled, or of which a slice is left, wherever it is.
+    pub fn lent_bytes(&self) -> usize {
+        self.0.lent_bytes.load(Ordering::Relaxed)
+    }
+
     fn give_back(&self, memory: Memory) {
+        self.0.lent_bytes.fetch_sub(memory.capacity, Ordering::Relaxed);
         let mut free = self.free();
-        if free.len() < self.0.free_max {
+        if memory.capacity == self.0.buffer_bytes && free.len() < self.0.free_max {
             free.push(memory);
         }
     }
@@ -295,8 +305,10 @@ mod tests {
         let blocks = again.blocks(0..BLOCK_BYTES + 1).to_vec();
         assert_eq!(blocks[BLOCK_BYTES + 1..], [0; BLOCK_BYTES - 1], "zeros, not what was there");
         let other = pool.take(BLOCK_BYTES);
+        assert_eq!(pool.lent_bytes(), 3 * BLOCK_BYTES);
         drop((pool.take(2 * BLOCK_BYTES), again, other));
         assert_eq!(pool.free().len(), 1, "no more than it may keep, none of another size");
+        assert_eq!(pool.lent_bytes(), 0);
     }
 
     #[test]

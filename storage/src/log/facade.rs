@@ -145,6 +145,7 @@ impl<D: Disk> Log<D> {
             damage,
         };
         let segments_proved = checkpoint.segments.len();
+        let proved_end = checkpoint.proved().map_or(0, |proved| proved.next_offset);
         let recovered = recovery.run(checkpoint).await?;
         let is_stale = damage == Damage::Accept
             || recovered.segments.len() != segments_proved
@@ -152,6 +153,13 @@ impl<D: Disk> Log<D> {
         let log = Self::with_state(environment, directory, topic_id, recovered, options.clone());
         if is_stale {
             log.inner.checkpoint().await?;
+        }
+        // What recovery kept is flushed, and will be served: it must not look like a torn tail at
+        // the next start.
+        let noted_end = note.map_or(0, |note| note.flushed_end);
+        let end = log.flushed_end();
+        if end > noted_end.max(proved_end) {
+            environment.note_flushed(&log.inner.note, generation, end);
         }
         Ok(log)
     }
@@ -191,8 +199,8 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// [`StorageError::Full`] for a client below the reserve; [`StorageError::BatchTooLarge`];
-    /// [`StorageError::Failed`] or [`StorageError::Closed`] when the log has ended. Nothing has
-    /// changed then.
+    /// [`StorageError::Failed`] or [`StorageError::Closed`] when the log has ended;
+    /// [`StorageError::Truncating`]. Nothing has changed then.
     pub fn append(
         &self,
         batches: AppendBatches,
@@ -205,6 +213,9 @@ impl<D: Disk> Log<D> {
         state.check_open()?;
         if state.closing {
             return Err(StorageError::Closed);
+        }
+        if state.truncating {
+            return Err(StorageError::Truncating);
         }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
@@ -384,7 +395,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Cuts the log so that it ends at or just below `to`, durably. What was queued is gone in any
-    /// case.
+    /// case; until this returns nothing is appended.
     ///
     /// # Errors
     /// [`StorageError::OutOfRange`] below the log's start; or what the disk says.

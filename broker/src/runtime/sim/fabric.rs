@@ -408,6 +408,7 @@ impl Fabric {
     }
 
     /// Whether a receive would return at once.
+    #[cfg(test)]
     pub(super) fn poll_readable(&self, end: End, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
         let Some(link) = state.links.get_mut(&end.link) else {

@@ -191,6 +191,15 @@ impl Drop for Sending {
     }
 }
 
+#[cfg(test)]
+impl SimConnection {
+    /// Waits until there is something to receive, or the peer is gone.
+    pub(super) async fn readable(&self) {
+        let Handle { fabric, end, .. } = &*self.handle;
+        poll_fn(|context| fabric.poll_readable(*end, context)).await;
+    }
+}
+
 impl Connection for SimConnection {
     async fn receive(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         let spare = buffer.capacity() - buffer.len();
@@ -202,12 +211,6 @@ impl Connection for SimConnection {
         })
         .await;
         (result, buffer)
-    }
-
-    async fn readable(&self) -> io::Result<()> {
-        let Handle { fabric, end, .. } = &*self.handle;
-        poll_fn(|context| fabric.poll_readable(*end, context)).await;
-        Ok(())
     }
 
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()> {

@@ -270,6 +270,13 @@ fn a_recorder_sees_what_is_flushed_and_in_which_order() {
         disk.sync_dir("").await.unwrap();
     });
     let seen = witness.0.lock().unwrap();
+    let opened = |name: &str| {
+        let is_open =
+            |what: &Operation| matches!(what, Operation::Open { path, .. } if path == name);
+        let id = seen.iter().find(|(_, what)| what.as_ref().is_ok_and(is_open)).unwrap().0;
+        seen.iter().find_map(|(seen, what)| what.as_ref().err().filter(|_| *seen == id)).unwrap()
+    };
+    let (descriptor, root) = (*opened("new"), *opened("."));
     let done = |id| seen.iter().any(|(seen, what)| *seen == id && what.is_err());
     let submitted = seen.iter().filter_map(|(id, what)| Some((id, what.as_ref().ok()?)));
     let operations: Vec<&Operation> = submitted
@@ -277,20 +284,21 @@ fn a_recorder_sees_what_is_flushed_and_in_which_order() {
         .map(|(_, operation)| operation)
         .filter(|operation| !matches!(operation, Operation::Other(_)))
         .collect();
-    let write = |position, len, data_sync| Operation::Write {
+    let write = |position, content: &[u8], data_sync| Operation::Write {
         path: "new".to_owned(),
+        descriptor,
         position,
-        len,
+        content: blocks(content).to_vec(),
         data_sync,
     };
     let expected = [
         Operation::Open { path: "new".to_owned(), create: true },
-        write(4096, 8192, true),
-        write(0, 4096, false),
-        Operation::Sync { path: "new".to_owned() },
+        write(4096, &[1; 4097], true),
+        write(0, &[1], false),
+        Operation::Sync { path: "new".to_owned(), descriptor },
         Operation::Rename { from: "new".to_owned(), to: "log".to_owned() },
         Operation::Open { path: ".".to_owned(), create: false },
-        Operation::Sync { path: ".".to_owned() },
+        Operation::Sync { path: ".".to_owned(), descriptor: root },
     ];
     assert_eq!(operations, expected.iter().collect::<Vec<_>>());
 }

@@ -3,12 +3,13 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use futures_channel::oneshot;
 use futures_util::future::join_all;
 use vltava_protocol::encode::ExternalBytes;
 use vltava_storage::io::{Disk, Durability, File, OpenMode};
 
 use super::super::socket::is_cached;
-use super::super::sync::{oneshot, yield_now};
+use super::super::sync::yield_now;
 use super::*;
 
 #[test]
@@ -65,7 +66,7 @@ fn much_in_many_parts_arrives_in_order_while_the_peer_is_slow() {
 fn close_ends_calls_under_way_and_later_ones() {
     run(1, |start| async move {
         let (client, server) = connected(&start.runtime).await;
-        let (wakes, woken) = oneshot();
+        let (wakes, woken) = oneshot::channel();
         let waiting = server.clone();
         start.runtime.spawn(Queue::Foreground, async move {
             let receiving = waiting.receive(BytesMut::with_capacity(8));
@@ -73,7 +74,7 @@ fn close_ends_calls_under_way_and_later_ones() {
             wakes.send((received.ok(), readable.is_ok())).unwrap();
         });
         let stuck = server.clone();
-        let (fails, failed) = oneshot();
+        let (fails, failed) = oneshot::channel();
         start.runtime.spawn(Queue::Foreground, async move {
             // The peer does not read: this waits for room.
             let sent = stuck.send(vec![Bytes::from(vec![0; 64 << 20])]).await;

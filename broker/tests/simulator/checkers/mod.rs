@@ -5,18 +5,23 @@
 
 mod acks;
 mod group;
+mod kept_offsets;
 mod log;
 mod offsets;
+mod starts;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 pub use self::acks::{Acks, Promise, RecordId, Written};
 pub use self::group::Groups;
+pub use self::kept_offsets::KeptOffset;
 pub use self::log::ServedLog;
 pub use self::offsets::Offsets;
+pub use self::starts::Starts;
 
-/// A topic's name and the number of one of its partitions.
+/// A topic's name, which no other topic of the run has had, and the number of one of its
+/// partitions.
 pub type Partition = (Rc<str>, i32);
 
 /// A broken promise, as the payload of the panic that ends the run.
@@ -47,6 +52,8 @@ pub struct Checkers {
     pub log: Rc<RefCell<ServedLog>>,
     /// High watermarks never go back; offsets have no gaps.
     pub offsets: Rc<RefCell<Offsets>>,
+    /// Starts of logs never go back; nothing below them is served.
+    pub starts: Rc<RefCell<Starts>>,
     /// Committed offsets never go back; no partition has two owners.
     pub groups: Rc<RefCell<Groups>>,
 }

@@ -24,7 +24,7 @@ use vltava_protocol::records::consumer_protocol::{
 };
 use vltava_protocol::types::{Str, Uuid};
 
-use super::consumer::fetch;
+use super::fetch::Fetcher;
 use super::{RETRY, Topic, Workload};
 use crate::checkers::{Partition, violation};
 use crate::client::{CallError, Client};
@@ -44,6 +44,7 @@ struct Member<'a> {
     client: Client,
     group: String,
     topic: &'a Topic,
+    fetcher: Fetcher<'a>,
     /// Set for a static member.
     instance: Option<Str>,
     id: Str,
@@ -76,10 +77,12 @@ pub async fn take_part(workload: &Workload, mut client: Client) {
     let number = client.random.below(workload.swarm.groups);
     let topic = usize::try_from(number).unwrap_or(0) % workload.topics.len();
     let is_static = client.random.chance(MILLION / 4);
+    let topic = &workload.topics[topic];
     let mut member = Member {
         workload,
         group: format!("group-{number}"),
-        topic: &workload.topics[topic],
+        topic,
+        fetcher: Fetcher::new(workload, &mut client, topic),
         instance: is_static.then(|| Str::from(client.name.as_str())),
         client,
         id: Str::EMPTY,
@@ -113,7 +116,7 @@ fn react(name: &str, what: &str, error: ErrorCode) -> Result<(), Leave> {
 
 impl Member<'_> {
     fn partition(&self, index: i32) -> Partition {
-        (Rc::clone(&self.topic.name), index)
+        (Rc::clone(&self.topic.key), index)
     }
 
     async fn take_part_once(&mut self) -> Leave {
@@ -338,14 +341,13 @@ impl Member<'_> {
             return Ok(());
         }
         let quiet = self.workload.is_quiet();
-        let (workload, topic) = (self.workload, self.topic);
-        let fetched = fetch(workload, &mut self.client, topic, &self.positions).await?;
+        let fetched = self.fetcher.fetch(&mut self.client, &self.positions).await?;
         for fetched in fetched {
-            let mut groups = workload.checkers.groups.borrow_mut();
+            let mut groups = self.workload.checkers.groups.borrow_mut();
             groups.delivered(&self.group, &fetched.partition, fetched.next);
             self.positions.insert(fetched.partition.1, fetched.next);
-            if quiet {
-                self.ends.insert(fetched.partition.1, fetched.high_watermark);
+            if let Some(end) = fetched.high_watermark.filter(|_| quiet) {
+                self.ends.insert(fetched.partition.1, end);
             }
         }
         Ok(())

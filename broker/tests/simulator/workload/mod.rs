@@ -2,10 +2,17 @@
 
 mod admin;
 mod consumer;
+mod fetch;
 mod group;
+mod keeper;
+mod lookup;
 mod producer;
 mod records;
+mod recreator;
+mod scraper;
+mod session;
 mod setup;
+mod tuner;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,7 +22,8 @@ use std::time::Duration;
 
 use vltava::runtime::sim::{HostId, Purpose, Random, SimRuntime, Simulation};
 use vltava::runtime::{Queue, Runtime};
-use vltava_protocol::types::Uuid;
+use vltava_protocol::messages::create_topics::CreatableTopicConfig;
+use vltava_protocol::types::{Str, Uuid};
 
 pub use self::consumer::{ReadThrough, read_through};
 pub use self::setup::create_topics;
@@ -38,12 +46,22 @@ pub enum Role {
     Member,
     /// Creates and deletes topics.
     Admin,
+    /// Deletes records of the topics of the run, and changes their settings.
+    Tuner,
+    /// Makes one topic again and again, and uses it.
+    Recreator,
+    /// Commits offsets without being a member, and deletes groups.
+    Keeper,
+    /// Reads metrics and health.
+    Scraper,
 }
 
 /// A topic of the run.
 pub struct Topic {
     /// Its name.
     pub name: Rc<str>,
+    /// What checkers call it: no other topic is called so, also if it has the same name later.
+    pub key: Rc<str>,
     /// Its id, once it is created.
     pub id: Cell<Uuid>,
     /// How many partitions it has.
@@ -53,7 +71,7 @@ pub struct Topic {
 impl Topic {
     /// Its partitions, as checkers name them.
     pub fn all(&self) -> impl Iterator<Item = Partition> + '_ {
-        (0..self.partitions).map(|partition| (Rc::clone(&self.name), partition))
+        (0..self.partitions).map(|partition| (Rc::clone(&self.key), partition))
     }
 }
 
@@ -86,11 +104,13 @@ impl Workload {
         broker: SocketAddr,
     ) -> Self {
         let topics = swarm.topics.iter().enumerate();
-        let topics = topics.map(|(number, &partitions)| Topic {
-            name: Rc::from(format!("topic-{number}")),
-            id: Cell::new(Uuid::ZERO),
-            partitions,
+        let topics = topics.map(|(number, &partitions)| {
+            let name: Rc<str> = Rc::from(format!("topic-{number}"));
+            Topic { key: Rc::clone(&name), name, id: Cell::new(Uuid::ZERO), partitions }
         });
+        if swarm.retention_deletes {
+            checkers.starts.borrow_mut().retention_may_delete();
+        }
         Self {
             simulation: simulation.clone(),
             swarm: Rc::clone(swarm),
@@ -101,6 +121,16 @@ impl Workload {
             busy: Rc::default(),
             producers_made: Rc::default(),
         }
+    }
+
+    /// Settings of the run's topics, those of them that are asked for.
+    fn topic_configs(&self, is_asked: impl Fn(&str) -> bool) -> Vec<CreatableTopicConfig> {
+        let configs = self.swarm.topic_configs.iter().filter(|(name, _)| is_asked(name));
+        let configs = configs.map(|(name, value)| CreatableTopicConfig {
+            name: Str::from_static(name),
+            value: Some(Str::from(value.as_str())),
+        });
+        configs.collect()
     }
 
     /// A client on a host of its own.
@@ -136,6 +166,10 @@ impl Workload {
             Role::Consumer => consumer::consume(self, client).await,
             Role::Member => group::take_part(self, client).await,
             Role::Admin => admin::administrate(self, client).await,
+            Role::Tuner => tuner::tune(self, client).await,
+            Role::Recreator => recreator::recreate(self, client).await,
+            Role::Keeper => keeper::keep(self, client).await,
+            Role::Scraper => scraper::scrape(self, client).await,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::client::{CallError, Client};
 use crate::promise;
 
 /// Produce names topics by id from this version on.
-const BY_ID: i16 = 13;
+pub const BY_ID: i16 = 13;
 
 /// One batch on its way.
 struct Batch {
@@ -85,6 +85,27 @@ pub async fn produce(workload: &Workload, role: Role, mut client: Client) {
     }
 }
 
+/// A request for one partition, in any version.
+pub fn request(
+    topic: &Topic,
+    index: i32,
+    bytes: Bytes,
+    acks: i16,
+) -> impl FnOnce(i16) -> ProduceRequest + use<> {
+    let (name, id) = (Str::from(&*topic.name), topic.id.get());
+    let data = PartitionProduceData { index, records: Some(bytes.into()) };
+    move |version| ProduceRequest {
+        transactional_id: None,
+        acks,
+        timeout_ms: 30_000,
+        topic_data: vec![TopicProduceData {
+            name: if version < BY_ID { name } else { Str::EMPTY },
+            topic_id: if version < BY_ID { Uuid::ZERO } else { id },
+            partition_data: vec![data],
+        }],
+    }
+}
+
 impl Life {
     fn new(workload: &Workload, batches_made: u64) -> Self {
         Self {
@@ -111,7 +132,7 @@ impl Producer<'_> {
     }
 
     fn partition(&self, index: i32) -> Partition {
-        (Rc::clone(&self.topic.name), index)
+        (Rc::clone(&self.topic.key), index)
     }
 
     /// Begins a life: gets a producer id, however long it takes.
@@ -234,22 +255,9 @@ impl Producer<'_> {
 
     async fn send(&mut self, number: u64) -> Result<(), CallError> {
         let batch = &self.life.unacknowledged[&number];
-        let (name, id) = (Str::from(&*self.topic.name), self.topic.id.get());
-        let data =
-            PartitionProduceData { index: batch.index, records: Some(batch.bytes.clone().into()) };
-        let acks = self.acks();
+        let make = request(self.topic, batch.index, batch.bytes.clone(), self.acks());
         self.note(number, "sent");
         self.in_flight.push_back(number);
-        let make = |version| ProduceRequest {
-            transactional_id: None,
-            acks,
-            timeout_ms: 30_000,
-            topic_data: vec![TopicProduceData {
-                name: if version < BY_ID { name } else { Str::EMPTY },
-                topic_id: if version < BY_ID { Uuid::ZERO } else { id },
-                partition_data: vec![data],
-            }],
-        };
         let (least, _) = self.workload.swarm.least_versions();
         self.client.send(least, make).await
     }

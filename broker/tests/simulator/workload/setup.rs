@@ -1,11 +1,9 @@
 //! What stands before the faults begin: the topics.
 
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
-};
+use vltava_protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use vltava_protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic};
-use vltava_protocol::types::Str;
+use vltava_protocol::types::{Str, Uuid};
 
 use super::{RETRY, Topic, Workload};
 use crate::client::{CallError, Client};
@@ -28,18 +26,13 @@ async fn create(
     client: &mut Client,
     topic: &Topic,
 ) -> Result<bool, CallError> {
-    let configs = workload.swarm.topic_configs.iter();
-    let configs = configs.map(|(name, value)| CreatableTopicConfig {
-        name: Str::from_static(name),
-        value: Some(Str::from(value.as_str())),
-    });
     let request = CreateTopicsRequest {
         topics: vec![CreatableTopic {
             name: Str::from(&*topic.name),
             num_partitions: topic.partitions,
             replication_factor: 1,
             assignments: Vec::new(),
-            configs: configs.collect(),
+            configs: workload.topic_configs(|_| true),
         }],
         timeout_ms: 30_000,
         validate_only: false,
@@ -56,11 +49,35 @@ async fn create(
     Ok(error.is_none() || error == ErrorCode::TOPIC_ALREADY_EXISTS)
 }
 
-/// Asks for the topic's id, in a version that tells it.
+/// Asks for the topic's id; whether it is known, and all partitions have leaders.
 async fn learn(client: &mut Client, topic: &Topic) -> Result<bool, CallError> {
+    let Described::There { id, partitions } = describe(client, &topic.name).await? else {
+        return Ok(false);
+    };
+    topic.id.set(id);
+    Ok(partitions == topic.partitions)
+}
+
+/// What the node says of a topic.
+pub enum Described {
+    /// It is there.
+    There {
+        /// Its id.
+        id: Uuid,
+        /// How many partitions it has. All have leaders.
+        partitions: i32,
+    },
+    /// There is none of that name.
+    NotThere,
+    /// It cannot say now.
+    NotNow,
+}
+
+/// Asks for a topic by its name, in a version that tells its id.
+pub async fn describe(client: &mut Client, name: &str) -> Result<Described, CallError> {
     let request = MetadataRequest {
         topics: Some(vec![MetadataRequestTopic {
-            name: Some(Str::from(&*topic.name)),
+            name: Some(Str::from(name)),
             ..MetadataRequestTopic::default()
         }]),
         allow_auto_topic_creation: false,
@@ -68,12 +85,17 @@ async fn learn(client: &mut Client, topic: &Topic) -> Result<bool, CallError> {
     };
     let answer = client.call(10, |_| request).await?;
     let Some(told) = answer.topics.first() else {
-        return Ok(false);
+        return Ok(Described::NotNow);
     };
-    if !told.error_code.is_none() {
-        return Ok(false);
-    }
-    topic.id.set(told.topic_id);
-    let known = told.partitions.iter().filter(|partition| partition.error_code.is_none());
-    Ok(known.count() == topic.partitions.unsigned_abs() as usize)
+    let partitions = i32::try_from(told.partitions.len()).unwrap_or(i32::MAX);
+    let are_led = told.partitions.iter().all(|partition| partition.error_code.is_none());
+    Ok(match told.error_code {
+        ErrorCode::NONE if !are_led => Described::NotNow,
+        ErrorCode::NONE => Described::There { id: told.topic_id, partitions },
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => Described::NotThere,
+        error => {
+            promise!(error.is_retriable(), "Metadata of {name}: {}", error.name());
+            Described::NotNow
+        }
+    })
 }

@@ -1,0 +1,281 @@
+//! Fetches of one client from one topic, each for itself or in a session; all that comes is
+//! checked.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use vltava::runtime::sim::MILLION;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
+};
+use vltava_protocol::types::{Str, Uuid};
+
+use super::lookup::list_start;
+use super::session::{Asked, Session};
+use super::{Topic, Workload, records};
+use crate::checkers::{Partition, RecordId, violation};
+use crate::client::{CallError, Client};
+use crate::promise;
+
+/// Fetch names topics by id from this version on.
+const BY_ID: i16 = 13;
+/// Fetch knows sessions from this version on.
+const SESSIONS: i16 = 7;
+/// The epoch of a fetch that wants no session.
+const NO_SESSION: i32 = -1;
+
+/// What one fetch gave for a partition.
+pub struct Fetched {
+    /// Which.
+    pub partition: Partition,
+    /// The records, with their offsets.
+    pub records: Vec<(i64, RecordId)>,
+    /// Where to read next.
+    pub next: i64,
+    /// What was committed, where that was told.
+    pub high_watermark: Option<i64>,
+}
+
+/// What is known of a partition when a fetch is sent: the answer cannot be older.
+#[derive(Clone, Copy)]
+pub struct Floors {
+    /// The highest high watermark that anybody was told.
+    pub high_watermark: i64,
+    /// The highest log start.
+    pub log_start: i64,
+}
+
+/// What one fetch asks for.
+struct Wanted<'a> {
+    positions: &'a BTreeMap<i32, i64>,
+    floors: BTreeMap<i32, Floors>,
+}
+
+/// Fetches from one topic.
+pub struct Fetcher<'a> {
+    workload: &'a Workload,
+    topic: &'a Topic,
+    session: Option<Session>,
+}
+
+/// A partition, as checkers name it.
+fn key(topic: &Topic, index: i32) -> Partition {
+    (Rc::clone(&topic.key), index)
+}
+
+impl<'a> Fetcher<'a> {
+    /// A client's fetches from a topic; half of them use sessions.
+    pub fn new(workload: &'a Workload, client: &mut Client, topic: &'a Topic) -> Self {
+        let session = client.random.chance(MILLION / 2).then(Session::default);
+        Self { workload, topic, session }
+    }
+
+    /// Fetches from partitions at these positions. A position below the log's start is answered
+    /// with that start, and no records.
+    pub async fn fetch(
+        &mut self,
+        client: &mut Client,
+        positions: &BTreeMap<i32, i64>,
+    ) -> Result<Vec<Fetched>, CallError> {
+        let wanted = Wanted { positions, floors: self.floors(positions) };
+        let (_, mut least) = self.workload.swarm.least_versions();
+        if self.session.is_some() {
+            least = least.max(SESSIONS);
+        }
+        let bytes_max = i32::try_from(client.random.mostly_small(1..=1 << 20)).unwrap_or(1);
+        let limits = FetchRequest {
+            max_wait_ms: i32::try_from(client.random.mostly_small(0..=2000)).unwrap_or(0),
+            min_bytes: i32::try_from(client.random.mostly_small(0..=4096)).unwrap_or(0),
+            max_bytes: bytes_max,
+            ..FetchRequest::default()
+        };
+        let (topic, session) = (self.topic, &mut self.session);
+        let make = |version| {
+            let asked = match session {
+                Some(session) => session.ask(positions, version >= BY_ID),
+                None => Asked {
+                    id: 0,
+                    epoch: NO_SESSION,
+                    named: positions.clone(),
+                    forgotten: Vec::new(),
+                },
+            };
+            request(topic, version, limits, &asked)
+        };
+        let answer = client.call(least, make).await;
+        if let (Err(_), Some(session)) = (&answer, &mut self.session) {
+            session.restart();
+        }
+        let answer = answer?;
+        if !self.is_sound(client, &answer) {
+            return Ok(Vec::new());
+        }
+        let (mut fetched, behind) = self.take_in(client, &wanted, &answer);
+        for index in behind {
+            fetched.extend(self.reset(client, index, positions[&index]).await?);
+        }
+        Ok(fetched)
+    }
+
+    fn floors(&self, positions: &BTreeMap<i32, i64>) -> BTreeMap<i32, Floors> {
+        let offsets = self.workload.checkers.offsets.borrow();
+        let starts = self.workload.checkers.starts.borrow();
+        let floors = positions.keys().map(|&index| {
+            let partition = key(self.topic, index);
+            let high_watermark = offsets.high_watermark(&partition);
+            (index, Floors { high_watermark, log_start: starts.floor(&partition) })
+        });
+        floors.collect()
+    }
+
+    /// Whether the answer as a whole is not an error. The node may have forgotten a session, but
+    /// never its epoch.
+    fn is_sound(&mut self, client: &Client, answer: &FetchResponse) -> bool {
+        let error = answer.error_code;
+        if error.is_none() {
+            return true;
+        }
+        promise!(
+            error.is_retriable() && error != ErrorCode::INVALID_FETCH_SESSION_EPOCH,
+            "{}: Fetch: {}",
+            client.name,
+            error.name()
+        );
+        if let Some(session) = &mut self.session {
+            session.restart();
+        }
+        false
+    }
+
+    /// Checks and takes what came. Gives also the partitions whose positions are behind their log.
+    fn take_in(
+        &mut self,
+        client: &Client,
+        wanted: &Wanted<'_>,
+        answer: &FetchResponse,
+    ) -> (Vec<Fetched>, Vec<i32>) {
+        let mut missing = wanted.floors.clone();
+        let (mut fetched, mut behind, mut has_error) = (Vec::new(), Vec::new(), false);
+        for data in answer.responses.iter().flat_map(|topic| &topic.partitions) {
+            let index = data.partition_index;
+            if missing.remove(&index).is_none() {
+                violation(format!("{}: partition {index} was not asked for", client.name))
+            }
+            let taken = self.take_partition(wanted, data);
+            let told = taken.as_ref().ok().and(Some((data.high_watermark, data.log_start_offset)));
+            if let Some(session) = &mut self.session {
+                session.tell(index, told);
+            }
+            match taken {
+                Ok(taken) => fetched.push(taken),
+                Err(ErrorCode::OFFSET_OUT_OF_RANGE) => behind.push(index),
+                Err(_) => has_error = true,
+            }
+        }
+        for (&index, floors) in &missing {
+            let partition = key(self.topic, index);
+            match &self.session {
+                Some(session) => session.check_left_out(&partition, floors),
+                None => violation(format!("{}: nothing is said of {partition:?}", client.name)),
+            }
+        }
+        if let Some(session) = &mut self.session {
+            session.answered(answer.session_id);
+        }
+        if !has_error && behind.is_empty() && fetched.iter().all(|f| f.records.is_empty()) {
+            check_nothing(self.topic, wanted);
+        }
+        (fetched, behind)
+    }
+
+    fn take_partition(
+        &self,
+        wanted: &Wanted<'_>,
+        data: &PartitionData,
+    ) -> Result<Fetched, ErrorCode> {
+        let partition = key(self.topic, data.partition_index);
+        let position = wanted.positions[&data.partition_index];
+        let floors = wanted.floors[&data.partition_index];
+        let error = data.error_code;
+        if !error.is_none() {
+            promise!(
+                error.is_retriable() || error == ErrorCode::OFFSET_OUT_OF_RANGE,
+                "Fetch of {partition:?}@{position}: {}",
+                error.name()
+            );
+            return Err(error);
+        }
+        let checkers = &self.workload.checkers;
+        let told = data.high_watermark;
+        let mut offsets = checkers.offsets.borrow_mut();
+        offsets.check_high_watermark(&partition, floors.high_watermark, told);
+        drop(offsets);
+        let mut starts = checkers.starts.borrow_mut();
+        if data.log_start_offset >= 0 {
+            // Old versions do not say.
+            starts.check_told(&partition, floors.log_start, data.log_start_offset);
+        }
+        let bytes = data.records.as_ref().and_then(|records| records.to_bytes());
+        let bytes = bytes.unwrap_or_default();
+        if !bytes.is_empty() {
+            starts.check_served(&partition, floors.log_start, position);
+        }
+        let (records, next) = records::take_in(checkers, &partition, position, told, &bytes);
+        Ok(Fetched { partition, records, next, high_watermark: Some(told) })
+    }
+
+    /// Goes on at the log's start, which must lie above the position.
+    async fn reset(
+        &self,
+        client: &mut Client,
+        index: i32,
+        position: i64,
+    ) -> Result<Option<Fetched>, CallError> {
+        let start = list_start(self.workload, client, self.topic, index).await?;
+        let partition = key(self.topic, index);
+        Ok(start.map(|start| {
+            promise!(
+                start > position,
+                "{partition:?}@{position} is out of range, and the log starts at {start}"
+            );
+            Fetched { partition, records: Vec::new(), next: start, high_watermark: None }
+        }))
+    }
+}
+
+/// Nothing was served: so there is nothing, as far as was known.
+fn check_nothing(topic: &Topic, wanted: &Wanted<'_>) {
+    for (&index, &position) in wanted.positions {
+        let committed = wanted.floors[&index].high_watermark;
+        promise!(
+            position >= committed,
+            "nothing is served, but {:?}@{position} is committed up to {committed}",
+            key(topic, index)
+        );
+    }
+}
+
+fn request(topic: &Topic, version: i16, limits: FetchRequest, asked: &Asked) -> FetchRequest {
+    let partitions = asked.named.iter().map(|(&partition, &fetch_offset)| FetchPartition {
+        partition,
+        fetch_offset,
+        partition_max_bytes: limits.max_bytes,
+        ..FetchPartition::default()
+    });
+    let partitions: Vec<FetchPartition> = partitions.collect();
+    let (name, id) = match version < BY_ID {
+        true => (Str::from(&*topic.name), Uuid::ZERO),
+        false => (Str::EMPTY, topic.id.get()),
+    };
+    let mut request = FetchRequest { session_id: asked.id, session_epoch: asked.epoch, ..limits };
+    if !partitions.is_empty() {
+        request.topics = vec![FetchTopic { topic: name.clone(), topic_id: id, partitions }];
+    }
+    if !asked.forgotten.is_empty() {
+        let partitions = asked.forgotten.clone();
+        request.forgotten_topics_data =
+            vec![ForgottenTopic { topic: name, topic_id: id, partitions }];
+    }
+    request
+}

@@ -1,0 +1,300 @@
+//! Clients append while a write fails, while retention cuts, while the log's start moves: what was
+//! acknowledged is there, what was refused is not, and nobody waits above the log's end.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may panic, and its numbers are small"
+)]
+
+mod support;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use support::workload::open_or_create;
+use support::{
+    Chance, Record, batch, environment, pause, read_all, ready, run, run_all, slow_down,
+    small_environment, small_options,
+};
+use vltava_storage::io::fault_disk::{Fault, FaultDisk};
+use vltava_storage::io::{Disk, IoErrorKind};
+use vltava_storage::{AppendClass, EnvironmentOptions, Log, LogEnvironment, Notes, StorageError};
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What the clients of a log, and whoever drives it, know.
+#[derive(Default)]
+struct Clients {
+    /// Who waits, by the end of his batch: (end, number).
+    waiting: Vec<(i64, u64)>,
+    /// Told that it is durable: number to offset.
+    acked: BTreeMap<u64, i64>,
+    refused: BTreeSet<u64>,
+    next: u64,
+    epoch: i32,
+}
+
+impl Clients {
+    fn append(&mut self, log: &Log<FaultDisk>, chance: &Chance) {
+        let number = self.next;
+        self.next += 1;
+        self.epoch += i32::from(chance.one_in(9));
+        let mut value = format!("{number}:").into_bytes();
+        value.resize(20 + chance.below(4000) as usize, 7);
+        let batch = batch(1000, &[value], Some((chance.below(2) as i64, 0, number as i32)));
+        let Ok(appended) = log.append(vec![batch], self.epoch, AppendClass::Client, 1000) else {
+            assert!(log.ended().is_some());
+            return;
+        };
+        let highest = self.waiting.last().map_or(0, |(end, _)| *end);
+        assert!(highest <= appended.base_offset, "{highest} waits above the log's end");
+        self.waiting.push((appended.last_offset + 1, number));
+    }
+
+    /// As a partition's driver does after each write, without an await.
+    fn after_write(&mut self, written: &Result<i64, StorageError>) {
+        for (end, number) in std::mem::take(&mut self.waiting) {
+            match written {
+                Ok(flushed) if end <= *flushed => drop(self.acked.insert(number, end - 1)),
+                Ok(_) => self.waiting.push((end, number)),
+                Err(_) => drop(self.refused.insert(number)),
+            }
+        }
+    }
+
+    fn check(&self, log: &Log<FaultDisk>, found: &[Record], seed: u64) {
+        let number_of = |record: &Record| -> u64 {
+            let text = String::from_utf8_lossy(&record.value).into_owned();
+            text.split(':').next().unwrap().parse().unwrap()
+        };
+        let found: BTreeMap<i64, &Record> = found.iter().map(|r| (r.offset, r)).collect();
+        for (number, offset) in &self.acked {
+            if *offset >= log.log_start() {
+                let stands = found.get(offset).map(|record| number_of(record));
+                assert_eq!(stands, Some(*number), "seed {seed}: lost {offset}");
+            }
+        }
+        for record in found.values() {
+            let number = number_of(record);
+            assert!(!self.refused.contains(&number), "seed {seed}: {number} was refused");
+            assert_eq!(log.epoch_at(record.offset), Some(record.epoch), "seed {seed}");
+        }
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Went {
+    /// No write failed.
+    Unharmed,
+    /// Somebody was refused, and the log went on.
+    Refused,
+    /// The log ended.
+    Ended,
+}
+
+/// Two clients and the driver; one task that makes the log shorter; and a disk that is full now and
+/// then.
+fn everything_at_once(seed: u64) -> Went {
+    let chance = Rc::new(Chance::new(seed));
+    let disk = FaultDisk::new(seed);
+    let environment = run(environment(&disk)).unwrap();
+    let log = ready(run(open_or_create(&environment)).unwrap());
+    slow_down(&disk, &chance);
+    let clients = Rc::new(RefCell::new(Clients::default()));
+    let working = Rc::new(Cell::new(2));
+    let mut tasks: Vec<Task> = Vec::new();
+    for _ in 0..2 {
+        let (log, clients, chance) = (log.clone(), Rc::clone(&clients), Rc::clone(&chance));
+        let working = Rc::clone(&working);
+        tasks.push(Box::pin(async move {
+            for _ in 0..40 {
+                clients.borrow_mut().append(&log, &chance);
+                // Now and then the queue runs dry: retention closes the last segment only then.
+                let polls = if chance.one_in(6) { 400 } else { 12 };
+                pause(chance.below(polls)).await;
+            }
+            working.set(working.get() - 1);
+        }));
+    }
+    let (driver, known, busy) = (log.clone(), Rc::clone(&clients), Rc::clone(&working));
+    tasks.push(Box::pin(async move {
+        while busy.get() > 0 || driver.has_pending() {
+            if driver.has_pending() {
+                let written = driver.write_pending().await;
+                known.borrow_mut().after_write(&written);
+            }
+            pause(1).await;
+        }
+    }));
+    let (keeper, chance_too, faulty) = (log.clone(), Rc::clone(&chance), disk.clone());
+    tasks.push(Box::pin(async move {
+        let mut options = small_options();
+        options.retention_ms = Some(1);
+        keeper.set_options(options);
+        while working.get() > 0 {
+            pause(chance_too.below(60)).await;
+            // Either nothing can grow for a while, or one operation finds no space: a sync that
+            // does ends the log.
+            faulty.set_capacity(if chance_too.one_in(3) { 0 } else { 1 << 40 });
+            if chance_too.one_in(16) {
+                let at = faulty.operations() + chance_too.below(9);
+                faulty.inject(Fault::Fail { at, kind: IoErrorKind::Full });
+            }
+            let done = match chance_too.below(3) {
+                0 => keeper.checkpoint().await.map(drop),
+                1 => {
+                    let to = keeper.flushed_end() - chance_too.below(4) as i64;
+                    keeper.delete_records(to).await.map(drop)
+                }
+                _ => keeper.apply_retention(5000, keeper.flushed_end()).await.map(drop),
+            };
+            let full = |error: &StorageError| matches!(error, StorageError::Full(_));
+            assert!(done.as_ref().err().is_none_or(full) || keeper.ended().is_some(), "{done:?}");
+        }
+    }));
+    run_all(&chance, tasks);
+    disk.set_latency(None);
+    disk.set_capacity(1 << 40);
+    disk.heal();
+    let clients = clients.borrow();
+    assert!(clients.waiting.is_empty(), "somebody waits for ever");
+    if log.ended().is_some() {
+        return Went::Ended;
+    }
+    let found = run(read_all(&log, 5000)).unwrap();
+    clients.check(&log, &found, seed);
+    drop(log);
+    let environment = run(support::environment(&disk)).unwrap();
+    let log = ready(run(open_or_create(&environment)).unwrap());
+    assert_eq!(run(read_all(&log, 5000)).unwrap(), found, "seed {seed}");
+    if clients.refused.is_empty() { Went::Unharmed } else { Went::Refused }
+}
+
+#[test]
+fn who_was_acknowledged_finds_it_and_who_was_refused_does_not() {
+    let went: Vec<Went> = (0..400).map(everything_at_once).collect();
+    let count = |kind| went.iter().filter(|went| **went == kind).count();
+    let (refused, ended) = (count(Went::Refused), count(Went::Ended));
+    assert!(refused > 100 && ended < 250, "{refused} met a full disk, {ended} ended");
+}
+
+/// A disk on which one kind of operation takes very long.
+fn delay(disk: &FaultDisk, name: &'static str, path_end: &'static str, polls: u64) {
+    disk.set_latency(Some(Rc::new(move |operation| {
+        let is_slow = operation.name == name && operation.path.ends_with(path_end);
+        let polls = if is_slow { polls } else { 0 };
+        Box::pin(pause(polls)) as Pin<Box<dyn Future<Output = ()>>>
+    })));
+}
+
+async fn write(log: &Log<FaultDisk>, values: usize) {
+    for _ in 0..values {
+        append(log, 4000);
+        log.write_pending().await.unwrap();
+    }
+}
+
+/// Files are removed while the log takes and writes more: the file system may need long for a large
+/// segment.
+#[test]
+fn writes_go_on_while_segments_are_removed() {
+    for by_retention in [true, false] {
+        let disk = FaultDisk::new(1);
+        let environment = run(environment(&disk)).unwrap();
+        let log = ready(run(open_or_create(&environment)).unwrap());
+        run(write(&log, 22));
+        let mut options = small_options();
+        options.retention_bytes = Some(30_000);
+        log.set_options(options);
+        delay(&disk, "remove_file", ".log", 5000);
+        let removed = Rc::new(Cell::new(false));
+        let (keeper, done) = (log.clone(), Rc::clone(&removed));
+        let tasks: Vec<Task> = vec![
+            Box::pin(async move {
+                if by_retention {
+                    assert!(keeper.apply_retention(1000, 22).await.unwrap() > 1);
+                } else {
+                    assert_eq!(keeper.delete_records(17).await.unwrap(), 17);
+                }
+                done.set(true);
+            }),
+            Box::pin(async move {
+                while log.log_start() == 0 {
+                    pause(1).await;
+                }
+                pause(100).await;
+                write(&log, 1).await;
+                assert!(!removed.get(), "the write waited for the removal");
+            }),
+        ];
+        run_all(&Chance::new(1), tasks);
+    }
+}
+
+/// The file is made as long as what waits asks for. What comes meanwhile is not written behind its
+/// end: a full disk would be met there by batches that have their space.
+#[test]
+fn nothing_is_written_where_no_space_was_taken() {
+    let disk = FaultDisk::new(1);
+    let (write_bytes_max, buffer_bytes_min) = (1 << 16, 1 << 14);
+    let options = EnvironmentOptions { write_bytes_max, buffer_bytes_min, ..small_environment() };
+    let environment = LogEnvironment::new(disk.clone(), options, 0, Notes::default());
+    let log = ready(run(open_or_create(&environment)).unwrap());
+    run(write(&log, 4));
+    log.release_idle();
+    let space = run(disk.space()).unwrap();
+    disk.set_capacity(space.total - space.free + 4096);
+    delay(&disk, "allocate", ".log", 50);
+    append(&log, 4000);
+    let (driver, client) = (log.clone(), log.clone());
+    let tasks: Vec<Task> = vec![
+        Box::pin(async move {
+            assert_eq!(driver.write_pending().await.unwrap(), 5);
+            let file = disk.content("topic-0/00000000000000000000.log").unwrap();
+            assert_eq!(file.len(), 20_480);
+            assert!(matches!(driver.write_pending().await, Err(StorageError::Full(_))));
+        }),
+        Box::pin(async move {
+            pause(10).await;
+            append(&client, 3000);
+        }),
+    ];
+    run_all(&Chance::new(1), tasks);
+    assert_eq!((log.flushed_end(), log.end()), (5, 5));
+}
+
+fn append(log: &Log<FaultDisk>, bytes: usize) {
+    let batch = batch(1000, &[vec![7; bytes]], None);
+    log.append(vec![batch], 0, AppendClass::Client, 1000).unwrap();
+}
+
+/// An offset is given once only: while the log is cut, none is given.
+#[test]
+fn nothing_is_appended_while_the_log_is_truncated() {
+    let disk = FaultDisk::new(1);
+    let environment = run(environment(&disk)).unwrap();
+    let log = ready(run(open_or_create(&environment)).unwrap());
+    run(write(&log, 3));
+    delay(&disk, "set_len", ".log", 50);
+    let (cutter, client) = (log.clone(), log.clone());
+    let tasks: Vec<Task> = vec![
+        Box::pin(async move { cutter.truncate(1).await.unwrap() }),
+        Box::pin(async move {
+            pause(10).await;
+            let batch = batch(1000, &[vec![7; 10]], None);
+            let appended = client.append(vec![batch], 0, AppendClass::Client, 1000);
+            assert!(matches!(appended, Err(StorageError::Truncating)), "{appended:?}");
+        }),
+    ];
+    run_all(&Chance::new(1), tasks);
+    assert_eq!(log.end(), 1);
+    run(write(&log, 1));
+    assert_eq!(run(read_all(&log, 5000)).unwrap().len(), 2);
+}
