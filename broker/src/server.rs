@@ -250,8 +250,9 @@ fn process_probe(runtime: &MachineRuntime, started: Instant) -> ProcessProbe {
 fn announce(addresses: &[SocketAddr], admin: Option<SocketAddr>, started: Instant) {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let admin = admin.map_or(String::new(), |admin| format!(", admin on http://{admin}"));
-    let elapsed_ms = started.elapsed().as_millis();
-    screen::line(&format!("vltava is ready on {}{admin} ({elapsed_ms} ms)", addresses.join(", ")));
+    let (listening, elapsed_ms) = (addresses.join(", "), started.elapsed().as_millis());
+    screen::line(&format!("vltava is ready on {listening}{admin} ({elapsed_ms} ms)"));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listening, elapsed_ms, "ready");
     if let Err(error) = runtime::notify_service_manager("READY=1") {
         tracing::warn!(%error, "the service manager could not be told that the broker is ready");
     }

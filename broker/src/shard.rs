@@ -34,7 +34,7 @@ use crate::net::connection::{Common, ConnectionOptions};
 use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor, Connections};
 use crate::node::view::{Node, Parts};
-use crate::node::{lead, upkeep};
+use crate::node::{lead, upkeep, verify};
 use crate::partition::client::Partitions;
 use crate::partition::fetch_session::FetchSessions;
 use crate::runtime::jobs::{Jobs, Message};
@@ -234,6 +234,7 @@ impl<R: Runtime> Shard<R> {
         }
         runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
         runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
+        runtime.spawn(Queue::Background, verify::run(Rc::clone(&self.services.node)));
         self.services.node.serving.set();
     }
 
@@ -243,11 +244,10 @@ impl<R: Runtime> Shard<R> {
         self.view.stop();
         self.connections.stop().await;
         let node = &self.services.node;
-        node.drained.set();
         let runtime = &self.services.runtime;
         let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
         // A shard that does not come to this keeps the others for so long only.
-        select(pin!(node.all_drained()), pin!(patience)).await;
+        select(pin!(node.drained()), pin!(patience)).await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {

@@ -313,21 +313,10 @@ impl<D: Disk> LogInner<D> {
     /// it go. The caller holds both locks; `writer` is given back in between: a file system may
     /// need long to remove a large file.
     async fn move_start(&self, new_start: i64, writer: MutexGuard<'_, ()>) -> StorageResult<()> {
-        let (going, old) = {
-            let mut state = self.state.borrow_mut();
-            let old = (state.log_start, state.segments.clone());
-            state.log_start = new_start;
-            let active = state.active.base_offset;
-            let goes = |s: &Segment<D>| {
-                s.base_offset != active && s.flushed.get().next_offset <= new_start
-            };
-            let going: Vec<i64> =
-                state.segments.values().filter(|s| goes(s)).map(|s| s.base_offset).collect();
-            state.segments.retain(|base, _| !going.contains(base));
-            (going, old)
-        };
         let capture = {
-            let state = self.state.borrow();
+            let mut state = self.state.borrow_mut();
+            // Shown to nobody yet: a start that was seen never goes back.
+            state.start_to_be = Some(new_start);
             let mut epochs = state.epochs.clone();
             epochs.cut_front(new_start);
             epochs.truncate(state.proved.next_offset.max(new_start));
@@ -338,13 +327,17 @@ impl<D: Disk> LogInner<D> {
         if written.is_ok() {
             written = self.write_checkpoint(&capture, snapshot).await;
         }
-        if let Err(error) = written {
+        let going = {
             let mut state = self.state.borrow_mut();
-            (state.log_start, state.segments) = old;
-            return Err(error);
-        }
-        // Only now: what was appended meanwhile has added to them.
-        self.state.borrow_mut().epochs.cut_front(new_start);
+            state.start_to_be = None;
+            written?;
+            state.log_start = new_start;
+            // Only now: what was appended meanwhile has added to them.
+            state.epochs.cut_front(new_start);
+            let going = state.below(new_start);
+            state.segments.retain(|base, _| !going.contains(base));
+            going
+        };
         drop(writer);
         if let Some(first) = self.first_base() {
             self.environment.cache.forget_below(self.number, first);

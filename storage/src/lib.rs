@@ -58,3 +58,4 @@ pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
 pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};
 pub use self::partition_files::{partition_directories, remove_leftovers, topic_id_of};
 pub use self::reader::ReadResult;
+pub use self::recovery::Loss;

@@ -39,6 +39,16 @@ impl LogCheckpoint {
         self.segments.last()
     }
 
+    /// The segment with this number is not what it was: everything from its start on is to be
+    /// walked.
+    pub(crate) fn distrust_from(&mut self, at: usize) {
+        let cursor = self.segments[at];
+        self.segments.truncate(at);
+        self.segments.push(SegmentCursor::new(cursor.base_offset, cursor.created_ms));
+        self.epochs.truncate(cursor.base_offset);
+        self.snapshot = Some(cursor.base_offset);
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut fields = FieldWriter::default();
         fields.u128(self.topic_id.0);

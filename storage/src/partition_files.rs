@@ -2,8 +2,8 @@
 
 use vltava_protocol::types::Uuid;
 
-use crate::checkpoint::{Tail, read_file, write_new};
-use crate::error::{Corruption, StorageError, StorageResult};
+use crate::checkpoint::{Tail, write_new};
+use crate::error::{StorageError, StorageResult};
 use crate::io::{Disk, IoError, IoResult};
 use crate::layout::{self, DirectoryKind};
 use crate::log_checkpoint::LogCheckpoint;
@@ -63,25 +63,20 @@ pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
 }
 
 /// The topic's id of a partition's directory, without opening its log; `None` where there is no
-/// such directory.
+/// such directory. As the checkpoint has it: Kafka's file with the id has no checksum, and logs of
+/// other ids are deleted.
 ///
 /// # Errors
-/// [`StorageError::Corrupt`] where the file with it is damaged; [`StorageError::Unreadable`].
+/// [`StorageError::Corrupt`] where the checkpoint is damaged or missing; [`StorageError::Format`];
+/// [`StorageError::Unreadable`].
 pub async fn topic_id_of<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
-    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
-    let text = read_file(disk, &path).await.map_err(StorageError::from_read)?;
-    let Some(text) = text else {
-        return Ok(None);
+    let error = match LogCheckpoint::read(disk, directory).await {
+        Ok(checkpoint) => return Ok(Some(checkpoint.topic_id)),
+        Err(error) => error,
     };
-    let parsed = layout::parse_partition_metadata(&String::from_utf8_lossy(&text));
-    parsed.map(Some).ok_or_else(|| {
-        StorageError::Corrupt(Corruption {
-            path,
-            position: 0,
-            offset: -1,
-            what: "no topic id of version 0".to_owned(),
-        })
-    })
+    let at_root = disk.list("").await.map_err(StorageError::from_read)?;
+    let exists = at_root.iter().any(|entry| entry.name == directory);
+    if exists { Err(error) } else { Ok(None) }
 }
 
 /// Renames a partition's directory, durably, then removes it with what is in it.

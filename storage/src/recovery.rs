@@ -7,6 +7,8 @@
 //! batch stands farther behind than one write reaches; or another segment follows. Then nothing is
 //! changed, and the caller is told.
 
+mod survey;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -23,6 +25,8 @@ use crate::producer_state::ProducerStates;
 use crate::scan::FileScan;
 use crate::segment::{Segment, SegmentCursor};
 use crate::state::Recovered;
+
+pub use self::survey::Loss;
 
 /// What to do with damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,14 @@ pub(crate) struct Recovery<'a, D: Disk> {
 struct Files {
     segments: Vec<i64>,
     snapshots: Vec<i64>,
+}
+
+/// A segment that is not as long as it was.
+struct Unsound {
+    /// Its number in the checkpoint.
+    at: usize,
+    /// `None`: its file is missing.
+    len: Option<u64>,
 }
 
 /// A batch that fails.
@@ -134,9 +146,27 @@ impl<D: Disk> Recovery<'_, D> {
     /// Closed segments must be there, and as long as they were. Where a loss is accepted, the log
     /// goes on from the first that is not.
     async fn check_closed(&self, checkpoint: &mut LogCheckpoint) -> StorageResult<()> {
+        let Some(Unsound { at, len }) = self.first_unsound(checkpoint).await? else {
+            return Ok(());
+        };
+        let cursor = checkpoint.segments[at];
+        let name = layout::log_file(cursor.base_offset);
+        if self.damage == Damage::Refuse {
+            let what = len.map_or("it is missing", |_| "its length is not what it was");
+            let position = len.unwrap_or(0).min(cursor.position);
+            return Err(self.corrupt(&name, position, cursor.base_offset, what));
+        }
+        if len.is_none() {
+            let created = self.environment.disk.open(&self.path(&name), OpenMode::Create).await;
+            created.map_err(StorageError::from_write)?;
+        }
+        checkpoint.distrust_from(at);
+        Ok(())
+    }
+
+    async fn first_unsound(&self, checkpoint: &LogCheckpoint) -> StorageResult<Option<Unsound>> {
         let disk = &self.environment.disk;
-        for at in 0..checkpoint.segments.len() {
-            let cursor = checkpoint.segments[at];
+        for (at, cursor) in checkpoint.segments.iter().enumerate() {
             let is_proved_only = at + 1 == checkpoint.segments.len();
             let name = layout::log_file(cursor.base_offset);
             let file = disk.open(&self.path(&name), OpenMode::Read).await;
@@ -150,26 +180,11 @@ impl<D: Disk> Recovery<'_, D> {
                 Some(len) => len == cursor.position,
                 None => false,
             };
-            if is_sound {
-                continue;
+            if !is_sound {
+                return Ok(Some(Unsound { at, len }));
             }
-            if self.damage == Damage::Refuse {
-                let what = len.map_or("it is missing", |_| "its length is not what it was");
-                let position = len.unwrap_or(0).min(cursor.position);
-                return Err(self.corrupt(&name, position, cursor.base_offset, what));
-            }
-            if len.is_none() {
-                let created = disk.open(&self.path(&name), OpenMode::Create).await;
-                created.map_err(StorageError::from_write)?;
-            }
-            checkpoint.segments.truncate(at);
-            let created_ms = cursor.created_ms;
-            checkpoint.segments.push(SegmentCursor::new(cursor.base_offset, created_ms));
-            checkpoint.epochs.truncate(cursor.base_offset);
-            checkpoint.snapshot = Some(cursor.base_offset);
-            break;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn closed_segments(&self, checkpoint: &LogCheckpoint) -> BTreeMap<i64, Rc<Segment<D>>> {

@@ -70,6 +70,8 @@ pub(crate) struct Capture {
 pub(crate) struct LogState<D: Disk> {
     pub(crate) options: LogOptions,
     pub(crate) log_start: i64,
+    /// The start that is being written: it is `log_start` once it is durable.
+    pub(crate) start_to_be: Option<i64>,
     /// By base offset; the last one is active.
     pub(crate) segments: BTreeMap<i64, Rc<Segment<D>>>,
     pub(crate) active: Rc<Segment<D>>,
@@ -139,6 +141,7 @@ impl<D: Disk> LogState<D> {
         Self {
             options,
             log_start: checkpoint.log_start,
+            start_to_be: None,
             segments: recovered.segments,
             active: recovered.active,
             queue: AppendQueue::new(cursor),
@@ -205,6 +208,15 @@ impl<D: Disk> LogState<D> {
         self.places_forgotten += 1;
     }
 
+    /// Closed segments that hold nothing at or above `start`, by base offset.
+    pub(crate) fn below(&self, start: i64) -> Vec<i64> {
+        let active = self.active.base_offset;
+        let goes = |s: &&Rc<Segment<D>>| {
+            s.base_offset != active && s.flushed.get().next_offset <= start
+        };
+        self.segments.values().filter(goes).map(|s| s.base_offset).collect()
+    }
+
     /// The checkpoint of this state, proved up to `cursor` of the active segment.
     pub(crate) fn to_checkpoint(
         &self,
@@ -214,13 +226,16 @@ impl<D: Disk> LogState<D> {
         epochs: LeaderEpochs,
         snapshot: Option<i64>,
     ) -> LogCheckpoint {
+        let log_start = self.start_to_be.unwrap_or(self.log_start);
+        let going = self.start_to_be.map_or_else(Vec::new, |start| self.below(start));
         let closed = self.segments.range(..cursor.base_offset);
-        let mut segments: Vec<SegmentCursor> = closed.map(|(_, s)| s.flushed.get()).collect();
+        let kept = closed.filter(|(base, _)| !going.contains(base));
+        let mut segments: Vec<SegmentCursor> = kept.map(|(_, s)| s.flushed.get()).collect();
         segments.push(cursor);
         LogCheckpoint {
             topic_id,
             generation: self.generation,
-            log_start: self.log_start,
+            log_start,
             write_bytes_max: write_bytes_max as u64,
             snapshot,
             epochs,

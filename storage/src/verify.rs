@@ -9,14 +9,21 @@ use crate::scan::FileScan;
 use crate::segment::Segment;
 use crate::state::LogInner;
 
+/// Checked between two pauses.
+const PAUSE_BYTES: u64 = 1 << 20;
+
 impl<D: Disk> LogInner<D> {
     /// Checks the batches of the segment that holds `offset`. Where the next one begins.
-    pub(crate) async fn verify(&self, offset: i64) -> StorageResult<Option<i64>> {
+    pub(crate) async fn verify(
+        &self,
+        offset: i64,
+        pause: impl AsyncFn(u64),
+    ) -> StorageResult<Option<i64>> {
         let segment = self.state.borrow().segment_of(offset);
         let Some(segment) = segment else {
             return Ok(None);
         };
-        let checked = self.verify_segment(&segment).await;
+        let checked = self.verify_segment(&segment, pause).await;
         let state = self.state.borrow();
         let current = state.segments.get(&segment.base_offset);
         // What was cut or deleted meanwhile may look as it likes.
@@ -34,12 +41,21 @@ impl<D: Disk> LogInner<D> {
         known.is_none_or(|known| known == header.leader_epoch)
     }
 
-    async fn verify_segment(&self, segment: &Segment<D>) -> StorageResult<()> {
+    async fn verify_segment(
+        &self,
+        segment: &Segment<D>,
+        pause: impl AsyncFn(u64),
+    ) -> StorageResult<()> {
         let end = segment.flushed.get();
         let path = segment.log_path();
         let mut scan = FileScan::open(&self.environment.disk, &path).await?;
         let (mut position, mut offset) = (0, end.base_offset);
+        let mut paused_at = 0;
         while position < end.position {
+            if position - paused_at >= PAUSE_BYTES {
+                pause(position - paused_at).await;
+                paused_at = position;
+            }
             let what = match scan.header(position).await? {
                 Err(what) => what,
                 Ok(header) if header.base_offset != offset => "an offset that does not continue",

@@ -22,7 +22,7 @@ use vltava_storage::io::Disk;
 use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::{
     AppendClass, CorruptLog, EnvironmentOptions, Log, LogEnvironment, Opened, StorageError,
-    StorageEvent, load_notes,
+    StorageEvent, load_notes, topic_id_of,
 };
 
 /// A log of several segments, noted; closed in good order or not.
@@ -232,9 +232,15 @@ fn an_accepted_loss_leaves_a_sound_log() {
                 let Opened::Corrupt(corrupt) = opened else {
                     return;
                 };
+                let contents = || disk.files().iter().map(|f| disk.content(f)).collect::<Vec<_>>();
+                let before = contents();
+                let loss = corrupt.survey().await.unwrap();
+                assert_eq!(before, contents(), "looking changed something");
                 let log = corrupt.accept_loss().await.unwrap();
                 accepted += 1;
                 let end = log.flushed_end();
+                assert_eq!((loss.log_start, loss.end), (log.log_start(), end), "{path}");
+                assert!(loss.known_end > end || loss.known_end == model.acked_end, "{loss:?}");
                 let found = read_all(&log, 3000).await.unwrap();
                 assert_eq!(found, model.records[..end as usize]);
                 let values = [b"after".to_vec()];
@@ -385,4 +391,29 @@ fn a_note_of_an_earlier_topic_hides_none() {
             assert!(matches!(opened, Opened::Corrupt(_)), "{shards:?}: silently cut");
         });
     }
+}
+
+/// Whose log it is, decides whether it is deleted: no damage may make it another's.
+#[test]
+fn a_log_belongs_to_its_topic_or_nobody_knows() {
+    run(async {
+        let (whole, _) = written(11, true).await;
+        for path in ["topic-0/partition.metadata", "topic-0/vltava-checkpoint"] {
+            let is_checkpoint = path.ends_with("checkpoint");
+            for at in 0..whole.content(path).unwrap().len().min(200) {
+                let (disk, _) = written(11, true).await;
+                disk.damage(path, |content| content[at] ^= 1);
+                match topic_id_of(&disk, DIRECTORY).await {
+                    Ok(found) => assert_eq!(found, Some(TOPIC_ID), "{path}: byte {at}"),
+                    Err(error) => assert!(is_checkpoint, "{path}: byte {at}: {error}"),
+                }
+            }
+            let (disk, _) = written(11, true).await;
+            disk.remove_file(path).await.unwrap();
+            let found = topic_id_of(&disk, DIRECTORY).await;
+            assert_eq!(found.is_err(), is_checkpoint);
+            assert!(found.is_err() || found.unwrap() == Some(TOPIC_ID));
+        }
+        assert_eq!(topic_id_of(&whole, "topic-1").await.unwrap(), None);
+    });
 }

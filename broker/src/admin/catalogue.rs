@@ -87,10 +87,11 @@ metrics! {
     CONNECTIONS_ACCEPTED: Counter "vltava_connections_accepted_total" &[],
         "Connections of clients that were accepted.";
     CONNECTIONS_REFUSED: Counter "vltava_connections_refused_total" &[],
-        "Connections that the broker closed: over a limit, because of what they sent, or because \
-         they held memory without making progress.";
+        "Connections that the broker closed: over a limit, because of what they sent, because they \
+         were idle, or because they held memory without making progress.";
     REQUEST_MEMORY: Gauge "vltava_request_memory_bytes" &[],
-        "Memory held by requests from their first byte until their answer has left.";
+        "Memory held by requests from their first byte until their answer has left and what they \
+         wrote is on disk.";
     REQUEST_MEMORY_LIMIT: Gauge "vltava_request_memory_limit_bytes" &[],
         "What requests may hold; near it, clients are slowed down.";
     BUFFER_MEMORY: Gauge "vltava_buffer_memory_bytes" &[],
@@ -108,6 +109,9 @@ metrics! {
     PARTITIONS_OUT_OF_SERVICE: Gauge "vltava_partitions_out_of_service" &[],
         "Partitions that answer KAFKA_STORAGE_ERROR: their log is damaged, or ended after an I/O \
          error.";
+    PARTITIONS_DAMAGED: Gauge "vltava_partitions_damaged" &[],
+        "Partitions in whose closed segments the background check found a record batch that is not \
+         what was written. They go on; see operations.md, \"A damaged log\".";
     PARTITIONS_NOT_SHOWN: Gauge "vltava_partitions_not_shown" &[],
         "Partitions without lines of their own below: all, where there are more than 5,000; else \
          none.";

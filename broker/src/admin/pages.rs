@@ -180,6 +180,7 @@ fn partitions(page: &mut Page, node: &NodeReport) {
     let out_of_service = node.sum.readiness.out_of_service_count;
     page.single(&catalogue::PARTITIONS, partitions.count);
     page.single(&catalogue::PARTITIONS_OUT_OF_SERVICE, out_of_service);
+    page.single(&catalogue::PARTITIONS_DAMAGED, node.sum.damaged_partitions);
     page.single(&catalogue::PARTITIONS_NOT_SHOWN, partitions.left_out());
     let mut sizes = page.metric(&catalogue::LOG_SIZE);
     for facts in &partitions.items {

@@ -163,6 +163,8 @@ pub struct Report {
     pub metrics: Snapshot,
     /// Partitions whose logs are open.
     pub partitions: Bounded<PartitionFacts>,
+    /// Partitions in which the background check found damage.
+    pub damaged_partitions: usize,
     /// Consumer groups coordinated here.
     pub groups: usize,
     /// What they have committed.
@@ -178,6 +180,7 @@ impl Report {
     pub fn add(&mut self, other: Self) {
         self.metrics.add(&other.metrics);
         self.partitions.add(other.partitions, PARTITIONS_SHOWN_MAX);
+        self.damaged_partitions += other.damaged_partitions;
         self.groups += other.groups;
         self.offsets.add(other.offsets, OFFSETS_SHOWN_MAX);
         self.is_controller |= other.is_controller;

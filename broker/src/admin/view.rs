@@ -116,6 +116,7 @@ impl<R: Runtime> View<R> {
         Report {
             metrics: self.parts.metrics.snapshot((self.parts.memory)()),
             partitions: self.partitions(),
+            damaged_partitions: self.parts.node.damaged_partitions(),
             groups: groups.sum(),
             offsets: self.offsets(),
             is_controller: controller.is_some_and(|host| host.read(|_| ()).is_some()),

@@ -6,8 +6,9 @@ use crate::cli::group::GroupCommand;
 use crate::cli::inspect::InspectArguments;
 use crate::cli::manual::{CompletionsArguments, ManArguments};
 use crate::cli::produce::ProduceArguments;
+use crate::cli::repair::RepairArguments;
 use crate::cli::topic::TopicCommand;
-use crate::cli::{consume, group, inspect, manual, produce, topic};
+use crate::cli::{consume, group, inspect, manual, produce, repair, topic};
 
 /// A command that is a client.
 #[derive(Debug, clap::Subcommand)]
@@ -24,6 +25,8 @@ pub enum ClientCommand {
     Group(GroupCommand),
     /// Check segment files of a log, and show what is in them
     Inspect(InspectArguments),
+    /// Check the log of a partition while no broker runs, and repair a damaged one
+    Repair(RepairArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
     /// Print the manual page, or write all pages into a directory
@@ -38,6 +41,7 @@ pub fn run(command: ClientCommand, root: fn() -> clap::Command) -> Result<(), Cl
         ClientCommand::Consume(arguments) => consume::run(&arguments),
         ClientCommand::Group(command) => group::run(command),
         ClientCommand::Inspect(arguments) => inspect::run(&arguments),
+        ClientCommand::Repair(arguments) => repair::run(&arguments),
         ClientCommand::Completions(arguments) => manual::completions(&arguments, root()),
         ClientCommand::Man(arguments) => manual::man(&arguments, root()),
     };

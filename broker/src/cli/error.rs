@@ -6,7 +6,7 @@
 //! | 1 | refused, by the broker or by what was asked |
 //! | 2 | wrong arguments (clap's own, too) |
 //! | 3 | no broker could be reached, or not in time |
-//! | 4 | `inspect` found damage |
+//! | 4 | `inspect` or `repair` found damage |
 
 use std::fmt;
 use std::io;

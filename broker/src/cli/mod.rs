@@ -23,6 +23,7 @@ mod position;
 mod produce;
 mod progress;
 mod reading;
+mod repair;
 mod timestamp;
 mod topic;
 

@@ -1,5 +1,6 @@
 //! What the controller is asked, what it answers, and how a decision becomes records.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -19,8 +20,8 @@ use super::nodes::Registration;
 use super::state::State;
 use super::{alter_settings, create_partitions, create_topics, delete_topics, nodes};
 use crate::machine::{KeyValue, Machine, Now, Outcome, ReplayError, Ticket};
-use crate::metadata::image::Settings;
-use crate::metadata::records::Record;
+use crate::metadata::image::{Image, Settings};
+use crate::metadata::records::{Record, TOPIC_RESOURCE};
 
 /// Most partitions that one request may create, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
@@ -195,6 +196,41 @@ fn encoded(records: &[Record]) -> Option<Vec<KeyValue>> {
     Some(encoded)
 }
 
+/// What was decided about topics, for whoever reads the broker's log. `image` is before it.
+fn notes(image: &Image, decided: &[Record]) -> Vec<String> {
+    let mut partitions: BTreeMap<Uuid, i32> = BTreeMap::new();
+    for record in decided {
+        if let Record::Partition(id, _) = record {
+            *partitions.entry(id.topic_id).or_default() += 1;
+        }
+    }
+    let mut notes = Vec::new();
+    for record in decided {
+        match record {
+            Record::Topic(id, Some(name)) => {
+                let count = partitions.remove(id).unwrap_or(0);
+                notes.push(format!("topic {name} created, with {count} partitions, id {id}"));
+            }
+            Record::Topic(id, None) => {
+                let name = image.topic_by_id(*id).map(|topic| topic.name.clone());
+                notes.push(format!("topic {} deleted, id {id}", name.unwrap_or_default()));
+            }
+            Record::Settings((TOPIC_RESOURCE, name), own) if image.topic(name).is_some() => {
+                let own = own.iter().map(|(setting, value)| format!("{setting}={value}"));
+                let own: Vec<String> = own.collect();
+                notes.push(format!("topic {name} has now these settings: {}", own.join(", ")));
+            }
+            _ => {}
+        }
+    }
+    let more = partitions.iter().filter_map(|(id, count)| {
+        let name = &image.topic_by_id(*id)?.name;
+        Some(format!("topic {name} has {count} partitions more"))
+    });
+    notes.extend(more);
+    notes
+}
+
 impl Machine for Controller {
     type State = State;
     type Session = ();
@@ -210,15 +246,15 @@ impl Machine for Controller {
         input: Input,
         _now: Now,
     ) -> Outcome<Self> {
-        let (records, reply) = self.decide(state, input);
-        let (records, reply) = match encoded(&records) {
-            Some(records) => (records, reply),
-            None => {
-                let message = Str::from_static("The request would change too much at once.");
-                (Vec::new(), Reply::Refused { error: ErrorCode::POLICY_VIOLATION, message })
-            }
-        };
-        Outcome { records, replies: vec![(ticket, reply)], ..Outcome::default() }
+        let (mut decided, mut reply) = self.decide(state, input);
+        let records = encoded(&decided).unwrap_or_else(|| {
+            decided.clear();
+            let message = Str::from_static("The request would change too much at once.");
+            reply = Reply::Refused { error: ErrorCode::POLICY_VIOLATION, message };
+            Vec::new()
+        });
+        let notes = notes(state.image(), &decided);
+        Outcome { records, replies: vec![(ticket, reply)], notes, ..Outcome::default() }
     }
 
     fn fire(&self, _state: &State, (): &mut (), timer: NoTimer, _now: Now) -> Outcome<Self> {

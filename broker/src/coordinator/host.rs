@@ -61,6 +61,8 @@ struct Loaded<M: Machine> {
     state: M::State,
     session: M::Session,
     timers: Timers<M::Timer>,
+    /// [`Replica::refusals`] when the log was replayed.
+    refusals: u64,
 }
 
 /// A machine over its partition. Lives on the shard that owns the partition.
@@ -158,6 +160,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let (sender, receiver) = oneshot::channel();
         let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
         self.waiting.borrow_mut().insert(ticket, sender);
+        self.check_current();
         let now = self.now();
         let outcome = self.loaded.borrow_mut().as_mut().map(|loaded| {
             self.machine.handle(&loaded.state, &mut loaded.session, ticket, input, now)
@@ -170,6 +173,16 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             None => self.reply(ticket, Err(HostError::Loading)),
         }
         receiver
+    }
+
+    /// Drops a state that holds what the log has taken back. Those who waited for that are woken a
+    /// moment later: nothing may be decided in between.
+    fn check_current(self: &Rc<Self>) {
+        let known = self.loaded.borrow().as_ref().map(|loaded| loaded.refusals);
+        if known.is_some_and(|known| known != self.replica.refusals()) {
+            let why = self.replica.last_refusal().unwrap_or(PartitionError::Ended);
+            self.lose(&why, Vec::new());
+        }
     }
 
     fn now(&self) -> Now {
@@ -210,7 +223,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.timers_changed.notify();
         let committed = match queued {
             Some(queued) => Some(queued.committed),
-            None => self.replica.committed_to(self.replica.end()),
+            None => self.replica.committed_so_far(),
         };
         let Some(committed) = committed else {
             return replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
@@ -298,8 +311,12 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 // Perhaps not all of the log.
                 Ok(_) if self.stopped.get() => return,
                 Ok(state) => {
-                    let loaded =
-                        Loaded { state, session: M::Session::default(), timers: Timers::default() };
+                    let loaded = Loaded {
+                        state,
+                        session: M::Session::default(),
+                        timers: Timers::default(),
+                        refusals: self.replica.refusals(),
+                    };
                     *self.loaded.borrow_mut() = Some(loaded);
                     self.loads_changed.notify();
                     self.lead();
@@ -407,6 +424,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     }
 
     fn fire_due(self: &Rc<Self>) {
+        self.check_current();
         let now = self.now();
         loop {
             let outcome = self.loaded.borrow_mut().as_mut().and_then(|loaded| {
@@ -446,6 +464,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let generation = self.generation.get();
         let mut after: Option<Bytes> = None;
         loop {
+            self.check_current();
             let piece =
                 self.read(|state| self.machine.snapshot(state, after.as_ref(), REWRITE_RECORDS));
             let Some(piece) = piece.filter(|_| generation == self.generation.get()) else {

@@ -20,6 +20,7 @@ pub mod logs;
 pub mod options;
 pub mod reconcile;
 pub mod upkeep;
+pub mod verify;
 pub mod view;
 
 pub use self::view::Node;

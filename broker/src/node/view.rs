@@ -1,6 +1,7 @@
 //! The image as one shard sees it, and the way to the controller.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -60,12 +61,16 @@ pub struct Node<R: Runtime> {
     pub(super) reconciling: Mutex<()>,
     /// A partition could not be opened for want of space.
     pub(super) lacks_space: Cell<bool>,
+    /// Offsets of damaged batches, as the last pass over each log found them (`verify`).
+    pub(super) damage: RefCell<BTreeMap<PartitionId, Vec<i64>>>,
     /// This shard has applied a first image: its partitions are open.
     pub ready: Latch,
     /// This shard accepts connections.
     pub serving: Latch,
-    /// This shard's connections are closed, as the broker stops.
-    pub drained: Latch,
+    /// Shards that have closed their connections, as the broker stops.
+    drained: Cell<usize>,
+    /// All of them have.
+    all_drained: Latch,
 }
 
 impl<R: Runtime> Node<R> {
@@ -79,9 +84,11 @@ impl<R: Runtime> Node<R> {
             applied_more: Event::new(),
             reconciling: Mutex::new(()),
             lacks_space: Cell::new(false),
+            damage: RefCell::default(),
             ready: Latch::default(),
             serving: Latch::default(),
-            drained: Latch::default(),
+            drained: Cell::new(0),
+            all_drained: Latch::default(),
         })
     }
 
@@ -94,21 +101,36 @@ impl<R: Runtime> Node<R> {
         *self.image.borrow_mut() = image;
     }
 
+    /// This shard's connections are closed, as the broker stops: tells all shards, and completes
+    /// when those of all are. Each tells and none asks: a shard ends once it has heard of all, and
+    /// would answer no more.
+    pub async fn drained(self: &Rc<Self>) {
+        for shard in 0..self.parts.jobs.count() {
+            if shard == self.parts.jobs.own() {
+                self.count_drained();
+            } else {
+                let tell = |node: &Rc<Self>| {
+                    node.count_drained();
+                    std::future::ready(())
+                };
+                drop(self.parts.jobs.start(shard, tell).await);
+            }
+        }
+        self.all_drained.wait().await;
+    }
+
+    fn count_drained(&self) {
+        self.drained.set(self.drained.get() + 1);
+        if self.drained.get() == self.parts.jobs.count() {
+            self.all_drained.set();
+        }
+    }
+
     /// Completes when all shards accept connections.
     pub async fn all_serving(self: &Rc<Self>) {
-        self.all(|node| &node.serving).await;
-    }
-
-    /// Completes when the connections of all shards are closed.
-    pub async fn all_drained(self: &Rc<Self>) {
-        self.all(|node| &node.drained).await;
-    }
-
-    /// Completes when a latch is set on all shards.
-    async fn all(self: &Rc<Self>, latch: fn(&Self) -> &Latch) {
         for shard in 0..self.parts.jobs.count() {
-            let wait = move |node: &Rc<Self>| {
-                let latch = latch(node).clone();
+            let wait = |node: &Rc<Self>| {
+                let latch = node.serving.clone();
                 async move { latch.wait().await }
             };
             if shard == self.parts.jobs.own() {

@@ -34,8 +34,9 @@ pub enum PartitionError {
     /// The disk is full, or below its reserve.
     #[error("the disk is full")]
     Full,
-    /// The log has ended after an I/O error: nothing more can be made durable before a restart.
-    #[error("the log has ended after an I/O error")]
+    /// The log has ended, after an I/O error or because it was closed: nothing more can be made
+    /// durable before a restart.
+    #[error("the log has ended after an I/O error, or was closed")]
     Ended,
     /// The log holds damage that nobody has accepted yet, or cannot be read.
     #[error("the log cannot be used: {0}")]
@@ -47,6 +48,7 @@ impl From<StorageError> for PartitionError {
         match error {
             StorageError::Full(_) => Self::Full,
             StorageError::OutOfRange { start, end, .. } => Self::OutOfRange { start, end },
+            StorageError::Failed(_) | StorageError::Closed => Self::Ended,
             other => Self::Storage(other.to_string()),
         }
     }

@@ -21,5 +21,7 @@ pub mod lookup;
 pub mod replay;
 pub mod replica;
 pub mod request;
+#[cfg(all(test, feature = "simulator"))]
+mod tests;
 pub mod validate;
 pub mod waiters;

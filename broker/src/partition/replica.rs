@@ -21,7 +21,12 @@ pub struct Replica<R: Runtime> {
     runtime: R,
     pub(super) log: Log<R::Disk>,
     raft: RefCell<Node>,
-    commits: RefCell<CommitQueue<oneshot::Sender<Result<(), PartitionError>>>>,
+    /// Who waits for what was appended: none waits above the log's end.
+    commits: RefCell<CommitQueue<Waiter>>,
+    /// Who waits for what will be.
+    expecting: RefCell<CommitQueue<Waiter>>,
+    /// How often what was queued was refused, and why the last time.
+    refusals: RefCell<(u64, Option<PartitionError>)>,
     watches: RefCell<Watches<Rc<Watch>>>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
@@ -32,6 +37,8 @@ pub struct Replica<R: Runtime> {
     /// Those of them that watches have been told of.
     bytes_counted: Cell<u64>,
 }
+
+type Waiter = oneshot::Sender<Result<(), PartitionError>>;
 
 /// A fetch that waits for committed bytes, in any of the partitions it watches on this shard.
 pub struct Watch {
@@ -94,6 +101,8 @@ impl<R: Runtime> Replica<R> {
             log,
             raft: RefCell::new(raft),
             commits: RefCell::default(),
+            expecting: RefCell::default(),
+            refusals: RefCell::default(),
             watches: RefCell::default(),
             writing: Cell::new(false),
             bytes_appended: Cell::new(0),
@@ -179,6 +188,11 @@ impl<R: Runtime> Replica<R> {
         let bytes = batch.batch_bytes() as u64;
         let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
         let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
+        // Else the commit of this batch would acknowledge one that the log took back.
+        assert!(
+            self.commits.borrow().last_end().is_none_or(|end| end <= appended.base_offset),
+            "somebody waits above the end of the log"
+        );
         self.bytes_appended.set(self.bytes_appended.get() + bytes);
         Ok((appended.base_offset, appended.last_offset))
     }
@@ -216,12 +230,14 @@ impl<R: Runtime> Replica<R> {
     }
 
     fn committed(&self, high_watermark: i64) {
-        loop {
-            // Taken out first: whoever is woken may append again.
-            let Some(waiter) = self.commits.borrow_mut().pop_committed(high_watermark) else {
-                break;
-            };
-            let _ = waiter.send(Ok(()));
+        for waiting in [&self.commits, &self.expecting] {
+            loop {
+                // Taken out first: whoever is woken may append again.
+                let Some(waiter) = waiting.borrow_mut().pop_committed(high_watermark) else {
+                    break;
+                };
+                let _ = waiter.send(Ok(()));
+            }
         }
         let flushed = self.bytes_appended.get().saturating_sub(self.log.pending_bytes() as u64);
         let bytes = flushed.saturating_sub(self.bytes_counted.replace(flushed));
@@ -230,17 +246,33 @@ impl<R: Runtime> Replica<R> {
 
     /// What was queued will not be committed: the log took it back.
     fn refuse_queued(&self, why: &PartitionError) {
-        let waiting: Vec<_> = self.commits.borrow_mut().drain().collect();
-        for waiter in waiting {
-            let _ = waiter.send(Err(why.clone()));
+        {
+            let mut refusals = self.refusals.borrow_mut();
+            *refusals = (refusals.0 + 1, Some(why.clone()));
+        }
+        for waiting in [&self.commits, &self.expecting] {
+            let waiting: Vec<_> = waiting.borrow_mut().drain().collect();
+            for waiter in waiting {
+                let _ = waiter.send(Err(why.clone()));
+            }
         }
     }
 
-    /// Completes when everything below `end_offset` is committed; `None` where it is already.
-    pub fn committed_to(
-        &self,
-        end_offset: i64,
-    ) -> Option<oneshot::Receiver<Result<(), PartitionError>>> {
+    /// How often what was queued was refused. Whoever decides by what was appended, committed or
+    /// not, has to begin anew from the log once this has grown: at once, before those who waited
+    /// are woken.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.borrow().0
+    }
+
+    /// Why what was queued was refused the last time.
+    pub fn last_refusal(&self) -> Option<PartitionError> {
+        self.refusals.borrow().1.clone()
+    }
+
+    /// Completes when everything that was appended so far is committed; `None` where it is already.
+    pub fn committed_so_far(&self) -> Option<oneshot::Receiver<Result<(), PartitionError>>> {
+        let end_offset = self.log.end();
         if end_offset <= self.high_watermark() {
             return None;
         }
@@ -252,10 +284,13 @@ impl<R: Runtime> Replica<R> {
     /// Completes when something at or beyond `offset` is committed; also when the log has ended,
     /// and nothing will be.
     pub async fn committed_beyond(&self, offset: i64) {
-        if let Some(committed) = self.committed_to(offset + 1) {
-            // Either answer is one.
-            let _ = committed.await;
+        if offset < self.high_watermark() {
+            return;
         }
+        let (sender, committed) = oneshot::channel();
+        self.expecting.borrow_mut().push(offset + 1, sender);
+        // Either answer is one.
+        let _ = committed.await;
     }
 
     /// Counts what is committed from now on for a watch, while the returned guard lives.
@@ -299,6 +334,23 @@ impl<R: Runtime> Replica<R> {
     /// Whether a segment is closed: whoever keeps the log short may write its live state again.
     pub fn has_closed_segments(&self) -> bool {
         self.log.segments().len() > 1
+    }
+
+    /// The first offsets of the segments that are closed, oldest first.
+    pub fn closed_segments(&self) -> Vec<i64> {
+        let mut bases: Vec<i64> = self.log.segments().iter().map(|s| s.base_offset).collect();
+        bases.pop();
+        bases
+    }
+
+    /// Checks every batch of the segment that begins at this offset, reading it from disk; waits
+    /// for `pause` after so many bytes each.
+    pub async fn verify(
+        &self,
+        base_offset: i64,
+        pause: impl AsyncFn(u64),
+    ) -> Result<(), StorageError> {
+        self.log.verify_slowly(base_offset, pause).await.map(drop)
     }
 
     /// Moves the start of the log; durable when it returns. Gives the new start. An offset below
@@ -365,13 +417,15 @@ impl<R: Runtime> Replica<R> {
 
     /// Removes the log from the disk. Reads under way end as they would have.
     pub async fn remove(&self) -> Result<(), PartitionError> {
-        self.refuse_queued(&PartitionError::Unknown);
         // Who waits for more looks again, and sees that it is gone.
         self.watches.borrow_mut().retain(|watch| {
             watch.satisfy();
             true
         });
-        Ok(self.log.clone().remove().await?)
+        let removed = self.log.clone().remove().await;
+        // It takes nothing more; what it had taken is gone.
+        self.refuse_queued(&PartitionError::Unknown);
+        Ok(removed?)
     }
 }
 

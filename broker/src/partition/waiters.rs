@@ -41,6 +41,11 @@ impl<T> CommitQueue<T> {
         self.waiting.drain(..).map(|(_, waiter)| waiter)
     }
 
+    /// The highest end that somebody waits for.
+    pub fn last_end(&self) -> Option<i64> {
+        self.waiting.back().map(|(end, _)| *end)
+    }
+
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

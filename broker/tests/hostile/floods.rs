@@ -11,7 +11,7 @@ use crate::support::{Broker, Options, wire};
 /// Each shard may hold an eighth of this in requests, and a quarter in its batch cache.
 const MEMORY: &str = "64MiB";
 /// The memory that such a broker may take.
-const PEAK_BYTES_MAX: u64 = 256 << 20;
+const PEAK_BYTES_MAX: u64 = 160 << 20;
 /// What is sent in all.
 const FLOOD_BYTES: usize = 640 << 20;
 const PARTITIONS: i32 = 40;

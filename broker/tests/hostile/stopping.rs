@@ -15,7 +15,6 @@ use crate::support::{Broker, Options};
 
 const TOPIC: &str = "stopped";
 const PARTITIONS: i32 = 7;
-const PRODUCERS: usize = 8;
 /// Requests that a producer has under way.
 const IN_FLIGHT: usize = 12;
 /// Acknowledgements before the broker is stopped.
@@ -58,14 +57,14 @@ fn receive(link: &mut Link) -> Option<i64> {
     Some(answer.base_offset)
 }
 
-fn stops_under_load(shards: usize) {
+fn stops_under_load(shards: usize, producers: usize) {
     let mut broker = Broker::start(Options { shards, ..Options::default() });
     let mut link = wire::connect(broker.address).expect("a connection");
     let error = wire::create_topic(&mut link, TOPIC, PARTITIONS, &[]).expect("an answer");
     assert!(error.is_none(), "{error:?}");
     let (address, count) = (broker.address, &AtomicUsize::new(0));
     let (acknowledged, took) = thread::scope(|scope| {
-        let producers: Vec<_> = (0..PRODUCERS)
+        let producers: Vec<_> = (0..producers)
             .map(|producer| scope.spawn(move || produce(address, producer, count)))
             .collect();
         while count.load(Ordering::Relaxed) < WARM_UP {
@@ -98,10 +97,11 @@ fn stops_under_load(shards: usize) {
 
 #[test]
 fn what_was_begun_is_answered_before_the_end_on_2_shards() {
-    stops_under_load(2);
+    stops_under_load(2, 8);
 }
 
 #[test]
 fn what_was_begun_is_answered_before_the_end_on_5_shards() {
-    stops_under_load(5);
+    // Some shards have no connection, and still work for those of others.
+    stops_under_load(5, 2);
 }

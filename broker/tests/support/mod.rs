@@ -66,10 +66,16 @@ pub struct Options {
     pub wrapper: Vec<String>,
 }
 
+/// How many shards a test's broker has that asks for no number: `VLTAVA_TEST_SHARDS`, or 2.
+fn shards() -> usize {
+    let wanted = std::env::var("VLTAVA_TEST_SHARDS").ok();
+    wanted.map_or(2, |shards| shards.parse().expect("VLTAVA_TEST_SHARDS is a number"))
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
-            shards: 2,
+            shards: shards(),
             memory: "512MiB",
             // As Kafka's own tests do: a group does not wait for more members at its start.
             settings: vec![("group.initial.rebalance.delay.ms", "0".to_owned())],

@@ -133,5 +133,9 @@ pub fn read_all(
         });
         let _to_the_end = read.expect("records that can be read");
         offset = next;
+        // Beyond it a fetch would wait for more.
+        if offset == data.high_watermark {
+            return Ok(records);
+        }
     }
 }

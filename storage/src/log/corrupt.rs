@@ -15,7 +15,7 @@ use crate::log_checkpoint::LogCheckpoint;
 use crate::notes::Note;
 use crate::options::LogOptions;
 use crate::partition_files::remove_directory;
-use crate::recovery::Damage;
+use crate::recovery::{Damage, Loss, Recovery};
 use crate::segment::SegmentCursor;
 
 /// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever
@@ -52,18 +52,34 @@ impl<D: Disk> CorruptLog<D> {
         &self.directory
     }
 
+    /// What [`CorruptLog::accept_loss`] would leave and what it would give up. Changes nothing but
+    /// what any opening does.
+    ///
+    /// # Errors
+    /// As for [`CorruptLog::accept_loss`].
+    pub async fn survey(&self) -> StorageResult<Loss> {
+        let checkpoint = self.checkpoint().await?;
+        let note = self.environment.note_of(&self.directory).await;
+        let note = note.filter(|note| note.topic_id == checkpoint.topic_id);
+        let recovery = Recovery {
+            environment: &self.environment,
+            directory: Rc::from(self.directory.as_str()),
+            options: &self.options,
+            flushed_note: note.map(|note| note.flushed_end),
+            reach: checkpoint.write_bytes_max,
+            damage: Damage::Refuse,
+        };
+        recovery.survey(checkpoint).await
+    }
+
     /// Gives up everything from the first batch on that cannot be proved, for good, and serves the
     /// rest. Only on an operator's word.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where not even the topic's id is known; or what the disk says.
     pub async fn accept_loss(self) -> StorageResult<Log<D>> {
-        let disk = &self.environment.disk;
         let note = self.environment.note_of(&self.directory).await;
-        let mut checkpoint = match LogCheckpoint::read(disk, &self.directory).await {
-            Err(StorageError::Corrupt(_)) => self.checkpoint_from_files().await?,
-            read => read?,
-        };
+        let mut checkpoint = self.checkpoint().await?;
         let noted = note.map_or(0, |note| note.generation);
         checkpoint.generation = checkpoint.generation.max(noted) + 1;
         let (environment, options) = (&self.environment, &self.options);
@@ -78,6 +94,13 @@ impl<D: Disk> CorruptLog<D> {
     pub async fn remove(self) -> StorageResult<()> {
         let note = Note { topic_id: Uuid(0), generation: 0, flushed_end: 0 };
         remove_directory(&self.environment.disk, &self.directory, note).await
+    }
+
+    async fn checkpoint(&self) -> StorageResult<LogCheckpoint> {
+        match LogCheckpoint::read(&self.environment.disk, &self.directory).await {
+            Err(StorageError::Corrupt(_)) => self.checkpoint_from_files().await,
+            read => read,
+        }
     }
 
     /// A checkpoint that claims nothing, from the files that are there: everything is to be walked.

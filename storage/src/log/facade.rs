@@ -451,14 +451,27 @@ impl<D: Disk> Log<D> {
     }
 
     /// Checks every batch of one segment against its CRC, reading it from disk: the segment that
-    /// holds `offset`. The next segment's first offset; `None` behind the last. For a patient
-    /// background task: nothing else looks at closed segments once they are proved.
+    /// holds `offset`. The next segment's first offset; `None` behind the last. Nothing else looks
+    /// at closed segments once they are proved.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where a batch is not what was written;
     /// [`StorageError::Unreadable`].
     pub async fn verify(&self, offset: i64) -> StorageResult<Option<i64>> {
-        self.inner.verify(offset).await
+        self.inner.verify(offset, async |_| {}).await
+    }
+
+    /// The same, for a background task that must not be felt: after each mebibyte or so it waits
+    /// for what `pause` returns for so many bytes.
+    ///
+    /// # Errors
+    /// As for [`Log::verify`].
+    pub async fn verify_slowly(
+        &self,
+        offset: i64,
+        pause: impl AsyncFn(u64),
+    ) -> StorageResult<Option<i64>> {
+        self.inner.verify(offset, pause).await
     }
 
     /// All producers, by id, queued batches included.

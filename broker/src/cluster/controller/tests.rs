@@ -773,3 +773,27 @@ fn a_record_of_another_release_stops_the_replay() {
         assert!(replayed.is_err());
     }
 }
+
+#[test]
+fn what_happens_to_topics_is_told_to_the_log() {
+    let mut cluster = Cluster::of(1);
+    let told = |cluster: &Cluster, input| {
+        let (decided, _) = cluster.controller.decide(&cluster.state, input);
+        super::notes(cluster.state.image(), &decided)
+    };
+    let request =
+        CreateTopicsRequest { topics: vec![topic("t", 3, 1)], ..CreateTopicsRequest::default() };
+    let created = told(&cluster, Input::CreateTopics { request, random: 7 });
+    assert_eq!(created.len(), 1);
+    assert!(created[0].starts_with("topic t created, with 3 partitions, id "), "{created:?}");
+    cluster.create(topic("t", 3, 1));
+    let request = CreatePartitionsRequest {
+        topics: vec![growth("t", 5, None)],
+        ..CreatePartitionsRequest::default()
+    };
+    let grown = told(&cluster, Input::CreatePartitions(request));
+    assert_eq!(grown, ["topic t has 2 partitions more"]);
+    let request = DeleteTopicsRequest { topics: vec![named("t")], ..Default::default() };
+    let deleted = told(&cluster, Input::DeleteTopics(request));
+    assert!(deleted[0].starts_with("topic t deleted, id "), "{deleted:?}");
+}

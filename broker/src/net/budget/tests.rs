@@ -181,8 +181,8 @@ proptest! {
         turns in prop::collection::vec(any::<prop::sample::Index>(), 400),
     ) {
         let fixture = Fixture::new(10_000_000);
-        let mut peers: Vec<_> =
-            requests.iter().map(|request| Peer { request: *request, sent: 0, waits: false }).collect();
+        let peer = |request: &usize| Peer { request: *request, sent: 0, waits: false };
+        let mut peers: Vec<_> = requests.iter().map(peer).collect();
         let mut charges = VecDeque::new();
         let mut done = BTreeSet::new();
         let mut turns = turns.iter().cycle();
@@ -228,7 +228,10 @@ proptest! {
     /// time has passed, and the sums hold.
     #[test]
     fn nobody_is_in_the_way_for_long(
-        steps in prop::collection::vec((0u64..12, 1usize..400_000, 0usize..3_000_000, 0u8..10), 1..200),
+        steps in prop::collection::vec(
+            (0u64..12, 1usize..400_000, 0usize..3_000_000, 0u8..10),
+            1..200,
+        ),
     ) {
         let fixture = Fixture::new(1_000_000);
         let mut charges = Vec::new();

@@ -22,6 +22,9 @@ use crate::promise;
 /// Produce names topics by id from this version on.
 pub const BY_ID: i16 = 13;
 
+/// When so many records were acknowledged, a run has seen enough of them: producers slow down.
+const RECORDS_MANY: u64 = 30_000;
+
 /// One batch on its way.
 struct Batch {
     index: i32,
@@ -205,7 +208,9 @@ impl Producer<'_> {
         if let Some(&number) = again.next() {
             return Some(number);
         }
-        if self.workload.is_finishing() || self.client.random.chance(MILLION / 4) {
+        let is_much = self.workload.checkers.acks.borrow().acknowledged() > RECORDS_MANY;
+        let rests = if is_much { MILLION * 31 / 32 } else { MILLION / 4 };
+        if self.workload.is_finishing() || self.client.random.chance(rests) {
             return None;
         }
         let random = &mut self.client.random;
