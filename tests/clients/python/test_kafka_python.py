@@ -127,7 +127,6 @@ class Member(threading.Thread):
         self.client = consumer(
             group_id=group,
             partition_assignment_strategy=[assignor],
-            session_timeout_ms=30_000,
             heartbeat_interval_ms=500,
             **config,
         )
@@ -138,7 +137,10 @@ class Member(threading.Thread):
     def run(self):
         try:
             while not self.stopping:
-                batches = self.client.poll(timeout_ms=100)
+                # Long enough for a whole rebalance: kafka-python 3.0.12 forgets the answer to a
+                # SyncGroup that comes just as a poll ends, and the member then stays silent for
+                # ever (every answer was seen to arrive, with a proxy between).
+                batches = self.client.poll(timeout_ms=2_000)
                 for batch in batches.values():
                     self.values.extend(int(record.value) for record in batch)
                 if batches:
