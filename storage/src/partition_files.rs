@@ -99,8 +99,8 @@ pub async fn topic_id_of<D: Disk>(
     Ok(Some(topic_id))
 }
 
-/// Removes the log of a topic that is deleted, without opening it: one that is damaged, or could not
-/// be opened. A directory that holds another topic's log stays.
+/// Removes the log of a topic that is deleted, without opening it: one that is damaged, or could
+/// not be opened. A directory that holds another topic's log stays.
 ///
 /// # Errors
 /// What the disk says.
