@@ -56,6 +56,6 @@ pub use self::log::{Appended, CorruptLog, Log, Opened};
 pub use self::lookup::TimestampOffset;
 pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
 pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};
-pub use self::partition_files::{partition_directories, remove_leftovers, topic_id_of};
+pub use self::partition_files::{partition_directories, remove_leftovers, remove_log, topic_id_of};
 pub use self::reader::ReadResult;
 pub use self::recovery::Loss;

@@ -99,6 +99,26 @@ pub async fn topic_id_of<D: Disk>(
     Ok(Some(topic_id))
 }
 
+/// Removes the log of a topic that is deleted, without opening it: one that is damaged, or could
+/// not be opened. A directory that holds another topic's log stays.
+///
+/// # Errors
+/// What the disk says.
+pub async fn remove_log<D: Disk>(
+    environment: &LogEnvironment<D>,
+    directory: &str,
+    topic_id: Uuid,
+) -> StorageResult<()> {
+    match topic_id_of(environment, directory).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(found)) if found != topic_id => return Ok(()),
+        Ok(Some(_)) | Err(StorageError::Corrupt(_) | StorageError::Format { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let note = Note { topic_id, generation: 0, flushed_end: 0 };
+    remove_directory(&environment.disk, directory, note).await
+}
+
 /// Renames a partition's directory, durably, then removes it with what is in it.
 pub(crate) async fn remove_directory<D: Disk>(
     disk: &D,

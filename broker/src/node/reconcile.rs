@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use vltava_storage::{Log, StorageError};
+use vltava_storage::{Log, StorageError, remove_log};
 
 use super::group_offsets;
 use super::logs::open_or_create;
@@ -172,23 +172,33 @@ impl<R: Runtime> Node<R> {
         open_or_create(&self.parts.logs, name, topic.id, options, is_known).await
     }
 
-    async fn remove(&self, id: PartitionId) {
+    async fn remove(&self, topic: &Topic, index: i32) {
+        let id = topic.partition_id(index);
         self.forget_leader(id);
         self.parts.groups.remove(id);
-        let Some(replica) = self.parts.partitions.remove(id) else {
+        if !self.parts.partitions.knows(id) {
             return;
+        }
+        let name = format!("{}-{index}", topic.name);
+        let removed = match self.parts.partitions.remove(id) {
+            Some(replica) => replica.remove().await,
+            // It could not be opened: whoever deletes the topic does not want it mended.
+            None => {
+                let removed = remove_log(&self.parts.logs, &name, topic.id).await;
+                removed.map_err(PartitionError::from)
+            }
         };
-        if let Err(error) = replica.remove().await {
+        if let Err(error) = removed {
             tracing::error!(
-                partition = replica.name(), %error,
+                partition = name, %error,
                 "the log of a deleted partition cannot be removed; remove its directory by hand"
             );
         }
     }
 
     async fn remove_topic(&self, topic: &Arc<Topic>) {
-        stream::iter(topic.partition_ids())
-            .for_each_concurrent(SIDE_BY_SIDE, |id| self.remove(id))
+        stream::iter(topic.partition_indexes())
+            .for_each_concurrent(SIDE_BY_SIDE, |index| self.remove(topic, index))
             .await;
         // A topic of the same name may come: it must not inherit what groups have read of this one.
         self.parts

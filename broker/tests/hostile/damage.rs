@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vltava_protocol::error_code::ErrorCode;
@@ -116,6 +117,32 @@ fn a_partition_without_its_directory() {
     assert!(wire::create_topic(&mut link, "t", 1, &[]).unwrap().is_none());
     assert_eq!(produced(&broker, "t"), ErrorCode::NONE);
     broker.restart();
+    assert_eq!(values(&broker, "t"), [b"more"]);
+}
+
+#[test]
+fn a_damaged_log_goes_with_its_topic_and_no_other_does() {
+    let mut broker = with_records();
+    assert!(broker.stop().success());
+    let path = broker.data.join("t-0/vltava-checkpoint");
+    let mut content = fs::read(&path).unwrap();
+    content[20] ^= 1;
+    fs::write(&path, content).unwrap();
+    // Somebody else's log in the place of that of `u`.
+    fs::rename(broker.data.join("u-0"), broker.data.join("aside")).unwrap();
+    let (theirs, place) = (broker.data.join("__cluster_metadata-0"), broker.data.join("u-0"));
+    let copied = Command::new("cp").arg("-r").args([theirs, place]).status();
+    assert!(copied.unwrap().success());
+    broker.run();
+    let mut link = wire::connect(broker.address).unwrap();
+    for topic in ["t", "u"] {
+        assert_eq!(produced(&broker, topic), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert!(wire::delete_topic(&mut link, topic).unwrap().is_none());
+    }
+    assert!(!broker.data.join("t-0").exists());
+    assert!(broker.data.join("u-0").exists());
+    assert!(wire::create_topic(&mut link, "t", 1, &[]).unwrap().is_none());
+    assert_eq!(produced(&broker, "t"), ErrorCode::NONE);
     assert_eq!(values(&broker, "t"), [b"more"]);
 }
 
