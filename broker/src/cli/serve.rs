@@ -13,16 +13,17 @@ use crate::server;
 /// Arguments of `vltava serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Directory of the logs and of everything else that must survive; it must exist.
+    /// Directory of the logs and of everything else that must survive; it must exist [default:
+    /// ./data].
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<String>,
-    /// Where clients connect.
+    /// Where clients connect [default: 127.0.0.1:9092].
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     /// How clients reach this node, where that is not the address it listens on.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Where metrics and health are served; `none` turns it off.
+    /// Where metrics and health are served; `none` turns it off [default: 127.0.0.1:9644].
     #[arg(long, value_name = "HOST:PORT")]
     admin: Option<String>,
     /// Shards, each a thread with its own partitions [default: one for each core].
@@ -31,7 +32,7 @@ pub struct Serve {
     /// Memory for requests and for the batch cache, as 4GiB [default: half of the machine's].
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
-    /// This node's number in its cluster.
+    /// This node's number in its cluster [default: 1].
     #[arg(long, value_name = "N")]
     node_id: Option<String>,
     /// Settings in a file of Kafka's properties.

@@ -36,10 +36,10 @@ const NODE_NOTE: &str =
 
 ";
 
-const TOPIC_NOTE: &str = "Given when a topic is created, or altered while it is in use (`vltava \
-                          topic`, `kafka-configs`, any admin client). *Default from* names the \
-                          settings of the node that give the default; the first that is given \
-                          counts.
+const TOPIC_NOTE: &str = "Given when a topic is created (`vltava topic create --config`), or \
+                          altered while it is in use (`kafka-configs`, any admin client). *Default \
+                          from* names the settings of the node that give the default; the first \
+                          that is given counts.
 
 ";
 
