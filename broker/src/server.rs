@@ -91,7 +91,7 @@ impl Server {
 /// # Errors
 /// Where it cannot start.
 pub fn start(
-    config: BrokerConfig,
+    mut config: BrokerConfig,
     started: Instant,
     recorder: Option<Arc<dyn Recorder>>,
 ) -> Result<Server, ServerError> {
@@ -101,6 +101,7 @@ pub fn start(
     runtime::check_limits(chosen.shards)?;
     check_listeners(&config)?;
     let directory = Arc::new(DataDirectory::open(Path::new(&config.data_directory))?);
+    config.data_directory = directory.path().display().to_string();
     screen::show(&config, &facts, chosen.shards, chosen.memory_bytes, &directory);
     let signals = ShutdownSignals::install().map_err(ServerError::Signals)?;
     let options = runtime::Options { data_directory: directory, recorder };

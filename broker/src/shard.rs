@@ -41,8 +41,10 @@ use crate::runtime::jobs::{Jobs, Message};
 use crate::runtime::mesh::{MeshPort, mesh};
 use crate::runtime::{Listener, Network, Queue, Runtime};
 
-/// Messages that may wait between two shards, in each room.
-const MESH_CAPACITY: usize = 1024;
+/// Messages that may wait between two shards: requests of clients for partitions.
+const PARTITION_MESSAGES_MAX: usize = 1024;
+/// The same in each other room, where there are few.
+const ROOM_MESSAGES_MAX: usize = 64;
 /// Requests that a connection may have under way.
 const IN_FLIGHT_MAX: usize = 64;
 /// How long a shard waits for the others' connections when the broker stops: longer than these may
@@ -60,11 +62,11 @@ pub struct Ports<R: Runtime> {
 
 /// The ports of so many shards.
 pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
-    let partitions = mesh(shards, MESH_CAPACITY);
-    let groups = mesh(shards, MESH_CAPACITY);
-    let controllers = mesh(shards, MESH_CAPACITY);
-    let node = mesh(shards, MESH_CAPACITY);
-    let views = mesh(shards, MESH_CAPACITY);
+    let partitions = mesh(shards, PARTITION_MESSAGES_MAX);
+    let groups = mesh(shards, ROOM_MESSAGES_MAX);
+    let controllers = mesh(shards, ROOM_MESSAGES_MAX);
+    let node = mesh(shards, ROOM_MESSAGES_MAX);
+    let views = mesh(shards, ROOM_MESSAGES_MAX);
     partitions
         .into_iter()
         .zip(groups)

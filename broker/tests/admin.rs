@@ -341,3 +341,20 @@ fn the_port_in_use_is_named_before_anything_is_touched() {
     let address = behind.split_whitespace().next().expect("its address");
     assert_eq!(get(address.parse().expect("an address"), "/ready").status, 200);
 }
+
+#[test]
+fn log_lines_are_json_where_a_machine_reads_them() {
+    let options = Options { arguments: vec!["--log-format", "json"], ..Options::default() };
+    let mut broker = Broker::start(options);
+    let mut link = wire::connect(broker.address).expect("a connection");
+    assert!(wire::create_topic(&mut link, "logged", 3, &[]).expect("an answer").is_none());
+    assert!(broker.stop().success());
+    let lines = broker.errors();
+    for line in lines.lines() {
+        let is_object = line.starts_with("{\"timestamp\":\"2") && line.ends_with('}');
+        assert!(is_object && line.contains("\"level\":\""), "{line}");
+    }
+    for told in ["ready", "topic logged created, with 3 partitions, id ", "stopping"] {
+        assert!(lines.contains(&format!("\"message\":\"{told}")), "no {told} in\n{lines}");
+    }
+}

@@ -1,7 +1,9 @@
 //! Makes the replicas of one shard match the image.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -21,6 +23,8 @@ use crate::runtime::{Queue, Runtime};
 
 /// Logs that a shard opens, creates or removes side by side.
 const SIDE_BY_SIDE: usize = 16;
+/// How often a shard says how far it is.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
 impl<R: Runtime> Node<R> {
     /// Takes a newer image: opens and creates what is new of this shard's partitions, removes what
@@ -51,9 +55,7 @@ impl<R: Runtime> Node<R> {
         }
         let opened: Vec<_> =
             added.iter().map(|(topic, index)| topic.partition_id(*index)).collect();
-        stream::iter(added)
-            .for_each_concurrent(SIDE_BY_SIDE, |(topic, index)| self.open(topic, index))
-            .await;
+        self.open_all(added).await;
         if !opened.is_empty()
             && let Err(error) = self.parts.logs.write_notes().await
         {
@@ -62,6 +64,22 @@ impl<R: Runtime> Node<R> {
         }
         self.announce(opened).await;
         self.ready.set();
+    }
+
+    /// Opens or creates logs, side by side. Says how far it is where that takes long.
+    async fn open_all(self: &Rc<Self>, added: Vec<(Arc<Topic>, i32)>) {
+        let (runtime, logs) = (&self.parts.runtime, added.len());
+        let (opened, told) = (Cell::new(0), Cell::new(runtime.now()));
+        let open = async |(topic, index)| {
+            self.open(topic, index).await;
+            opened.set(opened.get() + 1);
+            if runtime.now().since(told.get()) >= PROGRESS_PERIOD {
+                told.set(runtime.now());
+                let shard = self.parts.jobs.own();
+                tracing::info!(shard, opened = opened.get(), logs, "opening logs");
+            }
+        };
+        stream::iter(added).for_each_concurrent(SIDE_BY_SIDE, open).await;
     }
 
     /// The partitions of a topic that this shard owns and does not know yet.

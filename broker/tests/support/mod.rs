@@ -74,6 +74,8 @@ pub struct Options {
     pub memory: &'static str,
     /// Settings by their Kafka names.
     pub settings: Vec<(&'static str, String)>,
+    /// More arguments of `vltava serve`.
+    pub arguments: Vec<&'static str>,
     /// Runs the broker below another command: `["prlimit", "--nofile=64"]`.
     pub wrapper: Vec<String>,
 }
@@ -91,6 +93,7 @@ impl Default for Options {
             memory: "512MiB",
             // As Kafka's own tests do: a group does not wait for more members at its start.
             settings: vec![("group.initial.rebalance.delay.ms", "0".to_owned())],
+            arguments: Vec::new(),
             wrapper: Vec::new(),
         }
     }
@@ -182,6 +185,7 @@ impl Broker {
         for (name, value) in &self.options.settings {
             command.args(["--set", &format!("{name}={value}")]);
         }
+        command.args(&self.options.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
