@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -214,5 +215,18 @@ func TestWritingGoesOnOverARestart(t *testing.T) {
 	}
 	for i, record := range read(t, topic, 0, 400) {
 		same(t, "value", string(record.Value), string(number(i)))
+	}
+}
+
+// There are none yet: the client must not try for ever.
+func TestTransactionsAreRefusedForGood(t *testing.T) {
+	if os.Getenv("BROKER") != "vltava" {
+		t.Skip("another broker")
+	}
+	topic := createTopic(t, 1)
+	cl := client(t, kgo.TransactionalID(topic))
+	err := cl.BeginTransaction()
+	if err == nil || !strings.Contains(err.Error(), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED") {
+		t.Fatalf("%v", err)
 	}
 }

@@ -25,6 +25,7 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.InvalidRecordException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.RecordTooLargeException;
+import org.apache.kafka.common.errors.TransactionalIdAuthorizationException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.record.TimestampType;
@@ -252,6 +253,17 @@ class RecordsTest {
             for (int i = 0; i < 400; i++) {
                 assertEquals("" + i, Broker.text(found.get(i).value()));
             }
+        }
+    }
+
+    /** There are none yet: the client must not try for ever. */
+    @Test
+    void transactionsAreRefusedForGood() {
+        Assumptions.assumeTrue("vltava".equals(System.getenv("BROKER")), "another broker");
+        try (KafkaProducer<byte[], byte[]> producer =
+                Broker.producer("transactional.id", Broker.fresh("transaction"))) {
+            assertThrows(
+                    TransactionalIdAuthorizationException.class, producer::initTransactions);
         }
     }
 }
