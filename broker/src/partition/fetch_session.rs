@@ -163,6 +163,11 @@ impl FetchSessions {
             session.remember(wanted);
         }
         self.kept_bytes = self.kept_bytes - kept_before + session.kept_bytes;
+        if session.partitions.is_empty() {
+            // Nothing is left to ask for: the session is over, and the answer says so.
+            self.end(session_id);
+            return Ok(Fetching { session_id: 0, is_incremental: false, wanted: Vec::new() });
+        }
         let fetching = Fetching { session_id, is_incremental: true, wanted: session.in_turn() };
         if self.kept_bytes > KEPT_BYTES_MAX && session.kept_bytes > kept_before {
             // The client asks for all again, and gets no session for that.
@@ -331,6 +336,11 @@ mod tests {
         let forgotten = [(TopicRef::Id(Uuid(7)), 0)];
         let fetching = sessions.begin((id, 2), Vec::new(), &forgotten, true, 2, 0).unwrap();
         assert_eq!(fetching.wanted, [wanted(1, 9)]);
+        let forgotten = [(TopicRef::Id(Uuid(7)), 1)];
+        let fetching = sessions.begin((id, 3), Vec::new(), &forgotten, true, 2, 0).unwrap();
+        assert_eq!((fetching.session_id, fetching.wanted.len()), (0, 0), "nothing is left");
+        let again = sessions.begin((id, 4), Vec::new(), &[], true, 2, 0);
+        assert_eq!(again, Err(SessionError::NotFound));
     }
 
     #[test]
