@@ -82,6 +82,18 @@ fn dump_log_and_inspect_agree() {
         assert!(answer.error_code.is_none(), "{:?}", answer.error_code);
     }
     drop(link);
+    for codec in ["gzip", "snappy", "lz4", "zstd"] {
+        // With acks=all it is an idempotent producer.
+        let mut command = Command::new(support::binary());
+        command.args(["produce", "dumped", "--partition", "0", "--codec", codec, "--bootstrap"]);
+        command.arg(broker.address.to_string()).stdin(Stdio::piped());
+        let mut process = command.spawn().expect("vltava produce");
+        let lines = "compressed well ".repeat(100).replace(' ', "\n");
+        let mut input = process.stdin.take().expect("its input");
+        input.write_all(lines.as_bytes()).expect("lines to write");
+        drop(input);
+        assert!(process.wait().expect("its exit status").success(), "{codec}");
+    }
     assert!(broker.stop().success());
     let mut segments = Vec::new();
     for partition in 0..2 {
