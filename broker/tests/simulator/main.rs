@@ -45,7 +45,7 @@ struct Arguments {
     /// Runs this many new seeds.
     #[arg(long)]
     seeds: Option<u64>,
-    /// Runs new seeds until this many seconds have passed.
+    /// Runs new seeds until this many seconds have passed, once the kept ones have run.
     #[arg(long)]
     seconds: Option<u64>,
     /// The first of the new seeds; drawn from the clock where it is not given.
@@ -113,7 +113,6 @@ fn print_log() {
 
 /// The scenarios, the kept seeds, then new ones for as long as the budget lasts.
 fn run_budget(arguments: &Arguments, tally: &mut Tally) {
-    let began = now();
     for scenario in scenarios::all() {
         // One that has everything in it shows that a seed repeats, whatever the budget.
         let run = Run {
@@ -138,6 +137,7 @@ fn run_budget(arguments: &Arguments, tally: &mut Tally) {
         seeds => format!("{seeds} seeds"),
     };
     say(&format!("new seeds from {first}, {limit}, commit {}", commit()));
+    let (began, ran_before) = (now(), tally.ran);
     for number in 0..seeds_max {
         let is_over = seconds.is_some_and(|seconds| began.elapsed() >= seconds);
         if is_over || (tally.failed() && !arguments.keep_going) {
@@ -147,6 +147,7 @@ fn run_budget(arguments: &Arguments, tally: &mut Tally) {
         let run = Run { twice: number < TWICE, ..Run::new("seed", seed) };
         tally.run(&run, |_| run_seed(seed, None));
     }
+    tally.lacks_new_seeds = tally.ran == ran_before && !tally.failed();
 }
 
 fn kept_seeds() -> impl Iterator<Item = u64> {
@@ -190,6 +191,8 @@ impl Run {
 #[derive(Default)]
 struct Tally {
     ran: usize,
+    /// A budget was given, and no new seed ran.
+    lacks_new_seeds: bool,
     failures: Vec<(String, Failure)>,
 }
 
@@ -251,8 +254,8 @@ impl Tally {
         say(&format!("{} passed, {failed} failed", self.ran - failed));
         match self.failures.first() {
             Some((_, failure)) => ExitCode::from(failure.exit_code()),
-            None if self.ran == 0 => {
-                say("no seed ran");
+            None if self.ran == 0 || self.lacks_new_seeds => {
+                say("no seed ran, or no new one: that is no success");
                 ExitCode::FAILURE
             }
             None => ExitCode::SUCCESS,
