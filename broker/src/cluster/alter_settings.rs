@@ -38,6 +38,21 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
+/// A resource with what is to be changed of it.
+struct Asked {
+    kind: i8,
+    name: Str,
+    changes: Vec<Change>,
+}
+
+/// What came of it.
+struct Altered {
+    kind: i8,
+    name: Str,
+    error_code: ErrorCode,
+    error_message: Option<Str>,
+}
+
 /// Replaces all own settings of the resources (AlterConfigs).
 pub(super) fn replace(
     controller: &Controller,
@@ -45,27 +60,25 @@ pub(super) fn replace(
     request: alter_configs::AlterConfigsRequest,
     node_id: i32,
 ) -> Decision {
-    let mut resources = Resources::new(controller, image, node_id);
-    let asked = request.resources.iter();
-    resources.count(asked.map(|resource| (resource.resource_type, &resource.resource_name)));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let set = |config: alter_configs::AlterableConfig| Change {
-            name: config.name,
-            operation: SET,
-            value: config.value,
-        };
-        let changes: Vec<Change> = resource.configs.into_iter().map(set).collect();
-        let (kind, name) = (resource.resource_type, resource.resource_name);
-        let (error_code, error_message) = told(resources.alter(kind, &name, &changes, false));
-        responses.push(alter_configs::AlterConfigsResourceResponse {
-            error_code,
-            error_message,
-            resource_type: kind,
-            resource_name: name,
-        });
-    }
-    let records = if request.validate_only { Vec::new() } else { resources.records };
+    let set = |config: alter_configs::AlterableConfig| Change {
+        name: config.name,
+        operation: SET,
+        value: config.value,
+    };
+    let asked = request.resources.into_iter().map(|resource| Asked {
+        kind: resource.resource_type,
+        name: resource.resource_name,
+        changes: resource.configs.into_iter().map(set).collect(),
+    });
+    let resources = Resources::new(controller, image, node_id);
+    let (altered, records) = resources.alter_all(asked.collect(), false, request.validate_only);
+    let response = |altered: Altered| alter_configs::AlterConfigsResourceResponse {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.kind,
+        resource_name: altered.name,
+    };
+    let responses = altered.into_iter().map(response).collect();
     let response = alter_configs::AlterConfigsResponse { responses, ..Default::default() };
     (records, Reply::AlterConfigs(response))
 }
@@ -77,39 +90,30 @@ pub(super) fn change(
     request: incremental_alter_configs::IncrementalAlterConfigsRequest,
     node_id: i32,
 ) -> Decision {
-    let mut resources = Resources::new(controller, image, node_id);
-    let asked = request.resources.iter();
-    resources.count(asked.map(|resource| (resource.resource_type, &resource.resource_name)));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let change = |config: incremental_alter_configs::AlterableConfig| Change {
-            name: config.name,
-            operation: config.config_operation,
-            value: config.value,
-        };
-        let changes: Vec<Change> = resource.configs.into_iter().map(change).collect();
-        let (kind, name) = (resource.resource_type, resource.resource_name);
-        let (error_code, error_message) = told(resources.alter(kind, &name, &changes, true));
-        responses.push(incremental_alter_configs::AlterConfigsResourceResponse {
-            error_code,
-            error_message,
-            resource_type: kind,
-            resource_name: name,
-        });
-    }
-    let records = if request.validate_only { Vec::new() } else { resources.records };
+    let change = |config: incremental_alter_configs::AlterableConfig| Change {
+        name: config.name,
+        operation: config.config_operation,
+        value: config.value,
+    };
+    let asked = request.resources.into_iter().map(|resource| Asked {
+        kind: resource.resource_type,
+        name: resource.resource_name,
+        changes: resource.configs.into_iter().map(change).collect(),
+    });
+    let resources = Resources::new(controller, image, node_id);
+    let (altered, records) = resources.alter_all(asked.collect(), true, request.validate_only);
+    let response = |altered: Altered| incremental_alter_configs::AlterConfigsResourceResponse {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.kind,
+        resource_name: altered.name,
+    };
+    let responses = altered.into_iter().map(response).collect();
     let response = incremental_alter_configs::IncrementalAlterConfigsResponse {
         responses,
         ..Default::default()
     };
     (records, Reply::IncrementalAlterConfigs(response))
-}
-
-fn told(altered: Result<(), Refusal>) -> (ErrorCode, Option<Str>) {
-    match altered {
-        Ok(()) => (ErrorCode::NONE, None),
-        Err(Refusal { error, message }) => (error, Some(message)),
-    }
 }
 
 /// The resources of one request.
@@ -132,13 +136,26 @@ impl<'a> Resources<'a> {
         }
     }
 
-    fn count<'b>(&mut self, asked: impl Iterator<Item = (i8, &'b Str)>) {
+    /// Alters each for itself; the records are empty where it is only to be tried.
+    fn alter_all(
+        mut self,
+        asked: Vec<Asked>,
+        is_incremental: bool,
+        validate_only: bool,
+    ) -> (Vec<Altered>, Vec<Record>) {
         let mut seen = BTreeSet::new();
-        for (kind, name) in asked {
-            if !seen.insert((kind, name.clone())) {
-                self.duplicates.insert((kind, name.clone()));
-            }
-        }
+        let repeated = asked.iter().filter(|asked| !seen.insert((asked.kind, &asked.name)));
+        self.duplicates = repeated.map(|asked| (asked.kind, asked.name.clone())).collect();
+        let altered = asked.into_iter().map(|Asked { kind, name, changes }| {
+            let (error_code, error_message) =
+                match self.alter(kind, &name, &changes, is_incremental) {
+                    Ok(()) => (ErrorCode::NONE, None),
+                    Err(Refusal { error, message }) => (error, Some(message)),
+                };
+            Altered { kind, name, error_code, error_message }
+        });
+        let altered = altered.collect();
+        (altered, if validate_only { Vec::new() } else { self.records })
     }
 
     fn alter(
@@ -158,10 +175,10 @@ impl<'a> Resources<'a> {
             NODE_LOGGER_RESOURCE => {
                 Err(Refusal::invalid_request("Log levels cannot be altered while the node runs."))
             }
-            GROUP_RESOURCE | CLIENT_METRICS_RESOURCE => Err(Refusal::invalid_request(
-                "Settings of groups and of client metrics are not \
-                    supported yet.",
-            )),
+            GROUP_RESOURCE | CLIENT_METRICS_RESOURCE => {
+                let message = "Settings of groups and of client metrics are not supported yet.";
+                Err(Refusal::invalid_request(message))
+            }
             other => Err(Refusal::invalid_request(format!("Unknown resource type {other}"))),
         }
     }
@@ -226,10 +243,8 @@ impl<'a> Resources<'a> {
         let invalid = |message: String| Refusal::new(ErrorCode::INVALID_CONFIG, message);
         if !self.settings.is_list(name) {
             let operation = if operation == APPEND { "APPEND" } else { "SUBTRACT" };
-            return Err(invalid(format!(
-                "Can't {operation} to key {name} because its type is not \
-                                        LIST."
-            )));
+            let message = format!("Can't {operation} to key {name} because its type is not LIST.");
+            return Err(invalid(message));
         }
         let before = match before {
             Some(own) => own.to_string(),
