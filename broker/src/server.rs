@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use crate::admin::server::ProcessProbe;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
 use crate::net::counts::ConnectionCounts;
-use crate::net::listener::{self, Acceptor};
+use crate::net::listener;
 use crate::runtime::{
     self, DataDirectory, DataDirectoryError, Listener, MachineFacts, MachineRuntime, ProcessFacts,
     Recorder, ShardError, ShardStart, Shards, ShutdownSignals, StartError,
@@ -177,7 +176,15 @@ async fn run_shard(
     if number == 0 {
         admin = shard.serve_admin(process_probe(&runtime, started)).await?;
     }
-    let serving = serve(&shard, number, acceptors, admin, started);
+    let addresses: Vec<_> =
+        acceptors.iter().map(|acceptor| acceptor.socket.local_address()).collect();
+    let announcing = async {
+        if number == 0 {
+            announce(&shard, &addresses, admin, started).await;
+        }
+    };
+    let host = host_name();
+    let serving = shard.run(acceptors, &host, announcing);
     let stopping = async {
         if number == 0 {
             let signalled = pin!(runtime.shutdown_signal(&signals));
@@ -202,39 +209,6 @@ async fn run_shard(
     result
 }
 
-/// Serves for ever; completes only with an error.
-async fn serve(
-    shard: &Rc<Shard<MachineRuntime>>,
-    number: usize,
-    acceptors: Vec<Acceptor<MachineRuntime>>,
-    admin: Option<SocketAddr>,
-    started: Instant,
-) -> Result<(), ShardFailure> {
-    let host = host_name();
-    let endpoints = acceptors.iter().filter_map(|acceptor| acceptor.endpoint(&host)).collect();
-    let addresses: Vec<_> =
-        acceptors.iter().map(|acceptor| acceptor.socket.local_address()).collect();
-    let accepting = async {
-        shard.serve(acceptors).await;
-        if number == 0 {
-            shard.services.node.all_serving().await;
-            let services = &shard.services;
-            let limit = services.runtime.process_facts().await.descriptors_max;
-            screen::show_descriptors(services.node.image().partition_count(), limit);
-            announce(&addresses, admin, started);
-        }
-        std::future::pending::<()>().await;
-    };
-    if number > 0 {
-        accepting.await;
-        return Ok(());
-    }
-    match select(pin!(shard.lead(endpoints)), pin!(accepting)).await {
-        Either::Left((ended, _)) => ended,
-        Either::Right(((), _)) => Ok(()),
-    }
-}
-
 /// This machine's name, as other machines may know it.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -253,7 +227,17 @@ fn process_probe(runtime: &MachineRuntime, started: Instant) -> ProcessProbe {
     })
 }
 
-fn announce(addresses: &[SocketAddr], admin: Option<SocketAddr>, started: Instant) {
+/// Says that it is ready, once all shards are.
+async fn announce(
+    shard: &Shard<MachineRuntime>,
+    addresses: &[SocketAddr],
+    admin: Option<SocketAddr>,
+    started: Instant,
+) {
+    let services = &shard.services;
+    services.node.all_serving().await;
+    let limit = services.runtime.process_facts().await.descriptors_max;
+    screen::show_descriptors(services.node.image().partition_count(), limit);
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let admin = admin.map_or(String::new(), |admin| format!(", admin on http://{admin}"));
     let (listening, elapsed_ms) = (addresses.join(", "), started.elapsed().as_millis());

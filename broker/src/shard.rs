@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use vltava_protocol::types::Str;
 use vltava_storage::io::Disk;
 use vltava_storage::{
@@ -117,6 +117,7 @@ pub enum ShardFailure {
 pub struct Shard<R: Runtime> {
     /// What handlers use.
     pub services: Rc<Services<R>>,
+    number: usize,
     controllers: Rc<Hosts<Controller, R>>,
     connections: Rc<Connections<R>>,
     view: Rc<View<R>>,
@@ -177,12 +178,37 @@ impl<R: Runtime> Shard<R> {
         });
         let memory = memory_of(&blueprint, connections.budget(), &logs);
         let view = view(&services, &controllers, memory, ports.views);
-        Ok(Rc::new(Self { services, controllers, connections, view }))
+        Ok(Rc::new(Self { services, number: own, controllers, connections, view }))
     }
 
-    /// Opens group 0 and follows it: to be called on shard 0. Completes only with an error.
-    /// `endpoints` is how clients reach this node.
-    pub async fn lead(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
+    /// Serves for ever; completes only with an error. Shard 0 leads group 0 beside. `serving` runs
+    /// once this shard accepts connections. `host` is this machine's name, for listeners that are
+    /// advertised by no other.
+    pub async fn run(
+        self: &Rc<Self>,
+        acceptors: Vec<Acceptor<R>>,
+        host: &str,
+        serving: impl Future<Output = ()>,
+    ) -> Result<(), ShardFailure> {
+        let endpoints = acceptors.iter().filter_map(|acceptor| acceptor.endpoint(host)).collect();
+        let accepting = async {
+            self.accept(acceptors).await;
+            serving.await;
+            std::future::pending::<()>().await;
+        };
+        if self.number > 0 {
+            accepting.await;
+            return Ok(());
+        }
+        match select(pin!(self.lead(endpoints)), pin!(accepting)).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(((), _)) => Ok(()),
+        }
+    }
+
+    /// Opens group 0 and follows it. Completes only with an error. `endpoints` is how clients reach
+    /// this node.
+    async fn lead(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
         let cleaned = remove_leftovers(self.services.runtime.disk()).await;
         cleaned.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
         lead::lead(&self.services.node, endpoints).await.map_err(ShardFailure::Group0)
@@ -226,7 +252,7 @@ impl<R: Runtime> Shard<R> {
     }
 
     /// Accepts connections, and looks after the logs, once this shard's partitions are open.
-    pub async fn serve(self: &Rc<Self>, acceptors: Vec<Acceptor<R>>) {
+    async fn accept(self: &Rc<Self>, acceptors: Vec<Acceptor<R>>) {
         self.services.node.ready.wait().await;
         let runtime = &self.services.runtime;
         let connections = &self.connections;

@@ -11,7 +11,6 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use vltava::config::values::{BrokerConfig, Given, Origin, load};
 use vltava::net::counts::ConnectionCounts;
-use vltava::net::listener::Acceptor;
 use vltava::runtime::sim::SimRuntime;
 use vltava::runtime::{ProcessFacts, Queue, Runtime};
 use vltava::shard::{self, Blueprint, Ports, Shard, ShardFailure};
@@ -113,33 +112,11 @@ async fn run_shard(
         };
         shard.serve_admin(Box::new(facts)).await?;
     }
-    let serving = serve(&shard, number, acceptors);
+    let serving = shard.run(acceptors, "node", ready(()));
     let result = match select(pin!(serving), stopping).await {
         Either::Left((ended, _)) => ended,
         Either::Right(_) => Ok(()),
     };
     shard.close().await;
     result
-}
-
-/// Serves for ever; completes only with an error.
-async fn serve(
-    shard: &Rc<Shard<SimRuntime>>,
-    number: usize,
-    acceptors: Vec<Acceptor<SimRuntime>>,
-) -> Result<(), ShardFailure> {
-    let endpoints = acceptors.iter();
-    let endpoints = endpoints.filter_map(|acceptor| acceptor.endpoint("node")).collect();
-    let accepting = async {
-        shard.serve(acceptors).await;
-        std::future::pending::<()>().await;
-    };
-    if number > 0 {
-        accepting.await;
-        return Ok(());
-    }
-    match select(pin!(shard.lead(endpoints)), pin!(accepting)).await {
-        Either::Left((ended, _)) => ended,
-        Either::Right(((), _)) => Ok(()),
-    }
 }
