@@ -409,3 +409,37 @@ fn retention_takes_nothing_from_an_answer_under_way() {
         assert!(broker.stop().success());
     }
 }
+
+/// A consumer that does not know yet of a deletion fetches it with all else: that must wait like any
+/// fetch, or it asks without end.
+#[test]
+fn what_is_not_there_is_told_and_does_not_end_the_wait() {
+    const WAIT: Duration = Duration::from_millis(400);
+    let mut broker = broker(2, &[]);
+    let mut link = connect(broker.address).unwrap();
+    let id = create(&mut link, 2, &[]);
+    let mut fetch = |topics: Vec<FetchTopic>| {
+        let wait_ms = i32::try_from(WAIT.as_millis()).unwrap();
+        let request = FetchRequest { max_wait_ms: wait_ms, topics, ..fetch_request(id, &[]) };
+        let begin = Instant::now();
+        link.send_at(&request, FETCH_BY_ID).unwrap();
+        let answer = link.receive::<FetchRequest>().unwrap();
+        let errors = answer.responses.iter().flat_map(|topic| &topic.partitions);
+        (errors.map(|data| data.error_code).collect::<Vec<_>>(), begin.elapsed())
+    };
+    let live = || fetch_request(id, &[(0, 0), (1, 0)]).topics.remove(0);
+    let gone = || fetch_request(Uuid(7), &[(0, 0)]).topics.remove(0);
+    let beyond = || fetch_request(id, &[(0, 0), (9, 0)]).topics.remove(0);
+    let (none, unknown) = (ErrorCode::NONE, ErrorCode::UNKNOWN_TOPIC_ID);
+    let (errors, took) = fetch(vec![live(), gone()]);
+    assert_eq!(errors, [none, none, unknown]);
+    assert!(took >= WAIT, "answered after {took:?}");
+    let (errors, took) = fetch(vec![beyond()]);
+    assert_eq!(errors, [none, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION]);
+    assert!(took >= WAIT, "answered after {took:?}");
+    // Nothing to wait for.
+    let (errors, took) = fetch(vec![gone()]);
+    assert_eq!(errors, [unknown]);
+    assert!(took < WAIT, "answered after {took:?}");
+    assert!(broker.stop().success());
+}
