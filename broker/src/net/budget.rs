@@ -25,7 +25,7 @@ use futures_util::future::select;
 
 use crate::runtime::{Monotonic, Runtime};
 
-/// How long an incomplete request may keep its reader waiting for [`PROGRESS_BYTES`], where others
+/// How long an incomplete request may keep its reader waiting for 64 KiB, where others
 /// need its memory.
 pub const STALL_MAX: Duration = Duration::from_secs(3);
 /// Fewer bytes are no progress.
