@@ -196,7 +196,9 @@ fn a_group_shares_the_work_and_goes_on_where_it_was() {
 fn await_group(broker: &Broker, what: &str, count: usize) {
     let deadline = Instant::now() + support::PATIENCE;
     loop {
-        let described = printed(broker, &["group", "describe", "g", "--json"], "");
+        // It fails for as long as there is no such group.
+        let output = run(broker, &["group", "describe", "g", "--json"], "");
+        let described = String::from_utf8_lossy(&output.stdout).into_owned();
         let stable = described.contains("\"state\":\"Stable\"");
         if stable && described.matches(what).count() == count {
             return;
