@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::compression::Decompressor;
@@ -24,6 +25,11 @@ use crate::partition::fetch_session::FetchSessions;
 use crate::partition::validate::AppendRules;
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::{Monotonic, Runtime};
+
+/// What a shard keeps to unfold the next batch into, in bytes: most fit.
+const SCRATCH_BYTES_MAX: usize = 4 << 20;
+/// How long it may hold more.
+const SCRATCH_PERIOD: Duration = Duration::from_secs(10);
 
 /// The client id of Kafka's own tools when they write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -103,6 +109,15 @@ impl<R: Runtime> Services<R> {
         let rules = Rc::new(append_rules(&self.node.topic_config(topic)));
         known.insert(topic.id, (Arc::clone(topic), Rc::clone(&rules)));
         rules
+    }
+
+    /// Gives back, now and then, what large batches were unfolded into. Not after each of them:
+    /// fresh memory costs more than to unfold.
+    pub async fn give_scratch_back(self: Rc<Self>) {
+        loop {
+            self.runtime.sleep_until(self.runtime.now().after(SCRATCH_PERIOD)).await;
+            self.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
+        }
     }
 
     /// Counts a request that was answered.

@@ -35,9 +35,6 @@ pub const API: ApiKey = ApiKey::PRODUCE;
 /// No transactions yet: the code that InitProducerId gave for this id, which clients take as final.
 const TRANSACTION_REFUSED: ErrorCode = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
 
-/// What a shard keeps to unfold the next batch into, in bytes: most fit.
-const SCRATCH_BYTES_MAX: usize = 4 << 20;
-
 /// Where a partition's place in the answer is, and what stands there: known already, or the owing
 /// shard and its place in that shard's results.
 enum Place {
@@ -61,7 +58,6 @@ pub async fn handle<R: Runtime>(
     for topic_data in request.topic_data {
         topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard).await);
     }
-    context.services.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
         let job = move |partitions: &Rc<Partitions<R>>| {
