@@ -410,8 +410,8 @@ fn retention_takes_nothing_from_an_answer_under_way() {
     }
 }
 
-/// A consumer that does not know yet of a deletion fetches it with all else: that must wait like any
-/// fetch, or it asks without end.
+/// A consumer that does not know yet of a deletion fetches it with all else: that must wait like
+/// any fetch, or it asks without end.
 #[test]
 fn what_is_not_there_is_told_and_does_not_end_the_wait() {
     const WAIT: Duration = Duration::from_millis(400);
