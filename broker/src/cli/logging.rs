@@ -35,6 +35,7 @@ pub struct Logging {
 /// # Errors
 /// Where the filter cannot be read.
 pub fn start(format: LogFormat, filter: &str) -> Result<Logging, String> {
+    check_levels(filter)?;
     let filter =
         EnvFilter::try_new(filter).map_err(|error| format!("--log-level {filter}: {error}"))?;
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
@@ -50,6 +51,20 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Logging, String> {
         }
     }
     Ok(Logging { _writer: guard })
+}
+
+/// A word alone is a level: the filter would take any other for a module's name, and a slip of the
+/// pen would silence the whole log.
+fn check_levels(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let mut words = filter.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+    match words.find(|word| !LEVELS.contains(&word.to_lowercase().as_str())) {
+        Some(word) => {
+            let levels = LEVELS.join(", ");
+            Err(format!("--log-level: {word} is no level; there are {levels}"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Now, as `2026-11-21T12:00:00.000Z`.
@@ -141,6 +156,16 @@ mod tests {
         });
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        for filter in ["info", "DEBUG", "info,vltava::net=debug", "vltava=trace", "off"] {
+            assert_eq!(check_levels(filter), Ok(()), "{filter}");
+        }
+        for filter in ["inof", "info,vltava::net", "vltava"] {
+            assert!(check_levels(filter).unwrap_err().contains("is no level"), "{filter}");
+        }
     }
 
     #[test]

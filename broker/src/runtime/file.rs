@@ -43,7 +43,7 @@ pub enum DataDirectoryError {
     #[error("data directory {0} is in use by another process")]
     InUse(PathBuf),
     /// It is not there.
-    #[error("data directory {0} does not exist")]
+    #[error("data directory {0} does not exist; make it first (mkdir -p)")]
     Missing(PathBuf),
     /// It cannot be written.
     #[error("data directory {path} cannot be used: {error}")]
