@@ -28,6 +28,7 @@ mod by_name;
 pub mod context;
 mod errors;
 mod group;
+mod settings;
 mod topology;
 
 /// What a handler answers.
