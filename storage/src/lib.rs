@@ -19,13 +19,13 @@
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.
 
-pub mod error;
+mod error;
 pub mod io;
-pub mod layout;
-pub mod leader_epochs;
-pub mod options;
+mod layout;
+mod leader_epochs;
+mod options;
 pub mod producer_state;
-pub mod retention;
+mod retention;
 
 mod append_queue;
 mod appender;
