@@ -15,7 +15,7 @@ use vltava_protocol::types::{Str, Uuid};
 use crate::cluster::controller::{Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::Topic;
 use crate::metrics::ShardMetrics;
 use crate::node::Node;
