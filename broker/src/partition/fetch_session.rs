@@ -121,12 +121,6 @@ impl FetchSessions {
         Self { shard, sessions_max, sessions: BTreeMap::new(), kept_bytes: 0 }
     }
 
-    /// How many sessions there are, and partitions in them.
-    pub fn counts(&self) -> (usize, usize) {
-        let partitions = self.sessions.values().map(|session| session.partitions.len()).sum();
-        (self.sessions.len(), partitions)
-    }
-
     /// Begins a request: finds or makes its session and says what is to be fetched. `random` is 64
     /// random bits, for a new id.
     pub fn begin(
@@ -325,6 +319,12 @@ mod tests {
         fetching.session_id
     }
 
+    /// How many sessions there are, and partitions in them.
+    fn counts(sessions: &FetchSessions) -> (usize, usize) {
+        let partitions = sessions.sessions.values().map(|session| session.partitions.len()).sum();
+        (sessions.sessions.len(), partitions)
+    }
+
     #[test]
     fn a_session_remembers_what_is_wanted() {
         let mut sessions = FetchSessions::new(3, 10);
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(begin(&mut sessions, EVICTION_MS_MIN - 1), 0, "sessionless, as Kafka does");
         let second = begin(&mut sessions, EVICTION_MS_MIN);
         assert!(second != 0 && second != first);
-        assert_eq!(sessions.counts(), (1, 0));
+        assert_eq!(counts(&sessions), (1, 0));
     }
 
     fn many(range: std::ops::Range<usize>) -> Vec<Wanted> {
@@ -414,7 +414,7 @@ mod tests {
         assert!(sessions.begin((small, 1), many(0..2), &[], true, 0, 0).is_ok(), "nothing new");
         let grown = sessions.begin((large, 1), many(FIT..FIT + 1), &[], true, 0, 0);
         assert_eq!(grown, Err(SessionError::NotFound));
-        assert_eq!(sessions.counts(), (1, 2), "it is gone, with all it held");
+        assert_eq!(counts(&sessions), (1, 2), "it is gone, with all it held");
         let forgotten = [(TopicRef::Id(Uuid(7)), 0), (TopicRef::Id(Uuid(7)), 5)];
         assert!(sessions.begin((small, 2), Vec::new(), &forgotten, true, 0, 0).is_ok());
         assert_eq!(sessions.kept_bytes, PARTITION_BYTES);

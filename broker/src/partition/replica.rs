@@ -84,8 +84,6 @@ impl Watch {
 pub struct Queued {
     /// The offset of its first record.
     pub base_offset: i64,
-    /// The offset of its last record.
-    pub last_offset: i64,
     /// It stood there before, and was not written again.
     pub is_duplicate: bool,
     /// Completes when it is committed, or cannot be any more.
@@ -181,7 +179,6 @@ impl<R: Runtime> Replica<R> {
         self.write_queued();
         Ok(Queued {
             base_offset,
-            last_offset,
             is_duplicate: matches!(checked, SequenceCheck::Duplicate { .. }),
             committed,
         })
