@@ -321,13 +321,10 @@ impl<R: Runtime> Replica<R> {
     /// clients see it: nothing ends beyond the high watermark (KIP-101). `(-1, -1)` where the
     /// log knows no such epoch, or none is named.
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
-        if epoch == -1 {
-            return (-1, -1);
-        }
-        let high_watermark = self.high_watermark();
         if epoch < 0 {
             return (-1, -1);
         }
+        let high_watermark = self.high_watermark();
         if epoch == self.leader_epoch() {
             return (epoch, high_watermark);
         }
