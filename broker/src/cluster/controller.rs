@@ -159,6 +159,16 @@ pub(super) fn refused(error: ErrorCode, message: &str) -> Decision {
     (Vec::new(), Reply::Refused { error, message: Str::from(message) })
 }
 
+/// What a client is told where the answer is not the one asked for: the request as a whole is
+/// refused, or nobody could be asked.
+pub fn refusal(answer: Result<Reply, ErrorCode>) -> (ErrorCode, Str) {
+    match answer {
+        Ok(Reply::Refused { error, message }) => (error, message),
+        Ok(_) => (ErrorCode::UNKNOWN_SERVER_ERROR, Str::EMPTY),
+        Err(error) => (error, Str::from_static(error.message())),
+    }
+}
+
 /// As they stand in the log; `None` where they are too many for one batch, or cannot be written.
 fn encoded(records: &[Record]) -> Option<Vec<KeyValue>> {
     let mut bytes = 0;

@@ -49,9 +49,10 @@ pub async fn handle<R: Runtime>(
     let input = Input::CreateTopics { request, random };
     let mut response = match context.services.node.ask_controller(input).await {
         Ok(controller::Reply::CreateTopics(response)) => response,
-        Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
-        Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(names, error, error.message()),
+        other => {
+            let (error, message) = controller::refusal(other);
+            refused(names, error, &message)
+        }
     };
     if with_settings {
         for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {

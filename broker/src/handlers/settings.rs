@@ -1,11 +1,10 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common.
 
-use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::Str;
 
 use super::context::Context;
 use crate::cluster::alter_settings::{Alteration, Altered, Resource};
-use crate::cluster::controller::{Input, Reply};
+use crate::cluster::controller::{self, Input, Reply};
 use crate::runtime::Runtime;
 
 /// Has the controller alter the resources. Answered when every shard of this node goes by the new
@@ -22,16 +21,13 @@ pub async fn alter<R: Runtime>(
     let alteration = Alteration { resources, is_incremental, validate_only, node_id };
     match context.services.node.ask_controller(Input::AlterSettings(alteration)).await {
         Ok(Reply::AlterSettings(altered)) => altered,
-        Ok(Reply::Refused { error, message }) => refused(asked, error, &message),
-        Ok(_) => refused(asked, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(asked, error, error.message()),
+        other => {
+            let (error_code, message) = controller::refusal(other);
+            let refused = |(kind, name)| {
+                let error_message = Some(message.clone());
+                Altered { kind, name, error_code, error_message }
+            };
+            asked.into_iter().map(refused).collect()
+        }
     }
-}
-
-fn refused(asked: Vec<(i8, Str)>, error_code: ErrorCode, message: &str) -> Vec<Altered> {
-    let refused = |(kind, name)| {
-        let error_message = Some(Str::from(message));
-        Altered { kind, name, error_code, error_message }
-    };
-    asked.into_iter().map(refused).collect()
 }
