@@ -181,7 +181,6 @@ pub type AppendBatches = Vec<AppendBatch>;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use vltava_protocol::batch_builder::BatchBuilder;
 

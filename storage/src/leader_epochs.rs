@@ -102,7 +102,6 @@ impl LeaderEpochs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
 

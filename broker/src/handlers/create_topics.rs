@@ -99,7 +99,6 @@ fn refused(names: Vec<Str>, error_code: ErrorCode, message: &str) -> CreateTopic
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::config::values;
 

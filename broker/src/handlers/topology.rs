@@ -66,7 +66,6 @@ pub fn partition_view(
 
 #[cfg(test)]
 pub mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use crate::metadata::image::PartitionId;
     use std::sync::Arc;
 

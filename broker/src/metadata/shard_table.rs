@@ -61,7 +61,6 @@ fn mix(id: u128) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use vltava_protocol::types::Uuid;
 
     use super::*;

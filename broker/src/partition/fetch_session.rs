@@ -293,7 +293,6 @@ fn next_epoch(epoch: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
 
     fn wanted(partition: i32, offset: i64) -> Wanted {

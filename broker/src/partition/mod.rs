@@ -27,7 +27,8 @@ pub mod lookup;
 pub mod replay;
 pub mod replica;
 pub mod request;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod tests;
 pub mod validate;
 pub mod waiters;

@@ -56,7 +56,6 @@ fn prove(batch: Result<Batch<'_>, BatchError>, expected: i64) -> Result<Batch<'_
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
 
     use super::*;
     use vltava_protocol::batch_builder::BatchBuilder;

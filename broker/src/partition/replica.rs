@@ -458,5 +458,6 @@ impl<R: Runtime> Drop for Watching<R> {
     }
 }
 
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod tests;

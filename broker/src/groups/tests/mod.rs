@@ -3,12 +3,6 @@
 //! A [`World`] is a machine with a host of nothing but a log, timers and a clock. After every step
 //! it checks what `groups` promises (see the front page of the room).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that meets what it did not expect has failed"
-)]
-
 mod admin;
 mod expiry;
 mod golden;

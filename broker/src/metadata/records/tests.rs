@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
 use proptest::prelude::*;
 use vltava_protocol::records::metadata::Key;
 

@@ -1,7 +1,5 @@
 //! The controller without its host: what it is asked, what it answers, what its state becomes.
 
-#![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
-
 mod properties;
 mod settings;
 mod topics;
