@@ -129,7 +129,6 @@ fn two_shorts(part: &'static str, bytes: &[u8]) -> Result<[i16; 2], ControlError
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

@@ -167,7 +167,6 @@ impl FromStr for Uuid {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

@@ -238,7 +238,6 @@ impl AppendQueue {
 
 #[cfg(test)]
 mod tests {
-
     use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;

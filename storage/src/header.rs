@@ -181,7 +181,6 @@ pub type AppendBatches = Vec<AppendBatch>;
 
 #[cfg(test)]
 mod tests {
-
     use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;

@@ -102,7 +102,6 @@ impl LeaderEpochs {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn epochs(entries: &[(i32, i64)]) -> LeaderEpochs {

@@ -113,7 +113,6 @@ impl LogCheckpoint {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::checkpoint::unframe;
 

@@ -236,7 +236,6 @@ impl<D: Disk> NoteFile<D> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::io::fault_disk::{Fault, FaultDisk};
     use crate::testing::run;

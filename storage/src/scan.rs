@@ -120,7 +120,6 @@ impl<D: Disk> FileScan<D> {
 
 #[cfg(test)]
 mod tests {
-
     use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;

@@ -112,7 +112,6 @@ pub fn assign_range(
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     fn names(names: &[&'static str]) -> Vec<Str> {

@@ -127,7 +127,6 @@ fn visit_batch(
 
 #[cfg(test)]
 mod tests {
-
     use vltava_protocol::batch_builder::BatchBuilder;
     use vltava_protocol::compression::{Codec, Compressor};
 

@@ -146,7 +146,6 @@ metrics! {
 
 #[cfg(test)]
 mod tests {
-
     use std::collections::BTreeSet;
     use std::fmt::Write;
     use std::path::Path;

@@ -91,7 +91,6 @@ impl<R: Runtime> Node<R> {
 #[cfg(test)]
 #[cfg(feature = "simulator")]
 mod tests {
-
     use bytes::Bytes;
     use vltava_protocol::batch_builder::BatchBuilder;
     use vltava_protocol::types::Uuid;

@@ -56,9 +56,9 @@ fn prove(batch: Result<Batch<'_>, BatchError>, expected: i64) -> Result<Batch<'_
 
 #[cfg(test)]
 mod tests {
+    use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;
-    use vltava_protocol::batch_builder::BatchBuilder;
 
     /// Three batches of two records each, and where the second begins.
     fn three() -> (Vec<u8>, usize) {

@@ -60,7 +60,6 @@ impl fmt::Display for Address {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

@@ -36,11 +36,10 @@ use vltava_protocol::messages::sync_group::{
 };
 use vltava_protocol::types::Str;
 
-use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket, TimerChange};
-
 use super::deletion::Deletion;
 use super::group::{Group, Phase};
 use super::{Client, GroupMachine, Input, Join, Memory, Options, Reply, Session, State, Timer};
+use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket, TimerChange};
 
 /// What a join asks for; the rest is as [`ask`] has it.
 #[derive(Clone, Debug)]
