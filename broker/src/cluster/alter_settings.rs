@@ -8,7 +8,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::Str;
 
 use super::controller::{Controller, Decision, Reply, TopicSettings};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, repeated};
 use crate::metadata::image::{Image, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
 use crate::metadata::topic_name;
@@ -86,19 +86,12 @@ pub(super) fn decide(controller: &Controller, image: &Image, alteration: Alterat
         image,
         node_id,
         is_incremental,
-        repeated: repeated(&asked),
+        repeated: repeated(asked.iter().map(|asked| (asked.kind, asked.name.clone()))),
         records: Vec::new(),
     };
     let altered = asked.into_iter().map(|asked| resources.answer(asked)).collect();
     let records = if validate_only { Vec::new() } else { resources.records };
     (records, Reply::AlterSettings(altered))
-}
-
-/// Resources that stand in a request more than once.
-fn repeated(asked: &[Resource]) -> BTreeSet<(i8, Str)> {
-    let mut seen = BTreeSet::new();
-    let repeated = asked.iter().filter(|asked| !seen.insert((asked.kind, &asked.name)));
-    repeated.map(|asked| (asked.kind, asked.name.clone())).collect()
 }
 
 /// The resources of one request.

@@ -212,11 +212,7 @@ fn deletions_that_kafka_refuses() {
         (vec![both], vec![(invalid, "You may not specify both topic name and topic id.")]),
         (
             vec![DeleteTopicState::default()],
-            vec![(
-                invalid,
-                "Neither topic name nor id were \
-            specified.",
-            )],
+            vec![(invalid, "Neither topic name nor id were specified.")],
         ),
         (
             vec![by_id(), named("a")],
@@ -270,21 +266,18 @@ fn growth_that_kafka_refuses() {
         (
             growth("t", 1, None),
             partitions,
-            "The topic t currently has 2 partition(s); 1 would not \
-            be an increase.",
+            "The topic t currently has 2 partition(s); 1 would not be an increase.",
         ),
         (growth("t", -5, None), partitions, "would not be an increase."),
         (
             growth("t", 4, Some(&[&[1]])),
             assignment,
-            "Attempted to add 2 additional partition(s), \
-            but only 1 assignment(s) were specified.",
+            "Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified.",
         ),
         (
             growth("t", 3, Some(&[&[1, 2]])),
             assignment,
-            "not consistent with previous partitions, \
-            which have 1 replica(s).",
+            "not consistent with previous partitions, which have 1 replica(s).",
         ),
         (growth("t", 3, Some(&[&[9]])), assignment, "no such broker is registered."),
         (growth("none", 3, None), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""),
