@@ -239,10 +239,11 @@ proptest! {
     #[test]
     fn garbage_is_an_error_or_a_record(
         mut key in prop::collection::vec(any::<u8>(), 2..40),
-        kind in 0_u8..16,
-        value in prop::collection::vec(any::<u8>(), 0..60),
+        mut value in prop::collection::vec(0_u8..8, 2..60),
+        (kind, version) in (0_u8..8, 0_u8..2),
     ) {
         key[..2].copy_from_slice(&[0, kind]);
+        value[..2].copy_from_slice(&[0, version]);
         let (key, value) = (Bytes::from(key), Bytes::from(value));
         let mut image = image([cluster()]);
         for value in [Some(&value), None] {
