@@ -113,6 +113,26 @@ pub(super) fn cores() -> Vec<usize> {
     cores
 }
 
+/// Keeps the calling thread on one core.
+///
+/// # Errors
+/// Where the system refuses.
+pub(super) fn pin_to(core: usize) -> io::Result<()> {
+    // SAFETY: a set of cores is plain numbers, for which zeros are none.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let cores_max = 8 * size_of::<libc::cpu_set_t>();
+    if core >= cores_max {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the set is ours, and has this core.
+    unsafe { libc::CPU_SET(core, &mut cores) };
+    // SAFETY: the kernel reads so many bytes of the set; 0 is the calling thread.
+    match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// "0-2,5" as numbers.
 fn cores_of_list(list: &str) -> Vec<usize> {
     let range = |part: &str| {
