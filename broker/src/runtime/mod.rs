@@ -2,7 +2,8 @@
 //!
 //! A [`Runtime`] is one shard's executor with its clock, its randomness, its disk and its network.
 //! Rooms above are generic over `R: Runtime` in their drivers only; pure cores have no such
-//! parameter. Two back ends exist: `machine` (threads, each with an executor and a ring) and `sim` (seeded; virtual time, the faulty disk, a simulated network).
+//! parameter. Two back ends exist: `machine` (threads, each with an executor and a ring) and `sim`
+//! (seeded; virtual time, the faulty disk, a simulated network).
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{ring, setup};
 
-/// Locked memory below which an executor does not start.
+/// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
 
 /// What was found, for the start screen and for defaults.

@@ -276,3 +276,118 @@ impl Tasks {
         HERE.set(None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use std::future::{pending, poll_fn};
+
+    use super::super::sync::yield_now;
+    use super::*;
+
+    /// With an alarm that counts: a file that grows.
+    fn tasks() -> Rc<Tasks> {
+        Tasks::new(tempfile::tempfile().unwrap())
+    }
+
+    fn times_rung(tasks: &Tasks) -> u64 {
+        tasks.mailbox.alarm.metadata().unwrap().len() / 8
+    }
+
+    #[test]
+    fn queues_that_are_always_ready_all_go_on() {
+        let tasks = tasks();
+        let polls = Rc::new(RefCell::new([0; SHARES.len()]));
+        let queues = [Queue::Foreground, Queue::Control, Queue::Recovery, Queue::Background];
+        for queue in queues {
+            let polls = Rc::clone(&polls);
+            tasks.spawn(queue, async move {
+                loop {
+                    polls.borrow_mut()[queue as usize] += 1;
+                    yield_now().await;
+                }
+            });
+        }
+        while polls.borrow().contains(&0) {
+            assert!(tasks.run_slice());
+        }
+        tasks.end();
+    }
+
+    #[test]
+    fn a_queue_that_was_idle_is_owed_nothing() {
+        let tasks = tasks();
+        tasks.had.borrow_mut()[0] = 1_000_000;
+        tasks.had_least.set(1_000_000);
+        tasks.spawn(Queue::Background, pending());
+        assert!(tasks.run_slice());
+        assert!(tasks.had.borrow()[Queue::Background as usize] >= 1_000_000);
+        assert!(!tasks.run_slice(), "it waits");
+        tasks.end();
+    }
+
+    #[test]
+    fn a_waker_outlives_its_task_and_its_shard() {
+        let tasks = tasks();
+        let kept: Rc<RefCell<Option<Waker>>> = Rc::default();
+        let keep = Rc::clone(&kept);
+        tasks.spawn(
+            Queue::Foreground,
+            poll_fn(move |context| {
+                *keep.borrow_mut() = Some(context.waker().clone());
+                Poll::Ready(())
+            }),
+        );
+        assert!(tasks.run_slice());
+        let polled = Rc::new(Cell::new(0));
+        let count = Rc::clone(&polled);
+        // In the place of the one that has ended.
+        tasks.spawn(
+            Queue::Foreground,
+            poll_fn(move |_| {
+                count.set(count.get() + 1);
+                Poll::Pending
+            }),
+        );
+        let waker = kept.take().unwrap();
+        waker.wake_by_ref();
+        while tasks.run_slice() {}
+        assert_eq!(polled.get(), 1, "woken for another");
+        tasks.end();
+        drop(tasks);
+        std::thread::spawn(|| waker.wake()).join().unwrap();
+    }
+
+    #[test]
+    fn the_alarm_rings_once_and_only_for_who_sleeps() {
+        let tasks = tasks();
+        let kept: Arc<std::sync::Mutex<Vec<Waker>>> = Arc::default();
+        for _ in 0..3 {
+            let keep = Arc::clone(&kept);
+            tasks.spawn(
+                Queue::Control,
+                poll_fn(move |context| {
+                    keep.lock().unwrap().push(context.waker().clone());
+                    Poll::Pending
+                }),
+            );
+        }
+        while tasks.run_slice() {}
+        let wakers = std::mem::take(&mut *kept.lock().unwrap());
+        let wake = |range: std::ops::Range<usize>| {
+            let woken = wakers[range].to_vec();
+            std::thread::spawn(|| woken.into_iter().for_each(Waker::wake)).join().unwrap();
+        };
+        wake(0..1);
+        assert_eq!(times_rung(&tasks), 0, "it is awake");
+        assert!(!tasks.may_sleep(), "a task was woken before");
+        assert!(tasks.has_ready() && tasks.run_slice());
+        assert!(tasks.may_sleep());
+        wake(1..3);
+        assert_eq!(times_rung(&tasks), 1, "once is enough");
+        assert!(!tasks.may_sleep());
+        assert!(tasks.run_slice() && !tasks.run_slice());
+        tasks.end();
+    }
+}
