@@ -9,17 +9,24 @@ use vltava::cli::{ClientCommand, run};
 
 /// A message broker that speaks Kafka's protocol.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+const AFTER_HELP: &str = "\
+All but serve, config, inspect and repair are clients of a broker: --bootstrap HOST:PORT says which
+(127.0.0.1:9092 by default), Vltava or any other that speaks Kafka's protocol.
+
+Exit codes: 0 done, 1 it was tried and failed, 2 arguments or settings are wrong, 3 no broker
+answers, 4 inspect or repair found damage.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a broker.
+    /// Run a broker
     Serve(Serve),
-    /// List every setting with its default, unit and documentation.
+    /// List the settings of a broker and of topics
     Config(Config),
     #[command(flatten)]
     Client(ClientCommand),
@@ -27,27 +34,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let result: Result<(), String> = match Arguments::parse().command {
+    let done = match Arguments::parse().command {
         Command::Serve(serve) => serve.run(started),
-        Command::Config(config) => {
-            config.run();
-            Ok(())
-        }
-        Command::Client(command) => {
-            return match run(command, Arguments::command) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("vltava: {error}");
-                    error.exit_code()
-                }
-            };
-        }
+        Command::Config(config) => config.run(),
+        Command::Client(command) => run(command, Arguments::command),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("vltava: {message}");
-            ExitCode::FAILURE
+    match done {
+        Err(error) if !error.is_quiet() => {
+            eprintln!("vltava: {error}");
+            error.exit_code()
         }
+        _ => ExitCode::SUCCESS,
     }
 }

@@ -31,6 +31,29 @@ impl InvalidValue {
     pub fn new(name: &str, value: impl fmt::Display, reason: impl Into<String>) -> Self {
         Self::Value { name: name.to_string(), value: value.to_string(), reason: reason.into() }
     }
+
+    /// The setting, where it is one.
+    pub fn setting(&self) -> Option<&str> {
+        match self {
+            Self::Value { name, .. } | Self::EmptyElement(name) => Some(name),
+            Self::Conflict(_) => None,
+        }
+    }
+
+    /// What is wrong, for a sentence that has named setting and value already.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Value { reason, .. } => lower_first(reason),
+            Self::EmptyElement(_) => "values must not be empty".to_string(),
+            Self::Conflict(conflict) => conflict.clone(),
+        }
+    }
+}
+
+/// Kafka's words begin like a sentence.
+fn lower_first(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or(String::new(), |first| first.to_lowercase().chain(rest).collect())
 }
 
 /// The value as it is described: trimmed, booleans in lower case, lists without white space and
