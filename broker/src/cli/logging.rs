@@ -189,9 +189,10 @@ mod tests {
             ("debug,net=warn", false),
         ] {
             let subscriber = tracing_subscriber::registry().with(filter(levels).unwrap());
-            let enabled = tracing::subscriber::with_default(subscriber, || {
-                tracing::enabled!(target: "vltava::net::listener", Level::DEBUG)
-            });
+            let enabled = tracing::subscriber::with_default(
+                subscriber,
+                || tracing::enabled!(target: "vltava::net::listener", Level::DEBUG),
+            );
             assert_eq!(enabled, is_shown, "{levels}");
         }
     }

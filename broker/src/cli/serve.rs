@@ -104,8 +104,7 @@ impl Serve {
             });
         }
         given.extend(self.flags()?);
-        let loaded =
-            values::load(&given).map_err(|errors| CliError::usage(errors.to_string()))?;
+        let loaded = values::load(&given).map_err(|errors| CliError::usage(errors.to_string()))?;
         Ok((loaded.config, loaded.warnings))
     }
 

@@ -41,9 +41,9 @@ impl Link {
         match link.shake() {
             Ok(()) => Ok(link),
             // A web server, say.
-            Err(
-                ClientError::Frame(_) | ClientError::Correlation | ClientError::Decode { .. },
-            ) => Err(ClientError::Foreign(address.to_string())),
+            Err(ClientError::Frame(_) | ClientError::Correlation | ClientError::Decode { .. }) => {
+                Err(ClientError::Foreign(address.to_string()))
+            }
             Err(error) => Err(error),
         }
     }

@@ -151,7 +151,10 @@ fn a_refusal_names_what_was_typed_and_where() {
         let lines = errors(text);
         assert!(lines.starts_with(said), "{lines}");
     }
-    assert_eq!(errors("foo=1"), "server.properties:1: unknown setting foo; `vltava config` lists all");
+    assert_eq!(
+        errors("foo=1"),
+        "server.properties:1: unknown setting foo; `vltava config` lists all"
+    );
 }
 
 #[test]
