@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use vltava::cli::error::USAGE;
 use vltava::cli::serve::{Config, Serve};
 use vltava::cli::{ClientCommand, run};
 
@@ -16,8 +17,8 @@ struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-All but serve, config, inspect and repair are clients of a broker: --bootstrap HOST:PORT says which
-(127.0.0.1:9092 by default), Vltava or any other that speaks Kafka's protocol.
+topic, produce, consume and group are clients: --bootstrap HOST:PORT says of which broker, Vltava or
+any other that speaks Kafka's protocol (127.0.0.1:9092 by default).
 
 Exit codes: 0 done, 1 it was tried and failed, 2 arguments or settings are wrong, 3 no broker
 answers, 4 inspect or repair found damage.";
@@ -34,7 +35,20 @@ enum Command {
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let done = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            // As all other errors are told.
+            let text = error.to_string();
+            match text.strip_prefix("error: ") {
+                Some(told) => eprint!("vltava: {told}"),
+                None => eprint!("{text}"),
+            }
+            return ExitCode::from(USAGE);
+        }
+        Err(help) => help.exit(),
+    };
+    let done = match arguments.command {
         Command::Serve(serve) => serve.run(started),
         Command::Config(config) => config.run(),
         Command::Client(command) => run(command, Arguments::command),

@@ -55,7 +55,7 @@ pub struct ConsumeArguments {
     #[arg(long, short = 'f', value_name = "TEXT", default_value = "%s\\n")]
     #[arg(long_help = format::HELP, conflicts_with = "json")]
     format: String,
-    /// What to print for a null key or value [default: nothing]
+    /// What to print for a null key or value [default: empty]
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     null: String,
     /// Print JSON, one line for each record
@@ -184,9 +184,11 @@ impl Printer {
         Ok(if self.is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    /// What was printed is to be seen.
+    /// What was printed is to be seen. An error, too, where nobody sees it any more: a topic to
+    /// which nothing is written would keep `vltava consume | head -1` for ever.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
+        self.output.flush()?;
+        if self.output.is_closed() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 

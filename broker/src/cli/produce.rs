@@ -53,8 +53,8 @@ pub struct ProduceArguments {
     #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = whole_number::<i32>)]
     partition: Option<i32>,
-    /// Who must have a record before it counts as written: 0 nobody, 1 the leader, all the in-sync
-    /// replicas, and then each record is written once (idempotence)
+    /// Acknowledgement to wait for: 0 (none), 1 (the leader has it) or all (the in-sync replicas
+    /// have it; each record is then written once, also over retries)
     #[arg(long, short = 'X', default_value = "all", value_parser = parse_acks)]
     acks: i16,
     /// Write an empty value as null (a tombstone)

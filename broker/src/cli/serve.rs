@@ -42,14 +42,15 @@ pub struct Serve {
     /// A file of settings in the form and with the names of Kafka's server.properties
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A setting by its Kafka name, before the file's; may be repeated (`vltava config` lists all)
+    /// A setting by its Kafka name, over the file's; may be repeated (`vltava config` lists all)
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
     /// How log lines are written to standard error: text, or json (an object a line)
-    #[arg(long, value_enum, hide_possible_values = true, default_value_t = LogFormat::Text)]
+    #[arg(long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Which log lines are written: off, error, warn, info, debug or trace, and for parts of the
-    /// broker, as log lines name them, other levels: info,net=debug
+    /// Which log lines are written: off, error, warn, info, debug or trace; for a part of the
+    /// broker, as its lines name it, another level: info,net=debug
     #[arg(long, value_name = "LEVELS", default_value = "info")]
     log_level: String,
 }

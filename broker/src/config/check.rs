@@ -43,11 +43,23 @@ impl InvalidValue {
     /// What is wrong, for a sentence that has named setting and value already.
     pub fn reason(&self) -> String {
         match self {
-            Self::Value { reason, .. } => lower_first(reason),
+            Self::Value { reason, .. } => match reason.strip_prefix(NOT_A_NUMBER) {
+                Some("SHORT") => whole_number(i16::MAX.into()),
+                Some("INT") => whole_number(i32::MAX.into()),
+                Some("LONG") => whole_number(i64::MAX),
+                _ => lower_first(reason),
+            },
             Self::EmptyElement(_) => "values must not be empty".to_string(),
             Self::Conflict(conflict) => conflict.clone(),
         }
     }
+}
+
+/// Kafka's words of a number, in front of its type.
+const NOT_A_NUMBER: &str = "Not a number of type ";
+
+fn whole_number(max: i64) -> String {
+    format!("expected a whole number, at most {max}")
 }
 
 /// Kafka's words begin like a sentence.
@@ -149,7 +161,7 @@ pub fn integer(
         .filter(|number| (type_min..=type_max).contains(number))
         .ok_or_else(|| {
             let kind = definition.kind.name();
-            InvalidValue::new(name, value, format!("Not a number of type {kind}"))
+            InvalidValue::new(name, value, format!("{NOT_A_NUMBER}{kind}"))
         })?;
     match definition.check {
         Check::AtLeast(min) => in_range(name, number, min, i64::MAX)?,

@@ -9,7 +9,7 @@ use super::check::{self, InvalidValue};
 use super::definitions::{
     broker_setting, broker_settings, family, group_settings, nearest, topic_setting, topic_settings,
 };
-use super::listeners::{self, Listener, ListenerSettings, Listeners};
+use super::listeners::{self, HostAndPort, Listener, ListenerSettings, Listeners};
 pub use super::origin::{Given, Origin};
 use super::topic_values::TopicDefaults;
 use super::{migration, properties};
@@ -17,8 +17,8 @@ use super::{migration, properties};
 /// The settings of a properties file, in order. The error names path and line.
 pub fn from_properties(path: &str, text: &str) -> Result<Vec<Given>, ConfigError> {
     let shared: Arc<str> = Arc::from(path);
-    let parsed =
-        properties::parse(text).map_err(|error| ConfigError(format!("{path}: {error}")))?;
+    let parsed = properties::parse(text)
+        .map_err(|error| ConfigError(format!("{path}:{}: {error}", error.line)))?;
     let given = parsed.into_iter().map(|property| Given {
         name: property.name,
         value: property.value,
@@ -62,7 +62,7 @@ pub struct BrokerConfig {
     /// Which listener other nodes use.
     pub inter_broker_listener: String,
     /// `admin.listener`: host (`None`: all interfaces) and port.
-    pub admin_listener: Option<(Option<String>, u16)>,
+    pub admin_listener: Option<HostAndPort>,
     /// `shards`; `None`: one for each core.
     pub shards: Option<u32>,
     /// `memory` in bytes; `None`: half of what there is.
@@ -309,11 +309,7 @@ impl Loader {
             self.warnings
                 .push(format!("listener {name} is not opened: the controller has none of its own"));
         }
-        let admin_listener = match self.non_empty("admin.listener") {
-            Some(text) if text.eq_ignore_ascii_case("none") => None,
-            Some(text) => Some(listeners::host_and_port("admin.listener", text)?),
-            None => None,
-        };
+        let admin_listener = self.admin_listener(&listeners)?;
         let write_bytes_max = self.size("write.max.bytes")?;
         if !WRITE_BYTES.contains(&write_bytes_max) {
             let (least, most) = (WRITE_BYTES.start() >> 10, WRITE_BYTES.end() >> 20);
@@ -350,6 +346,21 @@ impl Loader {
             topic_defaults,
             given: Arc::new(given),
         })
+    }
+
+    fn admin_listener(&self, listeners: &[Listener]) -> Result<Option<HostAndPort>, InvalidValue> {
+        const NAME: &str = "admin.listener";
+        let is_given = |text: &&str| !text.eq_ignore_ascii_case("none");
+        let Some(text) = self.non_empty(NAME).filter(is_given) else {
+            return Ok(None);
+        };
+        let (host, port) = listeners::host_and_port(NAME, text)?;
+        let is_taken = |listener: &Listener| listener.bind.host == host && port != 0;
+        if listeners.iter().any(|listener| is_taken(listener) && listener.bind.port == port) {
+            let reason = "clients connect there; it takes a port of its own";
+            return Err(InvalidValue::new(NAME, text, reason));
+        }
+        Ok(Some((host, port)))
     }
 
     fn groups(&self) -> Result<GroupSettings, InvalidValue> {
