@@ -248,6 +248,8 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
     assert!(written.iter().copied().eq(0..90_000), "{} records", written.len());
     let consumed = consumer.wait_with_output().unwrap();
     assert!(consumed.status.success(), "{consumed:?}");
+    let said = String::from_utf8_lossy(&consumed.stderr);
+    assert!(said.contains("; trying again\n") && !said.contains("os error"), "{said}");
     // What was read and not committed when the broker was killed may be read again.
     let read = reader.join().unwrap();
     assert_eq!(read.lines().count(), 90_000);

@@ -26,7 +26,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The other side closed the connection.
-    #[error("{0}: closed the connection; does it speak Kafka's protocol, without TLS?")]
+    #[error("{0}: the connection was closed")]
     Closed(String),
     /// None of the addresses answers: what each has failed with.
     #[error("no broker answers at {}", listed(.0))]

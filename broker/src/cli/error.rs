@@ -56,6 +56,11 @@ impl CliError {
         self
     }
 
+    /// What failed, and why, without what to do about it.
+    pub fn message(&self) -> String {
+        plain(&self.message)
+    }
+
     /// The exit code.
     pub fn with_code(mut self, code: u8) -> Self {
         self.code = code;
@@ -75,7 +80,7 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&plain(&self.message))?;
+        f.write_str(&self.message())?;
         match &self.hint {
             Some(hint) => write!(f, "\n{hint}"),
             None => Ok(()),
@@ -122,7 +127,9 @@ impl From<ClientError> for CliError {
 fn hint_for(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::NoBroker(failures)
-            if failures.iter().any(|failure| matches!(failure, ClientError::Foreign(_))) =>
+            if failures.iter().any(|failure| {
+                matches!(failure, ClientError::Foreign(_) | ClientError::Closed(_))
+            }) =>
         {
             Some("Is it the port of a broker's listener, and does that speak PLAINTEXT?")
         }

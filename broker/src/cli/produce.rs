@@ -11,13 +11,14 @@ use vltava_client::error::ClientError;
 use vltava_client::metadata::TopicPartition;
 use vltava_client::partitioner::Partitioner;
 use vltava_client::producer::{Delivery, Producer, ProducerOptions};
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::compression::{Codec, Compressor};
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 use vltava_protocol::messages::produce::ProduceRequest;
 use vltava_protocol::types::Str;
 
 use crate::cli::arguments::{ClusterArguments, Pair, integer, name, whole_number};
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, UNREACHABLE};
 use crate::cli::format::unescape;
 use crate::cli::json::{self, Object};
 use crate::cli::output::Output;
@@ -305,9 +306,11 @@ impl Session<'_> {
                 let what = format!("writing to {partition}");
                 let failed = ClientError::check(error.code, error.message.as_ref(), what);
                 let written = self.progress.records();
-                Err(failed
-                    .map_or_else(CliError::from, |()| CliError::new("nothing was written"))
-                    .with_context(format!("{written} records were written before.")))
+                let failed = failed
+                    .map_or_else(CliError::from, |()| CliError::new("nothing was written"));
+                let is_late = error.code == ErrorCode::REQUEST_TIMED_OUT;
+                let failed = if is_late { failed.with_code(UNREACHABLE) } else { failed };
+                Err(failed.with_context(format!("{written} records were written before.")))
             }
         }
     }
