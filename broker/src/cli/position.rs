@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::cli::arguments::whole_number;
 use crate::cli::timestamp;
 
 /// Where to begin in a partition.
@@ -24,8 +25,7 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || String::from("write beginning, end, an offset, -N or time:WHEN");
-        let offset =
-            |digits: &str| digits.parse().ok().filter(|offset| *offset >= 0).ok_or_else(wrong);
+        let offset = |digits: &str| whole_number(digits).map_err(|_| wrong());
         match text {
             "beginning" | "earliest" => Ok(Self::Beginning),
             "end" | "latest" => Ok(Self::End),
@@ -57,8 +57,7 @@ impl FromStr for PartitionList {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || String::from("write numbers and ranges, such as 0,2,5-7");
-        let number =
-            |digits: &str| digits.parse::<i32>().ok().filter(|n| *n >= 0).ok_or_else(wrong);
+        let number = |digits: &str| whole_number::<i32>(digits).map_err(|_| wrong());
         let mut partitions = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));

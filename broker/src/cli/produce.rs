@@ -11,8 +11,8 @@ use vltava_client::error::ClientError;
 use vltava_client::metadata::TopicPartition;
 use vltava_client::partitioner::Partitioner;
 use vltava_client::producer::{Delivery, Producer, ProducerOptions};
-use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::compression::{Codec, Compressor};
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 use vltava_protocol::messages::produce::ProduceRequest;
 use vltava_protocol::types::Str;
@@ -306,8 +306,8 @@ impl Session<'_> {
                 let what = format!("writing to {partition}");
                 let failed = ClientError::check(error.code, error.message.as_ref(), what);
                 let written = self.progress.records();
-                let failed = failed
-                    .map_or_else(CliError::from, |()| CliError::new("nothing was written"));
+                let failed =
+                    failed.map_or_else(CliError::from, |()| CliError::new("nothing was written"));
                 let is_late = error.code == ErrorCode::REQUEST_TIMED_OUT;
                 let failed = if is_late { failed.with_code(UNREACHABLE) } else { failed };
                 Err(failed.with_context(format!("{written} records were written before.")))
