@@ -247,7 +247,9 @@ async fn announce(
     screen::show_descriptors(services.node.image().partition_count(), limit);
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let admin = admin.map_or(String::new(), |admin| format!(", admin on http://{admin}"));
-    let (listening, elapsed_ms) = (addresses.join(", "), started.elapsed().as_millis());
+    let listening = addresses.join(", ");
+    // A number in JSON, too: 128 bits would be text there.
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     screen::line(&format!("vltava is ready on {listening}{admin} ({elapsed_ms} ms)"));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listening, elapsed_ms, "ready");
     if let Err(error) = runtime::notify_service_manager("READY=1") {

@@ -144,6 +144,9 @@ fn setting(flag: &'static str, name: &str, typed: &str) -> Result<Given, CliErro
 /// Why a broker does not run, and what to do about it, in one line.
 fn failure(error: ServerError) -> CliError {
     let advice = match &error {
+        ServerError::DataDirectory(DataDirectoryError::Missing(_)) => {
+            ", or choose another with --data-dir"
+        }
         ServerError::DataDirectory(DataDirectoryError::InUse(_)) => {
             "; stop that one, or choose another directory with --data-dir"
         }
