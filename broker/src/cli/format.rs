@@ -157,7 +157,6 @@ fn length(field: Option<&[u8]>) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
 
     use std::ops::ControlFlow;
 

@@ -130,7 +130,6 @@ fn colour(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};

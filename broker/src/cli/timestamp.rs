@@ -125,7 +125,6 @@ fn date_of(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
 
     use super::*;
 

@@ -240,7 +240,6 @@ fn throttled_replicas(name: &str, elements: &[String]) -> Result<(), InvalidValu
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::config::definitions::topic_setting;
 

@@ -282,7 +282,6 @@ fn edit_distance(from: &[u8], to: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use std::collections::BTreeSet;
 
     use super::*;

@@ -162,7 +162,6 @@ pub fn is_topic_list(name: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::config::values::{Given, Origin, load};
 

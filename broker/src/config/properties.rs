@@ -128,7 +128,6 @@ fn hex_unit(chars: &mut std::str::Chars<'_>) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use proptest::prelude::*;
 
     use super::*;

@@ -193,7 +193,6 @@ fn json_string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::expect_used, reason = "a failing expect fails the test")]
     use super::*;
 
     #[test]

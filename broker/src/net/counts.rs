@@ -123,7 +123,6 @@ impl Drop for OpenConnection {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use std::net::Ipv4Addr;
 
     use super::*;

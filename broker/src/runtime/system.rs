@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::{ring, setup};
+use super::ring;
 
 /// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
@@ -24,15 +24,10 @@ pub struct MachineFacts {
     /// Memory this process may use, in bytes: the machine's, or what its control groups leave of
     /// it.
     pub memory_bytes: u64,
-    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is
-    /// no limit.
-    pub locked_memory_bytes_max: u64,
     /// Descriptors it may open, after the soft limit was raised to the hard one.
     pub descriptors_max: u64,
     /// The kernel's release, as `uname -r` says it.
     pub kernel: String,
-    /// Why io_uring cannot be used, where that is so.
-    pub io_uring_refused: Option<io::ErrorKind>,
 }
 
 /// Looks at the machine. Raises the soft limits of locked memory and descriptors to the hard ones.
@@ -42,10 +37,8 @@ pub fn probe() -> MachineFacts {
     MachineFacts {
         cores: cores(),
         memory_bytes: memory_bytes(),
-        locked_memory_bytes_max: limit("Max locked memory"),
         descriptors_max: limit("Max open files"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        io_uring_refused: setup::try_set_up().err().map(|error| error.kind()),
     }
 }
 
@@ -285,7 +278,6 @@ fn notify(address: &[u8], state: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
     use std::os::fd::AsFd;
 

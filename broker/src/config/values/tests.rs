@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
 use super::*;
 
 fn file(text: &str) -> Vec<Given> {
