@@ -190,13 +190,17 @@ impl Cluster {
         self.state.node.borrow_mut().take();
     }
 
-    /// Stops the node in order, and starts it again.
+    /// Stops the node in order, and starts it again. A busy shard hears of it later than others.
     pub async fn restart(&self, random: &mut Random) {
         let executor = self.simulation.executor();
         let node = self.state.node.borrow_mut().take();
         if let Some(node) = node {
             executor.note("the node is told to stop");
-            node.stop();
+            self.checkers.stopping.set(self.swarm.troubles.is_empty());
+            while node.stop_one(random) {
+                let later_ns = random.mostly_small(1..=20_000_000);
+                executor.sleep_until(executor.now_ns() + later_ns).await;
+            }
             let limit_ns = executor.now_ns() + STOP_NS_MAX;
             while !node.has_stopped() {
                 if executor.now_ns() > limit_ns {
@@ -205,6 +209,7 @@ impl Cluster {
                 executor.sleep_until(executor.now_ns() + 1_000_000).await;
             }
         }
+        self.checkers.stopping.set(false);
         self.simulation.kill(self.host, Crash::Process);
         self.start(random).await;
     }
