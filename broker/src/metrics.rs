@@ -53,6 +53,8 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Connections accepted.
     pub connections_accepted: u64,
+    /// Connections that were handed over to the shard of their partitions.
+    pub connections_moved: u64,
     /// Connections closed because of a limit, of what they sent, or because they made no progress.
     pub connections_refused: u64,
     /// Bytes of record batches taken by partitions.
@@ -102,6 +104,7 @@ impl Snapshot {
         ours.received_bytes += theirs.received_bytes;
         ours.sent_bytes += theirs.sent_bytes;
         ours.connections_accepted += theirs.connections_accepted;
+        ours.connections_moved += theirs.connections_moved;
         ours.connections_refused += theirs.connections_refused;
         ours.appended_bytes += theirs.appended_bytes;
         ours.appended_batches += theirs.appended_batches;
@@ -152,14 +155,13 @@ impl ShardMetrics {
         self.counters.set(counters);
     }
 
-    /// A connection was opened.
-    pub fn connection_opened(&self) {
+    /// A connection was accepted, or taken over from another shard.
+    pub fn connection_arrived(&self) {
         self.connections.set(self.connections.get() + 1);
-        self.count(|counters| counters.connections_accepted += 1);
     }
 
-    /// A connection was closed.
-    pub fn connection_closed(&self) {
+    /// A connection was closed, or handed over to another shard.
+    pub fn connection_left(&self) {
         self.connections.set(self.connections.get().saturating_sub(1));
     }
 
@@ -184,7 +186,8 @@ mod tests {
         first.answered(0, Duration::from_millis(2), 0);
         second.answered(0, Duration::from_millis(4), 3);
         second.answered(1, Duration::from_secs(3600), 0);
-        second.connection_opened();
+        second.connection_arrived();
+        first.count(|counters| counters.connections_moved += 1);
         let memory = |request_bytes| Memory {
             request_bytes,
             request_bytes_max: 10,
@@ -206,6 +209,6 @@ mod tests {
             cache_bytes_max: 4,
         };
         assert_eq!(sum.memory, expected);
-        assert_eq!(sum.counters.connections_accepted, 1);
+        assert_eq!(sum.counters.connections_moved, 1);
     }
 }

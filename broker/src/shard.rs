@@ -58,6 +58,7 @@ pub struct Ports<R: Runtime> {
     controllers: MeshPort<Message<Hosts<Controller, R>>>,
     node: MeshPort<Message<Node<R>>>,
     views: MeshPort<Message<View<R>>>,
+    connections: MeshPort<Message<Connections<R>>>,
 }
 
 /// The ports of so many shards.
@@ -67,18 +68,21 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
     let controllers = mesh(shards, ROOM_MESSAGES_MAX);
     let node = mesh(shards, ROOM_MESSAGES_MAX);
     let views = mesh(shards, ROOM_MESSAGES_MAX);
+    let connections = mesh(shards, ROOM_MESSAGES_MAX);
     partitions
         .into_iter()
         .zip(groups)
         .zip(controllers)
         .zip(node)
         .zip(views)
-        .map(|((((partitions, groups), controllers), node), views)| Ports {
+        .zip(connections)
+        .map(|(((((partitions, groups), controllers), node), views), connections)| Ports {
             partitions,
             groups,
             controllers,
             node,
             views,
+            connections,
         })
         .collect()
 }
@@ -169,13 +173,7 @@ impl<R: Runtime> Shard<R> {
             decompressor: RefCell::default(),
             producer_ids: RefCell::new(0..0),
         });
-        let connections = Connections::new(Common {
-            services: Rc::clone(&services),
-            budget: Budget::new(blueprint.memory_bytes / 4),
-            log_limit: Rc::clone(&services.log_limit),
-            options: connection_options(&blueprint.config),
-            counts: blueprint.connections.clone(),
-        });
+        let connections = connections(&services, &blueprint, ports.connections);
         let memory = memory_of(&blueprint, connections.budget(), &logs);
         let view = view(&services, &controllers, memory, ports.views);
         Ok(Rc::new(Self { services, number: own, controllers, connections, view }))
@@ -304,6 +302,25 @@ where
     let hosts = Hosts::new(runtime.clone(), Rc::clone(&jobs), Rc::clone(partitions));
     serve(runtime, jobs, &hosts);
     hosts
+}
+
+/// The connections of this shard, with their loop started.
+fn connections<R: Runtime>(
+    services: &Rc<Services<R>>,
+    blueprint: &Blueprint,
+    port: MeshPort<Message<Connections<R>>>,
+) -> Rc<Connections<R>> {
+    let jobs = Jobs::new(port);
+    let common = Common {
+        services: Rc::clone(services),
+        budget: Budget::new(blueprint.memory_bytes / 4),
+        log_limit: Rc::clone(&services.log_limit),
+        options: connection_options(&blueprint.config),
+        counts: blueprint.connections.clone(),
+    };
+    let connections = Connections::new(common, Rc::clone(&jobs));
+    serve(&services.runtime, jobs, &connections);
+    connections
 }
 
 /// What the admin port sees of this shard, with its loop started.

@@ -86,6 +86,8 @@ metrics! {
         "Connections of clients that are open.";
     CONNECTIONS_ACCEPTED: Counter "vltava_connections_accepted_total" &[],
         "Connections of clients that were accepted.";
+    CONNECTIONS_MOVED: Counter "vltava_connections_moved_total" &[],
+        "Times that a connection went over to the shard of the partitions it uses.";
     CONNECTIONS_REFUSED: Counter "vltava_connections_refused_total" &[],
         "Connections that the broker closed: over a limit, because of what they sent, because they \
          were idle, or because they held memory without making progress.";

@@ -148,7 +148,7 @@ fn buckets(api: &ApiSnapshot) -> Vec<(Seconds, u64)> {
 
 fn traffic(page: &mut Page, metrics: &Snapshot) {
     let Snapshot { counters, memory, .. } = metrics;
-    let singles: [(&'static Metric, u64); 12] = [
+    let singles: [(&'static Metric, u64); 13] = [
         (&catalogue::RECEIVED_BYTES, counters.received_bytes),
         (&catalogue::SENT_BYTES, counters.sent_bytes),
         (&catalogue::APPENDED_BYTES, counters.appended_bytes),
@@ -156,6 +156,7 @@ fn traffic(page: &mut Page, metrics: &Snapshot) {
         (&catalogue::FETCHED_BYTES, counters.fetched_bytes),
         (&catalogue::CONNECTIONS, metrics.connections),
         (&catalogue::CONNECTIONS_ACCEPTED, counters.connections_accepted),
+        (&catalogue::CONNECTIONS_MOVED, counters.connections_moved),
         (&catalogue::CONNECTIONS_REFUSED, counters.connections_refused),
         (&catalogue::REQUEST_MEMORY, memory.request_bytes),
         (&catalogue::REQUEST_MEMORY_LIMIT, memory.request_bytes_max),

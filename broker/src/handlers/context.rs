@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use vltava_protocol::compression::Decompressor;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 
+use super::client::Client;
 use crate::cluster::controller::{Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
@@ -33,15 +33,6 @@ const SCRATCH_PERIOD: Duration = Duration::from_secs(10);
 
 /// The client id of Kafka's own tools when they write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
-
-/// Who sent a request: one connection.
-#[derive(Debug)]
-pub struct Client {
-    /// The other end.
-    pub peer: SocketAddr,
-    /// The name of the listener it came to: answers name endpoints of that listener.
-    pub listener: Str,
-}
 
 /// The rules of each topic, with the version of the topic that they follow from.
 pub type RulesByTopic = BTreeMap<Uuid, (Arc<Topic>, Rc<AppendRules>)>;

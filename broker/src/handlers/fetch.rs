@@ -90,7 +90,10 @@ pub async fn handle<R: Runtime>(
         .borrow_mut()
         .begin(session, wanted, &forgotten, by_id, now_ms, random);
     match begun {
-        Ok(fetching) => Reply::later(fetch(context, fetching, limits)),
+        Ok(fetching) => {
+            context.client.fetch_session.set(fetching.session_id);
+            Reply::later(fetch(context, fetching, limits))
+        }
         Err(error) => Reply::Now(FetchResponse {
             error_code: match error {
                 SessionError::NotFound => ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
@@ -180,6 +183,7 @@ async fn read<R: Runtime>(
         // There may be very many partitions; so below.
         context.services.runtime.yield_if_needed().await;
     }
+    context.client.route.named(by_shard.keys().copied());
     let mut started = Vec::with_capacity(by_shard.len());
     for (shard, (positions, reads)) in by_shard {
         let job = move |partitions: &Rc<Partitions<R>>| {

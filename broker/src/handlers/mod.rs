@@ -21,13 +21,16 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::frame::{RequestHeader, ResponseHeader};
 use vltava_protocol::message::Message;
 
-use self::context::{Client, Context, Services};
+use self::client::Client;
+use self::context::{Context, Services};
 use crate::runtime::{Monotonic, Runtime};
 
 mod by_name;
+pub mod client;
 pub mod context;
 mod errors;
 mod group;
+mod route;
 mod topology;
 
 /// What a handler answers.

@@ -58,6 +58,7 @@ pub async fn handle<R: Runtime>(
     for topic_data in request.topic_data {
         topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard).await);
     }
+    context.client.route.named(by_shard.keys().copied());
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
         let job = move |partitions: &Rc<Partitions<R>>| {

@@ -160,6 +160,8 @@ async fn send<R: Runtime>(
     }
     send_in_memory(shared, &mut in_memory).await?;
     drop(owed);
+    // It may wait for nothing to be under way.
+    wake(&shared.reader);
     Ok(())
 }
 

@@ -17,8 +17,9 @@ use vltava_protocol::frame;
 
 use super::answers::{Owed, UnderWay, bring_to_end, write_answers};
 use super::budget::{Admission, Ask, Budget, ConnectionId, STALL_MAX};
-use super::counts::ConnectionCounts;
-use crate::handlers::context::{Client, Services};
+use super::counts::{ConnectionCounts, OpenConnection};
+use crate::handlers::client::Client;
+use crate::handlers::context::Services;
 use crate::handlers::{self, Answer, Refusal};
 use crate::metrics::ShardMetrics;
 use crate::runtime::log_limit::LogLimit;
@@ -48,6 +49,7 @@ pub struct ConnectionOptions {
 }
 
 type Socket<R> = <<R as Runtime>::Network as Network>::Connection;
+type Detached<R> = <Socket<R> as Connection>::Detached;
 
 /// Why a connection ended, for the log. Not an error of ours.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +78,9 @@ pub enum Ended {
         STALL_MAX.as_secs()
     )]
     OutOfMemory,
+    /// It goes on at this shard, where the partitions are that it uses.
+    #[error("it moved to shard {0}")]
+    Moved(usize),
     /// Nothing moved for `connections.max.idle.ms`.
     #[error("nothing moved for connections.max.idle.ms")]
     Idle,
@@ -87,7 +92,7 @@ pub enum Ended {
 impl Ended {
     /// A connection that a peer ended, or its network, is no news; one that we ended is.
     fn is_news(&self) -> bool {
-        !matches!(self, Self::Peer | Self::Io(_) | Self::Stopping)
+        !matches!(self, Self::Peer | Self::Io(_) | Self::Stopping | Self::Moved(_))
     }
 }
 
@@ -122,8 +127,13 @@ impl<R: Runtime> Shared<R> {
 
     /// Ends the connection; only the first reason counts.
     pub(super) fn end(&self, why: Ended) {
-        self.ended.borrow_mut().get_or_insert(why);
-        self.socket.close();
+        if self.is_closed() {
+            return;
+        }
+        if !matches!(why, Ended::Moved(_)) {
+            self.socket.close();
+        }
+        *self.ended.borrow_mut() = Some(why);
         wake(&self.writer);
         wake(&self.reader);
     }
@@ -199,14 +209,38 @@ pub struct Common<R: Runtime> {
     pub counts: ConnectionCounts,
 }
 
-/// Starts the two tasks of a new connection. `ended` is called once when it is over.
+/// A connection that is new to a shard.
+pub struct Arrival<R: Runtime> {
+    /// Its socket.
+    pub socket: Socket<R>,
+    /// Who is at the other end.
+    pub client: Rc<Client>,
+    /// Counts it.
+    pub counted: OpenConnection,
+    /// What was received already.
+    pub received: BytesMut,
+}
+
+/// A connection that goes on at another shard: nothing of it is under way here.
+pub struct Departure<R: Runtime> {
+    /// Which shard.
+    pub to: usize,
+    /// Its socket.
+    pub socket: Detached<R>,
+    /// Counts it, there already.
+    pub counted: OpenConnection,
+    /// What was received, and not begun.
+    pub received: BytesMut,
+}
+
+/// Starts the two tasks of a new connection. `ended` is called once when it is over here.
 pub fn start<R: Runtime>(
     common: &Common<R>,
-    socket: Socket<R>,
-    client: Rc<Client>,
+    arrival: Arrival<R>,
     id: ConnectionId,
-    ended: impl FnOnce() + 'static,
+    ended: impl FnOnce(Option<Departure<R>>) + 'static,
 ) -> Rc<dyn Handle> {
+    let Arrival { socket, client, counted, received } = arrival;
     let Common { services, budget, log_limit, options, .. } = common;
     let runtime = services.runtime.clone();
     let shared = Rc::new(Shared {
@@ -233,7 +267,8 @@ pub fn start<R: Runtime>(
         budget: budget.clone(),
         log_limit: Rc::clone(log_limit),
         options: *options,
-        buffer: BytesMut::new(),
+        counted,
+        buffer: received,
     };
     runtime.spawn(Queue::Foreground, reader.run(ended));
     runtime.spawn(Queue::Foreground, write_answers(Rc::clone(&shared)));
@@ -247,12 +282,13 @@ struct Reader<R: Runtime> {
     budget: Budget,
     log_limit: Rc<LogLimit>,
     options: ConnectionOptions,
+    counted: OpenConnection,
     buffer: BytesMut,
     close: Rc<dyn Fn()>,
 }
 
 impl<R: Runtime> Reader<R> {
-    async fn run(mut self, ended: impl FnOnce() + 'static) {
+    async fn run(mut self, ended: impl FnOnce(Option<Departure<R>>) + 'static) {
         let why = self.read_requests().await;
         self.shared.end(why);
         self.note_end();
@@ -261,7 +297,15 @@ impl<R: Runtime> Reader<R> {
         // connection. What logs hold does, and so does its charge.
         let owed = std::mem::take(&mut *self.shared.owed.borrow_mut());
         bring_to_end(&self.shared.runtime, owed);
-        ended();
+        ended(self.departure());
+    }
+
+    fn departure(self) -> Option<Departure<R>> {
+        let Some(Ended::Moved(to)) = *self.shared.ended.borrow() else {
+            return None;
+        };
+        let socket = self.shared.socket.clone().detach();
+        Some(Departure { to, socket, counted: self.counted, received: self.buffer })
     }
 
     fn note_end(&self) {
@@ -272,13 +316,22 @@ impl<R: Runtime> Reader<R> {
         let metrics = &self.shared.metrics;
         metrics.count(|counters| counters.connections_refused += 1);
         if let Some(left_out) = self.log_limit.admit(self.shared.runtime.now()) {
-            let Client { peer, listener } = &*self.client;
+            let Client { peer, listener, .. } = &*self.client;
             tracing::warn!(%peer, %listener, left_out, "closed a connection: {why}");
         }
     }
 
     async fn read_requests(&mut self) -> Ended {
+        if let Err(why) = self.charge(self.buffer.len()).await {
+            return why;
+        }
         loop {
+            if let Some(shard) = self.leads_elsewhere()
+                && self.is_at_rest().await
+                && self.counted.move_to(shard)
+            {
+                return Ended::Moved(shard);
+            }
             let frame = match self.next_frame().await {
                 Ok(frame) => frame,
                 Err(why) => return why,
@@ -303,6 +356,23 @@ impl<R: Runtime> Reader<R> {
                 Err(refusal) => return Ended::Refused(refusal),
             }
         }
+    }
+
+    /// The shard that this connection had better be on.
+    fn leads_elsewhere(&self) -> Option<usize> {
+        let shard = self.client.route.settled();
+        shard.filter(|shard| *shard != self.counted.shard())
+    }
+
+    /// Waits until all answers have left, as Kafka does after each request. Whether the connection
+    /// is to go on then.
+    async fn is_at_rest(&self) -> bool {
+        let at_rest = poll_fn(|_| match self.shared.is_busy() {
+            false => Poll::Ready(()),
+            // Woken by the writer.
+            true => Poll::Pending,
+        });
+        self.shared.unless_closed(at_rest).await.is_some() && !self.shared.is_draining.get()
     }
 
     /// Hands an answer to the writer, and waits while too many, or too much, are owed.
@@ -381,6 +451,14 @@ impl<R: Runtime> Reader<R> {
         let metrics = &self.shared.metrics;
         metrics.count(|counters| counters.received_bytes += bytes as u64);
         self.shared.last_progress.set(self.shared.runtime.now());
+        self.charge(bytes).await
+    }
+
+    /// Charges bytes that are in the buffer.
+    async fn charge(&self, bytes: usize) -> Result<(), Ended> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let (connection, rest) = (self.shared.id, self.missing_bytes());
         let ask = Ask { connection, bytes, rest, close: &self.close };
         let admitted = self.budget.admit(&self.shared.runtime, ask);

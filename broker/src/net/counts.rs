@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// How many times the connections of another shard one may get by moves.
+const UNEVEN_FACTOR_MAX: u32 = 2;
+/// So many connections more are no matter.
+const UNEVEN_MIN: u32 = 8;
+
 /// What may be open at once.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
@@ -24,6 +29,13 @@ pub struct LimitReached(pub &'static str);
 struct Open {
     total: u32,
     by_ip: BTreeMap<IpAddr, u32>,
+    by_shard: BTreeMap<usize, u32>,
+}
+
+impl Open {
+    fn on_shard(&mut self, shard: usize) -> &mut u32 {
+        self.by_shard.entry(shard).or_default()
+    }
 }
 
 /// The connections of all shards. A clone counts the same.
@@ -31,13 +43,14 @@ struct Open {
 pub struct ConnectionCounts(Arc<Mutex<Open>>);
 
 impl ConnectionCounts {
-    /// Counts one more, until the returned guard is dropped.
+    /// Counts one more on this shard, until the returned guard is dropped.
     ///
     /// # Errors
     /// Where a limit is reached.
     pub fn open(
         &self,
         peer: IpAddr,
+        shard: usize,
         limits: ConnectionLimits,
     ) -> Result<OpenConnection, LimitReached> {
         let mut open = self.lock();
@@ -54,7 +67,8 @@ impl ConnectionCounts {
         }
         *same += 1;
         open.total += 1;
-        Ok(OpenConnection { peer, counts: self.clone() })
+        *open.on_shard(shard) += 1;
+        Ok(OpenConnection { peer, shard, counts: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -67,13 +81,37 @@ impl ConnectionCounts {
 #[derive(Debug)]
 pub struct OpenConnection {
     peer: IpAddr,
+    shard: usize,
     counts: ConnectionCounts,
+}
+
+impl OpenConnection {
+    /// Counts it on another shard from now on, unless that one has many more connections than its
+    /// own: one partition that all clients use must not bring them all to one core. Returns whether
+    /// it does.
+    pub fn move_to(&mut self, shard: usize) -> bool {
+        let mut open = self.counts.lock();
+        let (here, there) = (*open.on_shard(self.shard), *open.on_shard(shard));
+        let is_fair = there < UNEVEN_FACTOR_MAX * here + UNEVEN_MIN;
+        if is_fair {
+            *open.on_shard(self.shard) -= 1;
+            *open.on_shard(shard) += 1;
+            self.shard = shard;
+        }
+        is_fair
+    }
+
+    /// Where it counts.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let mut open = self.counts.lock();
         open.total -= 1;
+        *open.on_shard(self.shard) -= 1;
         if let Some(same) = open.by_ip.get_mut(&self.peer) {
             *same -= 1;
             if *same == 0 {
@@ -85,6 +123,7 @@ impl Drop for OpenConnection {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -98,18 +137,29 @@ mod tests {
     #[test]
     fn limits_hold_over_all_clones_and_end_with_the_connection() {
         let counts = ConnectionCounts::default();
-        let first = counts.open(peer(1), LIMITS);
-        let second = counts.clone().open(peer(1), LIMITS);
-        let per_ip = counts.open(peer(1), LIMITS);
+        let first = counts.open(peer(1), 0, LIMITS);
+        let second = counts.clone().open(peer(1), 0, LIMITS);
+        let per_ip = counts.open(peer(1), 0, LIMITS);
         assert_eq!(per_ip.err(), Some(LimitReached("max.connections.per.ip")));
-        let third = counts.open(peer(2), LIMITS);
-        let total = counts.open(peer(3), LIMITS);
+        let third = counts.open(peer(2), 0, LIMITS);
+        let total = counts.open(peer(3), 0, LIMITS);
         assert_eq!(total.err(), Some(LimitReached("max.connections")));
         drop(second);
-        assert!(counts.open(peer(3), LIMITS).is_ok());
-        assert!(counts.open(peer(1), LIMITS).is_ok());
+        assert!(counts.open(peer(3), 0, LIMITS).is_ok());
+        assert!(counts.open(peer(1), 0, LIMITS).is_ok());
         drop((first, third));
         let open = counts.lock();
         assert!(open.total == 0 && open.by_ip.is_empty(), "{open:?}");
+    }
+    #[test]
+    fn a_shard_gets_no_more_than_its_share_by_moves() {
+        let counts = ConnectionCounts::default();
+        let many = ConnectionLimits { total: 1000, per_ip: 1000 };
+        let mut open: Vec<_> = (0..100).map(|_| counts.open(peer(1), 0, many).unwrap()).collect();
+        let moved = open.iter_mut().filter_map(|one| one.move_to(1).then_some(one.shard()));
+        assert_eq!(moved.collect::<Vec<_>>(), [1; 70]);
+        assert_eq!(counts.lock().by_shard, BTreeMap::from([(0, 30), (1, 70)]));
+        drop(open);
+        assert_eq!(counts.lock().by_shard, BTreeMap::from([(0, 0), (1, 0)]));
     }
 }

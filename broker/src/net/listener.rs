@@ -8,15 +8,17 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::future::{Either, select};
 use vltava_protocol::types::Str;
 
 use super::budget::{Budget, ConnectionId};
-use super::connection::{self, Common, Ended, Handle};
+use super::connection::{self, Arrival, Common, Departure, Ended, Handle};
 use super::counts::ConnectionLimits;
 use crate::config::listeners::Endpoint;
-use crate::handlers::context::Client;
+use crate::handlers::client::Client;
 use crate::metadata::image::NodeEndpoint;
+use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::Latch;
 use crate::runtime::{Connection, Listener, Network, Runtime};
 
@@ -74,7 +76,8 @@ pub fn address(endpoint: &Endpoint) -> io::Result<SocketAddr> {
 
 /// The connections of one shard.
 pub struct Connections<R: Runtime> {
-    common: Common<R>,
+    pub(super) common: Common<R>,
+    pub(super) jobs: Rc<Jobs<Self>>,
     next: Cell<u64>,
     open: RefCell<BTreeMap<ConnectionId, Rc<dyn Handle>>>,
     stopping: Latch,
@@ -82,9 +85,10 @@ pub struct Connections<R: Runtime> {
 
 impl<R: Runtime> Connections<R> {
     /// No connections yet.
-    pub fn new(common: Common<R>) -> Rc<Self> {
+    pub fn new(common: Common<R>, jobs: Rc<Jobs<Self>>) -> Rc<Self> {
         Rc::new(Self {
             common,
+            jobs,
             next: Cell::new(0),
             open: RefCell::default(),
             stopping: Latch::default(),
@@ -125,25 +129,40 @@ impl<R: Runtime> Connections<R> {
             total: config.connections_max,
             per_ip: config.connections_per_ip_max,
         };
-        let counted = match self.common.counts.open(peer.ip(), limits) {
+        let own = self.jobs.own();
+        let counted = match self.common.counts.open(peer.ip(), own, limits) {
             Ok(counted) => counted,
             Err(reached) => {
                 self.note_refusal(peer, reached.0);
                 return socket.close();
             }
         };
+        self.common.services.metrics.count(|counters| counters.connections_accepted += 1);
+        let client = Rc::new(Client::new(peer, listener.clone()));
+        self.serve(Arrival { socket, client, counted, received: BytesMut::new() });
+    }
+
+    /// Serves a connection from now on.
+    pub(super) fn serve(self: &Rc<Self>, arrival: Arrival<R>) {
         let id = ConnectionId(self.next.replace(self.next.get() + 1));
-        let client = Rc::new(Client { peer, listener: listener.clone() });
         let connections = Rc::clone(self);
+        let client = Rc::clone(&arrival.client);
         let metrics = Rc::clone(&self.common.services.metrics);
-        metrics.connection_opened();
-        let ended = move || {
-            metrics.connection_closed();
+        metrics.connection_arrived();
+        let ended = move |departure: Option<Departure<R>>| {
+            metrics.connection_left();
             connections.open.borrow_mut().remove(&id);
-            drop(counted);
+            if let Some(departure) = departure {
+                connections.hand_over(departure, &client);
+            }
         };
-        let handle = connection::start(&self.common, socket, client, id, ended);
+        let handle = connection::start(&self.common, arrival, id, ended);
         self.open.borrow_mut().insert(id, handle);
+    }
+
+    /// Whether connections are being closed.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_set()
     }
 
     fn note_refusal(&self, peer: SocketAddr, limit: &'static str) {

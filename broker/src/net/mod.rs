@@ -1,6 +1,7 @@
 //! The network: listeners, connections, framing, answers in order, back-pressure.
 //!
-//! Lives on every shard; a connection stays on the shard that accepted it. Invariants:
+//! Lives on every shard. A connection is served by one at a time: by that which accepted it, later
+//! by that of the partitions it uses (see `hand_over`). Invariants:
 //! - Answers leave in the order of their requests, whatever order they were ready in.
 //! - A connection does not start its next request before this one's work is in order (`handlers`
 //!   says when).
@@ -15,4 +16,5 @@ mod answers;
 pub mod budget;
 pub mod connection;
 pub mod counts;
+mod hand_over;
 pub mod listener;

@@ -2,8 +2,8 @@
 //!
 //! A session remembers which partitions a client fetches and what it was told of each, so that a
 //! request names only what changed and an answer holds only what is new. Sessions belong to the
-//! shard of the connection that made them; the shard's number is in the low bits of the id, so that
-//! another shard answers "not found" and never mistakes one for its own.
+//! shard of the connection that made them, and go with it where it moves. The number of the shard
+//! that made one is in the low bits of its id, so that no two shards make the same.
 
 use std::collections::BTreeMap;
 
@@ -95,7 +95,8 @@ struct Remembered {
     turn: u64,
 }
 
-struct Session {
+/// One session.
+pub struct Session {
     epoch: i32,
     uses_ids: bool,
     last_used_ms: u64,
@@ -198,6 +199,22 @@ impl FetchSessions {
         is_sent
     }
 
+    /// Takes a session out: its connection moves to another shard.
+    pub fn take(&mut self, id: i32) -> Option<Session> {
+        let taken = self.sessions.remove(&id);
+        self.kept_bytes -= taken.as_ref().map_or(0, |session| session.kept_bytes);
+        taken
+    }
+
+    /// Takes in a session of another shard. Where there is no room it ends: its client begins anew.
+    pub fn adopt(&mut self, id: i32, session: Session) {
+        let fits = self.kept_bytes + session.kept_bytes <= KEPT_BYTES_MAX;
+        if fits && self.sessions.len() < self.sessions_max {
+            self.kept_bytes += session.kept_bytes;
+            self.sessions.insert(id, session);
+        }
+    }
+
     fn create(
         &mut self,
         wanted: &[Wanted],
@@ -239,8 +256,7 @@ impl FetchSessions {
     }
 
     fn end(&mut self, id: i32) {
-        let ended = self.sessions.remove(&id);
-        self.kept_bytes -= ended.map_or(0, |session| session.kept_bytes);
+        drop(self.take(id));
     }
 
     fn free_id(&self, random: u64) -> Option<i32> {
@@ -420,6 +436,24 @@ mod tests {
         assert_eq!(sessions.kept_bytes, PARTITION_BYTES);
         assert_eq!(sessions.begin((small, -1), Vec::new(), &[], true, 0, 0).unwrap().session_id, 0);
         assert_eq!(sessions.kept_bytes, 0);
+    }
+
+    #[test]
+    fn a_session_goes_on_at_another_shard_where_there_is_room() {
+        let (mut here, mut there) = (FetchSessions::new(0, 10), FetchSessions::new(1, 2));
+        let id = begun(&mut here);
+        let own = begun(&mut there);
+        assert_ne!(id, own);
+        let session = here.take(id).unwrap();
+        assert_eq!((here.counts(), here.kept_bytes), ((0, 0), 0));
+        there.adopt(id, session);
+        let again = here.begin((id, 1), Vec::new(), &[], true, 0, 0);
+        assert_eq!(again, Err(SessionError::NotFound));
+        let fetching = there.begin((id, 1), Vec::new(), &[], true, 0, 0).unwrap();
+        assert_eq!(fetching.wanted, [wanted(0, 5), wanted(1, 6)]);
+        let third = begun(&mut here);
+        there.adopt(third, here.take(third).unwrap());
+        assert_eq!(there.counts(), (2, 4), "no room for a third");
     }
 
     #[test]

@@ -123,6 +123,9 @@ pub trait Network: Clone + 'static {
 
     /// Connects; `TCP_NODELAY` is set.
     async fn connect(&self, address: SocketAddr) -> io::Result<Self::Connection>;
+
+    /// Takes over a connection that another shard of this process has given up.
+    fn attach(&self, detached: <Self::Connection as Connection>::Detached) -> Self::Connection;
 }
 
 /// A listening socket.
@@ -141,6 +144,9 @@ pub trait Listener: 'static {
 /// An established connection. A clone is the same connection; one task may receive while another
 /// sends.
 pub trait Connection: Clone + 'static {
+    /// A connection between two shards: nobody serves it until [`Network::attach`].
+    type Detached: Send + 'static;
+
     /// Appends what has arrived to the spare capacity of `buffer` (which must have some), waiting
     /// until there is something. 0 bytes: the peer sends no more. The buffer comes back in every
     /// case.
@@ -153,6 +159,9 @@ pub trait Connection: Clone + 'static {
     /// cache, and never blocks the shard on the disk where it is not. An error (also a file shorter
     /// than the range) leaves the stream broken: close it.
     async fn send_file(&self, range: &ExternalBytes) -> io::Result<()>;
+
+    /// Gives the connection up, for another shard. No call may be under way, and none may follow.
+    fn detach(self) -> Self::Detached;
 
     /// Ends it in both directions: calls under way, and later ones, return.
     fn close(&self);

@@ -91,6 +91,11 @@ impl Network for MachineNetwork {
         result?;
         MachineConnection::new(self.ring.clone(), stream, address)
     }
+
+    fn attach(&self, detached: DetachedConnection) -> MachineConnection {
+        let DetachedConnection { stream, peer, local } = detached;
+        MachineConnection(Rc::new(ConnectionState { ring: self.ring.clone(), stream, peer, local }))
+    }
 }
 
 /// A listening socket, as one shard sees it.
@@ -234,7 +239,17 @@ impl MachineConnection {
     }
 }
 
+/// A connection that no ring serves. Dropping it closes it.
+#[derive(Debug)]
+pub struct DetachedConnection {
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
 impl Connection for MachineConnection {
+    type Detached = DetachedConnection;
+
     async fn receive(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         assert!(buffer.capacity() > buffer.len(), "no room to receive into");
         loop {
@@ -309,6 +324,11 @@ impl Connection for MachineConnection {
             yield_now().await;
         }
         Ok(())
+    }
+
+    fn detach(self) -> DetachedConnection {
+        let ConnectionState { stream, peer, local, .. } = &*self.0;
+        DetachedConnection { stream: Arc::clone(stream), peer: *peer, local: *local }
     }
 
     fn close(&self) {

@@ -21,9 +21,10 @@ use vltava_protocol::messages::produce::{
 };
 use vltava_protocol::types::Str;
 
-/// The last versions of Produce and Fetch that name topics by their names.
+/// The last version that names topics by their names.
 pub const PRODUCE_VERSION: i16 = 12;
-const FETCH_VERSION: i16 = 12;
+/// See [`PRODUCE_VERSION`].
+pub const FETCH_VERSION: i16 = 12;
 
 /// A connection to a broker.
 pub fn connect(address: SocketAddr) -> Result<Link, ClientError> {
@@ -97,13 +98,8 @@ pub fn batch(values: &[&[u8]]) -> Bytes {
     Bytes::from(builder.build())
 }
 
-/// Fetches once from an offset.
-pub fn fetch(
-    link: &mut Link,
-    topic: &str,
-    partition: i32,
-    offset: i64,
-) -> Result<PartitionData, ClientError> {
+/// A request that reads a partition from an offset.
+pub fn fetch_request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
     let asked = FetchPartition {
         partition,
         fetch_offset: offset,
@@ -113,13 +109,17 @@ pub fn fetch(
     };
     let topic =
         FetchTopic { topic: Str::from(topic), partitions: vec![asked], ..FetchTopic::default() };
-    let request = FetchRequest {
-        max_wait_ms: 500,
-        min_bytes: 1,
-        topics: vec![topic],
-        ..FetchRequest::default()
-    };
-    link.send_at(&request, FETCH_VERSION)?;
+    FetchRequest { max_wait_ms: 500, min_bytes: 1, topics: vec![topic], ..FetchRequest::default() }
+}
+
+/// Fetches once from an offset.
+pub fn fetch(
+    link: &mut Link,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<PartitionData, ClientError> {
+    link.send_at(&fetch_request(topic, partition, offset), FETCH_VERSION)?;
     let mut answer = link.receive::<FetchRequest>()?;
     Ok(answer.responses.remove(0).partitions.remove(0))
 }

@@ -1,5 +1,6 @@
 //! Sockets of one process on the simulated network: what rooms above get as `Runtime::network`.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -54,6 +55,7 @@ impl SimNetwork {
                 local,
                 peer,
                 pace: self.pace.clone(),
+                is_detached: Cell::new(false),
             }),
         }
     }
@@ -86,6 +88,10 @@ impl Network for SimNetwork {
         let connection = established.map(|(end, near)| self.connection(end, near, to));
         self.wait(back_ns).await;
         connection
+    }
+
+    fn attach(&self, detached: DetachedConnection) -> SimConnection {
+        self.connection(detached.end, detached.local, detached.peer)
     }
 }
 
@@ -129,12 +135,23 @@ struct Handle {
     local: SocketAddr,
     peer: SocketAddr,
     pace: Pace,
+    /// Another handle is to have this end.
+    is_detached: Cell<bool>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.fabric.close(self.end);
+        if !self.is_detached.get() {
+            self.fabric.close(self.end);
+        }
     }
+}
+
+/// A connection that no shard serves. It ends with its process where none attaches it.
+pub struct DetachedConnection {
+    end: End,
+    local: SocketAddr,
+    peer: SocketAddr,
 }
 
 impl SimConnection {
@@ -201,6 +218,8 @@ impl SimConnection {
 }
 
 impl Connection for SimConnection {
+    type Detached = DetachedConnection;
+
     async fn receive(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         let spare = buffer.capacity() - buffer.len();
         assert!(spare > 0, "a receive into a full buffer");
@@ -237,6 +256,12 @@ impl Connection for SimConnection {
         }
         sending.begun = false;
         Ok(())
+    }
+
+    fn detach(self) -> DetachedConnection {
+        let Handle { end, local, peer, is_detached, .. } = &*self.handle;
+        is_detached.set(true);
+        DetachedConnection { end: *end, local: *local, peer: *peer }
     }
 
     fn close(&self) {
