@@ -147,28 +147,24 @@ impl Cluster {
         acks.written_may_be_lost(|partition| offsets.high_watermark(partition));
     }
 
-    /// Takes the power from the node's host, and leaves it without.
-    pub async fn power_cut_now(&self, random: &mut Random) {
-        self.strike(Crash::Power, random).await;
-        self.written_may_be_lost();
-    }
-
-    /// Ends the node at a moment that chance picks, and starts it again after a while.
-    pub async fn crash(&self, how: Crash, random: &mut Random) {
+    /// Ends the node at a moment that chance picks, and leaves it so.
+    pub async fn crash_now(&self, how: Crash, random: &mut Random) {
         self.strike(how, random).await;
         if how == Crash::Power || self.state.disk_failed.get() {
             self.written_may_be_lost();
         }
+    }
+
+    /// Ends the node at a moment that chance picks, and starts it again after a while.
+    pub async fn crash(&self, how: Crash, random: &mut Random) {
+        self.crash_now(how, random).await;
         let executor = self.simulation.executor();
         let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
         executor.sleep_until(executor.now_ns() + down_ns).await;
         self.start(random).await;
         if random.chance(250_000) {
             // Once more, while it recovers.
-            self.strike(how, random).await;
-            if how == Crash::Power {
-                self.written_may_be_lost();
-            }
+            self.crash_now(how, random).await;
             self.start(random).await;
         }
     }

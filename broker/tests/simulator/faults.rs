@@ -399,7 +399,7 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
             };
             simulation.set_disk_options(cluster.host, slow);
             sleep_ms(random, 1..=20_000).await;
-            cluster.power_cut_now(random).await;
+            cluster.crash_now(Crash::Power, random).await;
             simulation.set_disk_options(cluster.host, cluster.swarm.disk.clone());
             cluster.start(random).await;
         }
@@ -457,8 +457,8 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
 }
 
 /// Takes the power while a log is written to, in most cases several blocks at once, and starts the
-/// node again. Where it is the first write of a life, and nothing is left of it, the next life has
-/// the same leader epoch.
+/// node again. Where it is the first write of a life, and nothing is left of it, the next life has the
+/// same leader epoch.
 pub async fn short_life(cluster: &Cluster, random: &mut Random) {
     let executor = cluster.simulation.executor();
     let bytes_min = if random.chance(MILLION / 4) { 1 } else { 2 * 4096 };
@@ -467,7 +467,7 @@ pub async fn short_life(cluster: &Cluster, random: &mut Random) {
     while !cluster.disk().under_way().iter().any(is_torn) && executor.now_ns() < given_up_ns {
         executor.sleep_until(executor.now_ns() + 2_000_000).await;
     }
-    cluster.power_cut_now(random).await;
+    cluster.crash_now(Crash::Power, random).await;
     cluster.start(random).await;
 }
 

@@ -32,7 +32,8 @@ impl Node {
         if stops.is_empty() {
             return false;
         }
-        let stop = stops.swap_remove(random.index(stops.len()));
+        let which = random.index(stops.len());
+        let stop = stops.swap_remove(which);
         // A shard that has ended by itself needs no asking.
         let _ = stop.send(());
         true

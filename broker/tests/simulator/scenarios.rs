@@ -4,8 +4,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
-use vltava_storage::io::IoErrorKind;
-use vltava_storage::io::fault_disk::Fault;
 
 use crate::faults::{Swarm, Trouble, short_life};
 use crate::run::{Outcome, run_seed, run_story};
@@ -32,8 +30,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "a-full-disk", seed: 3, run: a_full_disk },
         Scenario { name: "repeats-while-it-is-written", seed: 5, run: repeats_while_it_is_written },
         Scenario { name: "torn-writes", seed: 6, run: torn_writes },
-        Scenario { name: "no-space-found-late", seed: 7, run: no_space_found_late },
-        Scenario { name: "orderly-stops", seed: 8, run: orderly_stops },
+        Scenario { name: "orderly-stops", seed: 7, run: orderly_stops },
         Scenario { name: EVERYTHING, seed: 4, run: run_seed },
     ]
     .into_iter()
@@ -104,7 +101,7 @@ fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
             executor.sleep_until(executor.now_ns() + 500_000_000).await;
             simulation.set_disk_options(cluster.host, slow.clone());
             executor.sleep_until(executor.now_ns() + 2_000_000_000).await;
-            cluster.power_cut_now(&mut random).await;
+            cluster.crash_now(Crash::Power, &mut random).await;
             simulation.set_disk_options(cluster.host, DiskOptions::default());
             cluster.start(&mut random).await;
         }
@@ -138,26 +135,6 @@ fn torn_writes(seed: u64, sink: Option<TraceSink>) -> Outcome {
     run_story(seed, swarm, sink, |cluster, _| async move {
         let mut random = Random::new(seed, Purpose::Faults, 3);
         for _ in 0..300 {
-            short_life(&cluster, &mut random).await;
-        }
-    })
-}
-
-/// A write finds that there is no space where there was some a moment ago, and leaves whole batches
-/// in the file that were refused; then the power fails.
-fn no_space_found_late(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    let swarm = Rc::new(blocks_of_many(seed));
-    run_story(seed, swarm, sink, |cluster, _| async move {
-        let mut random = Random::new(seed, Purpose::Faults, 3);
-        let executor = cluster.simulation.executor();
-        for _ in 0..50 {
-            executor.sleep_until(executor.now_ns() + 1_000_000_000).await;
-            for _ in 0..random.between(1..=3) {
-                let at = cluster.disk().operations() + random.between(0..=2);
-                cluster.disk().inject(Fault::Fail { at, kind: IoErrorKind::Full });
-                cluster.disk_failed();
-                executor.sleep_until(executor.now_ns() + 500_000_000).await;
-            }
             short_life(&cluster, &mut random).await;
         }
     })
