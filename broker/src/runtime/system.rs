@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{ring, setup};
 
-/// Locked memory below which an executor does not start.
+/// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
 
 /// What was found, for the start screen and for defaults.
@@ -111,6 +111,26 @@ pub(super) fn cores() -> Vec<usize> {
         return (0..count).collect();
     }
     cores
+}
+
+/// Keeps the calling thread on one core.
+///
+/// # Errors
+/// Where the system refuses.
+pub(super) fn pin_to(core: usize) -> io::Result<()> {
+    // SAFETY: a set of cores is plain numbers, for which zeros are none.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let cores_max = 8 * size_of::<libc::cpu_set_t>();
+    if core >= cores_max {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the set is ours, and has this core.
+    unsafe { libc::CPU_SET(core, &mut cores) };
+    // SAFETY: the kernel reads so many bytes of the set; 0 is the calling thread.
+    match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// "0-2,5" as numbers.
