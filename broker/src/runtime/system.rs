@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -199,6 +199,15 @@ fn raise_limit(resource: libc::__rlimit_resource_t) {
     }
 }
 
+/// Whether nobody reads any more what is written there: a pipe or a socket whose other end is
+/// closed. Of a file, never.
+pub fn is_hung_up(output: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: output.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the kernel reads and fills one structure of ours; the descriptor is open.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0 && poll.revents & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
 /// The descriptor that the signal handler writes to; -1 before there is one.
 static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
 
@@ -278,6 +287,8 @@ fn notify(address: &[u8], state: &str) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -329,6 +340,16 @@ mod tests {
             assert_eq!(&heard[..len], b"READY=1");
         }
         assert!(notify(b"/nobody/there", "READY=1").is_err());
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_hung_up() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!is_hung_up(writer.as_fd()));
+        drop(reader);
+        assert!(is_hung_up(writer.as_fd()));
+        let file = tempfile::tempfile().unwrap();
+        assert!(!is_hung_up(file.as_fd()));
     }
 
     #[test]
