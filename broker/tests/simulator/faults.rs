@@ -457,8 +457,8 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
 }
 
 /// Takes the power while a log is written to, in most cases several blocks at once, and starts the
-/// node again. Where it is the first write of a life, and nothing is left of it, the next life has the
-/// same leader epoch.
+/// node again. Where it is the first write of a life, and nothing is left of it, the next life has
+/// the same leader epoch.
 pub async fn short_life(cluster: &Cluster, random: &mut Random) {
     let executor = cluster.simulation.executor();
     let bytes_min = if random.chance(MILLION / 4) { 1 } else { 2 * 4096 };

@@ -14,8 +14,8 @@ use crate::promise;
 /// The most that a batch of this run unpacks to, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of a value, beside its id, that make a batch of one record fill one block: what is left are
-/// the batch's header and the record's own fields.
+/// Bytes of a value, beside its id, that make a batch of one record fill one block: what is left
+/// are the batch's header and the record's own fields.
 const BLOCK_FILLER_BYTES: usize = 4096 - HEADER_BYTES - 9 - 8;
 
 /// Zstd last: not all versions know it.
