@@ -56,6 +56,7 @@ mod notes;
 mod partition_files;
 mod reader;
 mod recovery;
+mod refused;
 mod scan;
 mod segment;
 mod state;

@@ -15,6 +15,7 @@ use support::workload::{Model, Went, check_reopened, log_on, open_or_create, ope
 use support::{Chance, batch, environment, read_all, ready, records_of, run};
 use vltava_storage::io::IoErrorKind;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
+use vltava_storage::producer_state::SequenceCheck;
 use vltava_storage::{AppendClass, Opened, StorageError};
 
 const STEPS: usize = 60;
@@ -259,6 +260,29 @@ fn what_a_full_disk_took_in_never_comes_back() {
             check_stays_away(log, disk).await;
         });
     }
+}
+
+#[test]
+fn a_producer_that_a_full_disk_refused_goes_on_where_it_was() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let log = log_on(&disk).await;
+        let sent = |sequence: i32| batch(1, &[vec![0]], Some((7, 0, sequence)));
+        let check = |sequence: i32| log.check_producer(&sent(sequence).producer().unwrap());
+        let append = |sequence: i32| log.append(vec![sent(sequence)], 0, AppendClass::Client, 1);
+        assert_eq!(check(5), SequenceCheck::Append, "a beginning, as far as is known");
+        append(3).unwrap();
+        append(4).unwrap();
+        let (at, kind) = (disk.operations() + 1, IoErrorKind::Full);
+        disk.inject(Fault::Fail { at, kind });
+        assert!(matches!(log.write_pending().await, Err(StorageError::Full(_))));
+        // It was on its way when the others were refused.
+        assert_eq!(check(5), SequenceCheck::OutOfOrder);
+        assert_eq!(check(3), SequenceCheck::Append);
+        append(3).unwrap();
+        assert_eq!(check(4), SequenceCheck::Append);
+        log.write_pending().await.unwrap();
+    });
 }
 
 /// After writes that were lost, or landed elsewhere, without an error.

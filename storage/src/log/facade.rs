@@ -219,6 +219,7 @@ impl<D: Disk> Log<D> {
         }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
+            state.refuse(&batches);
             return Err(StorageError::Full("less than the reserve is free".to_owned()));
         }
         let too_large = batches.iter().find(|b| b.batch_bytes() as u64 > SEGMENT_BYTES_LIMIT);
@@ -250,6 +251,7 @@ impl<D: Disk> Log<D> {
                 let ids_max = environment.producer_ids_max(before);
                 let undo = state.producers.note(&producer, header.base_offset, ids_max);
                 environment.count_producers(before, state.producers.len());
+                state.refused.forget(producer.producer_id);
                 undo
             });
             state.epochs.assign(leader_epoch, header.base_offset);
@@ -261,7 +263,16 @@ impl<D: Disk> Log<D> {
     /// What is to be done with a client's batch, by what its producer wrote before, queued batches
     /// included.
     pub fn check_producer(&self, batch: &ProducerBatch) -> SequenceCheck {
-        self.inner.state.borrow().producers.check(batch)
+        let state = self.inner.state.borrow();
+        match state.producers.check(batch) {
+            SequenceCheck::Append
+                if state.producers.get(batch.producer_id).is_none()
+                    && state.refused.is_ahead(batch) =>
+            {
+                SequenceCheck::OutOfOrder
+            }
+            checked => checked,
+        }
     }
 
     /// Whether anything waits to be written.
