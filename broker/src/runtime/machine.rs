@@ -16,6 +16,7 @@ use glommio::{
 };
 
 use super::file::{DataDirectory, MachineDisk};
+use super::pulse::Pulse;
 use super::recorder::Recorder;
 use super::request::{Request, SharedHandle};
 use super::ring::Ring;
@@ -32,7 +33,7 @@ const EXECUTOR_IO_BYTES: usize = 64 << 10;
 const EXECUTOR_RING_DEPTH: usize = 128;
 /// The executor's own clock for taking turns, which is not relied on: it is the ring's driver and
 /// [`Runtime::yield_if_needed`] that yield. Long, because the executor can fall asleep over tasks
-/// that are ready where this ends at the wrong moment.
+/// that are ready where this ends at the wrong moment (see [`Pulse`]).
 const EXECUTOR_SLICE: Duration = Duration::from_millis(100);
 /// The executor is woken as often as this at least, in case it has.
 const PULSE: Duration = Duration::from_secs(1);
@@ -152,12 +153,14 @@ where
     check_limits(shards)?;
     let stop = Stop::default();
     let cores = system::cores();
+    let no_pulse = |error: io::Error| StartError::Shard { shard: 0, message: error.to_string() };
     let common = Common {
         shards,
         options: options.clone(),
         listeners: Arc::default(),
         origin: Instant::now(),
         stop: stop.clone(),
+        pulse: Arc::new(Pulse::start(PULSE).map_err(no_pulse)?),
     };
     let mut threads: Vec<ShardThread<E>> = Vec::with_capacity(shards);
     for (shard, part) in parts.into_iter().enumerate() {
@@ -300,6 +303,7 @@ struct Common {
     listeners: Arc<Listeners>,
     origin: Instant,
     stop: Stop,
+    pulse: Arc<Pulse>,
 }
 
 /// A shard that has what it needs, and waits for the others.
@@ -390,13 +394,21 @@ where
     let runtime = MachineRuntime::new(ring.clone(), &common);
     let foreground = runtime.0.queues.foreground;
     let driver = into_queue(ring.clone().drive(), foreground);
-    let pulse = into_queue(pulse(ring.clone()), foreground);
+    // In a queue whose wakes signal only an executor that is parked.
+    let pulse = Arc::clone(&common.pulse);
+    let beats = async move {
+        loop {
+            pulse.beat(shard).await;
+        }
+    };
+    let beats: glommio::Task<()> = into_queue(beats, runtime.0.queues.background);
     let tasks = Rc::clone(&runtime.0.tasks);
     let start = ShardStart { runtime, shard, shards: common.shards, stop: common.stop.clone() };
     let root = Rc::clone(&tasks).run(make(start, part));
     let result = into_queue(root, foreground).await;
     tasks.end().await;
-    drop(pulse);
+    drop(beats);
+    common.pulse.forget(shard);
     ring.shut_down();
     if let Err(error) = driver.await {
         panic!("the executor cannot wait for the shard's ring: {error}");
@@ -404,13 +416,6 @@ where
     match result {
         Some(result) => result,
         None => unreachable!("tasks are ended after this one"),
-    }
-}
-
-/// Wakes the executor now and then.
-async fn pulse(ring: Ring) {
-    loop {
-        ring.sleep_until(ring.now().after(PULSE)).await;
     }
 }
 

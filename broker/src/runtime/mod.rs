@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod log_limit;
 mod machine;
 pub mod mesh;
+mod pulse;
 mod recorder;
 mod remote;
 mod request;
