@@ -11,8 +11,6 @@ const DESCRIPTORS_WANTED: u64 = 65_536;
 const DESCRIPTORS_PER_PARTITION: u64 = 2;
 /// Descriptors that a broker takes beside those of partitions, with some clients.
 const DESCRIPTORS_BESIDE: u64 = 256;
-/// Locked memory that rings of many shards may need, in bytes.
-const LOCKED_MEMORY_WANTED: u64 = 64 * 1024 * 1024;
 
 /// Writes one line to standard output, at once.
 pub fn line(text: &str) {
@@ -73,14 +71,6 @@ fn advice(facts: &MachineFacts) -> Vec<String> {
             "open files are limited to {}; {DESCRIPTORS_WANTED} would serve many clients and \
              partitions (ulimit -n, LimitNOFILE=)",
             facts.descriptors_max
-        ));
-    }
-    if facts.locked_memory_bytes_max < LOCKED_MEMORY_WANTED {
-        advice.push(format!(
-            "locked memory is limited to {}; {} would do for many shards (ulimit -l, \
-             LimitMEMLOCK=)",
-            size(facts.locked_memory_bytes_max),
-            size(LOCKED_MEMORY_WANTED)
         ));
     }
     advice

@@ -9,7 +9,7 @@ pub(super) fn parse(text: &str) -> Result<i64, String> {
         return Ok(milliseconds);
     }
     let wrong =
-        || format!("{text:?} is no time; write 2026-11-21T12:00:00Z, or milliseconds since 1970");
+        || String::from("write a time as 2026-11-21T12:00:00Z, or in milliseconds since 1970");
     parse_moment(text).ok_or_else(wrong)
 }
 

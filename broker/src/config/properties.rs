@@ -13,7 +13,7 @@ pub struct Property {
 
 /// A file that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: \\u must be followed by four hexadecimal digits")]
+#[error("\\u must be followed by four hexadecimal digits")]
 pub struct SyntaxError {
     /// Where, from 1.
     pub line: usize,

@@ -1,4 +1,4 @@
-//! Shards on the real machine: one thread, one glommio executor and one ring each.
+//! Shards on the real machine: one thread, one executor and one ring each.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -9,34 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use glommio::{
-    Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Shares, TaskQueueHandle,
-};
-
+use super::executor::Executor;
 use super::file::{DataDirectory, MachineDisk};
-use super::pulse::Pulse;
 use super::recorder::Recorder;
 use super::request::{Request, SharedHandle};
 use super::ring::Ring;
 use super::setup;
 use super::socket::{Listeners, MachineNetwork};
+use super::sync::yield_now;
 use super::system::{self, ProcessFacts, ShutdownSignals};
 use super::tasks::Tasks;
 use super::{Monotonic, Queue, Runtime};
 
-/// Memory that each executor registers with its own rings. They carry little: sockets and files
-/// have the shard's ring.
-const EXECUTOR_IO_BYTES: usize = 64 << 10;
-/// Entries of the executor's own rings.
-const EXECUTOR_RING_DEPTH: usize = 128;
-/// The executor's own clock for taking turns, which is not relied on: it is the ring's driver and
-/// [`Runtime::yield_if_needed`] that yield. Long, because the executor can fall asleep over tasks
-/// that are ready where this ends at the wrong moment (see [`Pulse`]).
-const EXECUTOR_SLICE: Duration = Duration::from_millis(100);
-/// The executor is woken as often as this at least, in case it has.
-const PULSE: Duration = Duration::from_secs(1);
 /// Random bytes fetched from the operating system at a time.
 const RANDOM_BYTES: usize = 512;
 /// Descriptors that a shard needs before it serves anybody: its rings, its eventfds, the data
@@ -153,14 +139,12 @@ where
     check_limits(shards)?;
     let stop = Stop::default();
     let cores = system::cores();
-    let no_pulse = |error: io::Error| StartError::Shard { shard: 0, message: error.to_string() };
     let common = Common {
         shards,
         options: options.clone(),
         listeners: Arc::default(),
         origin: Instant::now(),
         stop: stop.clone(),
-        pulse: Arc::new(Pulse::start(PULSE).map_err(no_pulse)?),
     };
     let mut threads: Vec<ShardThread<E>> = Vec::with_capacity(shards);
     for (shard, part) in parts.into_iter().enumerate() {
@@ -303,7 +287,6 @@ struct Common {
     listeners: Arc<Listeners>,
     origin: Instant,
     stop: Stop,
-    pulse: Arc<Pulse>,
 }
 
 /// A shard that has what it needs, and waits for the others.
@@ -342,7 +325,9 @@ where
             return Ok(()); // Another one cannot start.
         }
         let _stop = StopOnDrop(common.stop.clone());
-        executor.run(run_shard(shard, common, ring, part, make))
+        let runtime = MachineRuntime::new(&executor, ring, &common);
+        let (shards, stop) = (common.shards, common.stop);
+        executor.run(make(ShardStart { runtime, shard, shards, stop }, part))
     });
     let thread = thread.map_err(|error| refused(error.to_string()))?;
     match wait_until_ready.recv() {
@@ -353,81 +338,16 @@ where
 }
 
 /// The executor and the ring of the calling thread.
-fn equip(
-    shard: usize,
-    core: Option<usize>,
-    common: &Common,
-) -> Result<(LocalExecutor, Ring), String> {
-    let make = |placement| {
-        LocalExecutorBuilder::new(placement)
-            .name("vltava")
-            .io_memory(EXECUTOR_IO_BYTES)
-            .ring_depth(EXECUTOR_RING_DEPTH)
-            .preempt_timer(EXECUTOR_SLICE)
-            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-            .make()
-    };
-    let made = match core.map(|core| make(Placement::Fixed(core))) {
-        // A profile that refuses sched_setaffinity(2): then it runs where the scheduler puts it.
-        None | Some(Err(_)) => make(Placement::Unbound),
-        Some(made) => made,
-    };
-    let executor = made.map_err(|error| error.to_string())?;
+fn equip(shard: usize, core: Option<usize>, common: &Common) -> Result<(Executor, Ring), String> {
+    if let Some(core) = core {
+        // A profile that refuses this: then the thread runs where the scheduler puts it.
+        let _refused = system::pin_to(core);
+    }
     let recorder = common.options.recorder.clone();
-    let ring =
-        Ring::new(shard, common.origin, recorder).map_err(|error| format!("io_uring: {error}"))?;
+    let ring = Ring::new(shard, common.origin, recorder);
+    let ring = ring.map_err(|error| format!("io_uring: {error}"))?;
+    let executor = Executor::new(ring.clone()).map_err(|error| error.to_string())?;
     Ok((executor, ring))
-}
-
-async fn run_shard<P, M, F, E>(
-    shard: usize,
-    common: Common,
-    ring: Ring,
-    part: P,
-    make: M,
-) -> Result<(), E>
-where
-    M: Fn(ShardStart, P) -> F,
-    F: Future<Output = Result<(), E>> + 'static,
-    E: 'static,
-{
-    let runtime = MachineRuntime::new(ring.clone(), &common);
-    let foreground = runtime.0.queues.foreground;
-    let driver = into_queue(ring.clone().drive(), foreground);
-    // In a queue whose wakes signal only an executor that is parked.
-    let pulse = Arc::clone(&common.pulse);
-    let beats = async move {
-        loop {
-            pulse.beat(shard).await;
-        }
-    };
-    let beats: glommio::Task<()> = into_queue(beats, runtime.0.queues.background);
-    let tasks = Rc::clone(&runtime.0.tasks);
-    let start = ShardStart { runtime, shard, shards: common.shards, stop: common.stop.clone() };
-    let root = Rc::clone(&tasks).run(make(start, part));
-    let result = into_queue(root, foreground).await;
-    tasks.end().await;
-    drop(beats);
-    common.pulse.forget(shard);
-    ring.shut_down();
-    if let Err(error) = driver.await {
-        panic!("the executor cannot wait for the shard's ring: {error}");
-    }
-    match result {
-        Some(result) => result,
-        None => unreachable!("tasks are ended after this one"),
-    }
-}
-
-/// Starts a task in a queue.
-fn into_queue<T: 'static>(
-    task: impl Future<Output = T> + 'static,
-    queue: TaskQueueHandle,
-) -> glommio::Task<T> {
-    match glommio::spawn_local_into(task, queue) {
-        Ok(task) => task,
-        Err(error) => panic!("the shard's own task queue is gone: {error}"),
-    }
 }
 
 /// One shard's executor, disk and network. A clone is the same.
@@ -439,37 +359,17 @@ struct RuntimeState {
     ring: Ring,
     disk: MachineDisk,
     network: MachineNetwork,
-    queues: Queues,
     tasks: Rc<Tasks>,
     random: RefCell<RandomBytes>,
 }
 
-#[derive(Debug)]
-struct Queues {
-    foreground: TaskQueueHandle,
-    control: TaskQueueHandle,
-    recovery: TaskQueueHandle,
-    background: TaskQueueHandle,
-}
-
 impl MachineRuntime {
-    /// Called within the executor.
-    fn new(ring: Ring, common: &Common) -> Self {
-        let queue = |shares, latency, name| {
-            glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
-        };
-        let queues = Queues {
-            foreground: queue(1000, Latency::Matters(EXECUTOR_SLICE), "foreground"),
-            control: queue(400, Latency::NotImportant, "control"),
-            recovery: queue(200, Latency::NotImportant, "recovery"),
-            background: queue(50, Latency::NotImportant, "background"),
-        };
+    fn new(executor: &Executor, ring: Ring, common: &Common) -> Self {
         let directory = Arc::clone(&common.options.data_directory);
         Self(Rc::new(RuntimeState {
             disk: MachineDisk::new(ring.clone(), directory),
             network: MachineNetwork::new(ring.clone(), Arc::clone(&common.listeners)),
-            queues,
-            tasks: Rc::new(Tasks::new(Arc::clone(ring.remote()))),
+            tasks: Rc::clone(executor.tasks()),
             ring,
             random: RefCell::default(),
         }))
@@ -514,19 +414,12 @@ impl Runtime for MachineRuntime {
     }
 
     fn spawn(&self, queue: Queue, task: impl Future<Output = ()> + 'static) {
-        let queues = &self.0.queues;
-        let queue = match queue {
-            Queue::Foreground => queues.foreground,
-            Queue::Control => queues.control,
-            Queue::Recovery => queues.recovery,
-            Queue::Background => queues.background,
-        };
-        into_queue(Rc::clone(&self.0.tasks).run(task), queue).detach();
+        self.0.tasks.spawn(queue, task);
     }
 
     async fn yield_if_needed(&self) {
         if self.0.tasks.has_had_its_time() {
-            glommio::executor().yield_task_queue_now().await;
+            yield_now().await;
         }
     }
 

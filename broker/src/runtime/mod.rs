@@ -1,21 +1,20 @@
-//! The ground: the only room that names glommio, io_uring and libc.
+//! The ground: the only room that names io_uring and libc.
 //!
 //! A [`Runtime`] is one shard's executor with its clock, its randomness, its disk and its network.
 //! Rooms above are generic over `R: Runtime` in their drivers only; pure cores have no such
-//! parameter. Two back ends exist: `machine` (glommio, with a ring of its own for sockets and log
-//! files) and `sim` (seeded; virtual time, the faulty disk, a simulated network).
+//! parameter. Two back ends exist: `machine` (threads, each with an executor and a ring) and `sim`
+//! (seeded; virtual time, the faulty disk, a simulated network).
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
 mod blocking;
+mod executor;
 mod file;
 pub mod jobs;
 pub mod log_limit;
 mod machine;
 pub mod mesh;
-mod pulse;
 mod recorder;
-mod remote;
 mod request;
 mod ring;
 mod setup;
@@ -46,7 +45,7 @@ pub use self::machine::{
 pub use self::recorder::{Operation, Recorder};
 pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};
 pub use self::system::{
-    MachineFacts, ProcessFacts, ShutdownSignals, notify_service_manager, probe,
+    MachineFacts, ProcessFacts, ShutdownSignals, is_hung_up, notify_service_manager, probe,
 };
 
 /// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and

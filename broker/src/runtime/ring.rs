@@ -1,10 +1,9 @@
-//! The shard's own io_uring, beside the rings of the executor.
+//! The shard's io_uring.
 //!
 //! A request goes into a table that owns its memory until the kernel is done with it, and comes
-//! back to the task that waits for it with its result. Requests made while other tasks run are
-//! submitted together, by one *driver* task, in one system call. With nothing to do, the driver
-//! waits for an eventfd that the kernel signals; while it is awake, the signal is switched off, so
-//! that completions cost nothing more.
+//! back to the task that waits for it with its result. Requests made while tasks run are submitted
+//! together, when the executor turns the ring; with nothing to run it sleeps there, until something
+//! completes, a timer fires, or the alarm (an eventfd) is rung by another thread.
 //!
 //! A dropped [`Pending`] gives its request up: what may wait for ever is cancelled, everything else
 //! is submitted and runs to its end, and in either case the memory stays until the kernel has
@@ -13,24 +12,21 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::pin::{Pin, pin};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BufMut;
-use glommio::io::BufferedFile;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use slab::Slab;
 
 use super::Monotonic;
 use super::recorder::Recorder;
-use super::remote::{Remote, Woken};
 use super::request::Request;
 use super::setup::{Mode, set_up};
 use super::timers::{TimerKey, Timers};
@@ -41,10 +37,8 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// The user data of cancellations, whose own results say nothing.
 const CANCELLATION: u64 = u64::MAX;
-/// The user data of the timeout that stands for the next timer.
-const TIMEOUT: u64 = u64::MAX - 1;
-/// How long tasks of the driver's queue may run while others wait.
-const SLICE_MAX: Duration = Duration::from_micros(500);
+/// The user data of the read that the alarm ends.
+const ALARM: u64 = u64::MAX - 1;
 /// How long a shutdown waits for the kernel to give the memory of requests back.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
@@ -54,9 +48,8 @@ pub(super) struct Ring(Rc<Shared>);
 
 struct Shared {
     core: RefCell<Core>,
-    /// Signalled by the kernel, and by other threads, when there is something to do.
-    eventfd: OwnedFd,
-    remote: Arc<Remote>,
+    /// Ends a sleep where another thread writes to it.
+    alarm: OwnedFd,
     /// When time began.
     origin: Instant,
     shard: usize,
@@ -72,19 +65,11 @@ struct Core {
     /// Submitted requests that nobody waits for, to be cancelled.
     cancelled: VecDeque<usize>,
     timers: Timers,
-    /// When the kernel's timeout ends, where there is one.
-    timeout: Option<Monotonic>,
-    /// What the kernel reads when the timeout is submitted.
-    timeout_after: Box<types::Timespec>,
-    /// Tasks that other threads have woken.
-    remotely_woken: Woken,
+    /// A read of the alarm is in the kernel's hands, into this.
+    is_alarm_read: bool,
+    alarm_rung: Box<[u8; 8]>,
     in_flight: usize,
     next_id: u64,
-    driver: Option<Waker>,
-    /// The driver is running, or will run: no need to wake it.
-    driver_awake: bool,
-    /// The eventfd may be switched off while the driver is awake.
-    may_silence: bool,
     /// Tasks to wake once the core is no longer borrowed.
     woken: Vec<Waker>,
 }
@@ -107,19 +92,6 @@ enum State {
     Done(i32),
 }
 
-/// What came of one turn of the driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// Something was submitted or completed: there may be more.
-    Progress,
-    /// The same, and the tasks of this queue have had their time: others first.
-    Enough,
-    /// Nothing to do, and the eventfd will tell when there is.
-    Idle,
-    /// The ring is shut down.
-    Closed,
-}
-
 impl Ring {
     /// Sets up a ring for the calling thread, which must be the only one that uses it.
     ///
@@ -131,54 +103,37 @@ impl Ring {
         origin: Instant,
         recorder: Option<Arc<dyn Recorder>>,
     ) -> io::Result<Self> {
-        let (uring, mode) = set_up(SUBMISSIONS, COMPLETIONS, Mode::Deferred)?;
-        Self::over(uring, mode, shard, origin, recorder)
+        let uring = set_up(SUBMISSIONS, COMPLETIONS, Mode::Deferred)?;
+        Self::over(uring, shard, origin, recorder)
     }
 
     /// [`Ring::new`] of a size of its own, as on a kernel that has no better mode.
     #[cfg(test)]
     pub(super) fn small(submissions: u32, completions: u32, mode: Mode) -> io::Result<Self> {
-        let (uring, mode) = set_up(submissions, completions, mode)?;
-        Self::over(uring, mode, 0, Instant::now(), None)
+        let uring = set_up(submissions, completions, mode)?;
+        Self::over(uring, 0, Instant::now(), None)
     }
 
     fn over(
         uring: IoUring,
-        mode: Mode,
         shard: usize,
         origin: Instant,
         recorder: Option<Arc<dyn Recorder>>,
     ) -> io::Result<Self> {
-        let eventfd = eventfd()?;
-        uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        let (remote, remotely_woken) = Remote::new(&eventfd)?;
         let core = Core {
             uring: Some(Box::new(uring)),
             slots: Slab::new(),
             queued: VecDeque::new(),
             cancelled: VecDeque::new(),
             timers: Timers::default(),
-            timeout: None,
-            timeout_after: Box::default(),
-            remotely_woken,
+            is_alarm_read: false,
+            alarm_rung: Box::default(),
             in_flight: 0,
             next_id: 0,
-            driver: None,
-            driver_awake: true,
-            // With deferred task work, what the kernel has to say shows in the ring's flags before
-            // it looks whether the eventfd is switched off, with a full barrier in between on
-            // x86-64. Elsewhere a signal could be lost.
-            may_silence: mode == Mode::Deferred && cfg!(target_arch = "x86_64"),
             woken: Vec::new(),
         };
-        Ok(Self(Rc::new(Shared {
-            core: RefCell::new(core),
-            eventfd,
-            remote,
-            origin,
-            shard,
-            recorder,
-        })))
+        let core = RefCell::new(core);
+        Ok(Self(Rc::new(Shared { core, alarm: eventfd()?, origin, shard, recorder })))
     }
 
     /// Whether this kernel knows an operation (`opcode::X::CODE`).
@@ -191,8 +146,8 @@ impl Ring {
             && probe.is_supported(operation)
     }
 
-    /// Asks for something. It is submitted when the tasks that are ready now have run, also where
-    /// the answer is never awaited.
+    /// Asks for something. It is submitted when the ring is turned next, also where the answer is
+    /// never awaited.
     pub(super) fn ask(&self, request: Request) -> Pending {
         let mut core = self.0.core.borrow_mut();
         let id = core.next_id;
@@ -206,7 +161,6 @@ impl Ring {
         });
         if !closed {
             core.queued.push_back(key);
-            core.wake_driver();
         }
         Pending { ring: self.clone(), key: Some(key) }
     }
@@ -216,9 +170,12 @@ impl Ring {
         self.0.now()
     }
 
-    /// How other threads reach the shard.
-    pub(super) fn remote(&self) -> &Arc<Remote> {
-        &self.0.remote
+    /// What ends a sleep, where it is written to.
+    ///
+    /// # Errors
+    /// Where no descriptor is left.
+    pub(super) fn alarm(&self) -> io::Result<std::fs::File> {
+        Ok(self.0.alarm.try_clone()?.into())
     }
 
     /// Completes once it is as late as that.
@@ -226,58 +183,23 @@ impl Ring {
         Sleep { ring: self.clone(), deadline, timer: None }
     }
 
-    /// Submits and completes until the ring is shut down. Run by one task of the executor.
-    pub(super) async fn drive(self) -> io::Result<()> {
-        let events = self.0.eventfd.try_clone()?.into_raw_fd();
-        // SAFETY: a descriptor of our own, just made and given away; `BufferedFile` closes it.
-        let events = unsafe { BufferedFile::from_raw_fd(events) };
-        while self.until_signal(&events).await? {}
-        events.close().await.map_err(io::Error::from)
+    /// Submits what was asked for, and wakes who waits for what has completed, or for a time that
+    /// has come. Waits for nothing.
+    pub(super) fn turn(&self) {
+        self.advance(false);
     }
 
-    /// Works until the eventfd was signalled, or (false) the ring is shut down.
-    async fn until_signal(&self, events: &BufferedFile) -> io::Result<bool> {
-        let mut signal = pin!(events.read_at(0, 8));
-        let mut slice = Instant::now();
-        loop {
-            let turn = poll_fn(|context| match self.turn(context.waker(), slice) {
-                Turn::Progress => {
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                }
-                Turn::Idle => signal.as_mut().poll(context).map_ok(|_| Turn::Idle),
-                turn => Poll::Ready(Ok(turn)),
-            });
-            match turn.await? {
-                Turn::Enough => {
-                    glommio::executor().yield_task_queue_now().await;
-                    slice = Instant::now();
-                }
-                Turn::Closed => break,
-                Turn::Idle | Turn::Progress => return Ok(true),
-            }
-        }
-        // The read under way ends with this, or the executor would keep it.
-        self.0.remote.signal();
-        signal.await?;
-        Ok(false)
+    /// The same, but waits until there is something to wake anybody for, or the alarm is rung.
+    pub(super) fn sleep(&self) {
+        self.advance(true);
     }
 
-    /// One turn: submit, reap, and wake who waited.
-    fn turn(&self, driver: &Waker, slice: Instant) -> Turn {
-        let now = Instant::now();
+    fn advance(&self, may_sleep: bool) {
         let mut core = self.0.core.borrow_mut();
-        core.remember_driver(driver);
-        core.driver_awake = true;
-        let mut turn = core.turn(&self.0);
-        core.driver_awake = turn == Turn::Progress;
-        if turn == Turn::Progress && now.duration_since(slice) > SLICE_MAX {
-            turn = Turn::Enough;
-        }
+        core.advance(&self.0, may_sleep);
         let woken = std::mem::take(&mut core.woken);
         drop(core);
         self.wake(woken);
-        turn
     }
 
     fn wake(&self, mut woken: Vec<Waker>) {
@@ -293,8 +215,6 @@ impl Ring {
     pub(super) fn shut_down(&self) {
         let mut core = self.0.core.borrow_mut();
         core.shut_down(&self.0);
-        let driver = core.driver.take();
-        core.woken.extend(driver);
         let woken = std::mem::take(&mut core.woken);
         drop(core);
         self.wake(woken);
@@ -326,83 +246,46 @@ impl Shared {
 }
 
 impl Core {
-    fn remember_driver(&mut self, driver: &Waker) {
-        if !self.driver.as_ref().is_some_and(|known| known.will_wake(driver)) {
-            self.driver = Some(driver.clone());
-        }
-    }
-
-    fn wake_driver(&mut self) {
-        if !self.driver_awake
-            && let Some(driver) = &self.driver
-        {
-            self.driver_awake = true;
-            driver.wake_by_ref();
-        }
-    }
-
-    fn turn(&mut self, shared: &Shared) -> Turn {
+    fn advance(&mut self, shared: &Shared, may_sleep: bool) {
         let Some(mut uring) = self.uring.take() else {
-            return Turn::Closed;
+            return;
         };
-        if self.may_silence {
-            uring.completion().disable_eventfd();
+        if self.timers.next().is_some() {
+            self.timers.fire(shared.now(), &mut self.woken);
         }
-        shared.remote.rise();
-        let mut woken = self.wake_remotely_woken();
-        woken |= self.fire_timers(shared);
-        let queued = self.fill(&mut uring, shared);
-        let pending = uring.submission().taskrun() || uring.submission().cq_overflow();
-        if queued || pending {
-            enter(&uring);
+        self.fill(&mut uring, shared);
+        let is_idle = self.woken.is_empty()
+            && self.queued.is_empty()
+            && self.cancelled.is_empty()
+            && uring.completion().is_empty();
+        if may_sleep && is_idle {
+            let time = self.timers.next().map(|next| next.since(shared.now()));
+            enter_and_wait(&uring, time);
+        } else {
+            let submission = uring.submission();
+            let has_work =
+                !submission.is_empty() || submission.taskrun() || submission.cq_overflow();
+            drop(submission);
+            if has_work {
+                enter(&uring);
+            }
         }
-        let reaped = self.reap(&mut uring, shared);
-        let progress = woken || queued || reaped || !self.queued.is_empty();
-        let turn =
-            if progress || !self.rest(&mut uring, shared) { Turn::Progress } else { Turn::Idle };
+        self.reap(&mut uring, shared);
         self.uring = Some(uring);
-        turn
     }
 
-    /// Wakes tasks that other threads have woken. Returns whether there were any.
-    fn wake_remotely_woken(&mut self) -> bool {
-        let mut some = false;
-        for task in self.remotely_woken.try_iter() {
-            task.wake_here();
-            some = true;
-        }
-        some
-    }
-
-    /// Wakes tasks that have slept long enough. Returns whether there were any.
-    fn fire_timers(&mut self, shared: &Shared) -> bool {
-        if self.timers.next().is_none() {
-            return false;
-        }
-        let before = self.woken.len();
-        self.timers.fire(shared.now(), &mut self.woken);
-        self.woken.len() > before
-    }
-
-    /// Nothing to do: the eventfd will tell. Returns false where something has come in meanwhile.
-    fn rest(&mut self, uring: &mut IoUring, shared: &Shared) -> bool {
-        shared.remote.rest();
-        if self.may_silence {
-            uring.completion().enable_eventfd();
-        }
-        // What the kernel did before it saw the switch is seen here; what it does later, it
-        // signals.
-        fence(Ordering::SeqCst);
-        let submission = uring.submission();
-        let quiet = !submission.taskrun() && !submission.cq_overflow();
-        drop(submission);
-        quiet && uring.completion().is_empty() && !self.wake_remotely_woken()
-    }
-
-    /// Moves what is queued into the submission queue, as much as fits. Returns whether there is
-    /// something in it.
-    fn fill(&mut self, uring: &mut IoUring, shared: &Shared) -> bool {
+    /// Moves what is queued into the submission queue, as much as fits.
+    fn fill(&mut self, uring: &mut IoUring, shared: &Shared) {
         let mut submissions = uring.submission();
+        if !self.is_alarm_read && !submissions.is_full() {
+            let alarm = types::Fd(shared.alarm.as_raw_fd());
+            let read = opcode::Read::new(alarm, self.alarm_rung.as_mut_ptr(), 8);
+            // SAFETY: the entry points to `alarm_rung`, which stays where it is until the read has
+            // completed; the descriptor is open as long as the ring.
+            let pushed = unsafe { submissions.push(&read.build().user_data(ALARM)) };
+            assert!(pushed.is_ok(), "the queue was not full");
+            self.is_alarm_read = true;
+        }
         while !submissions.is_full() {
             let Some(key) = self.queued.pop_front() else {
                 break;
@@ -439,43 +322,15 @@ impl Core {
                 assert!(pushed.is_ok(), "the queue was not full");
             }
         }
-        if let Some(next) = self.timers.next()
-            && self.timeout.is_none_or(|timeout| next < timeout)
-            && !submissions.is_full()
-        {
-            let entry = self.timeout_entry(next.since(shared.now()));
-            // SAFETY: the entry points to `timeout_after`, which stays where it is, and is not
-            // changed before the kernel has read it: when the entry is submitted, at the end of
-            // this turn.
-            let pushed = unsafe { submissions.push(&entry) };
-            assert!(pushed.is_ok(), "the queue was not full");
-            self.timeout = Some(next);
-        }
-        submissions.sync();
-        !submissions.is_empty()
     }
 
-    /// Sets the kernel's timeout, or moves it.
-    fn timeout_entry(&mut self, after: Duration) -> squeue::Entry {
-        *self.timeout_after = types::Timespec::from(after);
-        let after: *const types::Timespec = &raw const *self.timeout_after;
-        if self.timeout.is_none() {
-            return opcode::Timeout::new(after).build().user_data(TIMEOUT);
-        }
-        // Where it has just ended, this fails, and the next turn sets another.
-        let moved = opcode::TimeoutUpdate::new(TIMEOUT, after).build();
-        moved.user_data(CANCELLATION)
-    }
-
-    /// Takes all completions that are there. Returns whether there were any.
-    fn reap(&mut self, uring: &mut IoUring, shared: &Shared) -> bool {
-        let mut reaped = false;
+    /// Takes all completions that are there.
+    fn reap(&mut self, uring: &mut IoUring, shared: &Shared) {
         for completion in uring.completion() {
-            reaped = true;
             match completion.user_data() {
                 CANCELLATION => continue,
-                TIMEOUT => {
-                    self.timeout = None;
+                ALARM => {
+                    self.is_alarm_read = false;
                     continue;
                 }
                 _ => {}
@@ -484,7 +339,6 @@ impl Core {
             assert!(self.slots.contains(key), "a completion of no request");
             self.complete(key, completion.result(), shared);
         }
-        reaped
     }
 
     fn complete(&mut self, key: usize, result: i32, shared: &Shared) {
@@ -517,7 +371,6 @@ impl Core {
                 slot.state = State::Abandoned { submitted: true };
                 if slot.request.is_endless() {
                     self.cancelled.push_back(key);
-                    self.wake_driver();
                 }
             }
             State::Done(_) => drop(self.slots.remove(key)),
@@ -542,7 +395,10 @@ impl Core {
         let deadline = Instant::now() + SHUTDOWN_MAX;
         let under_way = self.slots.iter().filter(|(_, slot)| slot.request.is_endless());
         let mut cancels: Vec<u64> = under_way.map(|(key, _)| key as u64).collect();
-        while self.in_flight > 0 && Instant::now() < deadline {
+        if self.is_alarm_read {
+            cancels.push(ALARM);
+        }
+        while (self.in_flight > 0 || self.is_alarm_read) && Instant::now() < deadline {
             while let Some(key) = cancels.pop() {
                 let cancel = opcode::AsyncCancel::new(key).build().user_data(CANCELLATION);
                 // SAFETY: a cancellation points to no memory.
@@ -559,20 +415,24 @@ impl Core {
             self.reap(&mut uring, shared);
         }
         drop(uring);
+        self.forget_in_flight();
+    }
+
+    /// The kernel may still write into the memory of what is under way: better lost than freed.
+    fn forget_in_flight(&mut self) {
         if self.in_flight > 0 {
-            // The kernel may still write into their memory: better lost than freed.
             std::mem::forget(std::mem::take(&mut self.slots));
+        }
+        if self.is_alarm_read {
+            std::mem::forget(std::mem::take(&mut self.alarm_rung));
         }
     }
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // A ring that was not shut down (a panic): the kernel may still write into the memory of
-        // its requests.
-        if self.in_flight > 0 {
-            std::mem::forget(std::mem::take(&mut self.slots));
-        }
+        // A ring that was not shut down: a panic.
+        self.forget_in_flight();
     }
 }
 
@@ -599,17 +459,30 @@ fn take_result(request: &mut Request, result: i32) {
 
 /// Submits, and lets the kernel do what it has put off.
 fn enter(uring: &IoUring) {
-    loop {
-        match uring.submitter().submit() {
-            Ok(_) => return,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                // Completions have to be reaped first, or memory is short for a moment: the next
-                // turn tries again.
-                Some(libc::EBUSY | libc::EAGAIN) => return,
-                _ => panic!("the shard's ring refuses to work: {error}"),
-            },
+    check(uring.submitter().submit());
+}
+
+/// The same, and waits until something has completed, for so long at most.
+fn enter_and_wait(uring: &IoUring, time: Option<Duration>) {
+    let time = time.map(types::Timespec::from);
+    check(match &time {
+        None => uring.submitter().submit_and_wait(1),
+        Some(time) => {
+            uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(time))
         }
+    });
+}
+
+/// Errors that are none: the time is over, a signal came, completions have to be reaped first, or
+/// memory is short for a moment. The next turn goes on.
+fn check(entered: io::Result<usize>) {
+    if let Err(error) = entered
+        && !matches!(
+            error.raw_os_error(),
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+        )
+    {
+        panic!("the shard's ring refuses to work: {error}");
     }
 }
 
@@ -695,7 +568,6 @@ impl Future for Sleep {
             Some(timer) => core.timers.change(timer, context.waker()),
             None => {
                 let timer = core.timers.add(self.deadline, context.waker().clone());
-                core.wake_driver();
                 drop(core);
                 self.timer = Some(timer);
                 return Poll::Pending;

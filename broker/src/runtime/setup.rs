@@ -16,11 +16,7 @@ pub(super) enum Mode {
 }
 
 /// The best ring that this kernel has, from `best` on.
-pub(super) fn set_up(
-    submissions: u32,
-    completions: u32,
-    best: Mode,
-) -> io::Result<(IoUring, Mode)> {
+pub(super) fn set_up(submissions: u32, completions: u32, best: Mode) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(completions).setup_clamp();
     let less = match best {
@@ -32,14 +28,14 @@ pub(super) fn set_up(
             builder.setup_coop_taskrun().setup_taskrun_flag();
             Mode::Plain
         }
-        Mode::Plain => return Ok((builder.build(submissions)?, best)),
+        Mode::Plain => return builder.build(submissions),
     };
     match builder.build(submissions) {
         // An older kernel.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             set_up(submissions, completions, less)
         }
-        uring => Ok((uring?, best)),
+        uring => uring,
     }
 }
 
@@ -50,7 +46,7 @@ pub(super) fn set_up(
 /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of
 /// `io_uring_setup(2)`, `io_uring_register(2)` and `io_uring_enter(2)`.
 pub(super) fn try_set_up() -> io::Result<()> {
-    let (uring, _) = set_up(8, 16, Mode::Deferred)?;
+    let uring = set_up(8, 16, Mode::Deferred)?;
     uring.submitter().register_probe(&mut Probe::new())?;
     // Submits nothing, but asks the kernel to.
     uring.submit().map(drop)

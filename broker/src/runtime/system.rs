@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::{ring, setup};
 
-/// Locked memory below which an executor does not start.
+/// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
 
 /// What was found, for the start screen and for defaults.
@@ -113,6 +113,26 @@ pub(super) fn cores() -> Vec<usize> {
     cores
 }
 
+/// Keeps the calling thread on one core.
+///
+/// # Errors
+/// Where the system refuses.
+pub(super) fn pin_to(core: usize) -> io::Result<()> {
+    // SAFETY: a set of cores is plain numbers, for which zeros are none.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let cores_max = 8 * size_of::<libc::cpu_set_t>();
+    if core >= cores_max {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the set is ours, and has this core.
+    unsafe { libc::CPU_SET(core, &mut cores) };
+    // SAFETY: the kernel reads so many bytes of the set; 0 is the calling thread.
+    match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// "0-2,5" as numbers.
 fn cores_of_list(list: &str) -> Vec<usize> {
     let range = |part: &str| {
@@ -177,6 +197,15 @@ fn raise_limit(resource: libc::__rlimit_resource_t) {
             libc::setrlimit(resource, &raw const limit);
         }
     }
+}
+
+/// Whether nobody reads any more what is written there: a pipe or a socket whose other end is
+/// closed. Of a file, never.
+pub fn is_hung_up(output: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: output.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the kernel reads and fills one structure of ours; the descriptor is open.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0 && poll.revents & (libc::POLLERR | libc::POLLHUP) != 0
 }
 
 /// The descriptor that the signal handler writes to; -1 before there is one.
@@ -258,6 +287,8 @@ fn notify(address: &[u8], state: &str) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -309,6 +340,16 @@ mod tests {
             assert_eq!(&heard[..len], b"READY=1");
         }
         assert!(notify(b"/nobody/there", "READY=1").is_err());
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_hung_up() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!is_hung_up(writer.as_fd()));
+        drop(reader);
+        assert!(is_hung_up(writer.as_fd()));
+        let file = tempfile::tempfile().unwrap();
+        assert!(!is_hung_up(file.as_fd()));
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn check_library(library: &Tiers, source: &Source, findings: &mut Vec<Finding>) 
 /// Only `runtime` knows what the machine is made of; only the cli knows the client.
 fn check_foreign(tree: &Tree) -> Vec<Finding> {
     let rules: [(&[&str], &[&str], &str); 3] = [
-        (&["glommio", "io_uring"], &["broker/src/runtime/"], "reach it through `Runtime`"),
+        (&["io_uring"], &["broker/src/runtime/"], "reach it through `Runtime`"),
         // Aligned memory is asked of the kernel beside the seam that carries it.
         (&["libc"], &["broker/src/runtime/", "storage/src/io/"], "reach it through `Runtime`"),
         (&["vltava_client"], &["broker/src/cli.rs", "broker/src/cli/"], "only the cli is a client"),

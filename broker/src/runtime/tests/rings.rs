@@ -1,11 +1,11 @@
-//! The ring by itself, on an executor of its own, in each of its modes.
+//! The ring and its executor, without a shard around them, in each of the ring's modes.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use futures_util::future::join_all;
-use glommio::LocalExecutor;
 
+use super::super::executor::Executor;
 use super::super::request::{Handle, Request, SharedHandle};
 use super::super::ring::Ring;
 use super::super::setup::Mode;
@@ -18,15 +18,10 @@ impl Handle for UnixStream {}
 impl Handle for std::fs::File {}
 
 /// Runs with a small ring, which must be empty afterwards.
-fn with_ring<F: Future<Output = ()>>(mode: Mode, test: impl Fn(Ring) -> F) {
-    LocalExecutor::default().run(async {
-        let ring = Ring::small(4, 8, mode).unwrap();
-        let driver = glommio::spawn_local(ring.clone().drive());
-        test(ring.clone()).await;
-        ring.shut_down();
-        driver.await.unwrap();
-        assert_eq!((ring.in_flight(), ring.remembered()), (0, 0));
-    });
+fn with_ring<F: Future<Output = ()> + 'static>(mode: Mode, test: impl Fn(Ring) -> F) {
+    let ring = Ring::small(4, 8, mode).unwrap();
+    Executor::new(ring.clone()).unwrap().run(test(ring.clone()));
+    assert_eq!((ring.in_flight(), ring.remembered()), (0, 0));
 }
 
 fn sleeping() -> (UnixStream, SharedHandle) {
@@ -134,9 +129,7 @@ fn a_task_is_woken_that_sleeps_while_the_thread_does() {
 #[test]
 fn a_shutdown_answers_who_waits() {
     for mode in MODES {
-        LocalExecutor::default().run(async {
-            let ring = Ring::small(4, 8, mode).unwrap();
-            let driver = glommio::spawn_local(ring.clone().drive());
+        with_ring(mode, |ring| async move {
             let (_writer, handle) = sleeping();
             let mut waiting: Vec<_> = (0..10).map(|_| ring.ask(poll(&handle))).collect();
             while ring.in_flight() < 10 {
@@ -148,7 +141,6 @@ fn a_shutdown_answers_who_waits() {
             for (result, _) in join_all(waiting).await {
                 assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
             }
-            driver.await.unwrap();
         });
     }
 }
