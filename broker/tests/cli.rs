@@ -8,10 +8,9 @@ use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use support::{Broker, Options, binary, directory, signal};
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::compression::{Codec, Compressor};
-
-use support::{Broker, Options, binary, directory, signal};
 
 /// Runs a command to its end.
 fn run(broker: &Broker, words: &[&str], input: &str) -> Output {

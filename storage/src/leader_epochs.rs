@@ -105,8 +105,6 @@ impl LeaderEpochs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     fn epochs(entries: &[(i32, i64)]) -> LeaderEpochs {

@@ -113,8 +113,6 @@ impl LogCheckpoint {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use crate::checkpoint::unframe;
 

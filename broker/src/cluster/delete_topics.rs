@@ -9,7 +9,7 @@ use vltava_protocol::messages::delete_topics::{
 use vltava_protocol::types::{Str, Uuid};
 
 use super::controller::{Decision, Reply};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, repeated};
 use crate::metadata::image::{Image, Topic};
 use crate::metadata::records::Record;
 
@@ -25,12 +25,7 @@ pub(super) fn decide(image: &Image, request: DeleteTopicsRequest) -> Decision {
     let by_name = |name| DeleteTopicState { name: Some(name), topic_id: Uuid::ZERO };
     let asked: Vec<DeleteTopicState> =
         request.topics.into_iter().chain(request.topic_names.into_iter().map(by_name)).collect();
-    let (mut seen, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
-    for named in asked.iter().filter_map(|asked| named(asked).ok()) {
-        if !seen.insert(named.clone()) {
-            duplicates.insert(named);
-        }
-    }
+    let duplicates = repeated(asked.iter().filter_map(|asked| named(asked).ok()));
     let mut answered = BTreeSet::new();
     let (mut records, mut deleted) = (Vec::new(), BTreeSet::new());
     let mut responses = Vec::with_capacity(asked.len());

@@ -186,7 +186,7 @@ fn in_range(name: &str, number: i64, min: i64, max: i64) -> Result<(), InvalidVa
 }
 
 /// A floating point number within what its check allows.
-pub fn double(definition: &Definition, value: &str) -> Result<f64, InvalidValue> {
+fn double(definition: &Definition, value: &str) -> Result<f64, InvalidValue> {
     let name = definition.name;
     let number: f64 = value
         .trim()

@@ -386,7 +386,9 @@ impl<D: Disk> Log<D> {
         self.inner.largest_timestamp().await
     }
 
-    /// The end of an epoch (KIP-101): see [`LeaderEpochs::end_of`]. Queued batches count.
+    /// Where `epoch` ended: the start of the first larger one, or the log's end, queued batches
+    /// included, for the newest. The epoch in the answer is the largest that is not larger. `None`
+    /// for an epoch that is newer than all, or where nothing is known (KIP-101).
     pub fn end_of_epoch(&self, epoch: i32) -> Option<EpochEnd> {
         let state = self.inner.state.borrow();
         state.epochs.end_of(epoch, state.end())
