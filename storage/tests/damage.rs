@@ -470,7 +470,7 @@ fn an_accepted_loss_leaves_the_epoch() {
     run(async {
         let mut disk = FaultDisk::new(3);
         let mut environment = environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = opened(&environment).await;
         for epoch in 0..5 {
             let batches = vec![support::batch(1000, &[b"value".to_vec()], None)];
             log.append(batches, epoch, AppendClass::Client, 1000).unwrap();
@@ -483,8 +483,8 @@ fn an_accepted_loss_leaves_the_epoch() {
         let path = format!("{DIRECTORY}/{:020}.log", 0);
         assert!(disk.damage(&path, |bytes| bytes.truncate(bytes.len() / 2)));
         environment = support::environment(&disk).await.unwrap();
-        let opened = Log::open(&environment, DIRECTORY, small_options()).await.unwrap();
-        let Opened::Corrupt(corrupt) = opened else {
+        let found = Log::open(&environment, DIRECTORY, small_options()).await.unwrap();
+        let Opened::Corrupt(corrupt) = found else {
             panic!("half of the log is gone");
         };
         let mut log = corrupt.accept_loss().await.unwrap();
@@ -493,7 +493,7 @@ fn an_accepted_loss_leaves_the_epoch() {
             log.close().await.unwrap();
             disk = disk.restart();
             environment = support::environment(&disk).await.unwrap();
-            log = ready(open_or_create(&environment).await.unwrap());
+            log = opened(&environment).await;
             assert_eq!(log.latest_epoch(), Some(epoch));
             let batches = vec![support::batch(1000, &[b"value".to_vec()], None)];
             log.append(batches, epoch + 1, AppendClass::Client, 1000).unwrap();

@@ -434,8 +434,7 @@ fn a_log_that_was_emptied_remembers_its_epoch() {
     run(async {
         for by_retention in [false, true] {
             let mut disk = FaultDisk::new(7);
-            let environment = environment(&disk).await.unwrap();
-            let mut log = ready(open_or_create(&environment).await.unwrap());
+            let mut log = log_on(&disk).await;
             for epoch in 0..5 {
                 let batches = vec![batch(1000, &[b"value".to_vec()], None)];
                 log.append(batches, epoch, AppendClass::Client, 1000).unwrap();
@@ -445,8 +444,7 @@ fn a_log_that_was_emptied_remembers_its_epoch() {
                 // Proved to its end: no walk finds the epochs again.
                 log.close().await.unwrap();
                 disk = disk.restart();
-                let environment = support::environment(&disk).await.unwrap();
-                log = ready(open_or_create(&environment).await.unwrap());
+                log = log_on(&disk).await;
                 if by_retention {
                     let mut options = small_options();
                     options.retention_ms = Some(1);
