@@ -291,7 +291,8 @@ impl<D: Disk> LogInner<D> {
             }
         }
         let after = state.producers.len();
-        state.epochs.truncate(flushed.next_offset);
+        let log_start = state.log_start;
+        state.epochs.truncate(flushed.next_offset, log_start);
         state.capture = None;
         drop(state);
         self.environment.count_producers(before, after);

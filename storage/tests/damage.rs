@@ -462,3 +462,42 @@ fn a_log_that_is_gone_is_missed_and_no_other() {
         assert!(noted > 0 && crashed > 10, "{noted} {crashed}");
     });
 }
+
+/// What was given up may have been read: no other record may get its offset and its epoch, and
+/// clients take no epoch below one that they have seen.
+#[test]
+fn an_accepted_loss_leaves_the_epoch() {
+    run(async {
+        let mut disk = FaultDisk::new(3);
+        let mut environment = environment(&disk).await.unwrap();
+        let log = opened(&environment).await;
+        for epoch in 0..5 {
+            let batches = vec![support::batch(1000, &[b"value".to_vec()], None)];
+            log.append(batches, epoch, AppendClass::Client, 1000).unwrap();
+            log.write_pending().await.unwrap();
+        }
+        environment.write_notes().await.unwrap();
+        log.close().await.unwrap();
+        drop(log);
+        disk = disk.restart();
+        let path = format!("{DIRECTORY}/{:020}.log", 0);
+        assert!(disk.damage(&path, |bytes| bytes.truncate(bytes.len() / 2)));
+        environment = support::environment(&disk).await.unwrap();
+        let found = Log::open(&environment, DIRECTORY, small_options()).await.unwrap();
+        let Opened::Corrupt(corrupt) = found else {
+            panic!("half of the log is gone");
+        };
+        let mut log = corrupt.accept_loss().await.unwrap();
+        assert_eq!((log.end(), log.latest_epoch()), (2, Some(4)));
+        for epoch in 4..6 {
+            log.close().await.unwrap();
+            disk = disk.restart();
+            environment = support::environment(&disk).await.unwrap();
+            log = opened(&environment).await;
+            assert_eq!(log.latest_epoch(), Some(epoch));
+            let batches = vec![support::batch(1000, &[b"value".to_vec()], None)];
+            log.append(batches, epoch + 1, AppendClass::Client, 1000).unwrap();
+            log.write_pending().await.unwrap();
+        }
+    });
+}

@@ -98,6 +98,9 @@ async fn check_epochs(log: &Log<FaultDisk>, model: &Model) {
     let records = &model.records[start..];
     assert_eq!(log.end(), model.end());
     let Some(last) = records.last() else {
+        // A log that is empty remembers its epoch: the next one must not be smaller.
+        let before = start.checked_sub(1).map(|at| model.records[at].epoch);
+        assert!(log.latest_epoch() >= before, "{:?} after {before:?}", log.latest_epoch());
         return;
     };
     assert_eq!(log.latest_epoch(), Some(last.epoch));
@@ -176,6 +179,7 @@ async fn one_after_the_other(seed: u64) {
                 log = opened(&environment).await;
                 model.start_max = model.start_max.max(log.log_start());
                 check_reopened(&log, &mut model).await;
+                check_epochs(&log, &model).await;
             }
             _ => {}
         }
@@ -421,4 +425,37 @@ fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
             assert_eq!(log.check_producer(&next), SequenceCheck::Append, "seed {seed}");
         });
     }
+}
+
+/// The next leader's epoch comes from the log: an emptied one that begins again at 0 strands every
+/// client that has seen a larger one.
+#[test]
+fn a_log_that_was_emptied_remembers_its_epoch() {
+    run(async {
+        for by_retention in [false, true] {
+            let mut disk = FaultDisk::new(7);
+            let mut log = log_on(&disk).await;
+            for epoch in 0..5 {
+                let batches = vec![batch(1000, &[b"value".to_vec()], None)];
+                log.append(batches, epoch, AppendClass::Client, 1000).unwrap();
+                log.write_pending().await.unwrap();
+            }
+            for round in 0..3 {
+                // Proved to its end: no walk finds the epochs again.
+                log.close().await.unwrap();
+                disk = disk.restart();
+                log = log_on(&disk).await;
+                if by_retention {
+                    let mut options = small_options();
+                    options.retention_ms = Some(1);
+                    log.set_options(options);
+                    log.apply_retention(1_000_000, 5).await.unwrap();
+                } else {
+                    log.delete_records(5).await.unwrap();
+                }
+                let found = (log.log_start(), log.end(), log.latest_epoch());
+                assert_eq!(found, (5, 5, Some(4)), "round {round}");
+            }
+        }
+    });
 }

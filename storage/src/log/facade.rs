@@ -146,7 +146,15 @@ impl<D: Disk> Log<D> {
         };
         let segments_proved = checkpoint.segments.len();
         let proved_end = checkpoint.proved().map_or(0, |proved| proved.next_offset);
-        let recovered = recovery.run(checkpoint).await?;
+        let epoch_known = checkpoint.epochs.latest();
+        let mut recovered = recovery.run(checkpoint).await?;
+        if damage == Damage::Accept
+            && let Some(epoch) = epoch_known
+        {
+            // Of the batches that are given up: others must not get the same offset and epoch.
+            let end = recovered.active.flushed.get().next_offset;
+            recovered.epochs.assign(epoch, end);
+        }
         let is_stale = damage == Damage::Accept
             || recovered.segments.len() != segments_proved
             || (environment.options.write_bytes_max as u64) > reach;
