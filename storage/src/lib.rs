@@ -25,7 +25,8 @@
 //! |---|---|
 //! | `io`, `layout` | the disk; names of files |
 //! | `options`, `error` | what callers decide; what goes wrong |
-//! | `leader_epochs`, `producer_state`, `retention` | pure: epochs, producers, what may go |
+//! | `leader_epochs`, `retention` | pure: epochs, what may go |
+//! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
 //! | `environment`, `batch_cache` | what the logs of a shard share |

@@ -85,7 +85,7 @@ const LIBRARIES: &[Tiers] = &[
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
             &["producer_state", "notes", "vote_journal"],
-            &["header"],
+            &["header", "refused"],
             &["segment"],
             &["append_queue", "environment", "log_checkpoint", "scan"],
             &["partition_files", "state"],
