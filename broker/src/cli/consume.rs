@@ -51,9 +51,8 @@ pub struct ConsumeArguments {
     /// End when everything was read that was there at the start
     #[arg(long, short = 'e')]
     exit_at_end: bool,
-    /// How to print a record
     #[arg(long, short = 'f', value_name = "TEXT", default_value = "%s\\n")]
-    #[arg(long_help = format::HELP, conflicts_with = "json")]
+    #[arg(help = format::HELP, conflicts_with = "json")]
     format: String,
     /// What to print for a null key or value [default: empty]
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]

@@ -24,7 +24,8 @@ pub struct Serve {
     /// Where clients connect; no host before the colon: all interfaces [default: 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// The address that clients are told to connect to [default: that of --listen]
+    /// The address that clients are told to connect to [default: that of --listen, or this
+    /// machine's host name where that is all interfaces]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Where metrics and health are served over HTTP, or none [default: 127.0.0.1:9644]

@@ -24,10 +24,11 @@ pub fn markdown() -> String {
 
 const INTRODUCTION: &str = "# Configuration
 
-This page is made from the table in `broker/src/config/`; `vltava config` prints the same, and
-`vltava config retention` what has `retention` in its name. Names are Kafka's wherever Kafka has the
-setting. *not in Kafka*: a setting that only Vltava has. *no effect*: taken, so that files and tools
-made for Kafka work unchanged, but Vltava does nothing differently for it.
+This page is made from the table in `broker/src/config/`. `vltava config` prints the settings of a
+node and of a topic, and `vltava config retention` those with `retention` in their names. Names are
+Kafka's wherever Kafka has the setting. *not in Kafka*: a setting that only Vltava has. *no effect*:
+taken, so that files and tools made for Kafka work unchanged, but Vltava does nothing differently
+for it.
 
 ";
 
