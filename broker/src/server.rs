@@ -83,7 +83,9 @@ impl Server {
     /// # Errors
     /// Where a shard failed.
     pub fn wait(self) -> Result<(), ServerError> {
-        Ok(self.0.join()?)
+        self.0.join()?;
+        tracing::info!("stopped: all logs are closed");
+        Ok(())
     }
 }
 

@@ -406,8 +406,10 @@ async fn log_environment<R: Runtime>(
     let number = u32::try_from(shard).unwrap_or(u32::MAX);
     let logs = LogEnvironment::new(disk.clone(), options, number, loaded);
     // Known before anything is opened or served: below the reserve no client writes.
-    if let Err(error) = logs.refresh_space().await {
-        tracing::warn!(%error, "the disk does not say how much space is left");
+    match logs.refresh_space().await {
+        Ok(space) if logs.is_low() && shard == 0 => upkeep::warn_of_low(space),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the disk does not say how much space is left"),
     }
     logs.on_event(|event| match event {
         StorageEvent::LogEnded { .. } => tracing::error!("{event}"),

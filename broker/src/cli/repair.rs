@@ -7,7 +7,10 @@
 //! written*, is served but for those, and nothing is done about it here: what stands behind them is
 //! sound.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
@@ -83,6 +86,9 @@ pub(super) fn run(arguments: &RepairArguments) -> Result<(), CliError> {
         error => failed(&error),
     })?;
     let found = receiver.recv().map_err(|error| failed(&error))?;
+    if matches!(found, Found::Repaired { .. }) {
+        give_to_owner(&arguments.data_dir.join(&arguments.partition)).map_err(|e| failed(&e))?;
+    }
     let mut output = Output::stdout();
     let line = if arguments.json {
         found.as_json(&arguments.partition)
@@ -92,6 +98,20 @@ pub(super) fn run(arguments: &RepairArguments) -> Result<(), CliError> {
     output.line(&line)?;
     std::io::Write::flush(&mut output)?;
     found.result(&arguments.partition)
+}
+
+/// Makes files that were written by another user, root as a rule, the directory's owner's, like all
+/// others in it: else the broker, which runs as that one, could not open them.
+fn give_to_owner(directory: &Path) -> io::Result<()> {
+    let owner = fs::metadata(directory)?;
+    for file in fs::read_dir(directory)? {
+        let file = file?;
+        let its = file.metadata()?;
+        if (its.uid(), its.gid()) != (owner.uid(), owner.gid()) {
+            lchown(file.path(), Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
+    Ok(())
 }
 
 async fn look<D: Disk>(disk: &D, partition: &str, accepts_loss: bool) -> Result<Found, String> {

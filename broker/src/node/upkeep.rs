@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join3;
+use vltava_storage::io::Space;
 
 use super::view::Node;
 use crate::runtime::Runtime;
@@ -49,15 +50,20 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     match logs.refresh_space().await {
         Err(error) => tracing::warn!(%error, "the disk does not say how much space is left"),
         Ok(_) if node.parts.jobs.own() > 0 => {}
-        Ok(space) if logs.is_low() && !was_low => tracing::warn!(
-            free_bytes = space.free,
-            "less than disk.reserve.bytes is free: clients' writes are refused"
-        ),
+        Ok(space) if logs.is_low() && !was_low => warn_of_low(space),
         Ok(space) if was_low && !logs.is_low() => {
             tracing::info!(free_bytes = space.free, "there is space again: clients may write");
         }
         Ok(_) => {}
     }
+}
+
+/// Says that clients may not write.
+pub fn warn_of_low(space: Space) {
+    tracing::warn!(
+        free_bytes = space.free,
+        "less than disk.reserve.bytes is free: clients' writes are refused"
+    );
 }
 
 /// Writes down what a restart would have to work out again, and takes buffers back from logs that

@@ -382,7 +382,7 @@ impl MachineRuntime {
         asked.await.unwrap_or_default()
     }
 
-    /// Completes once the process is asked to end, by SIGTERM or SIGINT.
+    /// Completes once the process is asked to end, by SIGTERM, SIGINT or SIGHUP.
     ///
     /// # Errors
     /// Where the ring is shut down.

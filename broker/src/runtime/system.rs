@@ -218,8 +218,8 @@ extern "C" fn on_signal(_: libc::c_int) {
     }
 }
 
-/// SIGTERM and SIGINT as something to wait for. The first of each is caught; the second one ends
-/// the process at once.
+/// SIGTERM, SIGINT and SIGHUP (a terminal that was closed, unless it is ignored, as by `nohup`) as
+/// something to wait for. The first of each is caught; the second one ends the process at once.
 #[derive(Clone, Debug)]
 pub struct ShutdownSignals {
     pub(super) event: Arc<OwnedFd>,
@@ -237,7 +237,10 @@ impl ShutdownSignals {
         let for_handler = event.try_clone()?;
         SIGNALLED.store(for_handler.as_raw_fd(), Ordering::Relaxed);
         std::mem::forget(for_handler);
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            if signal == libc::SIGHUP && is_ignored(signal) {
+                continue;
+            }
             // SAFETY: zeroes are a valid `sigaction` (no flags, an empty mask); the handler does
             // only what a handler may.
             let result = unsafe {
@@ -251,6 +254,16 @@ impl ShutdownSignals {
             }
         }
         Ok(Self { event: Arc::new(event) })
+    }
+}
+
+/// Whether the process was started with this signal ignored.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: zeroes are a valid `sigaction`; the kernel fills it and changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 
