@@ -1,5 +1,7 @@
 //! The server, room by room, from the ground up: a room names only rooms that stand above it in
 //! this list.
+// They panic where nobody reads any more.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod config;
 pub mod metrics;

@@ -1,4 +1,6 @@
 //! `vltava`: arguments in, exit code out.
+// They panic where nobody reads any more.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -6,7 +8,7 @@ use std::time::Instant;
 use clap::{CommandFactory, Parser, Subcommand};
 use vltava::cli::error::USAGE;
 use vltava::cli::serve::{Config, Serve};
-use vltava::cli::{ClientCommand, run};
+use vltava::cli::{ClientCommand, run, tell};
 
 /// A message broker that speaks Kafka's protocol.
 #[derive(Debug, Parser)]
@@ -41,8 +43,8 @@ fn main() -> ExitCode {
             // As all other errors are told.
             let text = error.to_string();
             match text.strip_prefix("error: ") {
-                Some(told) => eprint!("vltava: {told}"),
-                None => eprint!("{text}"),
+                Some(told) => tell(&format!("vltava: {}", told.trim_end())),
+                None => tell(text.trim_end()),
             }
             return ExitCode::from(USAGE);
         }
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
     };
     match done {
         Err(error) if !error.is_quiet() => {
-            eprintln!("vltava: {error}");
+            tell(&format!("vltava: {error}"));
             error.exit_code()
         }
         _ => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -254,6 +254,73 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
     assert_eq!(read.lines().count(), 90_000);
 }
 
+#[test]
+fn a_member_goes_on_when_a_commit_falls_due_while_the_broker_is_away() {
+    // Commits are five seconds apart.
+    const LONGER_THAN_COMMITS: Duration = Duration::from_secs(6);
+    let mut broker = Broker::start(Options::default());
+    printed(&broker, &["topic", "create", "t", "-p", "2"], "");
+    let mut consumer = start(&broker, &["consume", "t", "-g", "g", "-c", "4"]);
+    let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
+    let mut read = |count| lines.by_ref().take(count).collect::<Result<Vec<_>, _>>().unwrap();
+    printed(&broker, &["produce", "t", "-p", "0"], "1\n2\n");
+    assert_eq!(read(2), ["1", "2"]);
+    broker.kill();
+    std::thread::sleep(LONGER_THAN_COMMITS);
+    broker.run();
+    printed(&broker, &["produce", "t", "-p", "0"], "3\n4\n");
+    assert_eq!(read(2), ["3", "4"]);
+    let ended = consumer.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.ends_with("; trying again\n") && said.lines().count() == 1, "{said}");
+    // Where nothing came the group stands, too.
+    printed(&broker, &["produce", "t", "-p", "1"], "5\n6\n");
+    let described = printed(&broker, &["group", "describe", "g", "--json"], "");
+    for (partition, committed, lag) in [(0, 4, 0), (1, 0, 2)] {
+        let stands = format!("\"partition\":{partition},\"committed\":{committed},");
+        let lags = format!(":{},\"lag\":{lag},", committed + lag);
+        assert!(described.contains(&stands) && described.contains(&lags), "{described}");
+    }
+}
+
+#[test]
+fn partitions_without_a_leader_are_shown_and_the_others_used() {
+    let mut broker = Broker::start(Options::default());
+    printed(&broker, &["topic", "create", "t", "-p", "3"], "");
+    for partition in ["0", "1", "2"] {
+        printed(&broker, &["produce", "t", "-p", partition], partition);
+    }
+    broker.stop();
+    fs::write(broker.data.join("t-1/vltava-checkpoint"), "damaged").unwrap();
+    broker.run();
+    let described = printed(&broker, &["topic", "describe", "t"], "");
+    let row: Vec<&str> = described.lines().nth_back(1).unwrap().split_whitespace().collect();
+    assert_eq!((row[0], row[1], &row[row.len() - 2..]), ("1", "none", &["-", "-"][..]));
+    assert!(described.lines().last().unwrap().ends_with('1'), "{described}");
+    let described = printed(&broker, &["topic", "describe", "t", "--json"], "");
+    assert_eq!(described.matches("\"first_offset\":null,\"end_offset\":null").count(), 1);
+    assert!(described.contains("\"partition\":1,\"leader\":null"), "{described}");
+    let words = ["consume", "t", "-p", "0,2", "-e", "-f", "%s"];
+    let read = printed(&broker, &words, "");
+    assert!(["02", "20"].contains(&&*read), "{read}");
+    printed(&broker, &["produce", "t", "-p", "2"], "more\n");
+    // Lines without a key go round it.
+    let input = "x\n".repeat(100_000);
+    let summary = printed(&broker, &["produce", "t", "--json"], &input);
+    assert!(!summary.contains("\"partition\":1,"), "{summary}");
+    for words in [
+        &["consume", "t", "-e"][..],
+        &["consume", "t", "-p", "1", "-o", "0"],
+        &["produce", "t", "-p", "1"],
+    ] {
+        let (code, said) = failed(&broker, &[words, &["--timeout", "1"]].concat());
+        assert_eq!(code, 3, "{words:?}: {said}");
+        assert!(said.starts_with("vltava: gave up after 1 s: t[1]: "), "{words:?}: {said}");
+        assert!(said.contains("(LEADER_NOT_AVAILABLE)\n`vltava topic describe`"), "{said}");
+    }
+}
+
 /// Exit code and errors of a command that needs no broker.
 fn alone(words: &[&str]) -> (i32, String) {
     let output = Command::new(binary()).args(words).output().unwrap();
@@ -334,10 +401,19 @@ fn a_broker_that_is_refused_its_settings_says_which_and_where() {
     let (code, said) = alone(&["serve", "--listen", &taken, "--admin", "none"]);
     let told = format!("vltava: cannot listen on {taken} for clients (--listen): Address already");
     assert!(code == 1 && said.starts_with(&told) && !said.contains("os error"), "{said}");
+    let kafkas = directory.path().join("kafka");
+    fs::create_dir_all(kafkas.join("__cluster_metadata-0")).unwrap();
+    fs::write(kafkas.join("__cluster_metadata-0/quorum-state"), "{}").unwrap();
+    let listen = format!("127.0.0.1:{}", support::free_port());
+    let kafkas = kafkas.display().to_string();
+    let (code, said) =
+        alone(&["serve", "--data-dir", &kafkas, "--listen", &listen, "--admin", "none"]);
+    assert!(code == 1 && said.contains("a Kafka broker has used the data directory"), "{said}");
 }
 
 #[test]
 fn pages_and_completions_are_written() {
+    const VERSION: &str = concat!("vltava ", env!("CARGO_PKG_VERSION"));
     for shell in ["bash", "zsh", "fish"] {
         let output = Command::new(binary()).args(["completions", shell]).output().unwrap();
         assert!(output.status.success());
@@ -348,7 +424,9 @@ fn pages_and_completions_are_written() {
     assert!(Command::new(binary()).args(words).status().unwrap().success());
     let page = fs::read_to_string(pages.path().join("vltava-topic-create.1")).unwrap();
     assert!(page.contains("retention.ms=86400000"), "{page}");
-    assert!(pages.path().join("vltava.1").exists());
+    assert!(page.lines().any(|line| line.starts_with(".TH") && line.contains(VERSION)), "{page}");
+    let page = fs::read_to_string(pages.path().join("vltava.1")).unwrap();
+    assert!(page.contains("vltava\\-topic(1)") && !page.contains("vltava\\-help(1)"), "{page}");
 }
 
 #[test]
@@ -369,6 +447,21 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let mut config = Command::new(binary());
     config.arg("config").stdout(Stdio::piped()).stderr(Stdio::piped());
     ends(config.spawn().unwrap());
+}
+
+#[test]
+fn where_nobody_reads_errors_the_exit_code_still_tells() {
+    let free = format!("127.0.0.1:{}", support::free_port());
+    for (words, code) in [
+        (&["topic", "list", "-b", &free][..], 3),
+        (&["no-such-command"], 2),
+        (&["serve", "--data-dir", "no/such"], 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = Command::new(binary()).args(words).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
 }
 
 #[test]
@@ -419,6 +512,18 @@ fn a_segment_is_shown_with_its_records() {
     let (code, shown) = inspect(&["-q"], &[]);
     assert_eq!(code, 0);
     assert!(shown.contains("batches 0, records 0"), "{shown}");
+}
+
+#[test]
+fn what_stands_beside_segments_is_no_damage() {
+    let directory = directory();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (log, index) = (path("00000000000000000000.log"), path("00000000000000000000.index"));
+    fs::write(&log, segment()).unwrap();
+    fs::write(&index, [0, 0, 0, 9, 0, 0, 1, 0]).unwrap();
+    let told = format!("vltava: {index} is no segment: inspect reads .log files\n");
+    assert_eq!(alone(&["inspect", &index]), (2, told.clone()));
+    assert_eq!(alone(&["inspect", &index, &log]), (0, told));
 }
 
 #[test]

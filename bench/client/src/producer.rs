@@ -70,7 +70,8 @@ pub struct Delivery {
 /// Why a batch failed for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryError {
-    /// The broker's error.
+    /// The broker's error. One that is retriable: the batch's time is up, and this is what the last
+    /// attempt met ([`ErrorCode::REQUEST_TIMED_OUT`] where none was answered).
     pub code: ErrorCode,
     /// What it adds.
     pub message: Option<Str>,
@@ -94,6 +95,8 @@ struct Queue {
     next_attempt_ms: u64,
     backoff: Backoff,
     next_sequence: i32,
+    /// Why the first of `closed` was not taken when it was last tried.
+    last_error: Option<DeliveryError>,
     failure: Option<DeliveryError>,
 }
 
@@ -197,12 +200,16 @@ impl Producer {
                 continue;
             };
             if now_ms >= first.deadline_ms {
-                let error = DeliveryError { code: ErrorCode::REQUEST_TIMED_OUT, message: None };
+                let timed_out = DeliveryError { code: ErrorCode::REQUEST_TIMED_OUT, message: None };
+                let error = queue.last_error.take().unwrap_or(timed_out);
                 self.buffered_bytes -= queue.fail(partition, error, &mut self.deliveries);
                 continue;
             }
             let Some((leader, _)) = metadata.leader(partition) else {
                 self.wants_metadata = true;
+                let code = ErrorCode::LEADER_NOT_AVAILABLE;
+                // What a leader has said says more than that it is gone.
+                queue.last_error.get_or_insert(DeliveryError { code, message: None });
                 queue.next_attempt_ms = now_ms + queue.backoff.next_ms();
                 continue;
             };
@@ -260,6 +267,7 @@ impl Producer {
             self.buffered_bytes -= queue.deliver(partition, Ok(base_offset), &mut self.deliveries);
         } else if code.is_retriable() {
             self.wants_metadata |= code.invalidates_metadata();
+            queue.last_error = Some(DeliveryError { code, message });
             queue.next_attempt_ms = now_ms + queue.backoff.next_ms();
         } else {
             let error = DeliveryError { code, message };
@@ -294,6 +302,7 @@ impl Queue {
             next_attempt_ms: 0,
             backoff: Backoff::new(),
             next_sequence: 0,
+            last_error: None,
             failure: None,
         }
     }
@@ -351,6 +360,7 @@ impl Queue {
         };
         self.backoff.reset();
         self.next_attempt_ms = 0;
+        self.last_error = None;
         deliveries.push(Delivery {
             partition: partition.clone(),
             record_count: first.record_count,

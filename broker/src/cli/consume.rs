@@ -113,6 +113,8 @@ fn read_partitions(reading: &mut Reading, arguments: &ConsumeArguments) -> Resul
             }
         }
     }
+    let patience = reading.cluster.patience();
+    reading.cluster.await_leaders(&partitions, patience)?;
     let offsets = reading.offsets_at(&partitions, arguments.from)?;
     if let Position::Offset(offset) = arguments.from {
         let ends = reading.offsets_at(&partitions, Position::End)?;

@@ -148,6 +148,11 @@ fn hint_for(error: &ClientError) -> Option<&'static str> {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
                 Some("`vltava topic list` shows what there is, `vltava topic create` makes one.")
             }
+            ErrorCode::LEADER_NOT_AVAILABLE => Some(
+                "`vltava topic describe` shows which partitions have a leader; the broker's log says \
+                 why others have none.",
+            ),
+            ErrorCode::KAFKA_STORAGE_ERROR => Some("The broker's log says why."),
             ErrorCode::MESSAGE_TOO_LARGE => {
                 Some("The topic's setting max.message.bytes limits how large a batch may be.")
             }

@@ -14,7 +14,7 @@ use vltava_protocol::record::{Record, records};
 
 use crate::cli::error::{CliError, DAMAGED};
 use crate::cli::json::{self, Object};
-use crate::cli::output::{Output, human_bytes};
+use crate::cli::output::{Output, human_bytes, tell};
 use crate::cli::progress::Progress;
 use crate::cli::timestamp;
 
@@ -42,9 +42,22 @@ pub struct InspectArguments {
 
 /// Does it. Fails if a file is damaged.
 pub(super) fn run(arguments: &InspectArguments) -> Result<(), CliError> {
+    let (segments, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        arguments.files.iter().partition(|path| !is_beside_segments(path));
+    if let Some(other) = others.first() {
+        let more = match others.len() - 1 {
+            0 => String::new(),
+            more => format!(" (nor {more} more)"),
+        };
+        let message = format!("{} is no segment{more}: inspect reads .log files", other.display());
+        if segments.is_empty() {
+            return Err(CliError::usage(message));
+        }
+        tell(&format!("vltava: {message}"));
+    }
     let mut output = Output::stdout();
     let mut damaged = Vec::new();
-    for path in &arguments.files {
+    for path in segments {
         let found = Inspection::of(path, arguments, &mut output)?;
         found.tell(path, arguments, &mut output)?;
         if found.damage.is_some() {
@@ -56,6 +69,14 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::new(format!("damaged: {}", damaged.join(", "))).with_code(DAMAGED))
+}
+
+/// Whether it is one of the files that stand beside segments in a partition's directory.
+fn is_beside_segments(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let endings =
+        [".index", ".timeindex", ".txnindex", ".snapshot", ".metadata", "-checkpoint", "-state"];
+    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 /// What was found in a file.

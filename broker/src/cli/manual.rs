@@ -40,6 +40,10 @@ pub(super) fn completions(
 
 /// Prints a page, or writes all.
 pub(super) fn man(arguments: &ManArguments, mut root: clap::Command) -> Result<(), CliError> {
+    // `vltava help` has no page, and is in none.
+    root = root
+        .disable_help_subcommand(true)
+        .mut_subcommands(|command| command.disable_help_subcommand(true));
     root.build();
     match &arguments.directory {
         None => {
@@ -50,6 +54,10 @@ pub(super) fn man(arguments: &ManArguments, mut root: clap::Command) -> Result<(
             Ok(output.flush()?)
         }
         Some(directory) => {
+            if !directory.is_dir() {
+                let message = format!("directory {} does not exist", directory.display());
+                return Err(CliError::new(message));
+            }
             let name = root.get_name().to_owned();
             write_pages(directory, &name, root)
         }
@@ -58,12 +66,14 @@ pub(super) fn man(arguments: &ManArguments, mut root: clap::Command) -> Result<(
 
 /// One page for the command, and one for each below it: `vltava-topic-create.1`.
 fn write_pages(directory: &Path, name: &str, command: clap::Command) -> Result<(), CliError> {
-    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+    for below in command.get_subcommands() {
         write_pages(directory, &format!("{name}-{}", below.get_name()), below.clone())?;
     }
     let path = directory.join(format!("{name}.1"));
+    let source = format!("vltava {}", env!("CARGO_PKG_VERSION"));
     let failed = |error| CliError::new(format!("cannot write {}: {error}", path.display()));
     let mut page = Vec::new();
-    Man::new(command.display_name(name)).title(name).render(&mut page).map_err(failed)?;
+    let manual = Man::new(command.display_name(name)).title(name).source(source);
+    manual.render(&mut page).map_err(failed)?;
     fs::write(&path, page).map_err(failed)
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
 use vltava_client::group::{GroupEvent, GroupOptions, GroupRequest, GroupResponse, Membership};
 use vltava_client::metadata::{NodeId, TopicPartition};
@@ -11,6 +12,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::heartbeat::HeartbeatRequest;
 use vltava_protocol::messages::join_group::JoinGroupRequest;
 use vltava_protocol::messages::leave_group::LeaveGroupRequest;
+use vltava_protocol::messages::offset_commit::OffsetCommitRequest;
 use vltava_protocol::messages::sync_group::SyncGroupRequest;
 use vltava_protocol::types::Str;
 
@@ -29,6 +31,8 @@ struct Member<'a> {
     membership: Membership,
     from: Position,
     is_assigned: bool,
+    /// It has had partitions: from then on it lives through what is away for a while.
+    has_begun: bool,
     next_commit_ms: u64,
 }
 
@@ -48,11 +52,13 @@ pub(super) fn run(
         membership: Membership::new(options),
         from,
         is_assigned: false,
+        has_begun: false,
         next_commit_ms: COMMIT_INTERVAL_MS,
     };
     let done = member.live(stop);
     // Also after an error: the others should not wait for a member that is gone.
-    let left = member.leave();
+    let is_patient = done.is_ok() && !is_asked_to_stop(stop);
+    let left = member.leave(is_patient);
     done.and(left)
 }
 
@@ -82,8 +88,7 @@ impl Member<'_> {
         let Some(request) = self.membership.take_request(now_ms).map_err(ClientError::from)? else {
             return Ok(());
         };
-        let node = self.reading.cluster.coordinator(&self.group())?;
-        let answered = self.call(node, &request);
+        let answered = self.call(&request);
         let now_ms = self.reading.cluster.now_ms();
         let events = match answered {
             Ok(response) => {
@@ -98,7 +103,8 @@ impl Member<'_> {
         self.take(events)
     }
 
-    fn call(&mut self, node: NodeId, request: &GroupRequest) -> Result<GroupResponse, ClientError> {
+    fn call(&mut self, request: &GroupRequest) -> Result<GroupResponse, ClientError> {
+        let node = self.coordinator()?;
         let cluster = &mut self.reading.cluster;
         cluster.link(node)?.answer_within(ANSWER_TIMEOUT)?;
         Ok(match request {
@@ -116,6 +122,14 @@ impl Member<'_> {
         })
     }
 
+    /// Who coordinates the group. Before there is anything to read, that is waited for; later it
+    /// is asked for again when something is to be said to it.
+    fn coordinator(&mut self) -> Result<NodeId, ClientError> {
+        let group = self.group();
+        let cluster = &mut self.reading.cluster;
+        if self.has_begun { cluster.try_coordinator(&group) } else { cluster.coordinator(&group) }
+    }
+
     fn take(&mut self, events: Vec<GroupEvent>) -> Result<(), CliError> {
         for event in events {
             match event {
@@ -125,10 +139,7 @@ impl Member<'_> {
                     let _ = self.commit_once();
                     self.give_up();
                 }
-                GroupEvent::Lost => {
-                    self.give_up();
-                    self.reading.take_consumed();
-                }
+                GroupEvent::Lost => self.give_up(),
                 GroupEvent::CoordinatorMoved => {
                     let group = self.group();
                     self.reading.cluster.forget_coordinator(&group);
@@ -141,9 +152,11 @@ impl Member<'_> {
         Ok(())
     }
 
+    /// Others may commit for these partitions now.
     fn give_up(&mut self) {
         self.is_assigned = false;
         self.reading.stop();
+        self.reading.consumed.clear();
     }
 
     /// Goes on where the group has committed, or where it is to begin.
@@ -153,56 +166,111 @@ impl Member<'_> {
         let fresh: Vec<TopicPartition> =
             partitions.iter().filter(|at| !committed.contains_key(at)).cloned().collect();
         let mut offsets = self.reading.offsets_at(&fresh, self.from)?;
+        // Committed where nothing comes, too: else the group's lag there would be known to nobody.
+        let begun = offsets.clone();
         offsets.extend(committed);
         self.reading.begin(offsets)?;
+        self.reading.consumed = begun;
         self.is_assigned = true;
+        self.has_begun = true;
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), CliError> {
-        let code = self.commit_once()?;
+        let committed = self.commit_once();
         let now_ms = self.reading.cluster.now_ms();
         self.next_commit_ms = now_ms + COMMIT_INTERVAL_MS;
-        if code.is_none() {
-            return Ok(());
-        }
-        let events = self.membership.on_commit_error(now_ms, code);
+        let events = match committed {
+            Ok(ErrorCode::NONE) => return Ok(()),
+            Ok(code) => self.membership.on_commit_error(now_ms, code),
+            // While nobody answers, it is read on, where that goes.
+            Err(error) if error.is_retriable() => self.membership.on_disconnect(now_ms),
+            Err(error) => return Err(error.into()),
+        };
         self.take(events)
     }
 
-    /// Commits what was printed; what the coordinator says to it. After an error it is committed
-    /// with what comes next, or read again.
+    /// Commits what was printed; what the coordinator says to it. Where another attempt may
+    /// succeed it is committed with what comes next.
     fn commit_once(&mut self) -> Result<ErrorCode, ClientError> {
-        let offsets = self.reading.take_consumed();
-        if offsets.is_empty() {
+        let Some(request) = self.commit_request() else {
             return Ok(ErrorCode::NONE);
+        };
+        let sent = send_commit(&mut self.reading.cluster, &request);
+        match sent {
+            Ok(code) if may_succeed_later(code) => {}
+            Err(ref error) if error.is_retriable() => {}
+            _ => self.reading.consumed.clear(),
         }
-        let group = self.group();
-        let cluster = &mut self.reading.cluster;
+        sent
+    }
+
+    /// The same, until it is done, or the time for trying is up.
+    fn commit_patiently(&mut self) -> Result<ErrorCode, ClientError> {
+        let Some(request) = self.commit_request() else {
+            return Ok(ErrorCode::NONE);
+        };
+        self.reading.cluster.retry(|cluster| {
+            let sent = send_commit(cluster, &request);
+            if !matches!(sent, Ok(ErrorCode::NONE)) {
+                cluster.forget_coordinator(&request.group_id);
+            }
+            let code = sent?;
+            if may_succeed_later(code) {
+                let what = format!("committing for group {}", request.group_id);
+                ClientError::check(code, None, what)?;
+            }
+            Ok(code)
+        })
+    }
+
+    /// Commits where what was printed ends; `None`: nothing is to be committed.
+    fn commit_request(&self) -> Option<OffsetCommitRequest> {
+        let consumed = &self.reading.consumed;
+        let offsets: Vec<_> = consumed.iter().map(|(at, offset)| (at.clone(), *offset)).collect();
         let membership = &self.membership;
         let request = offsets::commit(
-            &group,
+            &membership.options().group,
             membership.generation(),
             membership.member_id(),
             membership.options().instance_id.as_ref(),
             &offsets,
-            cluster.metadata(),
+            self.reading.cluster.metadata(),
         );
-        let node = cluster.coordinator(&group)?;
-        let response = cluster.call(node, &request)?;
-        let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
-        let failed = partitions.map(|partition| partition.error_code).find(|code| !code.is_none());
-        Ok(failed.unwrap_or_default())
+        (!offsets.is_empty()).then_some(request)
     }
 
-    fn leave(&mut self) -> Result<(), CliError> {
-        let committed = if self.is_assigned { self.commit_once()? } else { ErrorCode::NONE };
+    /// `is_patient`: waits for a coordinator that is away.
+    fn leave(&mut self, is_patient: bool) -> Result<(), CliError> {
+        let committed = match self.is_assigned {
+            true if is_patient => self.commit_patiently()?,
+            true => self.commit_once()?,
+            false => ErrorCode::NONE,
+        };
         let group = self.group();
-        let node = self.reading.cluster.coordinator(&group)?;
+        let node = self.coordinator()?;
         let version = self.reading.cluster.link(node)?.version::<LeaveGroupRequest>()?;
         if let Some(request) = self.membership.leave(version) {
             self.reading.cluster.call(node, &request)?;
         }
         Ok(ClientError::check(committed, None, format!("committing for group {group}"))?)
     }
+}
+
+/// Whether the coordinator may take the same commit later. A topic that is gone does not come back.
+fn may_succeed_later(code: ErrorCode) -> bool {
+    let gone = [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNKNOWN_TOPIC_ID];
+    code.is_retriable() && !gone.contains(&code)
+}
+
+/// Commits; the first error in the answer.
+fn send_commit(
+    cluster: &mut Cluster,
+    request: &OffsetCommitRequest,
+) -> Result<ErrorCode, ClientError> {
+    let node = cluster.try_coordinator(&request.group_id)?;
+    let response = cluster.call(node, request)?;
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let failed = partitions.map(|partition| partition.error_code).find(|code| !code.is_none());
+    Ok(failed.unwrap_or_default())
 }

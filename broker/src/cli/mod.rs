@@ -29,3 +29,4 @@ mod topic;
 
 pub use command::{ClientCommand, run};
 pub use error::CliError;
+pub use output::tell;

@@ -1,4 +1,4 @@
-//! Standard output: buffered, for records as for tables.
+//! Standard output: buffered, for records as for tables. Standard error: line by line.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::os::fd::AsFd;
@@ -60,6 +60,12 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// Says a line on standard error. Where nobody reads that any more it is said to nobody: no reason
+/// to end, as `eprintln!` would.
+pub fn tell(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// A number of bytes as people say it.

@@ -10,18 +10,17 @@ use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
 use vltava_client::metadata::TopicPartition;
 use vltava_client::partitioner::Partitioner;
-use vltava_client::producer::{Delivery, Producer, ProducerOptions};
+use vltava_client::producer::{Delivery, DeliveryError, Producer, ProducerOptions};
 use vltava_protocol::compression::{Codec, Compressor};
-use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 use vltava_protocol::messages::produce::ProduceRequest;
 use vltava_protocol::types::Str;
 
 use crate::cli::arguments::{ClusterArguments, Pair, integer, name, whole_number};
-use crate::cli::error::{CliError, UNREACHABLE};
+use crate::cli::error::CliError;
 use crate::cli::format::unescape;
 use crate::cli::json::{self, Object};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::progress::Progress;
 
 /// Lines that wait between reading and sending.
@@ -87,6 +86,10 @@ pub(super) fn run(arguments: &ProduceArguments) -> Result<(), CliError> {
     let topic = Str::from(arguments.topic.as_str());
     cluster.await_topics(std::slice::from_ref(&topic), true)?;
     let partition_count = partition_count(&cluster, &topic, arguments.partition)?;
+    if let Some(partition) = arguments.partition {
+        let patience = cluster.patience();
+        cluster.await_leaders(&[TopicPartition { topic: topic.clone(), partition }], patience)?;
+    }
     let options = ProducerOptions {
         acks: arguments.acks,
         delivery_timeout_ms: arguments.cluster.timeout_ms(),
@@ -105,7 +108,7 @@ pub(super) fn run(arguments: &ProduceArguments) -> Result<(), CliError> {
         progress: Progress::start("writing"),
     };
     if io::stdin().is_terminal() {
-        eprintln!("Each line becomes a record of topic {}; Ctrl-D ends.", arguments.topic);
+        tell(&format!("Each line becomes a record of topic {}; Ctrl-D ends.", arguments.topic));
     }
     session.copy()?;
     session.tell()
@@ -226,20 +229,32 @@ impl Session<'_> {
     fn append(&mut self, line: &[u8]) -> Result<(), CliError> {
         let (key, value) = split(line, self.separator.as_deref());
         let value = Some(value).filter(|value| !value.is_empty() || !self.arguments.tombstones);
-        let partition = match self.arguments.partition {
-            Some(partition) => partition,
-            // A count of partitions fits an i32, and so does a number below it.
-            None => {
-                i32::try_from(self.partitioner.partition(key, self.partition_count)).unwrap_or(0)
-            }
-        };
-        let to = TopicPartition { topic: self.topic.clone(), partition };
+        let to = self.destination(key);
         let headers = self.arguments.header.iter();
         let headers: Vec<(&[u8], Option<&[u8]>)> =
             headers.map(|pair| (pair.name.as_bytes(), Some(pair.value.as_bytes()))).collect();
         let now_ms = self.cluster.now_ms();
         self.producer.append(now_ms, &to, wall_clock_ms(), key, value, &headers)?;
         Ok(())
+    }
+
+    /// Where a record goes: one without a key to a partition that has a leader, if any has.
+    fn destination(&mut self, key: Option<&[u8]>) -> TopicPartition {
+        let topic = self.topic.clone();
+        if let Some(partition) = self.arguments.partition {
+            return TopicPartition { topic, partition };
+        }
+        let mut to = TopicPartition { topic, partition: 0 };
+        for _ in 0..self.partition_count {
+            let partition = self.partitioner.partition(key, self.partition_count);
+            // A count of partitions fits an i32, and so does a number below it.
+            to.partition = i32::try_from(partition).unwrap_or(0);
+            if key.is_some() || self.cluster.metadata().leader(&to).is_some() {
+                break;
+            }
+            self.partitioner.move_on();
+        }
+        to
     }
 
     /// Sends what should leave now, and waits for the answers.
@@ -303,14 +318,20 @@ impl Session<'_> {
                 Ok(())
             }
             Err(error) => {
-                let what = format!("writing to {partition}");
-                let failed = ClientError::check(error.code, error.message.as_ref(), what);
-                let written = self.progress.records();
+                let DeliveryError { code, message } = error;
                 let failed =
-                    failed.map_or_else(CliError::from, |()| CliError::new("nothing was written"));
-                let is_late = error.code == ErrorCode::REQUEST_TIMED_OUT;
-                let failed = if is_late { failed.with_code(UNREACHABLE) } else { failed };
-                Err(failed.with_context(format!("{written} records were written before.")))
+                    ClientError::Broker { what: format!("writing to {partition}"), code, message };
+                // It was tried again until its time was up.
+                let failed = match code.is_retriable() {
+                    true => ClientError::TimedOut {
+                        seconds: self.cluster.patience().as_secs(),
+                        last: Box::new(failed),
+                    },
+                    false => failed,
+                };
+                let written = self.progress.records();
+                Err(CliError::from(failed)
+                    .with_context(format!("{written} records were written before.")))
             }
         }
     }

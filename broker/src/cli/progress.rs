@@ -39,12 +39,10 @@ impl Progress {
             let mut shown = false;
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 shown = true;
-                eprint!("\r\x1b[K{}", line(&what, &counted, started.elapsed()));
-                // Nobody to tell where this fails.
-                let _ = io::stderr().flush();
+                show(&line(&what, &counted, started.elapsed()));
             }
             if shown {
-                eprint!("\r\x1b[K");
+                show("");
             }
         });
         Self { counters, ticker: Some((stop, thread)) }
@@ -70,6 +68,12 @@ impl Drop for Progress {
             let _ = thread.join();
         }
     }
+}
+
+/// Replaces the line that is shown.
+fn show(line: &str) {
+    // Nobody to tell where this fails.
+    let _ = io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
 }
 
 fn line(what: &str, counters: &Counters, elapsed: Duration) -> String {

@@ -18,6 +18,7 @@ use vltava_protocol::types::Str;
 
 use crate::cli::consume::Printer;
 use crate::cli::error::CliError;
+use crate::cli::output::tell;
 use crate::cli::position::Position;
 use crate::cli::progress::Progress;
 
@@ -31,8 +32,8 @@ pub(super) struct Reading {
     fetcher: Fetcher,
     printer: Printer,
     decompressor: Decompressor,
-    /// Behind the last record that was printed.
-    consumed: BTreeMap<TopicPartition, i64>,
+    /// Behind the last record that was printed, in each partition where that is not committed.
+    pub(super) consumed: BTreeMap<TopicPartition, i64>,
     exit_at_end: bool,
     /// Where the partitions ended when reading began; only if that is where to stop.
     ends: Option<BTreeMap<TopicPartition, i64>>,
@@ -115,16 +116,10 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads nothing any more. What was printed stays known until it is taken.
+    /// Reads nothing any more. What was printed stays known.
     pub(super) fn stop(&mut self) {
         self.fetcher.clear();
         self.ends = None;
-    }
-
-    /// Where what was printed ends, in each partition where something was, since this was last
-    /// asked.
-    pub(super) fn take_consumed(&mut self) -> Vec<(TopicPartition, i64)> {
-        std::mem::take(&mut self.consumed).into_iter().collect()
     }
 
     /// Whether all that was wanted was printed.
@@ -190,7 +185,7 @@ impl Reading {
         }
         if !self.is_cut_off {
             self.is_cut_off = true;
-            eprintln!("vltava: {}; trying again", CliError::from(error).message());
+            tell(&format!("vltava: {}; trying again", CliError::from(error).message()));
         }
         Ok(())
     }
@@ -266,7 +261,10 @@ impl Reading {
             let message = format!("{partition} has no offset {offset}: it has {first} to {end}");
             return Err(CliError::new(message));
         };
-        eprintln!("{partition} has no offset {offset} any more, going on at {target}");
+        tell(&format!("{partition} has no offset {offset} any more, going on at {target}"));
+        if let Some(consumed) = self.consumed.get_mut(&partition) {
+            *consumed = target;
+        }
         self.fetcher.set_position(partition, target);
         Ok(())
     }

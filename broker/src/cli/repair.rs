@@ -22,7 +22,7 @@ use vltava_storage::{
 
 use crate::cli::error::{CliError, DAMAGED, plain};
 use crate::cli::json::{self, Object};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::progress::Progress;
 use crate::runtime::{self, DataDirectory, DataDirectoryError, Options, Runtime, ShardStart};
 
@@ -122,7 +122,7 @@ async fn look<D: Disk>(disk: &D, partition: &str, accepts_loss: bool) -> Result<
     }
     let notes = load_notes(disk).await.map_err(|error| error.to_string())?;
     let logs = LogEnvironment::new(disk.clone(), EnvironmentOptions::default(), 0, notes);
-    logs.on_event(|event| eprintln!("vltava: {}", plain(&event.to_string())));
+    logs.on_event(|event| tell(&format!("vltava: {}", plain(&event.to_string()))));
     match Log::open(&logs, partition, LogOptions::default()).await.map_err(words)? {
         Opened::Ready(log) => verify(&log).await.map_err(words),
         Opened::Corrupt(corrupt) => {

@@ -1,5 +1,7 @@
 //! `vltava topic`.
 
+use std::time::Duration;
+
 use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
 use vltava_client::metadata::{Metadata, Topic, TopicPartition};
@@ -28,6 +30,8 @@ const SOURCE_TOPIC: i8 = 1;
 /// From this version on, DeleteTopics has a list of names or ids.
 const DELETE_TOPICS_STATES: i16 = 6;
 const TIMEOUT_MS: i32 = 30_000;
+/// How long `describe` waits for leaders that are just being elected.
+const ELECTION: Duration = Duration::from_secs(1);
 /// For whoever names a topic that there is not, and has no use for one.
 const LIST_TOPICS: &str = "`vltava topic list` shows what there is.";
 
@@ -226,10 +230,10 @@ fn replication_factor(topic: &Topic) -> usize {
     topic.partitions.values().map(|partition| partition.replicas.len()).max().unwrap_or(0)
 }
 
-/// The offsets between which a partition has records.
+/// The offsets between which a partition has records; not known while it has no leader.
 struct Range {
-    first: i64,
-    end: i64,
+    first: Option<i64>,
+    end: Option<i64>,
 }
 
 fn describe(arguments: &DescribeArguments) -> Result<(), CliError> {
@@ -280,14 +284,15 @@ fn configs_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(Str, Option<Str>
 
 fn ranges_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(i32, Range)>, ClientError> {
     let partitions: Vec<TopicPartition> = partitions_of(cluster.metadata(), name);
-    let at = |timestamp| partitions.iter().map(|at| (at.clone(), timestamp)).collect::<Vec<_>>();
+    // That some have none is what is to be shown.
+    let _ = cluster.await_leaders(&partitions, ELECTION);
+    let metadata = cluster.metadata();
+    let led: Vec<_> = partitions.iter().filter(|at| metadata.leader(at).is_some()).collect();
+    let at = |timestamp| led.iter().map(|&at| (at.clone(), timestamp)).collect::<Vec<_>>();
     let first = cluster.list_offsets(&at(EARLIEST))?;
     let end = cluster.list_offsets(&at(LATEST))?;
     let range = |at: &TopicPartition| {
-        let range = Range {
-            first: first.get(at).copied().unwrap_or(-1),
-            end: end.get(at).copied().unwrap_or(-1),
-        };
+        let range = Range { first: first.get(at).copied(), end: end.get(at).copied() };
         (at.partition, range)
     };
     Ok(partitions.iter().map(range).collect())
@@ -326,14 +331,18 @@ fn show(
                 partition.leader_epoch.to_string(),
                 nodes(&partition.replicas),
                 nodes(&partition.in_sync),
-                range.first.to_string(),
-                range.end.to_string(),
+                known(range.first, "-"),
+                known(range.end, "-"),
             ])
         })
         .collect();
     let head =
         ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "FIRST OFFSET", "END OFFSET"];
     Ok(output.table(&head, &rows)?)
+}
+
+fn known(offset: Option<i64>, unknown: &str) -> String {
+    offset.map_or(String::from(unknown), |offset| offset.to_string())
 }
 
 fn nodes(nodes: &[i32]) -> String {
@@ -358,8 +367,8 @@ fn as_json(
             .raw("leader_epoch", partition.leader_epoch)
             .raw("replicas", json::array(&partition.replicas))
             .raw("in_sync", json::array(&partition.in_sync))
-            .raw("first_offset", range.first)
-            .raw("end_offset", range.end);
+            .raw("first_offset", known(range.first, "null"))
+            .raw("end_offset", known(range.end, "null"));
         Some(object.finish())
     });
     let settings = configs.iter().fold(Object::new(), |object, (name, value)| {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use vltava_protocol::types::Str;
+use vltava_storage::io::{Disk, OpenMode};
 use vltava_storage::{LogOptions, StorageError, partition_directories};
 
 use super::follow;
@@ -20,6 +21,8 @@ use crate::runtime::Runtime;
 
 /// The log of group 0.
 const LOG: &str = "__cluster_metadata-0";
+/// What Kafka's own group 0 has beside its log, and ours has not.
+const KAFKAS: &str = "__cluster_metadata-0/quorum-state";
 /// A segment of it is closed at this size, in bytes, and the live state written again.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -54,7 +57,14 @@ async fn check_there<R: Runtime>(node: &Node<R>, has_identity: bool) -> Result<(
     let directories = partition_directories(node.parts.runtime.disk()).await;
     let directories = directories.map_err(|error| error.to_string())?;
     if directories.iter().any(|directory| directory == LOG) {
-        return Ok(());
+        let kafkas = node.parts.runtime.disk().open(KAFKAS, OpenMode::Read).await;
+        return match kafkas {
+            Ok(_) => {
+                Err("a Kafka broker has used the data directory: give the node an empty one"
+                    .to_owned())
+            }
+            Err(_) => Ok(()),
+        };
     }
     match directories.first() {
         _ if has_identity => Err(

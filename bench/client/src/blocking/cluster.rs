@@ -87,7 +87,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks for topics until each has a leader for each of its partitions, or cannot be used.
+    /// Asks for topics until each is there, or cannot be used. Single partitions may have no leader.
     pub fn await_topics(&mut self, topics: &[Str], create: bool) -> Result<(), ClientError> {
         let topics = topics.to_vec();
         self.retry(|cluster| {
@@ -100,12 +100,35 @@ impl Cluster {
                     return Err(ClientError::Missing(format!("topic {name}")));
                 }
                 ClientError::check(topic.error, None, format!("topic {name}"))?;
-                for (partition, found) in &topic.partitions {
-                    ClientError::check(found.error, None, format!("{name}[{partition}]"))?;
-                }
             }
             Ok(())
         })
+    }
+
+    /// Asks for the topics of these partitions until each partition has a leader, for so long at
+    /// most.
+    pub fn await_leaders(
+        &mut self,
+        partitions: &[TopicPartition],
+        patience: Duration,
+    ) -> Result<(), ClientError> {
+        let mut topics: Vec<Str> = partitions.iter().map(|at| at.topic.clone()).collect();
+        topics.dedup();
+        let mut is_known = true;
+        self.retry_for(patience, |cluster| {
+            // What is known already may do.
+            if !std::mem::take(&mut is_known) {
+                cluster.refresh(Some(&topics), false)?;
+            }
+            let without = partitions.iter().find(|at| cluster.metadata.leader(at).is_none());
+            let code = without.map_or(ErrorCode::NONE, |_| ErrorCode::LEADER_NOT_AVAILABLE);
+            ClientError::check(code, None, without.map_or(String::new(), ToString::to_string))
+        })
+    }
+
+    /// How long to try again what may succeed later.
+    pub fn patience(&self) -> Duration {
+        self.options.retry_for
     }
 
     /// The connection to a node, made if need be.
@@ -192,10 +215,15 @@ impl Cluster {
 
     /// Who coordinates a group. Remembered until [`Self::forget_coordinator`].
     pub fn coordinator(&mut self, group: &Str) -> Result<NodeId, ClientError> {
+        self.retry(|cluster| cluster.try_coordinator(group))
+    }
+
+    /// The same, asked once: for whoever has something else to do until it is known.
+    pub fn try_coordinator(&mut self, group: &Str) -> Result<NodeId, ClientError> {
         if let Some(node) = self.coordinators.get(group) {
             return Ok(*node);
         }
-        let node = self.retry(|cluster| cluster.find_coordinator(group))?;
+        let node = self.find_coordinator(group)?;
         self.coordinators.insert(group.clone(), node);
         Ok(node)
     }
@@ -313,6 +341,14 @@ impl Cluster {
     /// Tries until it succeeds, fails for good, or the time for trying is up.
     pub fn retry<T>(
         &mut self,
+        attempt: impl FnMut(&mut Self) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        self.retry_for(self.options.retry_for, attempt)
+    }
+
+    fn retry_for<T>(
+        &mut self,
+        patience: Duration,
         mut attempt: impl FnMut(&mut Self) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let started = Instant::now();
@@ -323,9 +359,9 @@ impl Cluster {
                 done => return done,
             };
             let wait = Duration::from_millis(backoff.next_ms());
-            if started.elapsed() + wait > self.options.retry_for {
+            if started.elapsed() + wait > patience {
                 return Err(ClientError::TimedOut {
-                    seconds: self.options.retry_for.as_secs(),
+                    seconds: patience.as_secs(),
                     last: Box::new(error),
                 });
             }

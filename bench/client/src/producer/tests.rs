@@ -156,8 +156,29 @@ fn a_batch_without_a_leader_waits_and_then_fails() {
     assert!(producer.take_deliveries().is_empty());
     producer.take_requests(120_999, true, &metadata).unwrap();
     let error = producer.take_deliveries().remove(0).result.unwrap_err();
-    assert_eq!(error.code, ErrorCode::REQUEST_TIMED_OUT);
+    assert_eq!(error.code, ErrorCode::LEADER_NOT_AVAILABLE);
     assert!(producer.is_idle());
+}
+
+#[test]
+fn a_batch_whose_time_is_up_fails_with_the_last_answer() {
+    let metadata = metadata();
+    let fails_with = |answers: &[ErrorCode]| {
+        let mut producer = idempotent();
+        append(&mut producer, 0, 0, b"a");
+        for (now_ms, code) in (0..).step_by(10_000).zip(answers) {
+            assert_eq!(producer.take_requests(now_ms, true, &metadata).unwrap().len(), 1);
+            producer.on_response(now_ms, answer(0, *code, -1), &metadata);
+        }
+        assert_eq!(producer.take_requests(100_000, true, &metadata).unwrap().len(), 1);
+        producer.on_disconnect(110_000, 1);
+        // A batch's time begins when it is closed.
+        producer.take_requests(220_000, true, &metadata).unwrap();
+        producer.take_deliveries().remove(0).result.unwrap_err().code
+    };
+    let (few, disk) = (ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::KAFKA_STORAGE_ERROR);
+    assert_eq!(fails_with(&[few, disk]), disk);
+    assert_eq!(fails_with(&[]), ErrorCode::REQUEST_TIMED_OUT);
 }
 
 #[test]
