@@ -87,11 +87,11 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("broker's CPU", "cores", Better::Less, |run| {
         broker(run, |broker| broker.cpu_s / run.measured_s)
     }),
-    Measure::new("broker's memory, most", "MiB", Better::Less, |run| {
+    Measure::new("broker's peak memory", "MiB", Better::Less, |run| {
         broker(run, |broker| mebibytes(broker.memory_peak_bytes))
     })
     .headline(),
-    Measure::new("broker's memory, at the end", "MiB", Better::Less, |run| {
+    Measure::new("broker's memory at the end", "MiB", Better::Less, |run| {
         broker(run, |broker| mebibytes(broker.memory_bytes))
     }),
     Measure::new("broker's context switches", "/s", Better::Less, |run| {

@@ -50,18 +50,14 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// A duration: `0.25 ms`, `4 s`; for axes, so without zeros at its end.
-pub fn duration(us: f64) -> String {
-    let (value, unit) = match us {
-        _ if us < 1e6 => (us / 1e3, "ms"),
-        _ => (us / 1e6, "s"),
-    };
-    format!("{} {unit}", plain(value))
+/// A duration in microseconds, as milliseconds without zeros at its end: `0.25 ms`.
+pub fn milliseconds(us: f64) -> String {
+    format!("{} ms", plain(us / 1e3))
 }
 
 /// A number without zeros at its end.
 pub fn plain(value: f64) -> String {
-    if value.abs() >= 1e4 {
+    if value.abs() >= 1e3 {
         return significant(value);
     }
     let text = format!("{value:.3}");
@@ -108,8 +104,8 @@ mod tests {
         assert_eq!(bytes(1024), "1 KiB");
         assert_eq!(bytes(1_000_000), "976.6 KiB");
         assert_eq!(bytes(8 << 30), "8 GiB");
-        assert_eq!(duration(250.0), "0.25 ms");
-        assert_eq!(duration(2e6), "2 s");
+        assert_eq!(milliseconds(250.0), "0.25 ms");
+        assert_eq!(milliseconds(2e6), "2,000 ms");
         assert_eq!(plain(20_000.0), "20,000");
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::figures::{count, significant};
 use super::groups::{Group, Side, groups};
 use super::words;
-use crate::measures::{MEASURES, Measure};
+use crate::measures::{Better, MEASURES, Measure};
 use crate::ratio::{Ratio, Spread};
 use crate::result::{RunResult, Verification};
 
@@ -55,13 +55,14 @@ fn row(group: &Group<'_>, measure: &Measure) -> Option<Vec<String>> {
     let mut row = vec![measure.name.to_owned(), measure.unit.to_owned()];
     row.extend(spreads.iter().map(|spread| spread.as_ref().map_or("-".into(), spread_text)));
     if group.sides.len() == 2 {
-        row.push(group.ratio(measure).as_ref().map_or("-".into(), ratio_text));
+        let ratio = group.ratio(measure).filter(|_| measure.better != Better::Neither);
+        row.push(ratio.as_ref().map_or_else(String::new, ratio_text));
     }
     Some(row)
 }
 
 /// `812`, or `812 (790 - 830)` where there were several rounds.
-pub(super) fn spread_text(spread: &Spread) -> String {
+fn spread_text(spread: &Spread) -> String {
     let Spread { least, median, most } = spread;
     if least == most {
         return significant(*median);
@@ -70,7 +71,7 @@ pub(super) fn spread_text(spread: &Spread) -> String {
 }
 
 /// `0.21 x`, or `0.21 x (0.19 - 0.24)`.
-pub(super) fn ratio_text(ratio: &Ratio) -> String {
+fn ratio_text(ratio: &Ratio) -> String {
     let Spread { least, median, most } = ratio.spread;
     if ratio.rounds == 1 {
         return format!("{} x", significant(median));

@@ -160,7 +160,7 @@ fn row(group: &Group<'_>, measure: &Measure) -> Option<String> {
     if group.sides.len() == 2 {
         let ratio = group.ratio(measure).filter(|_| measure.better != Better::Neither);
         let class = ratio.as_ref().map_or("", |ratio| judged(ratio, measure.better));
-        let value = ratio.as_ref().map_or_else(|| "–".to_owned(), ratio_text);
+        let value = ratio.as_ref().map_or_else(String::new, ratio_text);
         let _ = write!(text, "<td class=\"{class}\">{value}</td>");
     }
     Some(text + "</tr>")

@@ -7,7 +7,7 @@ use super::scale::Scale;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 320.0;
-const LEFT: f64 = 62.0;
+const LEFT: f64 = 72.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
@@ -20,6 +20,8 @@ pub struct Plot {
     pub title: String,
     /// How to read it, in a sentence.
     pub hint: &'static str,
+    /// What is along.
+    pub along: &'static str,
     /// Along.
     pub x: Axis,
     /// Up.
@@ -30,8 +32,6 @@ pub struct Plot {
 
 /// An axis.
 pub struct Axis {
-    /// What it is of, with its unit.
-    pub name: &'static str,
     /// Where values stand on it.
     pub scale: Scale,
     /// How it writes a value.
@@ -40,7 +40,9 @@ pub struct Axis {
 
 /// A line.
 pub struct Line {
-    /// Whose it is.
+    /// Whose it is, for the legend.
+    pub side: String,
+    /// What it is, which may be one of several rounds.
     pub name: String,
     /// How it looks.
     pub look: Look,
@@ -104,12 +106,15 @@ impl Plot {
     fn legend(&self) -> String {
         let mut text = "<ul class=\"legend\">".to_owned();
         for line in self.lines.iter().filter(|line| !matches!(line.look, Look::Again(_))) {
-            let (classes, name) = (line.look.classes(), escaped(&line.name));
+            let (classes, name) = (line.look.classes(), escaped(&line.side));
             let _ = write!(
                 text,
                 "<li class=\"{classes}\"><svg viewBox=\"0 0 22 8\" width=\"22\" height=\"8\">\
                  <path class=\"line\" d=\"M1 4H21\"/></svg>{name}</li>"
             );
+        }
+        if self.lines.iter().any(|line| matches!(line.look, Look::Again(_))) {
+            text += "<li>thin: further rounds</li>";
         }
         text + "</ul>"
     }
@@ -143,14 +148,7 @@ impl Plot {
              <text class=\"name\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             f64::midpoint(LEFT, right),
             HEIGHT - 8.0,
-            self.x.name
-        );
-        let middle = f64::midpoint(TOP, bottom);
-        let _ = write!(
-            text,
-            "<text class=\"name\" x=\"13\" y=\"{middle:.1}\" text-anchor=\"middle\" \
-             transform=\"rotate(-90 13 {middle:.1})\">{}</text>",
-            self.y.name
+            self.along
         );
     }
 
@@ -195,15 +193,23 @@ mod tests {
     use crate::report::figures;
 
     fn plot(points: Vec<(f64, f64)>) -> Plot {
-        let axis = |name| Axis { name, scale: Scale::Linear { most: 10.0 }, text: figures::plain };
-        let line = Line { name: "<a>".to_owned(), look: Look::Side(7), points };
-        Plot { title: "t".to_owned(), hint: "h", x: axis("s"), y: axis("MB/s"), lines: vec![line] }
+        let axis = || Axis { scale: Scale::Linear { most: 10.0 }, text: figures::plain };
+        let line =
+            Line { side: "<a>".to_owned(), name: "<a>".to_owned(), look: Look::Side(7), points };
+        Plot {
+            title: "t".to_owned(),
+            hint: "h",
+            along: "s",
+            x: axis(),
+            y: axis(),
+            lines: vec![line],
+        }
     }
 
     #[test]
     fn points_stand_where_their_values_say() {
         let text = plot(vec![(0.0, 0.0), (10.0, 10.0)]).figure();
-        assert!(text.contains("d=\"M62.0 274.0L626.0 12.0\""), "{text}");
+        assert!(text.contains("d=\"M72.0 274.0L626.0 12.0\""), "{text}");
         assert!(text.contains("&lt;a&gt;: 10 at 10"), "{text}");
         assert!(text.contains("class=\"side1 dashed\""), "{text}");
     }

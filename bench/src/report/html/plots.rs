@@ -14,8 +14,8 @@ pub fn plots(group: &Group<'_>) -> String {
     let acknowledged: LatencyOf = |run| run.acknowledged_us.as_ref();
     let end_to_end: LatencyOf = |run| run.end_to_end_us.as_ref();
     let by_time = [
-        (throughput(group, "Acknowledged, MB/s", |interval| interval.produced.bytes)),
-        (throughput(group, "Received, MB/s", |interval| interval.consumed.bytes)),
+        throughput(group, "Acknowledged, MB/s", |interval| interval.produced.bytes),
+        throughput(group, "Received, MB/s", |interval| interval.consumed.bytes),
         moments(group, "Acknowledgement, half of the records (p50), ms", |interval| {
             interval.acknowledged_p50_us.map(|us| us as f64)
         }),
@@ -46,7 +46,8 @@ fn curve(group: &Group<'_>, title: &str, of: LatencyOf) -> Plot {
     let is_drawn = lines.iter().any(|line| !line.points.is_empty());
     let disk = group.runs().find_map(|run| run.disk_sample_us.as_ref()).filter(|_| is_drawn);
     lines.extend(disk.map(|disk| Line {
-        name: "the disk's own 4 KiB data-sync write".to_owned(),
+        side: "the disk's own 4 KiB data-sync write".to_owned(),
+        name: "the disk's own write".to_owned(),
         look: Look::Reference,
         points: disk.curve.iter().map(|(at, us)| (*at, *us as f64)).collect(),
     }));
@@ -56,16 +57,12 @@ fn curve(group: &Group<'_>, title: &str, of: LatencyOf) -> Plot {
         title: title.to_owned(),
         hint: "Lower is better. At 99 %: 99 of 100 records took this long or less. Each nine \
                along, and each tenfold up, takes the same room.",
+        along: "share of records that took this long or less",
         x: Axis {
-            name: "share of records",
             scale: Scale::percentile(count.unwrap_or_default()),
             text: |percentile| format!("{} %", figures::plain(percentile)),
         },
-        y: Axis {
-            name: "at most this long",
-            scale: Scale::logarithmic(heights),
-            text: figures::duration,
-        },
+        y: Axis { scale: Scale::logarithmic(heights), text: figures::milliseconds },
         lines,
     }
 }
@@ -74,11 +71,12 @@ fn throughput(group: &Group<'_>, title: &str, bytes: fn(&Interval) -> u64) -> Pl
     let lines = lines(group, |run| {
         // Where nothing ever came, there is nothing to show.
         let is_any = run.timeline.iter().any(|interval| bytes(interval) > 0);
-        let intervals = timed(run).filter(|_| is_any);
-        let rate = |(seconds, interval)| (interval_end(interval), bytes(interval) as f64 / seconds);
-        intervals.map(rate).map(|(at, rate)| (at, rate / 1e6)).collect()
+        let rate = |(seconds, interval): (f64, &Interval)| {
+            (interval.at_s, bytes(interval) as f64 / 1e6 / seconds)
+        };
+        timed(run).filter(|_| is_any).map(rate).collect()
     });
-    over_time(title, "Higher is better.", "MB/s", figures::plain, Scale::linear, lines)
+    over_time(title, "Higher is better.", figures::plain, Scale::linear, lines)
 }
 
 fn moments(group: &Group<'_>, title: &str, of: ValueOf) -> Plot {
@@ -87,7 +85,7 @@ fn moments(group: &Group<'_>, title: &str, of: ValueOf) -> Plot {
         points.map(|(interval, us)| (interval.at_s, us)).collect()
     });
     let hint = "Lower is better. Second by second; each tenfold up takes the same room.";
-    over_time(title, hint, "at most this long", figures::duration, Scale::logarithmic, lines)
+    over_time(title, hint, figures::milliseconds, Scale::logarithmic, lines)
 }
 
 fn cpu(group: &Group<'_>) -> Plot {
@@ -98,13 +96,12 @@ fn cpu(group: &Group<'_>) -> Plot {
         timed(run).filter_map(cores).collect()
     });
     let hint = "Lower is better. 1 is one core without a pause.";
-    over_time("CPU of the broker, cores", hint, "cores", figures::plain, Scale::linear, lines)
+    over_time("CPU of the broker, cores", hint, figures::plain, Scale::linear, lines)
 }
 
 fn over_time(
     title: &str,
     hint: &'static str,
-    name: &'static str,
     text: fn(f64) -> String,
     scale: fn(std::vec::IntoIter<f64>) -> Scale,
     lines: Vec<Line>,
@@ -112,12 +109,11 @@ fn over_time(
     let points = || lines.iter().flat_map(|line| line.points.iter());
     let heights: Vec<f64> = points().map(|point| point.1).collect();
     let x = Axis {
-        name: "seconds since measuring began",
         scale: Scale::linear(points().map(|point| point.0)),
-        text: figures::plain,
+        text: |seconds| format!("{} s", figures::plain(seconds)),
     };
-    let y = Axis { name, scale: scale(heights.into_iter()), text };
-    Plot { title: title.to_owned(), hint, x, y, lines }
+    let y = Axis { scale: scale(heights.into_iter()), text };
+    Plot { title: title.to_owned(), hint, along: "since measuring began", x, y, lines }
 }
 
 /// A line for each run: each side has its colour.
@@ -130,7 +126,7 @@ fn lines(group: &Group<'_>, points: impl Fn(&RunResult) -> Vec<(f64, f64)>) -> V
                 1 => side.label.to_owned(),
                 _ => format!("{}, round {}", side.label, round + 1),
             };
-            lines.push(Line { name, look, points: points(run) });
+            lines.push(Line { side: side.label.to_owned(), name, look, points: points(run) });
         }
     }
     lines
@@ -138,12 +134,8 @@ fn lines(group: &Group<'_>, points: impl Fn(&RunResult) -> Vec<(f64, f64)>) -> V
 
 /// Intervals and how long each was, in seconds.
 fn timed(run: &RunResult) -> impl Iterator<Item = (f64, &Interval)> {
-    let begins = std::iter::once(0.0).chain(run.timeline.iter().map(interval_end));
+    let begins = std::iter::once(0.0).chain(run.timeline.iter().map(|interval| interval.at_s));
     let lengths =
         begins.zip(&run.timeline).map(|(begin, interval)| (interval.at_s - begin, interval));
     lengths.filter(|(seconds, _)| *seconds > 0.0)
-}
-
-fn interval_end(interval: &Interval) -> f64 {
-    interval.at_s
 }

@@ -97,7 +97,7 @@ impl Scale {
             Self::Logarithmic { least, most } => {
                 *value >= least * 0.999_999 && *value <= most * 1.000_001
             }
-            Self::Percentile { nines } => -(1.0 - value / 100.0).log10() <= *nines,
+            Self::Percentile { nines } => -(1.0 - value / 100.0).log10() <= nines + 1e-6,
         };
         values.into_iter().filter(inside).map(|value| Tick { at: self.at(value), value }).collect()
     }
@@ -161,6 +161,7 @@ mod tests {
     #[test]
     fn a_percentile_axis_ends_where_the_values_do() {
         let scale = Scale::percentile(10_000);
+        assert_eq!(values(Scale::percentile(1000)).last(), Some(&99.9));
         assert_eq!(values(scale), [0.0, 50.0, 90.0, 99.0, 99.9, 99.99]);
         assert!((scale.at(99.0) - 0.5).abs() < 1e-9);
         assert_eq!(scale.at(100.0), 1.0);
