@@ -2,6 +2,12 @@
 //!
 //! - [`scenario`]: what a run does, as a file says it.
 //! - [`result`]: what it found.
+//! - [`run`]: from one to the other. [`topics`] are what it makes for it.
+//! - [`observe`]: what else is known: the machine, processes, the disk.
+#![forbid(unsafe_code)]
 
+pub mod observe;
 pub mod result;
+pub mod run;
 pub mod scenario;
+pub mod topics;
