@@ -2,11 +2,28 @@
 //!
 //! - [`scenario`]: what a run does, as a file says it.
 //! - [`result`]: what it found. [`measures`]: its figures, and which way each is better.
-//! - [`ratio`]: how figures of runs that took turns compare.
+//! - [`run`]: from one to the other. [`topics`] are what it makes for it.
+//! - [`observe`]: what else is known: the machine, processes, the disk.
+//! - [`search`]: the highest rate that holds a latency. [`compare`]: two brokers in turn, which
+//!   [`launch`] starts; [`ratio`]: how their figures compare.
 //! - [`report`]: what a person sees of it.
+#![forbid(unsafe_code)]
 
+/// Its commands.
+pub mod cli {
+    pub mod compare;
+    pub mod files;
+    pub mod report;
+    pub mod search;
+}
+pub mod compare;
+pub mod launch;
 pub mod measures;
+pub mod observe;
 pub mod ratio;
 pub mod report;
 pub mod result;
+pub mod run;
 pub mod scenario;
+pub mod search;
+pub mod topics;

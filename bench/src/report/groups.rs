@@ -48,6 +48,11 @@ impl Group<'_> {
         self.sides.iter().flat_map(|side| side.runs.iter().copied())
     }
 
+    /// What its sides are called.
+    pub fn labels(&self) -> Vec<&str> {
+        self.sides.iter().map(|side| side.label).collect()
+    }
+
     /// The second side's figure as a multiple of the first one's, where there are exactly two.
     pub fn ratio(&self, measure: &Measure) -> Option<Ratio> {
         let [first, second] = self.sides.as_slice() else {
@@ -63,12 +68,16 @@ impl Group<'_> {
 }
 
 impl Side<'_> {
-    /// A figure over its runs; `None` where none of them has it.
+    /// A figure over its runs; `None` where none of them has it. Runs that do not verify have none.
     pub fn spread(&self, measure: &Measure) -> Option<Spread> {
         Spread::of(self.values(measure).into_iter().flatten())
     }
 
     fn values(&self, measure: &Measure) -> Vec<Option<f64>> {
-        self.runs.iter().map(|run| measure.of(run)).collect()
+        let sound = |run: &&RunResult| run.verification.is_sound();
+        self.runs
+            .iter()
+            .map(|run| Some(*run).filter(sound).and_then(|run| measure.of(run)))
+            .collect()
     }
 }

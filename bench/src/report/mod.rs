@@ -8,6 +8,7 @@
 pub mod figures;
 pub mod groups;
 pub mod html;
+pub mod live;
 pub mod table;
 pub mod words;
 

@@ -9,6 +9,48 @@ use crate::ratio::{Ratio, Spread};
 use crate::report::figures::significant;
 use crate::report::groups::Group;
 
+/// Brokers that took turns over several scenarios: a line for each scenario, with the second as a
+/// multiple of the first. Nothing where these are not always the same two.
+pub fn overview(groups: &[Group<'_>]) -> Option<String> {
+    let labels = groups.first()?.labels();
+    let [a, b] = labels.as_slice() else {
+        return None;
+    };
+    if groups.iter().any(|group| group.labels() != labels) {
+        return None;
+    }
+    let is_shown = |measure: &&Measure| {
+        measure.is_headline && groups.iter().any(|group| group.ratio(measure).is_some())
+    };
+    let measures: Vec<&Measure> = MEASURES.iter().filter(is_shown).collect();
+    let mut text = format!(
+        "<p>{} as a multiple of {}</p><div class=\"scroll\"><table><thead><tr><th></th>",
+        escaped(b),
+        escaped(a)
+    );
+    for measure in &measures {
+        let _ = write!(text, "<th>{}<br><small>{}</small></th>", measure.name, measure.unit);
+    }
+    text += "</tr></thead><tbody>";
+    for (number, group) in groups.iter().enumerate() {
+        let title = escaped(&group.scenario.title);
+        let _ = write!(text, "<tr><th><a href=\"#s{number}\">{title}</a></th>");
+        for measure in &measures {
+            text += &ratio_cell(group, measure);
+        }
+        text += "</tr>";
+    }
+    Some(text + "</tbody></table></div>\n")
+}
+
+/// The second side as a multiple of the first, in a table.
+pub fn ratio_cell(group: &Group<'_>, measure: &Measure) -> String {
+    let ratio = group.ratio(measure).filter(|_| measure.better != Better::Neither);
+    let class = ratio.as_ref().map_or("", |ratio| judged(ratio, measure.better));
+    let value = ratio.as_ref().map_or_else(String::new, ratio_text);
+    format!("<td class=\"{class}\">{value}</td>")
+}
+
 /// Cards for the figures that matter most.
 pub fn cards(group: &Group<'_>) -> String {
     let headlines = MEASURES.iter().filter(|measure| measure.is_headline);
@@ -33,6 +75,10 @@ fn card(group: &Group<'_>, measure: &Measure) -> Option<String> {
             Better::Neither => "",
         }
     );
+    if let [Some(spread)] = spreads.as_slice() {
+        let _ = write!(text, "<p class=\"value\">{}</p></article>", spread_text(spread));
+        return Some(text);
+    }
     for (number, (side, spread)) in group.sides.iter().zip(&spreads).enumerate() {
         let classes = Look::Side(number).classes();
         let _ = write!(text, "<div class=\"bar {classes}\"><b>{}</b>", escaped(side.label));
@@ -68,8 +114,18 @@ fn bar(spread: &Spread, most: f64) -> String {
     text + "</span>"
 }
 
+/// `812`, with its ends where there were several rounds.
+pub fn spread_text(spread: &Spread) -> String {
+    let Spread { least, median, most } = *spread;
+    if least == most {
+        return significant(median);
+    }
+    let (least, median, most) = (significant(least), significant(median), significant(most));
+    format!("{median} <small>({least} – {most})</small>")
+}
+
 /// `0.21 ×`, with its ends where there were several rounds.
-pub fn ratio_text(ratio: &Ratio) -> String {
+fn ratio_text(ratio: &Ratio) -> String {
     let Spread { least, median, most } = ratio.spread;
     let ends = match ratio.rounds {
         1 => String::new(),
@@ -79,7 +135,7 @@ pub fn ratio_text(ratio: &Ratio) -> String {
 }
 
 /// Whether a ratio is good, bad, or nothing to speak of: below 5 %, or rounds that disagree.
-pub fn judged(ratio: &Ratio, better: Better) -> &'static str {
+fn judged(ratio: &Ratio, better: Better) -> &'static str {
     let is_more = ratio.spread.median > 1.0;
     if !ratio.is_clear() || (ratio.spread.median - 1.0).abs() < 0.05 {
         return "";

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::escape::escaped;
-use super::glance::{cards, judged, ratio_text};
+use super::glance::{cards, overview, ratio_cell, spread_text};
 use super::plot::Look;
 use super::plots::plots;
-use crate::measures::{Better, MEASURES, Measure};
+use crate::measures::{MEASURES, Measure};
 use crate::ratio::Spread;
 use crate::report::figures::{bytes, moment, significant};
 use crate::report::groups::{Group, groups};
@@ -51,7 +51,7 @@ pub fn page(results: &[RunResult]) -> String {
     );
     if groups.len() > 1 {
         let _ = writeln!(text, "<h1>{}</h1>", escaped(&title));
-        text += &contents(&groups);
+        text += &overview(&groups).unwrap_or_else(|| contents(&groups));
     }
     let heading = if groups.len() > 1 { "h2" } else { "h1" };
     for (number, group) in groups.iter().enumerate() {
@@ -158,21 +158,9 @@ fn row(group: &Group<'_>, measure: &Measure) -> Option<String> {
         let _ = write!(text, "<td>{value}</td>");
     }
     if group.sides.len() == 2 {
-        let ratio = group.ratio(measure).filter(|_| measure.better != Better::Neither);
-        let class = ratio.as_ref().map_or("", |ratio| judged(ratio, measure.better));
-        let value = ratio.as_ref().map_or_else(String::new, ratio_text);
-        let _ = write!(text, "<td class=\"{class}\">{value}</td>");
+        text += &ratio_cell(group, measure);
     }
     Some(text + "</tr>")
-}
-
-fn spread_text(spread: &Spread) -> String {
-    let Spread { least, median, most } = *spread;
-    if least == most {
-        return significant(median);
-    }
-    let (least, median, most) = (significant(least), significant(median), significant(most));
-    format!("{median} <small>({least} – {most})</small>")
 }
 
 /// What was run, on what, when, and whether it verified.
@@ -245,6 +233,18 @@ mod tests {
         assert!(text.contains("a &lt;steady&gt; stream"));
         assert!(text.contains("NOT A RESULT"));
         assert!(text.contains("&lt;b&gt;"));
+    }
+
+    #[test]
+    fn several_scenarios_have_an_overview() {
+        let mut runs: Vec<RunResult> =
+            ["a", "b", "a", "b"].iter().map(|label| samples::run(label, 1.0)).collect();
+        runs.iter_mut().skip(2).for_each(|run| run.scenario.title = "second".to_owned());
+        assert!(page(&runs).contains("b as a multiple of a"));
+        assert!(page(&runs).contains("<a href=\"#s1\">second</a>"));
+        runs.pop();
+        assert!(!page(&runs).contains("multiple of a<"));
+        assert!(page(&runs).contains("<nav>"));
     }
 
     #[test]

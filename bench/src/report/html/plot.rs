@@ -8,7 +8,7 @@ use super::scale::Scale;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 72.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
 /// Above this many points a line has one note, not one at each point.
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn points_stand_where_their_values_say() {
         let text = plot(vec![(0.0, 0.0), (10.0, 10.0)]).figure();
-        assert!(text.contains("d=\"M72.0 274.0L626.0 12.0\""), "{text}");
+        assert!(text.contains("d=\"M72.0 274.0L614.0 12.0\""), "{text}");
         assert!(text.contains("&lt;a&gt;: 10 at 10"), "{text}");
         assert!(text.contains("class=\"side1 dashed\""), "{text}");
     }
