@@ -205,6 +205,11 @@ fn planned(cache_bytes_max: usize, times: u32) -> Outcome {
             write(&log).await?;
         }
         let mut offset = log.log_start();
+        let first = log.read(offset, log.flushed_end(), 256 << 10, true).await?;
+        let is_in_memory = matches!(first.parts.first(), Some(Part::Memory(_)));
+        if is_in_memory != (cache_bytes_max > 0) {
+            return Err("what is read does not stand where this case says".into());
+        }
         for _ in 0..times {
             let found = log.read(black_box(offset), log.flushed_end(), 256 << 10, true).await?;
             if found.bytes == 0 {
