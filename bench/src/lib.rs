@@ -3,9 +3,13 @@
 //! - [`scenario`]: what a run does, as a file says it.
 //! - [`result`]: what it found.
 //! - [`run`]: from one to the other. [`topics`] are what it makes for it.
+//! - [`cli`]: the command line.
+//! - [`engine`]: who makes the load.
 //! - [`observe`]: what else is known: the machine, processes, the disk.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod engine;
 pub mod observe;
 pub mod result;
 pub mod run;
