@@ -42,6 +42,10 @@ pub struct RunResult {
     pub broker: Option<ProcessUse>,
     /// The harness's own process.
     pub harness: HarnessUse,
+    /// Records whose time came and that were never sent, because the broker left no room for them:
+    /// they count as if they had been acknowledged at the end.
+    #[serde(default)]
+    pub unsent: u64,
     /// A 4 KiB data-sync overwrite beside the run, where a directory for it was named.
     pub disk_sample_us: Option<Latency>,
     /// Second by second.

@@ -44,11 +44,13 @@ pub struct RunTime {
     pub warm_up_s: f64,
     /// Seconds measured.
     pub duration_s: f64,
+    /// Threads that make the load; 0: one for each core, but no more than there are clients.
+    pub threads: u32,
 }
 
 impl Default for RunTime {
     fn default() -> Self {
-        Self { warm_up_s: 3.0, duration_s: 10.0 }
+        Self { warm_up_s: 3.0, duration_s: 10.0, threads: 0 }
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::io::stderr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::files::{Outputs, read_scenario};
-use super::report::exit_code;
+use super::report::is_sound;
 use crate::compare::{Broker, Place, Side, Turn, compare};
 use crate::report::figures::plain;
 use crate::report::live::Live;
@@ -61,11 +60,11 @@ pub struct CompareCommand {
 }
 
 impl CompareCommand {
-    /// Compares. Success only where all turns gave a result.
+    /// Compares. True only where all turns gave a result.
     ///
     /// # Errors
     /// A file that cannot be read or written, in words.
-    pub fn run(self) -> Result<ExitCode, String> {
+    pub fn run(self) -> Result<bool, String> {
         if self.a_label == self.b_label {
             return Err("--a-label and --b-label are the same".to_owned());
         }
@@ -94,9 +93,9 @@ impl CompareCommand {
         print!("{}", table(&results));
         if failures > 0 {
             println!("{failures} turns have no result: see above");
-            return Ok(ExitCode::FAILURE);
+            return Ok(false);
         }
-        Ok(exit_code(&results))
+        Ok(is_sound(&results))
     }
 
     fn sides(&self) -> [Side; 2] {

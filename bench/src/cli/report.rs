@@ -1,7 +1,6 @@
 //! `vltava-bench report`: results of earlier runs, side by side.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::files::{Outputs, read_results};
 use crate::report::table::table;
@@ -19,23 +18,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Shows them. Success only where all of them verify.
+    /// Shows them. True only where all of them verify.
     ///
     /// # Errors
     /// What cannot be read or written, in words.
-    pub fn run(self) -> Result<ExitCode, String> {
+    pub fn run(self) -> Result<bool, String> {
         let mut results = Vec::new();
         for path in &self.results {
             results.extend(read_results(path)?);
         }
         Outputs { json: None, html: self.html }.write_page(&results)?;
         print!("{}", table(&results));
-        Ok(exit_code(&results))
+        Ok(is_sound(&results))
     }
 }
 
-/// Success where there are results, and all of them verify.
-pub fn exit_code(results: &[RunResult]) -> ExitCode {
-    let is_sound = results.iter().all(|result| result.verification.is_sound());
-    ExitCode::from(u8::from(results.is_empty() || !is_sound))
+/// Whether there are results, and all of them verify.
+pub fn is_sound(results: &[RunResult]) -> bool {
+    !results.is_empty() && results.iter().all(|result| result.verification.is_sound())
 }

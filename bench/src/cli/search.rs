@@ -2,7 +2,6 @@
 
 use std::io::stderr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use super::files::{Outputs, read_scenario};
 use crate::report::figures::{plain, significant};
@@ -57,11 +56,11 @@ pub struct SearchCommand {
 }
 
 impl SearchCommand {
-    /// Searches, and says what was found. Success only where a rate holds.
+    /// Searches, and says what was found. True only where a rate holds.
     ///
     /// # Errors
     /// A run that could not be made, or did not verify, in words.
-    pub fn run(self) -> Result<ExitCode, String> {
+    pub fn run(self) -> Result<bool, String> {
         let goal = self.goal()?;
         let scenario = read_scenario(&self.scenario)?;
         if scenario.producers.is_empty() {
@@ -90,7 +89,7 @@ impl SearchCommand {
         let runs: Vec<RunResult> = search.steps.iter().map(|step| step.result.clone()).collect();
         self.outputs.write_page(&runs)?;
         print!("{}", told(&search, self.p99_ms));
-        Ok(ExitCode::from(u8::from(search.rate.is_none())))
+        Ok(search.rate.is_some())
     }
 
     fn goal(&self) -> Result<Goal, String> {

@@ -1,5 +1,6 @@
 //! What else is known of a run: the machine, what processes take, how the disk does.
 //!
-//! - [`machine`]: what the harness runs on.
+//! - [`machine`]: what the harness runs on. [`process`]: what a process and its threads take.
 
 pub mod machine;
+pub mod process;

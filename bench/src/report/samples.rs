@@ -58,6 +58,7 @@ pub fn run(label: &str, slowness: f64) -> RunResult {
             read_bytes: 0,
         }),
         harness: HarnessUse { busiest_thread: 0.31, late_us: latency(90.0), ..Default::default() },
+        unsent: 0,
         disk_sample_us: latency(120.0),
         timeline: (1..=10).map(interval).collect(),
         verification: Verification {

@@ -1,0 +1,83 @@
+//! Whoever a worker serves.
+
+use vltava_client::error::ClientError;
+
+use crate::engine::context::Context;
+use crate::engine::producer::{Producer, ProducerPlan, ProducerReport};
+use crate::engine::stats::Window;
+
+/// What a client is to do.
+#[derive(Clone, Debug)]
+pub enum ClientPlan {
+    /// Write.
+    Producer(ProducerPlan),
+}
+
+/// A client at work.
+pub enum Client {
+    /// It writes.
+    Producer(Box<Producer>),
+}
+
+/// What became of a client.
+#[derive(Debug)]
+pub enum Outcome {
+    /// One that has written.
+    Producer(ProducerReport),
+}
+
+impl Client {
+    /// Connects it, waiting for that. `number` is its number in this worker.
+    ///
+    /// # Errors
+    /// Where the cluster cannot be reached, or does not know what is needed.
+    pub fn open(plan: ClientPlan, number: u32, context: &Context) -> Result<Self, ClientError> {
+        match plan {
+            ClientPlan::Producer(plan) => {
+                Ok(Self::Producer(Box::new(Producer::open(plan, number, context)?)))
+            }
+        }
+    }
+
+    /// Load begins, and ends, then.
+    pub fn begin(&mut self, window: Window) {
+        match self {
+            Self::Producer(producer) => producer.begin(window),
+        }
+    }
+
+    /// Does what is due; when to be called again though nothing happens.
+    pub fn turn(&mut self, context: &mut Context) -> u64 {
+        match self {
+            Self::Producer(producer) => producer.turn(context),
+        }
+    }
+
+    /// Something may be done with one of its connections.
+    pub fn on_ready(&mut self, link: u32, readable: bool, context: &mut Context) {
+        match self {
+            Self::Producer(producer) => producer.on_ready(link, readable, context),
+        }
+    }
+
+    /// Whether load may begin, for its part.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Producer(_) => true,
+        }
+    }
+
+    /// Whether it has nothing left to do, as far as it knows.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Producer(producer) => producer.is_done(),
+        }
+    }
+
+    /// What became of it.
+    pub fn finish(self, context: &mut Context) -> Outcome {
+        match self {
+            Self::Producer(producer) => Outcome::Producer(producer.finish(context)),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Who does what: the clients of a scenario, divided among workers.
+
+use std::sync::Arc;
+
+use vltava_client::blocking::Cluster;
+use vltava_client::error::ClientError;
+use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
+
+use crate::engine::client::ClientPlan;
+use crate::engine::producer::ProducerPlan;
+use crate::scenario::{Producers, Scenario};
+
+/// The producers of a scenario, with numbers from `first` on.
+pub fn producers(
+    cluster: &mut Cluster,
+    scenario: &Scenario,
+    first: u32,
+) -> Result<Vec<ClientPlan>, ClientError> {
+    let mut plans = Vec::new();
+    let mut number = first;
+    for class in &scenario.producers {
+        let class = Arc::new(class.clone());
+        for place in 0..class.count {
+            let identity = if class.idempotent { Some(identity(cluster)?) } else { None };
+            let class = Arc::clone(&class);
+            let records_max = None;
+            let plan = ProducerPlan { number, class, place, records_max, identity };
+            plans.push(ClientPlan::Producer(plan));
+            number += 1;
+        }
+    }
+    Ok(plans)
+}
+
+/// Producers that write so many bytes of values as fast as it goes.
+pub fn fillers(bytes: u64, record_bytes: u32, count: u32) -> Vec<ClientPlan> {
+    let class = Arc::new(Producers {
+        count,
+        record_bytes: crate::scenario::Size::Fixed(record_bytes),
+        ..Producers::default()
+    });
+    let records = bytes.div_ceil(u64::from(record_bytes.max(1)));
+    let share = |place: u32| {
+        let (each, more) = (records / u64::from(count), records % u64::from(count));
+        each + u64::from(u64::from(place) < more)
+    };
+    let plan = |place| ProducerPlan {
+        number: place,
+        class: Arc::clone(&class),
+        place,
+        records_max: Some(share(place)),
+        identity: None,
+    };
+    (0..count).map(|place| ClientPlan::Producer(plan(place))).collect()
+}
+
+/// Deals clients out to so many workers at most.
+pub fn deal(clients: Vec<ClientPlan>, workers: usize) -> Vec<Vec<ClientPlan>> {
+    let count = workers.min(clients.len()).max(1);
+    let mut hands: Vec<Vec<ClientPlan>> = (0..count).map(|_| Vec::new()).collect();
+    for (place, client) in clients.into_iter().enumerate() {
+        hands[place % count].push(client);
+    }
+    hands
+}
+
+fn identity(cluster: &mut Cluster) -> Result<(i64, i16), ClientError> {
+    let request =
+        InitProducerIdRequest { transactional_id: None, ..InitProducerIdRequest::default() };
+    let given = cluster.retry(|cluster| {
+        let given = cluster.call_any(&request)?;
+        ClientError::check(given.error_code, None, "asking for a producer id")?;
+        Ok(given)
+    })?;
+    Ok((given.producer_id, given.producer_epoch))
+}
