@@ -8,22 +8,25 @@ use std::thread::available_parallelism;
 use thiserror::Error;
 use vltava_client::blocking::{Address, Cluster, ClusterOptions};
 use vltava_client::error::ClientError;
+use vltava_client::offsets;
 use vltava_protocol::types::Str;
 
-use crate::engine::client::Outcome;
+use crate::engine::client::ClientPlan;
 use crate::engine::clock::Clock;
+use crate::engine::consumer::ConsumerPlan;
 use crate::engine::crew::{Crew, CrewError};
-use crate::engine::map::Map;
-use crate::engine::worker::WorkerReport;
+use crate::engine::map::{Map, dense, index};
 use crate::observe::machine::machine;
 use crate::observe::process::Process;
 use crate::result::{FORMAT, HarnessUse, Interval, Latency, RunResult, Verification};
-use crate::scenario::{Scenario, ScenarioError};
+use crate::scenario::{Consumers, Fill, From, Scenario, ScenarioError};
 use crate::topics;
 
+mod ledger;
 mod measure;
 mod plan;
 
+use ledger::{Ledger, Reading};
 use measure::{Measured, Meter};
 
 /// A worker that runs a larger share of its time than this may be what holds the run back.
@@ -87,8 +90,8 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<RunResult, RunError> {
     scenario.check()?;
-    if !scenario.consumers.is_empty() {
-        return Err(RunError::Unsupported("a scenario with consumers"));
+    if scenario.consumers.iter().any(|class| class.groups > 0) {
+        return Err(RunError::Unsupported("a scenario with groups"));
     }
     let bootstrap = target.bootstrap.iter().map(|address| address.parse::<Address>());
     let options =
@@ -115,45 +118,120 @@ fn load(
     meter: &mut Meter<'_>,
 ) -> Result<RunResult, RunError> {
     let map = Arc::new(Map::new(cluster.metadata(), names)?);
-    let threads = match scenario.run.threads {
-        0 => available_parallelism().map_or(1, |cores| cores.get()),
-        threads => usize::try_from(threads).unwrap_or(1),
-    };
-    let mut verification = Verification::default();
+    let mut stage = Stage { scenario, map, ledger: Ledger::default(), fillers: 0 };
     if let Some(fill) = &scenario.fill {
-        meter.observer.phase("filling");
-        let fillers = plan::fillers(fill.bytes, fill.record_bytes, 1);
-        let mut crew = Crew::hire(plan::deal(fillers, threads), meter.clock, &map)?;
-        crew.begin_at_once(meter.clock);
-        meter.wait_until(&mut crew, |crew| crew.is_finished(), drop)?;
-        for report in crew.finish()? {
-            take_in(report, &mut verification);
-        }
+        stage.fill(fill, meter)?;
     }
-    let producers = plan::producers(cluster, scenario, 1)?;
-    let mut crew = Crew::hire(plan::deal(producers, threads), meter.clock, &map)?;
-    let mut measured = meter.measure(&mut crew, &scenario.run, None)?;
+    let mut clients = plan::producers(cluster, scenario, stage.fillers)?;
+    let producers = stage.fillers + dense(clients.len());
+    clients.extend(stage.consumers(cluster, producers)?);
+    let mut crew = stage.hire(clients, meter)?;
+    // Where nobody writes, the run is over when all there is has been read.
+    let enough = scenario.producers.is_empty().then(|| stage.ledger.expected(0));
+    let mut measured = meter.measure(&mut crew, &scenario.run, enough)?;
     meter.observer.phase("draining");
     let gather = &mut measured.gather;
-    meter.wait_until(&mut crew, Crew::is_finished, |delta| gather.add_rest(&delta))?;
-    for report in crew.finish()? {
-        measured.gather.add_rest(&report.rest);
-        take_in(report, &mut verification);
+    let mut hear = |delta| gather.add_rest(&delta);
+    if meter.wait_until(&mut crew, Crew::is_finished, &mut hear)? {
+        let expected = stage.ledger.expected(crew.progress().acknowledged);
+        meter.wait_until(&mut crew, |crew| crew.progress().received >= expected, &mut hear)?;
     }
-    Ok(result(scenario, target, measured, verification))
+    let reports = crew.finish()?;
+    reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
+    stage.ledger.take_in(reports);
+    if scenario.consumers.is_empty() && !scenario.producers.is_empty() {
+        stage.read_back(cluster, producers, meter)?;
+    }
+    Ok(result(scenario, target, measured, stage.ledger.close()))
 }
 
-fn take_in(report: WorkerReport, verification: &mut Verification) {
-    verification.faults.extend(report.faults);
-    for outcome in report.outcomes {
-        match outcome {
-            Outcome::Producer(producer) => {
-                verification.failed += producer.failed;
-                let all = producer.acknowledged.iter();
-                let sum: u64 = all.map(|(_, of)| of.sequence_end + of.bare).sum();
-                verification.acknowledged += sum;
+/// What the parts of a run have in common.
+struct Stage<'a> {
+    scenario: &'a Scenario,
+    map: Arc<Map>,
+    ledger: Ledger,
+    /// Producers have filled the topics; their numbers are below this.
+    fillers: u32,
+}
+
+impl Stage<'_> {
+    fn threads(&self) -> usize {
+        match self.scenario.run.threads {
+            0 => available_parallelism().map_or(1, |cores| cores.get()),
+            threads => index(threads),
+        }
+    }
+
+    fn hire(&self, clients: Vec<ClientPlan>, meter: &Meter<'_>) -> Result<Crew, RunError> {
+        Ok(Crew::hire(plan::deal(clients, self.threads()), meter.clock, &self.map)?)
+    }
+
+    fn fill(&mut self, fill: &Fill, meter: &mut Meter<'_>) -> Result<(), RunError> {
+        meter.observer.phase("filling");
+        self.fillers = 1;
+        let fillers = plan::fillers(fill.bytes, fill.record_bytes, self.fillers);
+        let mut crew = self.hire(fillers, meter)?;
+        crew.begin_at_once(meter.clock);
+        meter.wait_until(&mut crew, Crew::is_finished, &mut drop)?;
+        self.ledger.take_in(crew.finish()?);
+        Ok(())
+    }
+
+    /// The scenario's consumers, where producers have numbers below `producers`.
+    fn consumers(
+        &mut self,
+        cluster: &mut Cluster,
+        producers: u32,
+    ) -> Result<Vec<ClientPlan>, ClientError> {
+        let mut plans = Vec::new();
+        for class in &self.scenario.consumers {
+            let class = Arc::new(class.clone());
+            let (timestamp, first_producer) = match class.from {
+                From::Beginning => (offsets::EARLIEST, 0),
+                From::End => (offsets::LATEST, self.fillers),
+            };
+            let begin = plan::offsets(cluster, &self.map, timestamp)?;
+            for _ in 0..class.count {
+                let reading = Reading { first_producer, partitions: None };
+                let reader = self.ledger.add_reading(reading);
+                let all = (0..dense(self.map.partitions.len())).collect();
+                let plan = plan::consumer(&class, reader, all, &begin, producers);
+                plans.push(ClientPlan::Consumer(plan));
             }
         }
+        Ok(plans)
+    }
+
+    /// Where nobody has read, reads all that was written: each worker a share of the partitions.
+    fn read_back(
+        &mut self,
+        cluster: &mut Cluster,
+        producers: u32,
+        meter: &mut Meter<'_>,
+    ) -> Result<(), RunError> {
+        meter.observer.phase("reading back");
+        let begin = plan::offsets(cluster, &self.map, offsets::EARLIEST)?;
+        let ends = plan::offsets(cluster, &self.map, offsets::LATEST)?;
+        let count = dense(self.map.partitions.len());
+        let class = Arc::new(Consumers::default());
+        let threads = dense(self.threads().min(self.map.partitions.len()));
+        let mut plans = Vec::new();
+        for thread in 0..threads {
+            let partitions: Vec<u32> = (0..count).filter(|at| at % threads == thread).collect();
+            let share = Some(partitions.clone());
+            let reading = Reading { first_producer: 0, partitions: share };
+            let reader = self.ledger.add_reading(reading);
+            let plan = plan::consumer(&class, reader, partitions, &begin, producers);
+            let ends = Some(Arc::clone(&ends));
+            plans.push(ClientPlan::Consumer(ConsumerPlan { may_begin_late: true, ends, ..plan }));
+        }
+        let mut crew = self.hire(plans, meter)?;
+        crew.begin_at_once(meter.clock);
+        if !meter.wait_until(&mut crew, Crew::is_finished, &mut drop)? {
+            self.ledger.fault("what was written could not be read back in time");
+        }
+        self.ledger.take_in(crew.finish()?);
+        Ok(())
     }
 }
 

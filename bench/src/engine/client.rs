@@ -2,6 +2,7 @@
 
 use vltava_client::error::ClientError;
 
+use crate::engine::consumer::{Consumer, ConsumerPlan, ReaderReport};
 use crate::engine::context::Context;
 use crate::engine::producer::{Producer, ProducerPlan, ProducerReport};
 use crate::engine::stats::Window;
@@ -11,12 +12,16 @@ use crate::engine::stats::Window;
 pub enum ClientPlan {
     /// Write.
     Producer(ProducerPlan),
+    /// Read.
+    Consumer(ConsumerPlan),
 }
 
 /// A client at work.
 pub enum Client {
     /// It writes.
     Producer(Box<Producer>),
+    /// It reads.
+    Consumer(Box<Consumer>),
 }
 
 /// What became of a client.
@@ -24,6 +29,8 @@ pub enum Client {
 pub enum Outcome {
     /// One that has written.
     Producer(ProducerReport),
+    /// One that has read.
+    Reader(ReaderReport),
 }
 
 impl Client {
@@ -36,6 +43,9 @@ impl Client {
             ClientPlan::Producer(plan) => {
                 Ok(Self::Producer(Box::new(Producer::open(plan, number, context)?)))
             }
+            ClientPlan::Consumer(plan) => {
+                Ok(Self::Consumer(Box::new(Consumer::open(plan, number, context)?)))
+            }
         }
     }
 
@@ -43,6 +53,7 @@ impl Client {
     pub fn begin(&mut self, window: Window) {
         match self {
             Self::Producer(producer) => producer.begin(window),
+            Self::Consumer(consumer) => consumer.begin(window),
         }
     }
 
@@ -50,6 +61,7 @@ impl Client {
     pub fn turn(&mut self, context: &mut Context) -> u64 {
         match self {
             Self::Producer(producer) => producer.turn(context),
+            Self::Consumer(consumer) => consumer.turn(context),
         }
     }
 
@@ -57,13 +69,14 @@ impl Client {
     pub fn on_ready(&mut self, link: u32, readable: bool, context: &mut Context) {
         match self {
             Self::Producer(producer) => producer.on_ready(link, readable, context),
+            Self::Consumer(consumer) => consumer.on_ready(link, readable, context),
         }
     }
 
     /// Whether load may begin, for its part.
     pub fn is_settled(&self) -> bool {
         match self {
-            Self::Producer(_) => true,
+            Self::Producer(_) | Self::Consumer(_) => true,
         }
     }
 
@@ -71,6 +84,7 @@ impl Client {
     pub fn is_done(&self) -> bool {
         match self {
             Self::Producer(producer) => producer.is_done(),
+            Self::Consumer(consumer) => consumer.is_done(),
         }
     }
 
@@ -78,6 +92,7 @@ impl Client {
     pub fn finish(self, context: &mut Context) -> Outcome {
         match self {
             Self::Producer(producer) => Outcome::Producer(producer.finish(context)),
+            Self::Consumer(consumer) => Outcome::Reader(consumer.finish()),
         }
     }
 }

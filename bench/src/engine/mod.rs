@@ -4,6 +4,8 @@
 //! - [`crew`]: the threads, seen from outside; [`gather`]: what they say, put together. [`worker`]: one of them; [`client`]: whom it serves.
 //! - [`producer`]: takes up records when their time has come ([`pacer`]), and queues them in
 //!   batches ([`queue`], [`batch`]); [`lane`]: its connection to one broker.
+//! - [`consumer`]: fetches ([`fetch`]: its connection to one broker); [`reader`] reads what came,
+//!   and [`verify`] knows whether it is what was sent.
 //! - [`payload`]: what records carry, so that they can be checked.
 //! - [`link`]: a connection that does not block; [`poll`]: waiting for many; [`buffers`].
 //! - [`map`]: partitions by dense numbers; [`stats`]: what is counted; [`clock`]; [`random`];
@@ -13,8 +15,10 @@ pub mod batch;
 pub mod buffers;
 pub mod client;
 pub mod clock;
+pub mod consumer;
 pub mod context;
 pub mod crew;
+pub mod fetch;
 pub mod gather;
 pub mod lane;
 pub mod link;
@@ -25,5 +29,7 @@ pub mod poll;
 pub mod producer;
 pub mod queue;
 pub mod random;
+pub mod reader;
 pub mod stats;
+pub mod verify;
 pub mod worker;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::crew::{Crew, CrewError};
 use crate::engine::gather::Gather;
-use crate::engine::stats::Window;
+use crate::engine::stats::{Delta, Window};
 use crate::observe::process::{Process, Sample};
 use crate::result::{Interval, ProcessUse};
 use crate::run::{Observer, RunError};
@@ -126,7 +126,7 @@ impl Meter<'_> {
         &mut self,
         crew: &mut Crew,
         is_there: impl Fn(&Crew) -> bool,
-        mut hear: impl FnMut(crate::engine::stats::Delta),
+        hear: &mut dyn FnMut(Delta),
     ) -> Result<bool, CrewError> {
         let mut last = (crew.progress(), self.clock.now_ns());
         loop {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
+use vltava_client::metadata::TopicPartition;
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 
 use crate::engine::client::ClientPlan;
+use crate::engine::consumer::ConsumerPlan;
+use crate::engine::map::{Map, Place, index};
 use crate::engine::producer::ProducerPlan;
-use crate::scenario::{Producers, Scenario};
+use crate::scenario::{Consumers, Producers, Scenario, Size};
 
 /// The producers of a scenario, with numbers from `first` on.
 pub fn producers(
@@ -36,7 +39,7 @@ pub fn producers(
 pub fn fillers(bytes: u64, record_bytes: u32, count: u32) -> Vec<ClientPlan> {
     let class = Arc::new(Producers {
         count,
-        record_bytes: crate::scenario::Size::Fixed(record_bytes),
+        record_bytes: Size::Fixed(record_bytes),
         ..Producers::default()
     });
     let records = bytes.div_ceil(u64::from(record_bytes.max(1)));
@@ -52,6 +55,46 @@ pub fn fillers(bytes: u64, record_bytes: u32, count: u32) -> Vec<ClientPlan> {
         identity: None,
     };
     (0..count).map(|place| ClientPlan::Producer(plan(place))).collect()
+}
+
+/// A consumer that reads by itself.
+pub fn consumer(
+    class: &Arc<Consumers>,
+    reader: u32,
+    partitions: Vec<u32>,
+    offsets: &Arc<Vec<i64>>,
+    producers: u32,
+) -> ConsumerPlan {
+    ConsumerPlan {
+        reader,
+        class: Arc::clone(class),
+        partitions,
+        offsets: Arc::clone(offsets),
+        producers,
+        may_begin_late: false,
+        ends: None,
+    }
+}
+
+/// Where partitions begin or end now, by their numbers.
+pub fn offsets(
+    cluster: &mut Cluster,
+    map: &Map,
+    timestamp: i64,
+) -> Result<Arc<Vec<i64>>, ClientError> {
+    let name = |place: &Place| TopicPartition {
+        topic: map.topics[index(place.topic)].name.clone(),
+        partition: place.partition,
+    };
+    let names: Vec<TopicPartition> = map.partitions.iter().map(name).collect();
+    let wanted: Vec<(TopicPartition, i64)> =
+        names.iter().map(|name| (name.clone(), timestamp)).collect();
+    let found = cluster.list_offsets(&wanted)?;
+    let offset = |name: &TopicPartition| {
+        let missing = || ClientError::Missing(format!("an offset of {name}"));
+        found.get(name).copied().ok_or_else(missing)
+    };
+    Ok(Arc::new(names.iter().map(offset).collect::<Result<_, _>>()?))
 }
 
 /// Deals clients out to so many workers at most.
