@@ -77,6 +77,9 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("disk's own 4 KiB data-sync write, p99", "ms", Better::Neither, |run| {
         percentile(run.disk_sample_us.as_ref(), "99")
     }),
+    Measure::new("never sent, for lack of room", "records", Better::Less, |run| {
+        (run.unsent > 0).then_some(run.unsent as f64)
+    }),
     Measure::new("broker's CPU", "s/GB", Better::Less, RunResult::broker_cpu_s_per_gb).headline(),
     Measure::new(
         "broker's CPU",

@@ -24,12 +24,13 @@ pub fn overview(groups: &[Group<'_>]) -> Option<String> {
     };
     let measures: Vec<&Measure> = MEASURES.iter().filter(is_shown).collect();
     let mut text = format!(
-        "<p>{} as a multiple of {}</p><div class=\"scroll\"><table><thead><tr><th></th>",
+        "<div class=\"overview\"><p>{} as a multiple of {}</p><div class=\"scroll\"><table><thead>\
+         <tr><th></th>",
         escaped(b),
         escaped(a)
     );
     for measure in &measures {
-        let _ = write!(text, "<th>{}<br><small>{}</small></th>", measure.name, measure.unit);
+        let _ = write!(text, "<th>{} <small>{}</small></th>", measure.name, measure.unit);
     }
     text += "</tr></thead><tbody>";
     for (number, group) in groups.iter().enumerate() {
@@ -40,7 +41,7 @@ pub fn overview(groups: &[Group<'_>]) -> Option<String> {
         }
         text += "</tr>";
     }
-    Some(text + "</tbody></table></div>\n")
+    Some(text + "</tbody></table></div></div>\n")
 }
 
 /// The second side as a multiple of the first, in a table.

@@ -114,12 +114,20 @@ fn warnings(group: &Group<'_>) -> String {
             let why = escaped(&verdict(&run.verification));
             let _ = write!(text, "<p class=\"warning bad\"><b>{label}</b> {why}</p>");
         }
-        if let Some(why) = &run.harness.bottleneck {
-            let why = escaped(why);
+    }
+    for side in &group.sides {
+        let mut limits = side.runs.iter().filter_map(|run| run.harness.bottleneck.as_ref());
+        let (count, rounds) = (limits.clone().count(), side.runs.len());
+        if let Some(why) = limits.next() {
+            let rounds = match rounds {
+                1 => String::new(),
+                _ => format!(" in {count} of {rounds} rounds"),
+            };
+            let (label, why) = (escaped(side.label), escaped(why));
             let _ = write!(
                 text,
-                "<p class=\"warning\"><b>{label}</b> The harness itself was the limit: {why}. \
-                 The broker may do better than this.</p>"
+                "<p class=\"warning\"><b>{label}</b> The harness itself was the limit{rounds}: \
+                 {why}. The broker may do better than this.</p>"
             );
         }
     }
