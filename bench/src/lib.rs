@@ -1,6 +1,6 @@
 //! A load harness for brokers that speak Kafka's protocol.
 //!
-//! - [`scenario`]: what a run does, as a file says it.
+//! - [`scenario`]: what a run does, as a file says it; [`overrides`] change it from outside.
 //! - [`result`]: what it found. [`measures`]: its figures, and which way each is better.
 //! - [`run`]: from one to the other. [`topics`] are what it makes for it.
 //! - [`cli`]: the command line.
@@ -17,6 +17,7 @@ pub mod engine;
 pub mod launch;
 pub mod measures;
 pub mod observe;
+pub mod overrides;
 pub mod ratio;
 pub mod report;
 pub mod result;

@@ -3,7 +3,7 @@
 use std::io::stderr;
 use std::path::PathBuf;
 
-use super::files::{Outputs, read_scenario};
+use super::files::{Outputs, Settings, read_scenario};
 use super::report::is_sound;
 use crate::compare::{Broker, Place, Side, Turn, compare};
 use crate::report::figures::plain;
@@ -54,6 +54,9 @@ pub struct CompareCommand {
     /// Sample the disk of this directory beside each run.
     #[arg(long, value_name = "DIR")]
     pub disk_sample: Option<PathBuf>,
+    /// What is changed in scenarios.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Where results go.
     #[command(flatten)]
     pub outputs: Outputs,
@@ -68,7 +71,7 @@ impl CompareCommand {
         if self.a_label == self.b_label {
             return Err("--a-label and --b-label are the same".to_owned());
         }
-        let read = self.scenarios.iter().map(|path| read_scenario(path));
+        let read = self.scenarios.iter().map(|path| read_scenario(path, &self.settings));
         let scenarios: Vec<Scenario> = read.collect::<Result<_, _>>()?;
         let place =
             Place { data_parent: self.data.clone(), disk_sample_dir: self.disk_sample.clone() };

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::overrides::scenario_with;
 use crate::report::html::page;
 use crate::result::{FORMAT, RunResult};
 use crate::scenario::Scenario;
@@ -46,13 +47,22 @@ impl Outputs {
     }
 }
 
-/// The scenario in a file.
+/// Settings of scenarios that are changed.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Settings {
+    /// Change a setting of the scenario: `run.duration_s=5`, `producers.codec=lz4` (of all
+    /// producers), `producers.0.count=8` (of the first); may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The scenario in a file, with these settings changed.
 ///
 /// # Errors
 /// Where it cannot be read, or is none, in words.
-pub fn read_scenario(path: &Path) -> Result<Scenario, String> {
+pub fn read_scenario(path: &Path, settings: &Settings) -> Result<Scenario, String> {
     let text = fs::read_to_string(path).map_err(|error| failed("read", path, &error))?;
-    Scenario::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    scenario_with(&text, &settings.set).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The results in a file, a line each.
@@ -111,7 +121,7 @@ mod tests {
         assert!(error.contains("results.json:2: format 99"), "{error}");
         fs::write(&path, "{}").unwrap();
         assert!(read_results(&path).unwrap_err().contains("results.json:1: missing field"));
-        assert!(read_scenario(&path).unwrap_err().contains("results.json"));
+        assert!(read_scenario(&path, &Settings::default()).unwrap_err().contains("results.json"));
         let gone = directory.path().join("gone");
         assert!(read_results(&gone).unwrap_err().starts_with("cannot read "));
     }

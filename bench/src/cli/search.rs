@@ -3,7 +3,7 @@
 use std::io::stderr;
 use std::path::PathBuf;
 
-use super::files::{Outputs, read_scenario};
+use super::files::{Outputs, Settings, read_scenario};
 use crate::report::figures::{plain, significant};
 use crate::report::live::Live;
 use crate::report::table::table;
@@ -50,6 +50,9 @@ pub struct SearchCommand {
     /// How close to come, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
     pub precision: f64,
+    /// What is changed in scenarios.
+    #[command(flatten)]
+    pub settings: Settings,
     /// Where results go.
     #[command(flatten)]
     pub outputs: Outputs,
@@ -62,7 +65,7 @@ impl SearchCommand {
     /// A run that could not be made, or did not verify, in words.
     pub fn run(self) -> Result<bool, String> {
         let goal = self.goal()?;
-        let scenario = read_scenario(&self.scenario)?;
+        let scenario = read_scenario(&self.scenario, &self.settings)?;
         if scenario.producers.is_empty() {
             return Err(format!("{}: nobody writes in it", self.scenario.display()));
         }
