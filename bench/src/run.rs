@@ -74,9 +74,9 @@ pub enum RunError {
     /// A process that is to be observed is not there.
     #[error("the process that is to be observed: {0}")]
     Process(io::Error),
-    /// What this harness cannot do (yet).
-    #[error("{0} cannot be run by this harness")]
-    Unsupported(&'static str),
+    /// Groups do not come to rest.
+    #[error("the members of a group did not get their partitions in time")]
+    Unsettled,
 }
 
 /// Runs a scenario. A result says by itself whether it is sound
@@ -90,9 +90,6 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<RunResult, RunError> {
     scenario.check()?;
-    if scenario.consumers.iter().any(|class| class.groups > 0) {
-        return Err(RunError::Unsupported("a scenario with groups"));
-    }
     let bootstrap = target.bootstrap.iter().map(|address| address.parse::<Address>());
     let options =
         ClusterOptions { client_id: Str::from_static("vltava-bench"), ..ClusterOptions::default() };
@@ -122,10 +119,14 @@ fn load(
     if let Some(fill) = &scenario.fill {
         stage.fill(fill, meter)?;
     }
+    let _idle = plan::idle(scenario.idle_connections, &stage.map)?;
     let mut clients = plan::producers(cluster, scenario, stage.fillers)?;
     let producers = stage.fillers + dense(clients.len());
     clients.extend(stage.consumers(cluster, producers)?);
     let mut crew = stage.hire(clients, meter)?;
+    if !meter.wait_until(&mut crew, Crew::is_settled, &mut drop)? {
+        return Err(RunError::Unsettled);
+    }
     // Where nobody writes, the run is over when all there is has been read.
     let enough = scenario.producers.is_empty().then(|| stage.ledger.expected(0));
     let mut measured = meter.measure(&mut crew, &scenario.run, enough)?;
@@ -191,12 +192,16 @@ impl Stage<'_> {
                 From::End => (offsets::LATEST, self.fillers),
             };
             let begin = plan::offsets(cluster, &self.map, timestamp)?;
-            for _ in 0..class.count {
+            let readers = if class.groups == 0 { class.count } else { class.groups };
+            for number in 0..readers {
                 let reading = Reading { first_producer, partitions: None };
                 let reader = self.ledger.add_reading(reading);
                 let all = (0..dense(self.map.partitions.len())).collect();
                 let plan = plan::consumer(&class, reader, all, &begin, producers);
-                plans.push(ClientPlan::Consumer(plan));
+                plans.push(match class.groups {
+                    0 => ClientPlan::Consumer(plan),
+                    _ => ClientPlan::Group(plan::group(cluster, plan, number, &self.map)?),
+                });
             }
         }
         Ok(plans)

@@ -200,7 +200,10 @@ mod tests {
 
     use super::*;
 
-    fn both(codec: Codec, values: &[(i64, Option<&[u8]>, &[u8])]) -> (Bytes, Vec<u8>) {
+    /// Timestamp, key, value.
+    type Made<'a> = (i64, Option<&'a [u8]>, &'a [u8]);
+
+    fn both(codec: Codec, values: &[Made<'_>]) -> (Bytes, Vec<u8>) {
         let mut compressor = Compressor::new(codec, None).unwrap();
         let mut theirs = BatchBuilder::new().producer(7, 2, 40);
         let mut ours = BatchWriter::new(BytesMut::new());
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn a_batch_is_what_the_other_builder_makes() {
         let long = vec![b'x'; 70_000];
-        let values: [(i64, Option<&[u8]>, &[u8]); 5] = [
+        let values: [Made<'_>; 5] = [
             (1_700_000_000_000, None, b"a"),
             (1_700_000_000_063, Some(b"key"), b""),
             (1_699_999_999_000, Some(b""), &long),
@@ -232,8 +235,7 @@ mod tests {
     #[test]
     fn a_broker_would_take_a_batch_of_many_records() {
         let value = [1; 30];
-        let values: Vec<(i64, Option<&[u8]>, &[u8])> =
-            (0..1000).map(|at| (at * 10, None, &value[..])).collect();
+        let values: Vec<Made<'_>> = (0..1000).map(|at| (at * 10, None, &value[..])).collect();
         let (bytes, _) = both(Codec::Zstd, &values);
         let (batch, rest) = Batch::parse(&bytes).unwrap();
         assert!(rest.is_empty());

@@ -4,6 +4,7 @@ use vltava_client::error::ClientError;
 
 use crate::engine::consumer::{Consumer, ConsumerPlan, ReaderReport};
 use crate::engine::context::Context;
+use crate::engine::group::{Group, GroupPlan};
 use crate::engine::producer::{Producer, ProducerPlan, ProducerReport};
 use crate::engine::stats::Window;
 
@@ -14,6 +15,8 @@ pub enum ClientPlan {
     Producer(ProducerPlan),
     /// Read.
     Consumer(ConsumerPlan),
+    /// Read, together with others.
+    Group(GroupPlan),
 }
 
 /// A client at work.
@@ -22,6 +25,8 @@ pub enum Client {
     Producer(Box<Producer>),
     /// It reads.
     Consumer(Box<Consumer>),
+    /// They read together.
+    Group(Box<Group>),
 }
 
 /// What became of a client.
@@ -46,6 +51,9 @@ impl Client {
             ClientPlan::Consumer(plan) => {
                 Ok(Self::Consumer(Box::new(Consumer::open(plan, number, context)?)))
             }
+            ClientPlan::Group(plan) => {
+                Ok(Self::Group(Box::new(Group::open(plan, number, context)?)))
+            }
         }
     }
 
@@ -54,6 +62,7 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.begin(window),
             Self::Consumer(consumer) => consumer.begin(window),
+            Self::Group(group) => group.begin(window),
         }
     }
 
@@ -62,6 +71,7 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.turn(context),
             Self::Consumer(consumer) => consumer.turn(context),
+            Self::Group(group) => group.turn(context),
         }
     }
 
@@ -70,6 +80,7 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.on_ready(link, readable, context),
             Self::Consumer(consumer) => consumer.on_ready(link, readable, context),
+            Self::Group(group) => group.on_ready(link, readable, context),
         }
     }
 
@@ -77,6 +88,7 @@ impl Client {
     pub fn is_settled(&self) -> bool {
         match self {
             Self::Producer(_) | Self::Consumer(_) => true,
+            Self::Group(group) => group.is_settled(),
         }
     }
 
@@ -85,6 +97,8 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.is_done(),
             Self::Consumer(consumer) => consumer.is_done(),
+            // Only the crew knows how much there is to be read.
+            Self::Group(_) => true,
         }
     }
 
@@ -93,6 +107,7 @@ impl Client {
         match self {
             Self::Producer(producer) => Outcome::Producer(producer.finish(context)),
             Self::Consumer(consumer) => Outcome::Reader(consumer.finish()),
+            Self::Group(group) => Outcome::Reader(group.finish(context)),
         }
     }
 }

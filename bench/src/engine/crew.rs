@@ -66,7 +66,8 @@ impl Crew {
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || work(plans, clock, map, wires))?;
-            let progress = Progress { unfinished: usize::MAX, ..Progress::default() };
+            let progress =
+                Progress { unfinished: usize::MAX, unsettled: usize::MAX, ..Progress::default() };
             workers.push(Hired { commands, thread, thread_id: None, progress });
         }
         let mut crew = Self { workers, events };
@@ -102,6 +103,11 @@ impl Crew {
     /// Whether no client has anything left to do.
     pub fn is_finished(&self) -> bool {
         self.progress().unfinished == 0
+    }
+
+    /// Whether load may begin, for all that its clients know.
+    pub fn is_settled(&self) -> bool {
+        self.progress().unsettled == 0
     }
 
     /// Waits a while for the next second of some worker to be over.
@@ -146,7 +152,7 @@ impl Crew {
             sum.acknowledged += progress.acknowledged;
             sum.received += progress.received;
             sum.last_receipt_ns = sum.last_receipt_ns.max(progress.last_receipt_ns);
-            sum.unsettled += progress.unsettled;
+            sum.unsettled = sum.unsettled.saturating_add(progress.unsettled);
             sum.unfinished = sum.unfinished.saturating_add(progress.unfinished);
         }
         sum

@@ -76,7 +76,7 @@ impl Map {
                     Some(node) => *node,
                     None => {
                         let node = dense(map.nodes.len());
-                        map.nodes.push(node_of(metadata, leader)?);
+                        map.nodes.push(Node::of(metadata, leader)?);
                         nodes.insert(leader, node);
                         node
                     }
@@ -126,10 +126,16 @@ pub fn dense(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
-fn node_of(metadata: &Metadata, id: NodeId) -> Result<Node, ClientError> {
-    let missing = || ClientError::Missing(format!("broker {id}"));
-    let broker = metadata.brokers.get(&id).ok_or_else(missing)?;
-    let port = u16::try_from(broker.port);
-    let port = port.map_err(|_| ClientError::Address(format!("port {}", broker.port)))?;
-    Ok(Node { id, address: Address { host: broker.host.to_string(), port } })
+impl Node {
+    /// A broker that the metadata knows.
+    ///
+    /// # Errors
+    /// It does not know it.
+    pub fn of(metadata: &Metadata, id: NodeId) -> Result<Self, ClientError> {
+        let missing = || ClientError::Missing(format!("broker {id}"));
+        let broker = metadata.brokers.get(&id).ok_or_else(missing)?;
+        let port = u16::try_from(broker.port);
+        let port = port.map_err(|_| ClientError::Address(format!("port {}", broker.port)))?;
+        Ok(Self { id, address: Address { host: broker.host.to_string(), port } })
+    }
 }

@@ -6,6 +6,7 @@
 //!   batches ([`queue`], [`batch`]); [`lane`]: its connection to one broker.
 //! - [`consumer`]: fetches ([`fetch`]: its connection to one broker); [`reader`] reads what came,
 //!   and [`verify`] knows whether it is what was sent.
+//! - [`group`]: consumers that are one reader together; [`seat`]: membership of one of them.
 //! - [`payload`]: what records carry, so that they can be checked.
 //! - [`link`]: a connection that does not block; [`poll`]: waiting for many; [`buffers`].
 //! - [`map`]: partitions by dense numbers; [`stats`]: what is counted; [`clock`]; [`random`];
@@ -20,6 +21,7 @@ pub mod context;
 pub mod crew;
 pub mod fetch;
 pub mod gather;
+pub mod group;
 pub mod lane;
 pub mod link;
 pub mod map;
@@ -30,6 +32,7 @@ pub mod producer;
 pub mod queue;
 pub mod random;
 pub mod reader;
+pub mod seat;
 pub mod stats;
 pub mod verify;
 pub mod worker;

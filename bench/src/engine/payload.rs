@@ -94,7 +94,7 @@ impl Values {
     }
 
     /// The next value.
-    pub fn next(&mut self) -> Value {
+    pub fn make(&mut self) -> Value {
         let len = match self.size {
             Size::Fixed(_) => self.stride,
             Size::Between { min, max } => {
@@ -183,7 +183,7 @@ fn scatter(pool: &mut [u8], entropy: f64, random: &mut Random) {
     for grain in pool.chunks_mut(GRAIN_BYTES) {
         let len = random_bytes.min(grain.len());
         for word in grain[..len].chunks_mut(8) {
-            let bytes = random.next().to_be_bytes();
+            let bytes = random.number().to_be_bytes();
             word.copy_from_slice(&bytes[..word.len()]);
         }
     }
@@ -196,7 +196,7 @@ mod tests {
     fn written(size: Size, key: &[u8]) -> BytesMut {
         let mut values = Values::new(&size, 1.0, false, 7);
         let mut out = BytesMut::new();
-        let value = values.next();
+        let value = values.make();
         values.put(value, 3, 1 << 40, 99, key, &mut out);
         assert_eq!(out.len(), value.len);
         out

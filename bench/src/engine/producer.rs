@@ -227,7 +227,7 @@ impl Producer {
 
     fn append(&mut self, intended_ns: u64, context: &mut Context) {
         context.stats.taken_up_after(intended_ns, context.now_ns);
-        let value = self.values.next();
+        let value = self.values.make();
         let key = match dense(self.keys.len()) {
             0 => None,
             count => Some(&self.keys[index(self.random.below(count))]),

@@ -272,7 +272,7 @@ mod tests {
     use crate::scenario::Size;
 
     fn append(queues: &mut Queues, values: &mut Values, partition: u32, intended_ns: u64) -> bool {
-        let record = Record { timestamp: 5, intended_ns, key: None, value: values.next() };
+        let record = Record { timestamp: 5, intended_ns, key: None, value: values.make() };
         queues.append(partition, record, 100, values, &mut Buffers::default())
     }
 

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use vltava_client::blocking::Cluster;
+use vltava_client::blocking::{self, Cluster};
 use vltava_client::error::ClientError;
 use vltava_client::metadata::TopicPartition;
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
+use vltava_protocol::types::Str;
 
 use crate::engine::client::ClientPlan;
 use crate::engine::consumer::ConsumerPlan;
-use crate::engine::map::{Map, Place, index};
+use crate::engine::group::GroupPlan;
+use crate::engine::map::{Map, Node, Place, index};
 use crate::engine::producer::ProducerPlan;
 use crate::scenario::{Consumers, Producers, Scenario, Size};
 
@@ -74,6 +76,33 @@ pub fn consumer(
         may_begin_late: false,
         ends: None,
     }
+}
+
+/// A group of members that share a class evenly, group `number` of its class.
+pub fn group(
+    cluster: &mut Cluster,
+    reader: ConsumerPlan,
+    number: u32,
+    map: &Map,
+) -> Result<GroupPlan, ClientError> {
+    let class = &reader.class;
+    let more = u32::from(number < class.count % class.groups);
+    let members = class.count / class.groups + more;
+    // No other group has the name of this run's first topic and this reader's number.
+    let first = map.topics.first().map_or("", |topic| topic.name.as_str());
+    let name = Str::from(format!("{first}-readers-{}", reader.reader));
+    let coordinator = cluster.coordinator(&name)?;
+    let metadata = Arc::new(cluster.metadata().clone());
+    let coordinator = Node::of(&metadata, coordinator)?;
+    Ok(GroupPlan { reader, name, members, coordinator, metadata })
+}
+
+/// Connections that have asked for the broker's versions, and ask for nothing else while they are
+/// held: the same number to each node, or one less.
+pub fn idle(count: u32, map: &Map) -> Result<Vec<blocking::Link>, ClientError> {
+    let client_id = Str::from_static("vltava-bench-idle");
+    let nodes = map.nodes.iter().cycle().take(index(count));
+    nodes.map(|node| blocking::Link::open(&node.address, &client_id)).collect()
 }
 
 /// Where partitions begin or end now, by their numbers.
