@@ -5,19 +5,20 @@ mod files;
 mod report;
 mod search;
 
-use std::fs;
-use std::io::{self, Write};
+use std::io::stderr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use self::compare::CompareCommand;
-use self::report::Report;
+use self::files::{Outputs, Settings, read_scenario};
+use self::report::{Report, is_sound};
 use self::search::SearchCommand;
-use crate::result::RunResult;
+use crate::report::live::Live;
+use crate::report::table::table;
 use crate::run::{RunError, Target, run};
-use crate::scenario::{Scenario, ScenarioError};
+use crate::scenario::Scenario;
 
 /// A load harness for brokers that speak Kafka's protocol
 #[derive(Debug, Parser)]
@@ -29,7 +30,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a scenario
+    /// Run a scenario
     Run(RunArguments),
     Search(SearchCommand),
     Compare(Box<CompareCommand>),
@@ -40,6 +41,8 @@ enum Command {
 struct RunArguments {
     /// A scenario file; see bench/scenarios
     scenario: PathBuf,
+    #[command(flatten)]
+    settings: Settings,
     #[command(flatten)]
     target: TargetArguments,
 }
@@ -54,42 +57,19 @@ struct TargetArguments {
     #[arg(long, value_name = "PID")]
     broker_pid: Option<u32>,
     /// What to call the broker in results
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "broker")]
     label: String,
-    /// Appends the result to a file, as a line of JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 /// Why a command has failed.
 #[derive(Debug, Error)]
 pub enum CliError {
-    /// A file.
-    #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A scenario.
-    #[error("{path}: {source}")]
-    Scenario {
-        /// Its file.
-        path: String,
-        /// What is wrong.
-        source: ScenarioError,
-    },
     /// The run.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The terminal, or what stands in for it.
-    #[error("writing the result: {0}")]
-    Output(#[from] io::Error),
-    /// A result that cannot be told.
-    #[error("writing the result: {0}")]
-    Json(#[from] serde_json::Error),
-    /// What a command says by itself.
+    /// What a command says by itself: a file that cannot be read or written, a wrong setting.
     #[error("{0}")]
     Told(String),
 }
@@ -101,12 +81,8 @@ pub enum CliError {
 pub fn main(cli: Cli) -> Result<bool, CliError> {
     match cli.command {
         Command::Run(arguments) => {
-            let path = arguments.scenario.display().to_string();
-            let text = fs::read_to_string(&arguments.scenario)
-                .map_err(|source| CliError::File { path: path.clone(), source })?;
-            let scenario =
-                Scenario::parse(&text).map_err(|source| CliError::Scenario { path, source })?;
-            run_and_tell(&scenario, &arguments.target)
+            let scenario = read_scenario(&arguments.scenario, &arguments.settings);
+            run_and_tell(&scenario.map_err(CliError::Told)?, &arguments.target)
         }
         Command::Search(command) => command.run().map_err(CliError::Told),
         Command::Compare(command) => command.run().map_err(CliError::Told),
@@ -121,21 +97,11 @@ fn run_and_tell(scenario: &Scenario, arguments: &TargetArguments) -> Result<bool
         broker_pid: arguments.broker_pid,
         disk_sample_dir: None,
     };
-    let result = run(scenario, &target, &mut ())?;
-    tell(&result, arguments)?;
-    Ok(result.verification.is_sound())
-}
-
-fn tell(result: &RunResult, arguments: &TargetArguments) -> Result<(), CliError> {
-    let line = serde_json::to_string(result)?;
-    match &arguments.json {
-        None => writeln!(io::stdout().lock(), "{line}")?,
-        Some(path) => {
-            let opened = fs::OpenOptions::new().create(true).append(true).open(path);
-            let written = opened.and_then(|mut file| writeln!(file, "{line}"));
-            let path = path.display().to_string();
-            written.map_err(|source| CliError::File { path, source })?;
-        }
-    }
-    Ok(())
+    let result = run(scenario, &target, &mut Live::new(stderr(), &target.label))?;
+    let outputs = &arguments.outputs;
+    outputs.append(&result).map_err(CliError::Told)?;
+    let results = [result];
+    outputs.write_page(&results).map_err(CliError::Told)?;
+    print!("{}", table(&results));
+    Ok(is_sound(&results))
 }
