@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::result::RunResult;
 use crate::run::{RunError, Target, run};
 use crate::scenario::{Scenario, ScenarioError};
+use crate::shorthand::{Kind, Shorthand};
 
 /// A load harness for brokers that speak Kafka's protocol
 #[derive(Debug, Parser)]
@@ -23,12 +24,31 @@ pub struct Cli {
 enum Command {
     /// Runs a scenario
     Run(RunArguments),
+    /// Runs producers
+    Produce(ShorthandArguments),
+    /// Runs consumers of what is written beforehand
+    Consume(ShorthandArguments),
+    /// Runs producers, and consumers that keep up
+    Both(ShorthandArguments),
+    /// Measures how long records take from producers to consumers, at a fixed rate
+    EndToEnd(ShorthandArguments),
+}
+
+#[derive(Debug, Args)]
+struct ShorthandArguments {
+    #[command(flatten)]
+    shorthand: Shorthand,
+    #[command(flatten)]
+    target: TargetArguments,
 }
 
 #[derive(Debug, Args)]
 struct RunArguments {
     /// A scenario file; see bench/scenarios
     scenario: PathBuf,
+    /// Changes a value of the scenario: `run.duration_s=30`, `producers.0.keys=100`
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    changes: Vec<String>,
     #[command(flatten)]
     target: TargetArguments,
 }
@@ -45,6 +65,10 @@ struct TargetArguments {
     /// What to call the broker in results
     #[arg(long, default_value = "")]
     label: String,
+    /// Overwrites 4 KiB of a file in this directory twenty times a second beside the run, and tells
+    /// how long that took: a directory on the broker's disk
+    #[arg(long, value_name = "DIR")]
+    disk_sample: Option<PathBuf>,
     /// Appends the result to a file, as a line of JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -85,16 +109,30 @@ pub enum CliError {
 /// # Errors
 /// Where it could not be done.
 pub fn main(cli: Cli) -> Result<bool, CliError> {
-    match cli.command {
+    let (kind, ShorthandArguments { shorthand, target }) = match cli.command {
         Command::Run(arguments) => {
-            let path = arguments.scenario.display().to_string();
-            let text = fs::read_to_string(&arguments.scenario)
-                .map_err(|source| CliError::File { path: path.clone(), source })?;
-            let scenario =
-                Scenario::parse(&text).map_err(|source| CliError::Scenario { path, source })?;
-            run_and_tell(&scenario, &arguments.target)
+            let scenario = read(&arguments.scenario, &arguments.changes)?;
+            return run_and_tell(&scenario, &arguments.target);
         }
-    }
+        Command::Produce(arguments) => (Kind::Produce, arguments),
+        Command::Consume(arguments) => (Kind::Consume, arguments),
+        Command::Both(arguments) => (Kind::Both, arguments),
+        Command::EndToEnd(arguments) => (Kind::EndToEnd, arguments),
+    };
+    run_and_tell(&shorthand.scenario(kind), &target)
+}
+
+/// Reads a scenario from a file, and changes it.
+///
+/// # Errors
+/// Where there is none, or it makes no sense.
+pub fn read(path: &Path, changes: &[String]) -> Result<Scenario, CliError> {
+    let name = || path.display().to_string();
+    let text =
+        fs::read_to_string(path).map_err(|source| CliError::File { path: name(), source })?;
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    Scenario::parse_changed(&text, &changes)
+        .map_err(|source| CliError::Scenario { path: name(), source })
 }
 
 fn run_and_tell(scenario: &Scenario, arguments: &TargetArguments) -> Result<bool, CliError> {
@@ -102,7 +140,7 @@ fn run_and_tell(scenario: &Scenario, arguments: &TargetArguments) -> Result<bool
         label: arguments.label.clone(),
         bootstrap: arguments.bootstrap.clone(),
         broker_pid: arguments.broker_pid,
-        disk_sample_dir: None,
+        disk_sample_dir: arguments.disk_sample.clone(),
     };
     let result = run(scenario, &target, &mut ())?;
     tell(&result, arguments)?;

@@ -3,7 +3,7 @@
 //! - [`scenario`]: what a run does, as a file says it.
 //! - [`result`]: what it found.
 //! - [`run`]: from one to the other. [`topics`] are what it makes for it.
-//! - [`cli`]: the command line.
+//! - [`cli`]: the command line; [`shorthand`]: scenarios without a file.
 //! - [`engine`]: who makes the load.
 //! - [`observe`]: what else is known: the machine, processes, the disk.
 #![forbid(unsafe_code)]
@@ -14,4 +14,5 @@ pub mod observe;
 pub mod result;
 pub mod run;
 pub mod scenario;
+pub mod shorthand;
 pub mod topics;
