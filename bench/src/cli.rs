@@ -19,6 +19,7 @@ use crate::report::live::Live;
 use crate::report::table::table;
 use crate::run::{RunError, Target, run};
 use crate::scenario::Scenario;
+use crate::shorthand::{Kind, Shorthand};
 
 /// A load harness for brokers that speak Kafka's protocol
 #[derive(Debug, Parser)]
@@ -32,9 +33,25 @@ pub struct Cli {
 enum Command {
     /// Run a scenario
     Run(RunArguments),
+    /// Run producers
+    Produce(ShorthandArguments),
+    /// Run consumers of what is written beforehand
+    Consume(ShorthandArguments),
+    /// Run producers, and consumers that keep up
+    Both(ShorthandArguments),
+    /// Measure how long records take from producers to consumers, at a fixed rate
+    EndToEnd(ShorthandArguments),
     Search(SearchCommand),
     Compare(Box<CompareCommand>),
     Report(Report),
+}
+
+#[derive(Debug, Args)]
+struct ShorthandArguments {
+    #[command(flatten)]
+    shorthand: Shorthand,
+    #[command(flatten)]
+    target: TargetArguments,
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +76,10 @@ struct TargetArguments {
     /// What to call the broker in results
     #[arg(long, default_value = "broker")]
     label: String,
+    /// Overwrites 4 KiB of a file in this directory twenty times a second beside the run, and tells
+    /// how long that took: a directory on the broker's disk
+    #[arg(long, value_name = "DIR")]
+    disk_sample: Option<PathBuf>,
     #[command(flatten)]
     outputs: Outputs,
 }
@@ -79,15 +100,20 @@ pub enum CliError {
 /// # Errors
 /// Where it could not be done.
 pub fn main(cli: Cli) -> Result<bool, CliError> {
-    match cli.command {
+    let (kind, ShorthandArguments { shorthand, target }) = match cli.command {
         Command::Run(arguments) => {
             let scenario = read_scenario(&arguments.scenario, &arguments.settings);
-            run_and_tell(&scenario.map_err(CliError::Told)?, &arguments.target)
+            return run_and_tell(&scenario.map_err(CliError::Told)?, &arguments.target);
         }
-        Command::Search(command) => command.run().map_err(CliError::Told),
-        Command::Compare(command) => command.run().map_err(CliError::Told),
-        Command::Report(command) => command.run().map_err(CliError::Told),
-    }
+        Command::Produce(arguments) => (Kind::Produce, arguments),
+        Command::Consume(arguments) => (Kind::Consume, arguments),
+        Command::Both(arguments) => (Kind::Both, arguments),
+        Command::EndToEnd(arguments) => (Kind::EndToEnd, arguments),
+        Command::Search(command) => return command.run().map_err(CliError::Told),
+        Command::Compare(command) => return command.run().map_err(CliError::Told),
+        Command::Report(command) => return command.run().map_err(CliError::Told),
+    };
+    run_and_tell(&shorthand.scenario(kind), &target)
 }
 
 fn run_and_tell(scenario: &Scenario, arguments: &TargetArguments) -> Result<bool, CliError> {
@@ -95,7 +121,7 @@ fn run_and_tell(scenario: &Scenario, arguments: &TargetArguments) -> Result<bool
         label: arguments.label.clone(),
         bootstrap: arguments.bootstrap.clone(),
         broker_pid: arguments.broker_pid,
-        disk_sample_dir: None,
+        disk_sample_dir: arguments.disk_sample.clone(),
     };
     let result = run(scenario, &target, &mut Live::new(stderr(), &target.label))?;
     let outputs = &arguments.outputs;

@@ -74,6 +74,9 @@ pub enum RunError {
     /// A process that is to be observed is not there.
     #[error("the process that is to be observed: {0}")]
     Process(io::Error),
+    /// The disk that is to be sampled.
+    #[error("sampling the disk: {0}")]
+    Disk(io::Error),
     /// Groups do not come to rest.
     #[error("the members of a group did not get their partitions in time")]
     Unsettled,
@@ -99,11 +102,14 @@ pub fn run(
     let prefix = format!("vltava-bench-{}-{}", std::process::id(), clock.wall_ms(0));
     let names = topics::create(&mut cluster, &scenario.topics, &prefix)?;
     let broker = target.broker_pid.map(Process::new);
-    let mut meter = Meter { clock, broker, observer };
+    let disk = target.disk_sample_dir.clone();
+    let mut meter = Meter { clock, broker, disk, observer };
     let result = load(scenario, target, &mut cluster, &names, &mut meter);
     meter.observer.phase("deleting topics");
-    topics::delete(&mut cluster, &names)?;
-    result
+    let deleted = topics::delete(&mut cluster, &names);
+    let result = result?;
+    deleted?;
+    Ok(result)
 }
 
 /// All that happens while the topics are there.
@@ -274,7 +280,7 @@ fn result(
             bottleneck,
         },
         unsent: total.unsent,
-        disk_sample_us: None,
+        disk_sample_us: measured.disk.as_ref().and_then(Latency::of),
         timeline,
         verification,
     }

@@ -239,6 +239,17 @@ pub enum ScenarioError {
     /// It is no scenario.
     #[error("{0}")]
     Unreadable(#[from] toml::de::Error),
+    /// A change of it that cannot be made.
+    #[error("{change}: {what}")]
+    Change {
+        /// Which.
+        change: String,
+        /// Why.
+        what: &'static str,
+    },
+    /// What has become of it cannot be written down.
+    #[error("{0}")]
+    Unwritable(#[from] toml::ser::Error),
     /// A value that makes no sense.
     #[error("{field}: {what}")]
     Value {
@@ -258,6 +269,24 @@ impl Scenario {
         let scenario: Self = toml::from_str(text)?;
         scenario.check()?;
         Ok(scenario)
+    }
+
+    /// Reads a scenario with some values changed: `run.duration_s=30`, `producers.0.acks=1`. A value
+    /// is read as TOML would, and as a string where that cannot be.
+    ///
+    /// # Errors
+    /// Where it is none, or cannot be changed so, or cannot be run.
+    pub fn parse_changed(text: &str, changes: &[&str]) -> Result<Self, ScenarioError> {
+        let mut root = toml::Value::Table(toml::from_str(text)?);
+        for change in changes {
+            let refuse = |what| ScenarioError::Change { change: (*change).to_owned(), what };
+            let (field, value) = change.split_once('=').ok_or_else(|| refuse("no `=` in it"))?;
+            let table = toml::from_str::<toml::Table>(&format!("value = {value}"));
+            let read = table.ok().and_then(|mut table| table.remove("value"));
+            let value = read.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+            set(&mut root, field.trim(), value).map_err(refuse)?;
+        }
+        Self::parse(&toml::to_string(&root)?)
     }
 
     /// Whether it can be run.
@@ -285,6 +314,28 @@ impl Scenario {
         match &self.fill {
             Some(fill) if fill.record_bytes == 0 => refuse("fill.record_bytes", "is 0"),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Sets a value by its path; tables on the way are made, entries of arrays must be there.
+fn set(node: &mut toml::Value, path: &str, value: toml::Value) -> Result<(), &'static str> {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let child = match node {
+        toml::Value::Table(table) => {
+            table.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()))
+        }
+        toml::Value::Array(entries) => {
+            let number: usize = name.parse().map_err(|_| "a list has numbers, from 0")?;
+            entries.get_mut(number).ok_or("the list has no such entry")?
+        }
+        _ => return Err("goes into a value that has no parts"),
+    };
+    match rest {
+        Some(rest) => set(child, rest, value),
+        None => {
+            *child = value;
+            Ok(())
         }
     }
 }
@@ -352,6 +403,23 @@ mod tests {
         assert_eq!(scenario.run, RunTime::default());
         let written = toml::to_string(&scenario).unwrap();
         assert_eq!(Scenario::parse(&written).unwrap(), scenario);
+    }
+
+    #[test]
+    fn single_values_can_be_changed() {
+        let text = "title = 'x'\n[[producers]]\nkeys = 5\n";
+        let changes = ["run.duration_s=2.5", "producers.0.acks=1", "producers.0.keys = 7"];
+        let mut expected = Scenario::parse(text).unwrap();
+        expected.run.duration_s = 2.5;
+        (expected.producers[0].keys, expected.producers[0].acks) = (7, Acks::Leader);
+        let changed = Scenario::parse_changed(text, &["producers.0.acks='1'"]).unwrap();
+        assert_eq!(changed.producers[0].acks, Acks::Leader);
+        assert!(Scenario::parse_changed(text, &changes).is_err(), "acks is a string");
+        let changes = [changes[0], "producers.0.acks='1'", changes[2]];
+        assert_eq!(Scenario::parse_changed(text, &changes).unwrap(), expected);
+        for change in ["title", "producers.1.keys=1", "producers.keys=1", "title.x=1", "run.x=1"] {
+            assert!(Scenario::parse_changed(text, &[change]).is_err(), "{change}");
+        }
     }
 
     #[test]

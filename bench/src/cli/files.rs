@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::overrides::scenario_with;
 use crate::report::html::page;
 use crate::result::{FORMAT, RunResult};
 use crate::scenario::Scenario;
@@ -50,8 +49,7 @@ impl Outputs {
 /// Settings of scenarios that are changed.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
-    /// Change a setting of the scenario: `run.duration_s=5`, `producers.codec=lz4` (of all
-    /// producers), `producers.0.count=8` (of the first); may be repeated
+    /// Change a value of the scenario: `run.duration_s=30`, `producers.0.keys=100`; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 }
@@ -62,7 +60,9 @@ pub struct Settings {
 /// Where it cannot be read, or is none, in words.
 pub fn read_scenario(path: &Path, settings: &Settings) -> Result<Scenario, String> {
     let text = fs::read_to_string(path).map_err(|error| failed("read", path, &error))?;
-    scenario_with(&text, &settings.set).map_err(|error| format!("{}: {error}", path.display()))
+    let changes: Vec<&str> = settings.set.iter().map(String::as_str).collect();
+    let scenario = Scenario::parse_changed(&text, &changes);
+    scenario.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// The results in a file, a line each.

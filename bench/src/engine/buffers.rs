@@ -85,9 +85,10 @@ mod tests {
         buffers.give_back(bytes.clone());
         assert!(buffers.free.is_empty(), "somebody else has it");
         buffers.give_back(bytes);
-        assert_eq!(buffers.take_filled(90_000).len(), 90_000);
+        let again = buffers.take_filled(90_000);
+        assert_eq!((again.as_ptr(), again.len()), (address, 90_000));
         buffers.keep(BytesMut::with_capacity(50_000));
-        assert_ne!(buffers.take(100_000).as_ptr(), address, "it was too small");
-        assert_eq!(buffers.free.len(), 1);
+        assert!(buffers.take(100_000).capacity() >= 100_000);
+        assert_eq!(buffers.free.len(), 1, "it was too small");
     }
 }

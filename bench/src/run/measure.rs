@@ -1,11 +1,15 @@
 //! The measured part of a run: waits for it, and samples what processes take at its edges.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use hdrhistogram::Histogram;
 
 use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::crew::{Crew, CrewError};
 use crate::engine::gather::Gather;
 use crate::engine::stats::{Delta, Window};
+use crate::observe::disk::DiskSample;
 use crate::observe::process::{Process, Sample};
 use crate::result::{Interval, ProcessUse};
 use crate::run::{Observer, RunError};
@@ -37,6 +41,8 @@ pub struct Measured {
     pub seconds: f64,
     /// Whether it ended before its time.
     pub is_early: bool,
+    /// How long small synchronous writes took beside it, in microseconds.
+    pub disk: Option<Histogram<u64>>,
 }
 
 /// What the processes had taken at a moment.
@@ -54,6 +60,8 @@ pub struct Meter<'a> {
     pub clock: Clock,
     /// The broker, where its process is known.
     pub broker: Option<Process>,
+    /// Where the disk is sampled, if anywhere.
+    pub disk: Option<PathBuf>,
     /// Who is told.
     pub observer: &'a mut dyn Observer,
 }
@@ -76,6 +84,8 @@ impl Meter<'_> {
             let left = Duration::from_nanos(from_ns.saturating_sub(self.clock.now_ns()));
             crew.wait(left.min(PATIENCE))?;
         }
+        let disk = self.disk.as_deref().map(DiskSample::start).transpose();
+        let disk = disk.map_err(RunError::Disk)?;
         self.observer.phase("measuring");
         let before = self.edge(crew)?;
         let mut gather = Gather::new(crew.len(), time.duration_s);
@@ -118,6 +128,7 @@ impl Meter<'_> {
             began_ms: self.clock.wall_ms(from_ns),
             seconds,
             is_early,
+            disk: disk.map(DiskSample::stop).transpose().map_err(RunError::Disk)?,
         })
     }
 
