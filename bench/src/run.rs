@@ -107,8 +107,10 @@ pub fn run(
     let result = load(scenario, target, &mut cluster, &names, &mut meter);
     meter.observer.phase("deleting topics");
     let deleted = topics::delete(&mut cluster, &names);
-    let result = result?;
-    deleted?;
+    let mut result = result?;
+    if let Err(error) = deleted {
+        result.verification.faults.push(format!("its topics could not be deleted: {error}"));
+    }
     Ok(result)
 }
 
@@ -147,7 +149,10 @@ fn load(
     reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
     stage.ledger.take_in(reports);
     if scenario.consumers.is_empty() && !scenario.producers.is_empty() {
-        stage.read_back(cluster, producers, meter)?;
+        // What was measured is not lost for that.
+        if let Err(error) = stage.read_back(cluster, producers, meter) {
+            stage.ledger.fault(&format!("what was written could not be read back: {error}"));
+        }
     }
     Ok(result(scenario, target, measured, stage.ledger.close()))
 }

@@ -226,7 +226,9 @@ impl Producer {
     }
 
     fn append(&mut self, intended_ns: u64, context: &mut Context) {
-        context.stats.taken_up_after(intended_ns, context.now_ns);
+        if self.pacer.is_some() {
+            context.stats.taken_up_after(intended_ns, context.now_ns);
+        }
         let value = self.values.make();
         let key = match dense(self.keys.len()) {
             0 => None,
