@@ -271,8 +271,8 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Reads a scenario with some values changed: `run.duration_s=30`, `producers.0.acks=1`. A value
-    /// is read as TOML would, and as a string where that cannot be.
+    /// Reads a scenario with some values changed: `run.duration_s=30`, `producers.0.codec=lz4`. A
+    /// value is read as TOML would, and as a string where that cannot be.
     ///
     /// # Errors
     /// Where it is none, or cannot be changed so, or cannot be run.

@@ -20,7 +20,8 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Appends a result where one is asked for; at once, so that a later failure takes nothing away.
+    /// Appends a result where one is asked for; at once: a later failure takes nothing
+    /// away.
     ///
     /// # Errors
     /// Where the file cannot be written, in words.

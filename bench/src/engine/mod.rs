@@ -1,7 +1,8 @@
 //! The load: threads with an epoll loop each, connections of their own, and nothing shared while
 //! they work.
 //!
-//! - [`crew`]: the threads, seen from outside; [`gather`]: what they say, put together. [`worker`]: one of them; [`client`]: whom it serves.
+//! - [`crew`]: the threads, seen from outside; [`gather`]: what they say, put together.
+//!   [`worker`]: one of them; [`client`]: whom it serves.
 //! - [`producer`]: takes up records when their time has come ([`pacer`]), and queues them in
 //!   batches ([`queue`], [`batch`]); [`lane`]: its connection to one broker.
 //! - [`consumer`]: fetches ([`fetch`]: its connection to one broker); [`reader`] reads what came,

@@ -10,7 +10,9 @@ pub fn describe(scenario: &Scenario) -> Vec<String> {
     phrases.extend(scenario.producers.iter().map(producers));
     phrases.extend(scenario.consumers.iter().map(consumers));
     if scenario.idle_connections > 0 {
-        phrases.push(format!("{} that ask nothing", some(scenario.idle_connections, "connection")));
+        let ask = if scenario.idle_connections == 1 { "asks" } else { "ask" };
+        let idle = some(scenario.idle_connections, "connection");
+        phrases.push(format!("{idle} that {ask} for nothing"));
     }
     let (warm_up, duration) = (scenario.run.warm_up_s, scenario.run.duration_s);
     let (warm_up, duration) = (figures::plain(warm_up), figures::plain(duration));
@@ -137,7 +139,7 @@ mod tests {
                  acks=all, linger 0 ms, batches of up to 1 MiB, 5 requests under way each",
                 "1 consumer reads all of it as it is written",
                 "4 consumers in 2 groups, from the first record",
-                "5,000 connections that ask nothing",
+                "5,000 connections that ask for nothing",
                 "measured for 10 s, after 3 s that do not count",
             ]
         );

@@ -138,7 +138,8 @@ impl Plot {
             let _ = write!(
                 text,
                 "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>\
-                 <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value}</text>",
+                 <text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value}\
+                 </text>",
                 bottom + 17.0
             );
         }
