@@ -65,8 +65,8 @@ pub enum LaunchError {
     },
     /// The process that was started is gone, and something still answers.
     #[error(
-        "`{0}` ended, but its broker runs on: the command is to be the broker itself (`exec` in \
-         a script), or its CPU and memory cannot be told"
+        "the command for {0} ended, but a broker still answers there: the command is to be the \
+         broker itself (`exec` in a script), or its CPU and memory cannot be told"
     )]
     Detached(String),
 }
@@ -141,14 +141,16 @@ impl Launched {
         let deadline = Instant::now() + STOPPED_WITHIN;
         while asked && Instant::now() < deadline {
             let status = self.child.try_wait().map_err(system("waiting for a broker to end"))?;
-            if status.is_some() {
-                break;
+            match status {
+                None => {}
+                Some(_) if self.answers() => {
+                    return Err(LaunchError::Detached(self.address.clone()));
+                }
+                Some(_) => return Ok(()),
             }
             sleep(PAUSE);
         }
-        if self.answers() {
-            return Err(LaunchError::Detached(self.address.clone()));
-        }
+        // One that takes longer than that is ended the hard way, when this is dropped.
         Ok(())
     }
 
@@ -195,6 +197,9 @@ impl Drop for Launched {
 fn new_directory(parent: &Path) -> Result<PathBuf, LaunchError> {
     static LAUNCHES: AtomicU32 = AtomicU32::new(0);
     let launch = LAUNCHES.fetch_add(1, Ordering::Relaxed);
+    // A broker may have another working directory.
+    let absolute = fs::canonicalize(parent);
+    let parent = absolute.map_err(system(format!("finding {}", parent.display())))?;
     let directory = parent.join(format!("vltava-bench-{}-{launch}", process::id()));
     fs::create_dir(&directory).map_err(system(format!("making {}", directory.display())))?;
     Ok(directory)

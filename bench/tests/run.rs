@@ -1,16 +1,15 @@
 //! Runs against a real `vltava`: what is told is what happened.
-//!
-//! The broker is the binary that `VLTAVA_BIN` names, or the one that the workspace's build has put
-//! beside these tests. Without one there is nothing to run, which is an error where `CI=true`.
 #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
+
+mod support;
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use support::binary;
 use tempfile::TempDir;
 use vltava_bench::result::{Interval, RunResult};
 use vltava_bench::run::{Observer, Target, run};
@@ -70,21 +69,6 @@ impl Drop for Broker {
         drop(self.process.kill());
         drop(self.process.wait());
     }
-}
-
-fn binary() -> Option<PathBuf> {
-    let named = std::env::var_os("VLTAVA_BIN").map(PathBuf::from);
-    // target/debug/deps/run-0123: two folders up.
-    let test = std::env::current_exe().unwrap();
-    let built = test.parent().unwrap().parent().unwrap().join("vltava");
-    let found = named.unwrap_or(built);
-    if found.exists() {
-        return Some(found);
-    }
-    let is_required = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(!is_required, "{} is not there: build vltava first", found.display());
-    eprintln!("skipped: {} is not there; build vltava first", found.display());
-    None
 }
 
 fn free_address() -> SocketAddr {
