@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use vltava_client::blocking::{Address, Cluster, ClusterOptions};
 use vltava_client::error::ClientError;
@@ -93,6 +94,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<RunResult, RunError> {
     scenario.check()?;
+    allow_connections();
     let bootstrap = target.bootstrap.iter().map(|address| address.parse::<Address>());
     let options =
         ClusterOptions { client_id: Str::from_static("vltava-bench"), ..ClusterOptions::default() };
@@ -112,6 +114,13 @@ pub fn run(
         result.verification.faults.push(format!("its topics could not be deleted: {error}"));
     }
     Ok(result)
+}
+
+/// As many as the system lets this process have without asking anybody; 1,024 is what it has at
+/// first on most. Where that is not enough, the connection that fails says so.
+fn allow_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// All that happens while the topics are there.
