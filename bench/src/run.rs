@@ -137,7 +137,7 @@ fn load(
         stage.fill(fill, meter)?;
     }
     let _idle = plan::idle(scenario.idle_connections, &stage.map)?;
-    let mut clients = plan::producers(cluster, scenario, stage.fillers)?;
+    let mut clients = plan::producers(cluster, scenario, &stage.map, stage.fillers)?;
     let producers = stage.fillers + dense(clients.len());
     clients.extend(stage.consumers(cluster, producers)?);
     let mut crew = stage.hire(clients, meter)?;
@@ -190,7 +190,7 @@ impl Stage<'_> {
     fn fill(&mut self, fill: &Fill, meter: &mut Meter<'_>) -> Result<(), RunError> {
         meter.observer.phase("filling");
         self.fillers = 1;
-        let fillers = plan::fillers(fill.bytes, fill.record_bytes, self.fillers);
+        let fillers = plan::fillers(fill.bytes, fill.record_bytes, self.fillers, &self.map);
         let mut crew = self.hire(fillers, meter)?;
         crew.begin_at_once(meter.clock);
         meter.wait_until(&mut crew, Crew::is_finished, &mut drop)?;
