@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use vltava_client::blocking::{Address, Cluster, ClusterOptions};
 use vltava_client::error::ClientError;
@@ -93,6 +94,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<RunResult, RunError> {
     scenario.check()?;
+    allow_connections();
     let bootstrap = target.bootstrap.iter().map(|address| address.parse::<Address>());
     let options =
         ClusterOptions { client_id: Str::from_static("vltava-bench"), ..ClusterOptions::default() };
@@ -114,6 +116,13 @@ pub fn run(
     Ok(result)
 }
 
+/// As many as the system lets this process have without asking anybody; 1,024 is what it has at
+/// first on most. Where that is not enough, the connection that fails says so.
+fn allow_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// All that happens while the topics are there.
 fn load(
     scenario: &Scenario,
@@ -128,7 +137,7 @@ fn load(
         stage.fill(fill, meter)?;
     }
     let _idle = plan::idle(scenario.idle_connections, &stage.map)?;
-    let mut clients = plan::producers(cluster, scenario, stage.fillers)?;
+    let mut clients = plan::producers(cluster, scenario, &stage.map, stage.fillers)?;
     let producers = stage.fillers + dense(clients.len());
     clients.extend(stage.consumers(cluster, producers)?);
     let mut crew = stage.hire(clients, meter)?;
@@ -181,7 +190,7 @@ impl Stage<'_> {
     fn fill(&mut self, fill: &Fill, meter: &mut Meter<'_>) -> Result<(), RunError> {
         meter.observer.phase("filling");
         self.fillers = 1;
-        let fillers = plan::fillers(fill.bytes, fill.record_bytes, self.fillers);
+        let fillers = plan::fillers(fill.bytes, fill.record_bytes, self.fillers, &self.map);
         let mut crew = self.hire(fillers, meter)?;
         crew.begin_at_once(meter.clock);
         meter.wait_until(&mut crew, Crew::is_finished, &mut drop)?;

@@ -271,7 +271,7 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Reads a scenario with some values changed: `run.duration_s=30`, `producers.0.codec=lz4`. A
+    /// Reads a scenario with some values changed: `run.duration_s=30`, `producers.0.keys=1`. A
     /// value is read as TOML would, and as a string where that cannot be.
     ///
     /// # Errors
@@ -320,7 +320,10 @@ impl Scenario {
 
 /// Sets a value by its path; tables on the way are made, entries of arrays must be there.
 fn set(node: &mut toml::Value, path: &str, value: toml::Value) -> Result<(), &'static str> {
-    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let (name, rest) = match path.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    };
     let child = match node {
         toml::Value::Table(table) => {
             table.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()))

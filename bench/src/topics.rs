@@ -1,5 +1,8 @@
 //! The topics of a run: made before it, found with their leaders, deleted after it.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
 use vltava_protocol::error_code::ErrorCode;
@@ -13,6 +16,8 @@ use crate::scenario::Topics;
 
 /// How long the broker may take to make or to delete them, in milliseconds.
 const TIMEOUT_MS: i32 = 120_000;
+/// How long a broker may not know of a topic that has been made.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 /// From this version on, -1 asks for the broker's own replication factor.
 const CREATE_TOPICS_DEFAULTS: i16 = 4;
 /// From this version on, topics are deleted by name or id, each in an entry of its own.
@@ -59,8 +64,17 @@ pub fn create(
         let what = format!("making topic {}", made.name);
         ClientError::check(made.error_code, made.error_message.as_ref(), what)?;
     }
-    cluster.await_topics(&names, false)?;
-    Ok(names)
+    // Not every broker knows at once what its controller has made.
+    let began = Instant::now();
+    loop {
+        match cluster.await_topics(&names, false) {
+            Err(ClientError::Missing(_)) if began.elapsed() < KNOWN_WITHIN => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(names),
+        }
+    }
 }
 
 /// Deletes them. One that is gone already is no error.

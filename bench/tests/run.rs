@@ -43,8 +43,7 @@ impl Broker {
             .spawn()
             .unwrap();
         let (out, err) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
-        // Whichever of the two says it; both are read to their end, or the broker would stand
-        // still.
+        // Whichever of the two says it. Both are read to their end: a full pipe stops the broker.
         let (sender, said) = std::sync::mpsc::channel();
         let errors = sender.clone();
         thread::spawn(move || BufReader::new(out).lines().for_each(|line| drop(sender.send(line))));

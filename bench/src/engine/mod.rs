@@ -3,8 +3,8 @@
 //!
 //! - [`crew`]: the threads, seen from outside; [`gather`]: what they say, put together.
 //!   [`worker`]: one of them; [`client`]: whom it serves.
-//! - [`producer`]: takes up records when their time has come ([`pacer`]), and queues them in
-//!   batches ([`queue`], [`batch`]); [`lane`]: its connection to one broker.
+//! - [`producer`]: one of a [`class`]; takes up records when their time has come ([`pacer`]), and
+//!   queues them in batches ([`queue`], [`batch`]); [`lane`]: its connection to one broker.
 //! - [`consumer`]: fetches ([`fetch`]: its connection to one broker); [`reader`] reads what came,
 //!   and [`verify`] knows whether it is what was sent.
 //! - [`group`]: consumers that are one reader together; [`seat`]: membership of one of them.
@@ -15,6 +15,7 @@
 
 pub mod batch;
 pub mod buffers;
+pub mod class;
 pub mod client;
 pub mod clock;
 pub mod consumer;

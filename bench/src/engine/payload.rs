@@ -6,6 +6,8 @@
 //! or more has the first two only. A smaller one has nothing: such are counted, and their batch's
 //! CRC is all that tells whether they are whole.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::engine::random::Random;
@@ -24,15 +26,21 @@ const POOL_BYTES: usize = 1 << 20;
 /// Of those that are: more than a codec looks back, so that nothing comes twice.
 const POOL_BYTES_COMPRESSED: usize = 8 << 20;
 
-/// Makes values out of a pool of bytes.
+/// Bytes that values are made of, for all producers of a class.
+#[derive(Debug)]
+pub struct Pool {
+    bytes: Vec<u8>,
+    size: Size,
+    /// Bytes for each value.
+    stride: usize,
+    /// Of each place, where all values are alike: the CRC behind the head.
+    checksums: Vec<u32>,
+}
+
+/// Makes one producer's values.
 #[derive(Debug)]
 pub struct Values {
-    pool: Vec<u8>,
-    size: Size,
-    /// Bytes of the pool for each value.
-    stride: usize,
-    /// Of each place in the pool, where all values are alike: the CRC behind the head.
-    checksums: Vec<u32>,
+    pool: Arc<Pool>,
     place: usize,
     random: Random,
 }
@@ -70,8 +78,8 @@ pub enum Seen {
     Corrupt,
 }
 
-impl Values {
-    /// Values of a size, `entropy` of them random. `is_compressed`: with more variety.
+impl Pool {
+    /// For values of a size, `entropy` of them random. `is_compressed`: with more variety.
     pub fn new(size: &Size, entropy: f64, is_compressed: bool, seed: u64) -> Self {
         let largest = match size {
             Size::Fixed(bytes) => *bytes,
@@ -80,30 +88,40 @@ impl Values {
         let stride = usize::try_from(largest).unwrap_or(usize::MAX).max(1);
         let pool_bytes = if is_compressed { POOL_BYTES_COMPRESSED } else { POOL_BYTES };
         let places = (pool_bytes / stride).max(1);
-        let mut random = Random::new(seed);
-        let mut pool = vec![b'v'; places * stride];
-        scatter(&mut pool, entropy, &mut random);
+        let mut bytes = vec![b'v'; places * stride];
+        scatter(&mut bytes, entropy, &mut Random::new(seed));
         let checksums = match size {
             Size::Fixed(_) if stride >= FULL_HEAD_BYTES => {
-                let bodies = pool.chunks_exact(stride).map(|value| &value[FULL_HEAD_BYTES..]);
+                let bodies = bytes.chunks_exact(stride).map(|value| &value[FULL_HEAD_BYTES..]);
                 bodies.map(crc32c::crc32c).collect()
             }
             _ => Vec::new(),
         };
-        Self { pool, size: size.clone(), stride, checksums, place: 0, random }
+        Self { bytes, size: size.clone(), stride, checksums }
+    }
+}
+
+impl Values {
+    /// Out of a pool; those of another seed begin elsewhere in it.
+    pub fn new(pool: &Arc<Pool>, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let places = u32::try_from(pool.bytes.len() / pool.stride).unwrap_or(u32::MAX);
+        let place = usize::try_from(random.below(places)).unwrap_or_default();
+        Self { pool: Arc::clone(pool), place, random }
     }
 
     /// The next value.
     pub fn make(&mut self) -> Value {
-        let len = match self.size {
-            Size::Fixed(_) => self.stride,
+        let Pool { bytes, size, stride, .. } = &*self.pool;
+        let len = match size {
+            Size::Fixed(_) => *stride,
             Size::Between { min, max } => {
                 let more = self.random.below((max - min).saturating_add(1));
-                usize::try_from(min + more).unwrap_or(self.stride)
+                usize::try_from(min + more).unwrap_or(*stride)
             }
         };
         let place = self.place;
-        self.place = if (place + 2) * self.stride > self.pool.len() { 0 } else { place + 1 };
+        self.place = if (place + 2) * stride > bytes.len() { 0 } else { place + 1 };
         Value { place, len }
     }
 
@@ -117,8 +135,8 @@ impl Values {
         key: &[u8],
         out: &mut BytesMut,
     ) {
-        let start = value.place * self.stride;
-        let bytes = &self.pool[start..start + value.len];
+        let start = value.place * self.pool.stride;
+        let bytes = &self.pool.bytes[start..start + value.len];
         if value.len < SHORT_HEAD_BYTES {
             out.put_slice(bytes);
             return;
@@ -133,7 +151,7 @@ impl Values {
         }
         head[SHORT_HEAD_BYTES..CHECKSUM_AT].copy_from_slice(&intended_ns.to_be_bytes());
         let body = &bytes[FULL_HEAD_BYTES..];
-        let known = self.checksums.get(value.place);
+        let known = self.pool.checksums.get(value.place);
         let body_crc = known.copied().unwrap_or_else(|| crc32c::crc32c(body));
         let checksum = checksum(&head, key, body_crc);
         head[CHECKSUM_AT..].copy_from_slice(&checksum.to_be_bytes());
@@ -194,7 +212,7 @@ mod tests {
     use super::*;
 
     fn written(size: Size, key: &[u8]) -> BytesMut {
-        let mut values = Values::new(&size, 1.0, false, 7);
+        let mut values = Values::new(&Arc::new(Pool::new(&size, 1.0, false, 7)), 7);
         let mut out = BytesMut::new();
         let value = values.make();
         values.put(value, 3, 1 << 40, 99, key, &mut out);
@@ -231,9 +249,9 @@ mod tests {
     #[test]
     fn entropy_is_what_was_asked_for() {
         for (entropy, least, most) in [(0.0, 0.0, 0.0), (0.5, 0.45, 0.52), (1.0, 0.95, 1.0)] {
-            let values = Values::new(&Size::Fixed(1000), entropy, true, 1);
-            let random = values.pool.iter().filter(|byte| **byte != b'v').count();
-            let share = random as f64 / values.pool.len() as f64;
+            let pool = Pool::new(&Size::Fixed(1000), entropy, true, 1);
+            let random = pool.bytes.iter().filter(|byte| **byte != b'v').count();
+            let share = random as f64 / pool.bytes.len() as f64;
             assert!((least..=most).contains(&share), "{entropy}: {share}");
         }
     }

@@ -5,11 +5,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use vltava_client::error::ClientError;
-use vltava_client::partitioner::murmur2;
-use vltava_protocol::compression::{Codec as WireCodec, Compressor};
+use vltava_protocol::compression::Compressor;
 
+use crate::engine::class::Class;
 use crate::engine::clock::nanoseconds;
 use crate::engine::context::Context;
 use crate::engine::lane::Lane;
@@ -20,7 +19,6 @@ use crate::engine::poll::Token;
 use crate::engine::queue::{Acknowledged, Queues, Record};
 use crate::engine::random::Random;
 use crate::engine::stats::Window;
-use crate::scenario::{Codec, Producers};
 
 /// What a producer holds at most, in bytes, before it lets records wait outside: as Java's
 /// `buffer.memory`.
@@ -34,7 +32,7 @@ pub struct ProducerPlan {
     /// Its number: no other producer of the run has it.
     pub number: u32,
     /// What its class is like.
-    pub class: Arc<Producers>,
+    pub class: Arc<Class>,
     /// Which of its class it is.
     pub place: u32,
     /// How many records it writes at most.
@@ -63,8 +61,6 @@ pub struct Producer {
     lingering: VecDeque<(u64, u32)>,
     linger_ns: u64,
     values: Values,
-    /// Keys, and the partition that each leads to.
-    keys: Vec<(Bytes, u32)>,
     random: Random,
     /// Where records without a key go.
     sticky: u32,
@@ -82,25 +78,23 @@ impl Producer {
     /// # Errors
     /// Where one cannot be reached, or does not know what is needed.
     pub fn open(plan: ProducerPlan, client: u32, context: &Context) -> Result<Self, ClientError> {
-        let class = &plan.class;
+        let class = &plan.class.spec;
         let in_flight_max = index(class.in_flight);
         let lanes = (0..).zip(&context.map.nodes).map(|(link, node)| {
             Lane::open(node, Token { client, link }, class.acks, in_flight_max, context)
         });
         let lanes = lanes.collect::<Result<Vec<Lane>, ClientError>>()?;
-        let codec = wire_codec(class.codec);
+        let codec = plan.class.codec;
         let compressor = Compressor::new(codec, None)
             .map_err(|error| ClientError::Missing(format!("codec {}: {error}", codec.name())))?;
         let seed = u64::from(plan.number) + 1;
-        let is_compressed = codec != WireCodec::None;
         let count = context.map.partitions.len();
         Ok(Self {
             lanes,
             queues: Queues::new(plan.number, count, class.batch_bytes, plan.identity, compressor),
             lingering: VecDeque::new(),
             linger_ns: nanoseconds(class.linger_ms / 1e3),
-            values: Values::new(&class.record_bytes, class.entropy, is_compressed, seed),
-            keys: keys(class.keys, &context.map),
+            values: Values::new(&plan.class.pool, seed),
             random: Random::new(!seed),
             // Producers that start together do not all begin with the same partition.
             sticky: plan.place % dense(count).max(1),
@@ -117,7 +111,7 @@ impl Producer {
     /// Load begins, and ends, at these moments.
     pub fn begin(&mut self, window: Window) {
         self.window = Some(window);
-        let class = &self.plan.class;
+        let class = &self.plan.class.spec;
         self.pacer = class.records_per_second.map(|rate| {
             let count = f64::from(class.count);
             let phase = f64::from(self.plan.place) / count;
@@ -230,9 +224,10 @@ impl Producer {
             context.stats.taken_up_after(intended_ns, context.now_ns);
         }
         let value = self.values.make();
-        let key = match dense(self.keys.len()) {
+        let keys = &self.plan.class.keys;
+        let key = match dense(keys.len()) {
             0 => None,
-            count => Some(&self.keys[index(self.random.below(count))]),
+            count => Some(&keys[index(self.random.below(count))]),
         };
         let partition = match key {
             Some((_, partition)) => *partition,
@@ -300,26 +295,4 @@ impl Producer {
         self.failed += self.lanes.iter().map(Lane::unanswered).sum::<u64>();
         self.is_broken = true;
     }
-}
-
-fn wire_codec(codec: Codec) -> WireCodec {
-    match codec {
-        Codec::None => WireCodec::None,
-        Codec::Gzip => WireCodec::Gzip,
-        Codec::Snappy => WireCodec::Snappy,
-        Codec::Lz4 => WireCodec::Lz4,
-        Codec::Zstd => WireCodec::Zstd,
-    }
-}
-
-/// As many keys, each with the partition that Kafka's clients send it to; over all topics in turn.
-fn keys(count: u32, map: &Map) -> Vec<(Bytes, u32)> {
-    let topics = map.topics.iter().cycle();
-    let keys = (0..count).zip(topics).map(|(number, topic)| {
-        let key = Bytes::from(format!("key-{number:09}"));
-        let hash = murmur2(&key) & 0x7fff_ffff;
-        let partition = topic.first + hash % topic.partitions.max(1);
-        (key, partition)
-    });
-    keys.collect()
 }

@@ -265,10 +265,13 @@ impl Queues {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
 
+    use std::sync::Arc;
+
     use vltava_protocol::batch::Batch;
     use vltava_protocol::compression::Codec;
 
     use super::*;
+    use crate::engine::payload::Pool;
     use crate::scenario::Size;
 
     fn append(queues: &mut Queues, values: &mut Values, partition: u32, intended_ns: u64) -> bool {
@@ -280,7 +283,7 @@ mod tests {
     fn a_batch_leaves_when_it_is_full_or_has_waited() {
         let compressor = Compressor::new(Codec::None, None).unwrap();
         let mut queues = Queues::new(1, 2, 1000, Some((9, 0)), compressor);
-        let mut values = Values::new(&Size::Fixed(300), 1.0, false, 1);
+        let mut values = Values::new(&Arc::new(Pool::new(&Size::Fixed(300), 1.0, false, 1)), 1);
         assert!(append(&mut queues, &mut values, 1, 10));
         assert!(!append(&mut queues, &mut values, 1, 10));
         assert!(!queues.list_if_ready(1, 99));

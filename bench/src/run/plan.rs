@@ -8,6 +8,7 @@ use vltava_client::metadata::TopicPartition;
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 use vltava_protocol::types::Str;
 
+use crate::engine::class::Class;
 use crate::engine::client::ClientPlan;
 use crate::engine::consumer::ConsumerPlan;
 use crate::engine::group::GroupPlan;
@@ -19,14 +20,15 @@ use crate::scenario::{Consumers, Producers, Scenario, Size};
 pub fn producers(
     cluster: &mut Cluster,
     scenario: &Scenario,
+    map: &Map,
     first: u32,
 ) -> Result<Vec<ClientPlan>, ClientError> {
     let mut plans = Vec::new();
     let mut number = first;
-    for class in &scenario.producers {
-        let class = Arc::new(class.clone());
-        for place in 0..class.count {
-            let identity = if class.idempotent { Some(identity(cluster)?) } else { None };
+    for spec in &scenario.producers {
+        let class = Arc::new(Class::new(spec, map, u64::from(number)));
+        for place in 0..spec.count {
+            let identity = if spec.idempotent { Some(identity(cluster)?) } else { None };
             let class = Arc::clone(&class);
             let records_max = None;
             let plan = ProducerPlan { number, class, place, records_max, identity };
@@ -38,12 +40,9 @@ pub fn producers(
 }
 
 /// Producers that write so many bytes of values as fast as it goes.
-pub fn fillers(bytes: u64, record_bytes: u32, count: u32) -> Vec<ClientPlan> {
-    let class = Arc::new(Producers {
-        count,
-        record_bytes: Size::Fixed(record_bytes),
-        ..Producers::default()
-    });
+pub fn fillers(bytes: u64, record_bytes: u32, count: u32, map: &Map) -> Vec<ClientPlan> {
+    let spec = Producers { count, record_bytes: Size::Fixed(record_bytes), ..Producers::default() };
+    let class = Arc::new(Class::new(&spec, map, 0));
     let records = bytes.div_ceil(u64::from(record_bytes.max(1)));
     let share = |place: u32| {
         let (each, more) = (records / u64::from(count), records % u64::from(count));
