@@ -65,10 +65,12 @@ impl SearchCommand {
     /// A run that could not be made, or did not verify, in words.
     pub fn run(self) -> Result<bool, String> {
         let goal = self.goal()?;
-        let scenario = read_scenario(&self.scenario, &self.settings)?;
+        let mut scenario = read_scenario(&self.scenario, &self.settings)?;
         if scenario.producers.is_empty() {
             return Err(format!("{}: nobody writes in it", self.scenario.display()));
         }
+        let p99_ms = significant(self.p99_ms);
+        scenario.title += &format!("; highest rate with a p99 of at most {p99_ms} ms");
         let first = self.from.or_else(|| rate_of(&scenario)).unwrap_or(FIRST_RATE);
         let ran = highest(&goal, first, |rate| {
             let target = Target {
@@ -89,7 +91,9 @@ impl SearchCommand {
             }
             SearchError::Run(_) => error.to_string(),
         })?;
-        let runs: Vec<RunResult> = search.steps.iter().map(|step| step.result.clone()).collect();
+        let mut steps: Vec<&Step> = search.steps.iter().collect();
+        steps.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        let runs: Vec<RunResult> = steps.iter().map(|step| step.result.clone()).collect();
         self.outputs.write_page(&runs)?;
         print!("{}", told(&search, self.p99_ms));
         Ok(search.rate.is_some())

@@ -162,6 +162,16 @@ mod tests {
     }
 
     #[test]
+    fn a_round_that_does_not_verify_is_in_no_ratio() {
+        let mut runs = Vec::from(["a", "b", "a", "b"].map(|label| samples::run(label, 1.0)));
+        runs[3].produced.bytes *= 100;
+        runs[3].verification.repeated = 1;
+        let text = table(&runs);
+        let megabytes = text.lines().find(|line| line.contains("MB/s")).unwrap_or_default();
+        assert!(megabytes.ends_with("  1.00 x"), "one round is left: {text}");
+    }
+
+    #[test]
     fn a_run_that_does_not_verify_says_so() {
         let mut run = samples::run("a", 1.0);
         run.verification.missing = 3;
@@ -171,5 +181,6 @@ mod tests {
         assert!(text.contains("NOT A RESULT"), "{text}");
         assert!(text.contains("3 missing; partition 7 was gone"), "{text}");
         assert!(text.contains("the harness was the limit: a worker"), "{text}");
+        assert!(!text.contains("MB/s"), "it has no figures: {text}");
     }
 }

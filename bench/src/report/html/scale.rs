@@ -90,7 +90,11 @@ impl Scale {
                     .flat_map(|decade| steps.iter().map(move |s| s * 10f64.powi(decade)))
                     .collect()
             }
-            Self::Percentile { .. } => vec![0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999],
+            // The begin has no room for a name where there are many nines.
+            Self::Percentile { nines } => {
+                let first = if *nines > 4.0 { 50.0 } else { 0.0 };
+                vec![first, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999]
+            }
         };
         let inside = |value: &f64| match self {
             Self::Linear { most } => *value <= most * 1.000_001,
@@ -99,7 +103,9 @@ impl Scale {
             }
             Self::Percentile { nines } => -(1.0 - value / 100.0).log10() <= nines + 1e-6,
         };
-        values.into_iter().filter(inside).map(|value| Tick { at: self.at(value), value }).collect()
+        let mut values: Vec<f64> = values.into_iter().filter(inside).collect();
+        values.dedup();
+        values.into_iter().map(|value| Tick { at: self.at(value), value }).collect()
     }
 }
 
@@ -163,6 +169,7 @@ mod tests {
         let scale = Scale::percentile(10_000);
         assert_eq!(values(Scale::percentile(1000)).last(), Some(&99.9));
         assert_eq!(values(scale), [0.0, 50.0, 90.0, 99.0, 99.9, 99.99]);
+        assert_eq!(values(Scale::percentile(100_000)).first(), Some(&50.0));
         assert!((scale.at(99.0) - 0.5).abs() < 1e-9);
         assert_eq!(scale.at(100.0), 1.0);
     }
