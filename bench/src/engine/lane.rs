@@ -73,7 +73,12 @@ impl Lane {
 
     /// Whether it could take another request, and has none to send.
     pub fn is_hungry(&self) -> bool {
-        self.ready.is_empty() && self.in_flight.len() < self.in_flight_max
+        self.ready.is_empty() && self.has_room()
+    }
+
+    /// Whether it may send another request.
+    pub fn has_room(&self) -> bool {
+        self.in_flight.len() < self.in_flight_max
     }
 
     /// Whether all is sent and answered.
@@ -98,7 +103,7 @@ impl Lane {
         context: &mut Context,
         mut taken: impl FnMut(u32),
     ) -> Result<(), LaneError> {
-        while !self.ready.is_empty() && self.in_flight.len() < self.in_flight_max {
+        while !self.ready.is_empty() && self.has_room() {
             let (request, batches) = self.request(queues, is_ending, context, &mut taken)?;
             let version = self.link.version::<ProduceRequest>()?;
             match self.acks {

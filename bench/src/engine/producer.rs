@@ -67,6 +67,8 @@ pub struct Producer {
     pacer: Option<Pacer>,
     window: Option<Window>,
     left: Option<u64>,
+    /// Since when a request could be sent.
+    free_ns: u64,
     failed: u64,
     has_ended: bool,
     is_broken: bool,
@@ -101,6 +103,7 @@ impl Producer {
             pacer: None,
             window: None,
             left: plan.records_max,
+            free_ns: 0,
             failed: 0,
             has_ended: false,
             is_broken: false,
@@ -159,13 +162,18 @@ impl Producer {
 
     /// Something may be done with a connection; [`Self::turn`] is to follow.
     pub fn on_ready(&mut self, link: u32, readable: bool, context: &mut Context) {
+        let was_blocked = self.is_blocked();
         let Some(lane) = self.lanes.get_mut(index(link)) else {
             return;
         };
         if !readable || self.is_broken {
             return;
         }
-        match lane.receive(&mut self.queues, context) {
+        let received = lane.receive(&mut self.queues, context);
+        if was_blocked {
+            self.free_ns = context.now_ns;
+        }
+        match received {
             Ok(failed) => self.failed += failed,
             Err(error) => self.give_up(&error.to_string(), context),
         }
@@ -186,6 +194,11 @@ impl Producer {
     /// Takes up what is due; when there may be more.
     fn take_up(&mut self, window: Window, context: &mut Context) -> u64 {
         let is_over = context.now_ns >= window.to_ns;
+        // What cannot leave need not be taken up: whoever wakes for each record of a fast open loop
+        // does little else.
+        if self.is_blocked() && !is_over {
+            return window.to_ns;
+        }
         for _ in 0..TURN_RECORDS {
             let is_hungry = self.lanes.iter().any(Lane::is_hungry);
             let is_full = self.queues.bytes() >= BUFFER_BYTES_MAX;
@@ -214,6 +227,11 @@ impl Producer {
         context.tick()
     }
 
+    /// Whether nothing could be sent now.
+    fn is_blocked(&self) -> bool {
+        !self.lanes.iter().any(Lane::has_room)
+    }
+
     /// A closed loop goes on where a connection could take another request.
     fn is_hungry(&self) -> bool {
         self.lanes.iter().any(Lane::is_hungry)
@@ -221,7 +239,7 @@ impl Producer {
 
     fn append(&mut self, intended_ns: u64, context: &mut Context) {
         if self.pacer.is_some() {
-            context.stats.taken_up_after(intended_ns, context.now_ns);
+            context.stats.taken_up_after(intended_ns, self.free_ns, context.now_ns);
         }
         let value = self.values.make();
         let keys = &self.plan.class.keys;

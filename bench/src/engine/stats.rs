@@ -131,10 +131,10 @@ impl Stats {
         }
     }
 
-    /// To the moment when the harness took it up.
-    pub fn taken_up_after(&mut self, intended_ns: u64, now_ns: u64) {
+    /// To the moment when the harness took it up; `free_ns`: before that, it could not have left.
+    pub fn taken_up_after(&mut self, intended_ns: u64, free_ns: u64, now_ns: u64) {
         if self.window.holds(intended_ns) {
-            record(&mut self.delta.late, intended_ns, now_ns, 1);
+            record(&mut self.delta.late, intended_ns.max(free_ns), now_ns, 1);
         }
     }
 
