@@ -1,7 +1,9 @@
 //! The highest rate that holds a latency. Pure: whoever calls it runs.
 //!
-//! Doubles a rate that holds, halves one that does not, then closes in between the two. What is
-//! found is run once more, and lowered until it holds again: a lucky run is no result.
+//! Doubles a rate that holds, halves one that does not, then closes in between the two. A rate that
+//! does not hold gets a second run: on a machine that others share, one bad moment would hide all
+//! higher rates. What is found is run once more, and lowered until it holds again: a lucky run is
+//! no result.
 
 use crate::result::RunResult;
 use crate::scenario::Scenario;
@@ -144,7 +146,8 @@ impl<F> Runs<'_, F> {
         let (mut held, mut missed): (Option<f64>, Option<f64>) = (None, None);
         let mut rate = first;
         loop {
-            let end = if self.holds(rate)? { &mut held } else { &mut missed };
+            let holds = self.holds(rate)? || self.holds(rate)?;
+            let end = if holds { &mut held } else { &mut missed };
             *end = Some(rate);
             rate = match (held, missed) {
                 (Some(held), None) if held < most => (held * 2.0).min(most),
@@ -260,7 +263,7 @@ mod tests {
             let search = highest(&GOAL, first, up_to(70_000.0)).unwrap();
             let rate = search.rate.unwrap();
             assert!(rate <= 70_000.0 && rate > 70_000.0 / 1.05, "{first}: {rate}");
-            assert!(search.steps.len() < 25, "{}", search.steps.len());
+            assert!(search.steps.len() < 35, "{}", search.steps.len());
             assert_eq!(search.steps.last().unwrap().rate, rate, "the last run confirms it");
         }
     }
@@ -285,6 +288,17 @@ mod tests {
         });
         let rate = search.unwrap().rate.unwrap();
         assert!(rate < 80_000.0 / 1.04, "{rate}");
+    }
+
+    #[test]
+    fn one_bad_moment_hides_nothing() {
+        let mut runs = 0;
+        let search = highest(&GOAL, 1000.0, |rate| {
+            runs += 1;
+            let p99_us = if rate > 50_000.0 || runs == 2 { 90_000 } else { 1 };
+            Ok::<_, Infallible>(ran(rate, p99_us))
+        });
+        assert!(search.unwrap().rate.unwrap() > 45_000.0);
     }
 
     #[test]
