@@ -289,3 +289,6 @@ fn connect(address: &Address) -> io::Result<TcpStream> {
 fn failed(address: &Address, source: io::Error) -> ClientError {
     ClientError::Io { address: address.to_string(), source }
 }
+
+#[cfg(test)]
+mod tests;
