@@ -34,10 +34,12 @@ pub enum ServerError {
     #[error(transparent)]
     DataDirectory(#[from] DataDirectoryError),
     /// A listener's address is not to be had.
-    #[error("cannot listen on {address}: {error}; is another broker running there?")]
+    #[error("cannot listen on {address} for {purpose}: {error}")]
     Listen {
         /// Where.
         address: String,
+        /// What for, and which flag says where.
+        purpose: &'static str,
         /// Why.
         error: io::Error,
     },
@@ -128,23 +130,28 @@ fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
 /// An address that is taken is met before anything on disk is touched; so are two listeners of ours
 /// with one address.
 fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
-    let failed = |endpoint: &Endpoint, error| ServerError::Listen {
-        address: format!("{endpoint} ({})", endpoint.name),
+    const CLIENTS: &str = "clients (--listen)";
+    const ADMIN: &str = "metrics and health (--admin)";
+    let failed = |endpoint: &Endpoint, purpose, error| ServerError::Listen {
+        address: endpoint.to_string(),
+        purpose,
         error,
     };
-    let listeners = config.listeners.iter().map(|l| l.bind.clone());
+    let listeners = config.listeners.iter().map(|l| (l.bind.clone(), CLIENTS));
+    let admin = shard::admin_endpoint(config).map(|endpoint| (endpoint, ADMIN));
     let mut wanted = Vec::new();
-    for endpoint in listeners.chain(shard::admin_endpoint(config)) {
-        let address = listener::address(&endpoint).map_err(|e| failed(&endpoint, e))?;
-        wanted.push((endpoint, address));
+    for (endpoint, purpose) in listeners.chain(admin) {
+        let address = listener::address(&endpoint).map_err(|e| failed(&endpoint, purpose, e))?;
+        wanted.push((endpoint, purpose, address));
     }
     let deadline = Instant::now() + LEFT_SOCKETS_TIME_MAX;
     // A port may be had in IPv4 and in IPv6: each family for itself.
     for is_ipv4 in [true, false] {
         // Held until all are known to be free.
         let mut held = Vec::new();
-        for (endpoint, address) in wanted.iter().filter(|(_, a)| a.is_ipv4() == is_ipv4) {
-            held.push(bind(*address, deadline).map_err(|e| failed(endpoint, e))?);
+        let family = wanted.iter().filter(|(_, _, address)| address.is_ipv4() == is_ipv4);
+        for (endpoint, purpose, address) in family {
+            held.push(bind(*address, deadline).map_err(|e| failed(endpoint, purpose, e))?);
         }
     }
     Ok(())
@@ -240,7 +247,9 @@ async fn announce(
     screen::show_descriptors(services.node.image().partition_count(), limit);
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     let admin = admin.map_or(String::new(), |admin| format!(", admin on http://{admin}"));
-    let (listening, elapsed_ms) = (addresses.join(", "), started.elapsed().as_millis());
+    let listening = addresses.join(", ");
+    // A number in JSON, too: 128 bits would be text there.
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     screen::line(&format!("vltava is ready on {listening}{admin} ({elapsed_ms} ms)"));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listening, elapsed_ms, "ready");
     if let Err(error) = runtime::notify_service_manager("READY=1") {

@@ -8,10 +8,9 @@ use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use support::{Broker, Options, binary, directory, signal};
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::compression::{Codec, Compressor};
-
-use support::{Broker, Options, binary, directory, signal};
 
 /// Runs a command to its end.
 fn run(broker: &Broker, words: &[&str], input: &str) -> Output {
@@ -69,11 +68,14 @@ fn topics_are_created_listed_described_and_deleted() {
     let (code, said) = failed(&broker, &["topic", "describe", "t"]);
     assert_eq!(code, 1);
     assert!(said.starts_with("vltava: topic t does not exist\n"), "{said}");
-    assert_eq!(failed(&broker, &["topic", "delete", "t"]).0, 1);
+    let (code, said) = failed(&broker, &["topic", "delete", "t"]);
+    assert!(code == 1 && !said.contains("topic create"), "{said}");
     printed(&broker, &["topic", "delete", "t", "--if-exists"], "");
     let (code, said) = failed(&broker, &["topic", "create", "x", "-c", "no.such=1"]);
     assert_eq!(code, 1);
     assert!(said.contains("INVALID_CONFIG"), "{said}");
+    let (_, said) = failed(&broker, &["topic", "create", "x", "-c", "rtention.ms=1"]);
+    assert!(said.contains("Did you mean retention.ms?"), "{said}");
 }
 
 #[test]
@@ -108,12 +110,15 @@ fn lines_become_records_and_records_lines() {
         printed(&broker, &words, "")
     };
     assert_eq!(from("offset:17"), "17 18 19 ");
+    assert_eq!(from("17"), "17 18 19 ");
     assert_eq!(from("end"), "");
     assert_eq!(from("time:2001-01-01").split(' ').count(), 21);
     assert_eq!(from("time:9000-01-01T00:00:00Z"), "");
     let (code, said) = failed(&broker, &["consume", "t", "-o", "offset:99"]);
     assert_eq!(code, 1);
     assert!(said.contains("has no offset 99"), "{said}");
+    let (code, said) = failed(&broker, &["consume", "t", "-p", "7"]);
+    assert_eq!((code, &*said), (1, "vltava: topic t has no partition 7, only 0 to 1\n"));
     let summary = printed(&broker, &["produce", "new", "--json"], "a\nb\n");
     let expected = concat!(
         r#"{"topic":"new","records":2,"#,
@@ -242,29 +247,93 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
     assert!(written.iter().copied().eq(0..90_000), "{} records", written.len());
     let consumed = consumer.wait_with_output().unwrap();
     assert!(consumed.status.success(), "{consumed:?}");
+    let said = String::from_utf8_lossy(&consumed.stderr);
+    assert!(said.contains("; trying again\n") && !said.contains("os error"), "{said}");
     // What was read and not committed when the broker was killed may be read again.
     let read = reader.join().unwrap();
     assert_eq!(read.lines().count(), 90_000);
 }
 
+/// Exit code and errors of a command that needs no broker.
+fn alone(words: &[&str]) -> (i32, String) {
+    let output = Command::new(binary()).args(words).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), said)
+}
+
 #[test]
 fn mistakes_are_told_with_their_exit_code() {
-    let nobody = |words: &[&str]| {
-        let address = format!("127.0.0.1:{}", support::free_port());
-        let output = Command::new(binary()).args(words).args(["-b", &address]).output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-    };
-    let (code, said) = nobody(&["topic", "list"]);
+    let free = format!("127.0.0.1:{}", support::free_port());
+    let (code, said) = alone(&["topic", "list", "-b", &free]);
+    let refused = format!("vltava: no broker answers at {free}: Connection refused\n");
+    assert!(code == 3 && said.starts_with(&refused) && said.contains("vltava serve"), "{said}");
+    let other = format!("127.0.0.1:{}", support::free_port());
+    let (code, said) = alone(&["topic", "list", "-b", &format!("{free},{other}")]);
     assert_eq!(code, 3);
-    assert!(said.contains("no broker answers") && said.contains("vltava serve"), "{said}");
-    assert_eq!(nobody(&["consume", "t", "-f", "%q"]).0, 2);
-    assert_eq!(nobody(&["consume", "t", "-o", "middle"]).0, 2);
-    assert_eq!(nobody(&["consume", "t", "-g", "g", "-p", "0"]).0, 2);
-    assert_eq!(nobody(&["produce", "t", "-z", "lzma"]).0, 2);
-    assert_eq!(nobody(&["produce", "t", "-z", "gzip", "--level", "10"]).0, 2);
-    assert_eq!(nobody(&["topic", "create", "t", "-c", "novalue"]).0, 2);
-    let output = Command::new(binary()).args(["topic", "list", "-b", "a b"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains(&format!("{free}: Connection refused; {other}: Connection")), "{said}");
+    for (words, told) in [
+        (&["topic", "list", "-b", "a b"][..], "\"a b\" is no address; write host:port"),
+        (&["topic", "list", "--timeout", "-1"], "write a whole number"),
+        (&["topic", "create", "t", "-c", "novalue"], "write NAME=VALUE"),
+        (&["topic", "create", "t", "-p", "0"], "write a whole number from 1 on"),
+        (&["topic", "create", ""], "a name cannot be empty"),
+        (&["consume", "t", "-f", "%q"], "%q stands for nothing; there are %t"),
+        (&["consume", "t", "-o", "middle"], "write beginning, end, an offset, -N or time:WHEN"),
+        (&["consume", "t", "-o", "time:noon"], "write a time as 2026-11-21T12:00:00Z"),
+        (&["consume", "t", "-g", "g", "-p", "0"], "cannot be used with"),
+        (&["produce", "t", "-z", "lzma"], "there are none, gzip, snappy, lz4, zstd"),
+        (&["produce", "t", "-z", "gzip", "--level", "10"], "gzip has no level 10; it has 1 to 9"),
+        (&["produce", "t", "-z", "lz4", "--level", "1"], "--codec lz4 has no levels"),
+        (&["no-such-command"], "unrecognized subcommand"),
+    ] {
+        let (code, said) = alone(words);
+        assert_eq!(code, 2, "{words:?}: {said}");
+        assert!(said.starts_with("vltava: ") && said.contains(told), "{words:?}: {said}");
+    }
+    for (words, told) in [
+        (&["inspect", "no/such/file"][..], "cannot read no/such/file: No such file or directory\n"),
+        (&["inspect", "/"], "/ is a directory"),
+        (&["repair", "t-0", "--data-dir", "no/such"], "data directory no/such does not exist\n"),
+        (&["config", "no.such.setting"], "no setting has \"no.such.setting\" in its name\n"),
+    ] {
+        let (code, said) = alone(words);
+        assert_eq!(code, 1, "{words:?}: {said}");
+        assert!(said.starts_with(&format!("vltava: {told}")), "{words:?}: {said}");
+    }
+}
+
+#[test]
+fn a_broker_that_is_refused_its_settings_says_which_and_where() {
+    let directory = directory();
+    let file = directory.path().join("vltava.properties");
+    fs::write(&file, "# mine\nmemory=1\n").unwrap();
+    let file = file.display().to_string();
+    for (words, told) in [
+        (&["--listen", "foo"][..], "--listen foo: expected HOST:PORT"),
+        (&["--advertise", "y"], "--advertise y: expected HOST:PORT"),
+        (&["--admin", "x"], "--admin x: expected HOST:PORT"),
+        (&["--memory", "1"], "--memory 1: must be at least 64MiB"),
+        (&["--shards", "0"], "--shards 0: value must be at least 1"),
+        (&["--node-id", "-1"], "--node-id -1: value must be at least 0"),
+        (&["--data-dir", "a,b"], "--data-dir a,b: only one directory"),
+        (&["--set", "memory=1"], "--set memory=1: must be at least 64MiB"),
+        (&["--set", "memory"], "--set memory: expected NAME=VALUE"),
+        (&["--set", "memry=1"], "--set: unknown setting memry; did you mean memory?"),
+        (&["--log-level", "net=debgu"], "--log-level net=debgu: \"debgu\" is no level"),
+        (&["--config", &file], &format!("{file}:2: memory=1: must be at least 64MiB")),
+    ] {
+        let (code, said) = alone(&[&["serve"], words].concat());
+        assert_eq!(code, 2, "{words:?}: {said}");
+        assert!(said.starts_with(&format!("vltava: {told}")), "{words:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{words:?}: {said}");
+    }
+    let (code, said) = alone(&["serve", "--config", "no/such/file"]);
+    assert_eq!((code, &*said), (1, "vltava: --config no/such/file: No such file or directory\n"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let (code, said) = alone(&["serve", "--listen", &taken, "--admin", "none"]);
+    let told = format!("vltava: cannot listen on {taken} for clients (--listen): Address already");
+    assert!(code == 1 && said.starts_with(&told) && !said.contains("os error"), "{said}");
 }
 
 #[test]
@@ -287,11 +356,28 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let broker = Broker::start(Options::default());
     let input = "x\n".repeat(100_000);
     printed(&broker, &["produce", "t"], &input);
-    let mut child = start(&broker, &["consume", "t"]);
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    let ends = |mut child: Child| {
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    };
+    ends(start(&broker, &["consume", "t"]));
+    // Nothing is written to this one: it cannot learn of it by writing.
+    printed(&broker, &["topic", "create", "quiet"], "");
+    ends(start(&broker, &["consume", "quiet"]));
+    let mut config = Command::new(binary());
+    config.arg("config").stdout(Stdio::piped()).stderr(Stdio::piped());
+    ends(config.spawn().unwrap());
+}
+
+#[test]
+fn what_answers_and_is_no_broker_is_told() {
+    let broker = Broker::start(Options::default());
+    let admin = broker.admin.to_string();
+    let (code, said) = alone(&["topic", "list", "-b", &admin]);
+    assert_eq!(code, 3);
+    assert!(said.contains(&format!("{admin}: what answers there does not speak")), "{said}");
 }
 
 /// A segment of three batches, at 0, 5 and 10, of five records each.

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::wire::{self, batch, connect, produce_request, read_all};
+use support::wire::{self, batch, connect, create_topic_request, produce_request, read_all};
 use support::{Broker, Options, PATIENCE};
 use vltava_client::blocking::Link;
 use vltava_client::connection::Connection;
@@ -19,9 +19,6 @@ use vltava_client::records::{for_each_record, next_offset};
 use vltava_protocol::compression::Decompressor;
 use vltava_protocol::encode::Part;
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
-};
 use vltava_protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use vltava_protocol::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
@@ -50,18 +47,7 @@ fn broker(shards: usize, settings: &[(&'static str, &str)]) -> Broker {
 }
 
 fn create(link: &mut Link, partitions: i32, configs: &[(&str, &str)]) -> Uuid {
-    let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
-        name: Str::from(*name),
-        value: Some(Str::from(*value)),
-    };
-    let topic = CreatableTopic {
-        name: Str::from(TOPIC),
-        num_partitions: partitions,
-        replication_factor: 1,
-        configs: configs.iter().map(config).collect(),
-        ..CreatableTopic::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+    let request = create_topic_request(TOPIC, partitions, configs);
     let created = link.call(&request).unwrap().topics.remove(0);
     assert_eq!(created.error_code, ErrorCode::NONE);
     created.topic_id

@@ -8,6 +8,8 @@
 
 #[path = "tidy/docs.rs"]
 mod docs;
+#[path = "tidy/imports.rs"]
+mod imports;
 #[path = "tidy/leftovers.rs"]
 mod leftovers;
 #[path = "tidy/purity.rs"]
@@ -78,6 +80,11 @@ fn sizes_stay_within_their_limits() -> Result<(), String> {
 #[test]
 fn tables_and_docs_are_complete() -> Result<(), String> {
     run(docs::check)
+}
+
+#[test]
+fn imports_stand_in_three_blocks() -> Result<(), String> {
+    run(imports::check)
 }
 
 #[test]

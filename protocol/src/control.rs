@@ -129,8 +129,6 @@ fn two_shorts(part: &'static str, bytes: &[u8]) -> Result<[i16; 2], ControlError
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
     use super::*;
 
     #[test]

@@ -109,15 +109,8 @@ impl Reader {
         Ok(self.bytes.slice(start..self.position))
     }
 
-    /// Takes all that remains.
-    pub fn take_rest(&mut self) -> Bytes {
-        let rest = self.bytes.slice(self.position..self.end);
-        self.position = self.end;
-        rest
-    }
-
     /// A reader of the next `len` bytes alone.
-    pub fn sub_reader(&mut self, len: usize) -> Result<Self, DecodeError> {
+    fn sub_reader(&mut self, len: usize) -> Result<Self, DecodeError> {
         self.take(len).map(Self::new)
     }
 

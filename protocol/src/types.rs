@@ -167,8 +167,6 @@ impl FromStr for Uuid {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
-
     use super::*;
 
     #[test]

@@ -5,11 +5,10 @@
 mod common;
 
 use bytes::Bytes;
-use peak_alloc::PeakAlloc;
-
 use common::registry::{self, Entry};
 use common::value::Kind;
 use common::{cases, schemas, wide_case};
+use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

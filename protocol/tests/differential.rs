@@ -4,15 +4,13 @@
 mod common;
 
 use bytes::{Bytes, BytesMut};
+use common::{Case, cases, schemas};
 use kafka_protocol::messages::{
     ApiKey, ConsumerProtocolAssignment, ConsumerProtocolSubscription, EndTxnMarker,
     KRaftVersionRecord, RequestKind, ResponseKind, SnapshotFooterRecord, SnapshotHeaderRecord,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
-
 use vltava_protocol::api::APIS;
-
-use common::{Case, cases, schemas};
 
 const RANDOM_CASES: u64 = 12;
 

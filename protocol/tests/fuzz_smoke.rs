@@ -9,13 +9,12 @@ mod common;
 #[expect(clippy::expect_used, reason = "a fuzz target panics where the code is wrong")]
 mod targets;
 
-use vltava_protocol::batch_builder::BatchBuilder;
-use vltava_protocol::compression::{Codec, Compressor};
-
 use common::random::Random;
 use common::value::Kind;
 use common::{cases, schemas};
 use targets::{CODECS, TARGETS, Target};
+use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_protocol::compression::{Codec, Compressor};
 
 const ITERATIONS: u64 = 40_000;
 

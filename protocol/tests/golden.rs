@@ -12,7 +12,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-
 use vltava_protocol::decode::Reader;
 use vltava_protocol::encode::Writer;
 use vltava_protocol::frame::{RequestHeader, ResponseHeader};

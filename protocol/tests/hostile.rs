@@ -3,7 +3,6 @@
 mod common;
 
 use bytes::Bytes;
-
 use common::random::Random;
 use common::registry;
 use common::value::Kind;

@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+use common::{Case, cases, schemas};
 use vltava_protocol::api::APIS;
 use vltava_protocol::encode::Writer;
 use vltava_protocol::frame::ResponseHeader;
-
-use common::{Case, cases, schemas};
 
 const RANDOM_CASES: u64 = 12;
 

@@ -238,8 +238,6 @@ impl AppendQueue {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;

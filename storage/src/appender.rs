@@ -243,7 +243,7 @@ impl<D: Disk> LogInner<D> {
         let epochs = {
             let state = self.state.borrow();
             let mut epochs = state.epochs.clone();
-            epochs.truncate(offset);
+            epochs.truncate(offset, state.log_start);
             epochs
         };
         self.write_epochs(&epochs).await?;

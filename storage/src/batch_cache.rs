@@ -100,7 +100,6 @@ impl BatchCache {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::io::BLOCK_BYTES;
 

@@ -108,7 +108,7 @@ impl<D: Disk> LogInner<D> {
             // start.
             state.log_start = state.log_start.min(new_end);
             let mut epochs = state.epochs.clone();
-            epochs.truncate(proved.next_offset);
+            epochs.truncate(proved.next_offset, state.log_start);
             (before, epochs)
         };
         let capture = Capture { cursor: proved, snapshot: None, epochs };
@@ -319,7 +319,9 @@ impl<D: Disk> LogInner<D> {
             state.start_to_be = Some(new_start);
             let mut epochs = state.epochs.clone();
             epochs.cut_front(new_start);
-            epochs.truncate(state.proved.next_offset.max(new_start));
+            // A walk that begins below the start finds the epochs on its way.
+            let proved = state.proved.next_offset;
+            epochs.truncate(proved.max(new_start), proved.min(new_start));
             Capture { cursor: state.proved, snapshot: None, epochs }
         };
         let snapshot = self.state.borrow().snapshot;

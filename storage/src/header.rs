@@ -123,12 +123,6 @@ impl AppendBatch {
     pub fn new(bytes: Bytes) -> Result<Self, InvalidBatch> {
         let header = bytes.first_chunk::<HEADER_BYTES>();
         let header = *header.ok_or(InvalidBatch("shorter than a header"))?;
-        Self::with_header(bytes, header)
-    }
-
-    /// The same with another header (`Batch::header_with_timestamps`): what is behind it stays in
-    /// `bytes`.
-    pub fn with_header(bytes: Bytes, header: [u8; HEADER_BYTES]) -> Result<Self, InvalidBatch> {
         let facts = BatchHeader::parse(&header).map_err(InvalidBatch)?;
         match Batch::parse(&bytes) {
             Ok((_, [])) if facts.bytes == bytes.len() as u64 => Ok(Self { header, bytes, facts }),
@@ -140,11 +134,6 @@ impl AppendBatch {
     /// Length of the whole batch.
     pub fn batch_bytes(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// How many offsets it takes.
-    pub fn offset_count(&self) -> i64 {
-        i64::from(self.facts.last_offset_delta) + 1
     }
 
     /// Its largest timestamp.
@@ -192,8 +181,6 @@ pub type AppendBatches = Vec<AppendBatch>;
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;

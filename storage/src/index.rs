@@ -270,8 +270,6 @@ fn entry_before<E: Entry>(bytes: &[u8], behind: u32) -> Option<E> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use crate::io::fault_disk::FaultDisk;
     use crate::testing::run;

@@ -40,11 +40,6 @@ pub enum DirectoryKind {
     Other,
 }
 
-/// The directory of a partition.
-pub fn partition_directory(topic: &str, partition: i32) -> String {
-    format!("{topic}-{partition}")
-}
-
 /// What the directory of this name is.
 pub fn directory_kind(name: &str) -> DirectoryKind {
     if name.ends_with(DELETED) || name.ends_with(NEW) {

@@ -74,9 +74,12 @@ impl LeaderEpochs {
         Some(EpochEnd { epoch, end_offset: next.1 })
     }
 
-    /// The log now ends at `end`: epochs that began at or behind it are gone.
-    pub fn truncate(&mut self, end: i64) {
-        let kept = self.entries.partition_point(|entry| entry.1 < end);
+    /// The log now ends at `end`: epochs that began at or behind it are gone. Where nothing is left
+    /// behind `start`, the one that stands there stays: what a log has had is all that says which
+    /// epoch comes next, and clients take no smaller one.
+    pub fn truncate(&mut self, end: i64, start: i64) {
+        let is_kept = |at: i64| at < end || (at == end && end == start);
+        let kept = self.entries.partition_point(|entry| is_kept(entry.1));
         self.entries.truncate(kept);
     }
 
@@ -102,8 +105,6 @@ impl LeaderEpochs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     fn epochs(entries: &[(i32, i64)]) -> LeaderEpochs {
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn both_ends_can_be_cut() {
         let mut epochs = epochs(&[(2, 10), (4, 20), (5, 30)]);
-        epochs.truncate(30);
+        epochs.truncate(30, 0);
         assert_eq!(epochs.entries(), &[(2, 10), (4, 20)]);
         epochs.cut_front(15);
         assert_eq!(epochs.entries(), &[(2, 15), (4, 20)]);
@@ -152,7 +153,11 @@ mod tests {
         assert_eq!(epochs.entries(), &[(4, 20)]);
         epochs.cut_front(5);
         assert_eq!(epochs.entries(), &[(4, 20)]);
-        epochs.truncate(0);
+        // Cut from both ends until nothing is left: the epoch is remembered.
+        epochs.cut_front(40);
+        epochs.truncate(40, 40);
+        assert_eq!(epochs.entries(), &[(4, 40)]);
+        epochs.truncate(0, -1);
         assert_eq!(epochs.entries(), &[]);
     }
 

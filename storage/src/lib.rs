@@ -18,14 +18,29 @@
 //! 6. Damage is reported, never cut silently: only what was never acknowledged may be cut.
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.
+//!
+//! From the ground up; a module names only those before it:
+//!
+//! | module | subject |
+//! |---|---|
+//! | `io`, `layout` | the disk; names of files |
+//! | `options`, `error` | what callers decide; what goes wrong |
+//! | `leader_epochs`, `retention` | pure: epochs, what may go |
+//! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
+//! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
+//! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
+//! | `environment`, `batch_cache` | what the logs of a shard share |
+//! | `state`, `append_queue` | what an open log holds in memory |
+//! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
+//! | `log` | all of it, as its users see it |
 
-pub mod error;
+mod error;
 pub mod io;
-pub mod layout;
-pub mod leader_epochs;
-pub mod options;
+mod layout;
+mod leader_epochs;
+mod options;
 pub mod producer_state;
-pub mod retention;
+mod retention;
 
 mod append_queue;
 mod appender;
@@ -42,6 +57,7 @@ mod notes;
 mod partition_files;
 mod reader;
 mod recovery;
+mod refused;
 mod scan;
 mod segment;
 mod state;
@@ -52,6 +68,7 @@ mod verify;
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};
 pub use self::header::{AppendBatch, AppendBatches, InvalidBatch};
+pub use self::leader_epochs::EpochEnd;
 pub use self::log::{Appended, CorruptLog, Log, Opened};
 pub use self::lookup::TimestampOffset;
 pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
@@ -59,3 +76,4 @@ pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};
 pub use self::partition_files::{partition_directories, remove_leftovers, remove_log, topic_id_of};
 pub use self::reader::ReadResult;
 pub use self::recovery::Loss;
+pub use self::retention::SegmentFacts;

@@ -45,7 +45,7 @@ impl LogCheckpoint {
         let cursor = self.segments[at];
         self.segments.truncate(at);
         self.segments.push(SegmentCursor::new(cursor.base_offset, cursor.created_ms));
-        self.epochs.truncate(cursor.base_offset);
+        self.epochs.truncate(cursor.base_offset, self.log_start);
         self.snapshot = Some(cursor.base_offset);
     }
 
@@ -113,8 +113,6 @@ impl LogCheckpoint {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use crate::checkpoint::unframe;
 

@@ -236,8 +236,6 @@ impl<D: Disk> NoteFile<D> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use crate::io::fault_disk::{Fault, FaultDisk};
     use crate::testing::run;

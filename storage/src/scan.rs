@@ -120,8 +120,6 @@ impl<D: Disk> FileScan<D> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;

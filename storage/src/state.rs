@@ -14,11 +14,13 @@ use vltava_protocol::types::Uuid;
 use crate::append_queue::{AppendQueue, Queued};
 use crate::environment::{LogEnvironment, NoteSlot, StorageEvent};
 use crate::error::{StorageError, StorageResult};
+use crate::header::AppendBatch;
 use crate::io::Disk;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log_checkpoint::LogCheckpoint;
 use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
+use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
 
 /// Places that a log remembers: of each kind.
@@ -80,6 +82,7 @@ pub(crate) struct LogState<D: Disk> {
     pub(crate) epochs: LeaderEpochs,
     /// With what is queued.
     pub(crate) producers: ProducerStates,
+    pub(crate) refused: RefusedProducers,
     pub(crate) generation: u32,
     /// What the checkpoint file says.
     pub(crate) proved: SegmentCursor,
@@ -147,6 +150,7 @@ impl<D: Disk> LogState<D> {
             queue: AppendQueue::new(cursor),
             epochs: recovered.epochs,
             producers: recovered.producers,
+            refused: RefusedProducers::default(),
             generation: checkpoint.generation,
             proved: proved.unwrap_or(SegmentCursor::new(cursor.base_offset, cursor.created_ms)),
             snapshot: checkpoint.snapshot,
@@ -173,6 +177,15 @@ impl<D: Disk> LogState<D> {
     /// With what is queued.
     pub(crate) fn end(&self) -> i64 {
         self.queue.cursor.next_offset
+    }
+
+    /// These are refused for lack of space.
+    pub(crate) fn refuse(&mut self, batches: &[AppendBatch]) {
+        for producer in batches.iter().filter_map(AppendBatch::producer) {
+            if self.producers.get(producer.producer_id).is_none() {
+                self.refused.refuse(&producer);
+            }
+        }
     }
 
     /// The log's present end, with all that follows from what is before it.
@@ -271,9 +284,15 @@ impl<D: Disk> LogInner<D> {
             if let Some(undo) = queued.undo {
                 state.producers.undo(undo);
             }
+            if let Some(producer) = queued.batch.producer()
+                && state.producers.get(producer.producer_id).is_none()
+            {
+                state.refused.take_back(&producer);
+            }
         }
         let after = state.producers.len();
-        state.epochs.truncate(flushed.next_offset);
+        let log_start = state.log_start;
+        state.epochs.truncate(flushed.next_offset, log_start);
         state.capture = None;
         drop(state);
         self.environment.count_producers(before, after);

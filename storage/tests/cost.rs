@@ -162,6 +162,11 @@ fn clients_are_refused_below_the_reserve_and_the_broker_is_not() {
         let space = |free| Space { free, total: 1 << 30 };
         shard.set_space(space(999_999));
         assert!(matches!(append(&log, 10), Err(StorageError::Full(_))));
+        let begun = |sequence| batch(1, &[b"first".to_vec()], Some((7, 0, sequence)));
+        let refused = log.append(vec![begun(0)], 0, AppendClass::Client, 1);
+        assert!(matches!(refused, Err(StorageError::Full(_))));
+        let behind = log.check_producer(&begun(1).producer().unwrap());
+        assert_eq!(behind, SequenceCheck::OutOfOrder, "the refused one has not come again");
         let own = batch(1, &[b"own".to_vec()], None);
         let internal = log.append(vec![own], 0, AppendClass::Internal, 1);
         assert_eq!(internal.unwrap().base_offset, 1);

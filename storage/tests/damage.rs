@@ -14,7 +14,7 @@ mod support;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use support::workload::{Model, check_producers, open_or_create, other_topic};
+use support::workload::{Model, check_producers, log_on, open_or_create, opened, other_topic};
 use support::{
     Chance, DIRECTORY, TOPIC_ID, batch, environment, read_all, ready, run, small_options,
 };
@@ -31,7 +31,7 @@ async fn written(seed: u64, orderly: bool) -> (FaultDisk, Model) {
     let chance = Chance::new(seed);
     let mut model = Model::default();
     let environment = environment(&disk).await.unwrap();
-    let log = ready(open_or_create(&environment).await.unwrap());
+    let log = opened(&environment).await;
     for step in 0..90 {
         let batch = model.next_batch(&chance);
         let now = model.now_ms;
@@ -186,8 +186,7 @@ fn damage_above_the_note_is_told_by_what_stands_behind_it() {
     run(async {
         for (values, is_seen) in [(40, true), (3, false)] {
             let disk = FaultDisk::new(1);
-            let environment = environment(&disk).await.unwrap();
-            let log = ready(open_or_create(&environment).await.unwrap());
+            let log = log_on(&disk).await;
             for _ in 0..values {
                 let batch = batch(1, &[vec![1; 500]], None);
                 log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
@@ -249,8 +248,7 @@ fn an_accepted_loss_leaves_a_sound_log() {
                 log.write_pending().await.unwrap();
                 environment.write_notes().await.unwrap();
                 let disk = disk.restart();
-                let environment = support::environment(&disk).await.unwrap();
-                let log = ready(open_or_create(&environment).await.unwrap());
+                let log = log_on(&disk).await;
                 let found = read_all(&log, 3000).await.unwrap();
                 assert_eq!(found.len() as i64, end + 1);
                 assert_eq!(found.last().unwrap().value, b"after");
@@ -306,7 +304,7 @@ fn notes_of_a_topic_that_was_made_again_say_nothing() {
     run(async {
         let (disk, _) = written(8, false).await;
         let environment = environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = opened(&environment).await;
         log.remove().await.unwrap();
         // The note is still in the file; the topic that has the name now is another.
         assert!(load_notes(&disk).await.unwrap().notes.is_empty());
@@ -345,7 +343,7 @@ fn what_recovery_kept_is_noted() {
         run(async {
             let disk = FaultDisk::new(9);
             let first = environment(&disk).await.unwrap();
-            append(&ready(open_or_create(&first).await.unwrap()), 5).await;
+            append(&opened(&first).await, 5).await;
             let disk = disk.restart();
             let second = environment(&disk).await.unwrap();
             let log = ready(Log::open(&second, DIRECTORY, small_options()).await.unwrap());
@@ -375,7 +373,7 @@ fn a_note_of_an_earlier_topic_hides_none() {
             let options = EnvironmentOptions::default;
             let notes = load_notes(&disk).await.unwrap();
             let first = LogEnvironment::new(disk.clone(), options(), shards.0, notes);
-            let log = ready(open_or_create(&first).await.unwrap());
+            let log = opened(&first).await;
             append(&log, 9).await;
             first.write_notes().await.unwrap();
             log.remove().await.unwrap();
@@ -451,7 +449,7 @@ fn a_log_that_is_gone_is_missed_and_no_other() {
             }
             noted += u64::from(is_noted);
             // Whoever opens it notes it, where that was not done.
-            ready(open_or_create(&shard).await.unwrap());
+            opened(&shard).await;
             shard.write_notes().await.unwrap();
             disk.rename(DIRECTORY, "elsewhere").await.unwrap();
             let shard = environment(&disk).await.unwrap();
@@ -462,5 +460,44 @@ fn a_log_that_is_gone_is_missed_and_no_other() {
             assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, None);
         }
         assert!(noted > 0 && crashed > 10, "{noted} {crashed}");
+    });
+}
+
+/// What was given up may have been read: no other record may get its offset and its epoch, and
+/// clients take no epoch below one that they have seen.
+#[test]
+fn an_accepted_loss_leaves_the_epoch() {
+    run(async {
+        let mut disk = FaultDisk::new(3);
+        let mut environment = environment(&disk).await.unwrap();
+        let log = opened(&environment).await;
+        for epoch in 0..5 {
+            let batches = vec![support::batch(1000, &[b"value".to_vec()], None)];
+            log.append(batches, epoch, AppendClass::Client, 1000).unwrap();
+            log.write_pending().await.unwrap();
+        }
+        environment.write_notes().await.unwrap();
+        log.close().await.unwrap();
+        drop(log);
+        disk = disk.restart();
+        let path = format!("{DIRECTORY}/{:020}.log", 0);
+        assert!(disk.damage(&path, |bytes| bytes.truncate(bytes.len() / 2)));
+        environment = support::environment(&disk).await.unwrap();
+        let found = Log::open(&environment, DIRECTORY, small_options()).await.unwrap();
+        let Opened::Corrupt(corrupt) = found else {
+            panic!("half of the log is gone");
+        };
+        let mut log = corrupt.accept_loss().await.unwrap();
+        assert_eq!((log.end(), log.latest_epoch()), (2, Some(4)));
+        for epoch in 4..6 {
+            log.close().await.unwrap();
+            disk = disk.restart();
+            environment = support::environment(&disk).await.unwrap();
+            log = opened(&environment).await;
+            assert_eq!(log.latest_epoch(), Some(epoch));
+            let batches = vec![support::batch(1000, &[b"value".to_vec()], None)];
+            log.append(batches, epoch + 1, AppendClass::Client, 1000).unwrap();
+            log.write_pending().await.unwrap();
+        }
     });
 }

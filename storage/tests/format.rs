@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::workload::open_or_create;
-use support::{Record, batch, environment, read_all, ready, run, small_options};
+use support::workload::opened;
+use support::{Record, batch, environment, read_all, run, small_options};
 use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::producer_state::SequenceCheck;
 use vltava_storage::{AppendClass, TimestampOffset};
@@ -62,7 +62,7 @@ fn expected() -> Vec<Record> {
 async fn write() -> FaultDisk {
     let disk = FaultDisk::new(0);
     let environment = environment(&disk).await.unwrap();
-    let log = ready(open_or_create(&environment).await.unwrap());
+    let log = opened(&environment).await;
     for n in 0..BATCHES {
         let (timestamp, values, producer) = golden_batch(n);
         let batches = vec![batch(timestamp, &values, producer)];
@@ -133,7 +133,7 @@ fn todays_code_reads_the_golden_files() {
         }
         let environment = environment(&disk).await.unwrap();
         let before = disk.operations();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = opened(&environment).await;
         assert_eq!(disk.operations(), before, "an orderly log is opened without a change");
         let expected = expected();
         assert_eq!(read_all(&log, 2000).await.unwrap(), expected);

@@ -11,13 +11,11 @@
 mod support;
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 
-use support::workload::{Model, check_producers, check_reopened, open_or_create};
+use support::workload::{Model, check_producers, check_reopened, log_on, opened};
 use support::{
-    Chance, Record, batch, bytes_of, environment, pause, read_all, ready, records_of, run, run_all,
+    Chance, Record, Task, batch, bytes_of, environment, pause, read_all, records_of, run, run_all,
     slow_down, small_options,
 };
 use vltava_protocol::encode::Part;
@@ -100,6 +98,9 @@ async fn check_epochs(log: &Log<FaultDisk>, model: &Model) {
     let records = &model.records[start..];
     assert_eq!(log.end(), model.end());
     let Some(last) = records.last() else {
+        // A log that is empty remembers its epoch: the next one must not be smaller.
+        let before = start.checked_sub(1).map(|at| model.records[at].epoch);
+        assert!(log.latest_epoch() >= before, "{:?} after {before:?}", log.latest_epoch());
         return;
     };
     assert_eq!(log.latest_epoch(), Some(last.epoch));
@@ -118,7 +119,7 @@ async fn one_after_the_other(seed: u64) {
     let mut disk = FaultDisk::new(seed);
     let mut model = Model::default();
     let mut environment = environment(&disk).await.unwrap();
-    let mut log = ready(open_or_create(&environment).await.unwrap());
+    let mut log = opened(&environment).await;
     for _ in 0..250 {
         match chance.below(24) {
             0..8 => {
@@ -175,9 +176,10 @@ async fn one_after_the_other(seed: u64) {
                 }
                 disk = if chance.one_in(2) { disk.restart() } else { disk };
                 environment = support::environment(&disk).await.unwrap();
-                log = ready(open_or_create(&environment).await.unwrap());
+                log = opened(&environment).await;
                 model.start_max = model.start_max.max(log.log_start());
                 check_reopened(&log, &mut model).await;
+                check_epochs(&log, &model).await;
             }
             _ => {}
         }
@@ -204,15 +206,13 @@ fn a_log_is_a_vector() {
     }
 }
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
-
 /// A driver writes, clients append, readers read, and the log is trimmed, all at the same time on a
 /// slow disk.
 fn all_at_once(seed: u64) {
     let chance = Rc::new(Chance::new(seed));
     let disk = FaultDisk::new(seed);
     let environment = run(environment(&disk)).unwrap();
-    let log = ready(run(open_or_create(&environment)).unwrap());
+    let log = run(opened(&environment));
     slow_down(&disk, &chance);
     let model = Rc::new(RefCell::new(Model::default()));
     let working = Rc::new(Cell::new(2));
@@ -294,8 +294,7 @@ fn all_at_once(seed: u64) {
     drop(log);
     let disk = disk.restart();
     run(async {
-        let environment = support::environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = log_on(&disk).await;
         check_reopened(&log, &mut model).await;
     });
 }
@@ -312,7 +311,7 @@ fn a_reader_keeps_its_file_while_the_log_is_deleted() {
     run(async {
         let disk = FaultDisk::new(1);
         let environment = environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = opened(&environment).await;
         let values = vec![vec![7; 5000]];
         for _ in 0..10 {
             let batch = batch(1, &values, None);
@@ -328,7 +327,7 @@ fn a_reader_keeps_its_file_while_the_log_is_deleted() {
         assert!(!records_of(&bytes_of(&held.parts).unwrap()).unwrap().is_empty());
         let appended = reader.append(vec![], 0, AppendClass::Client, 1);
         assert!(matches!(appended, Err(StorageError::Closed)));
-        let again = ready(open_or_create(&environment).await.unwrap());
+        let again = opened(&environment).await;
         assert_eq!((again.log_start(), again.end()), (0, 0));
     });
 }
@@ -337,21 +336,19 @@ fn a_reader_keeps_its_file_while_the_log_is_deleted() {
 fn a_read_that_loses_its_segment_is_out_of_range() {
     run(async {
         let disk = FaultDisk::new(1);
-        let environment = environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = log_on(&disk).await;
         for _ in 0..40 {
             let batch = batch(1, &[vec![7; 4000]], None);
             log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
             log.write_pending().await.unwrap();
         }
         drop(log);
-        let environment = support::environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = log_on(&disk).await;
         let chance = Rc::new(Chance::new(3));
         // The reader is held up at its first look at a file; the segment goes meanwhile.
         disk.set_latency(Some(Rc::new(|operation| {
             let polls = if operation.name == "open" { 200 } else { 0 };
-            Box::pin(pause(polls)) as Pin<Box<dyn Future<Output = ()>>>
+            Box::pin(pause(polls)) as Task
         })));
         let (reader, deleter) = (log.clone(), log.clone());
         let read = Box::pin(async move {
@@ -371,7 +368,7 @@ fn a_slow_log_takes_little_space_and_an_idle_one_no_buffer() {
     run(async {
         let disk = FaultDisk::new(1);
         let environment = environment(&disk).await.unwrap();
-        let log = ready(open_or_create(&environment).await.unwrap());
+        let log = opened(&environment).await;
         assert_eq!(environment.buffer_bytes(), 0);
         let batch = batch(1, &[vec![1; 100]], None);
         log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
@@ -394,14 +391,14 @@ fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
         let disk = FaultDisk::new(seed);
         let log = run(async {
             let environment = environment(&disk).await.unwrap();
-            ready(open_or_create(&environment).await.unwrap())
+            opened(&environment).await
         });
         slow_down(&disk, &chance);
         let taken = Rc::new(Cell::new(0));
         let nth = |sequence| batch(1000, &[vec![1]], Some((7, 0, sequence)));
         let (closing, wait) = (log.clone(), chance.below(30));
         let (appending, counted) = (log.clone(), Rc::clone(&taken));
-        let tasks: Vec<Pin<Box<dyn Future<Output = ()>>>> = vec![
+        let tasks: Vec<Task> = vec![
             Box::pin(async move {
                 pause(wait).await;
                 closing.close().await.unwrap();
@@ -422,11 +419,43 @@ fn a_log_that_closes_takes_nothing_that_it_does_not_write() {
         disk.set_latency(None);
         drop(log);
         run(async {
-            let environment = environment(&disk).await.unwrap();
-            let log = ready(open_or_create(&environment).await.unwrap());
+            let log = log_on(&disk).await;
             assert_eq!(log.end(), i64::from(taken.get()), "seed {seed}");
             let next = nth(taken.get()).producer().unwrap();
             assert_eq!(log.check_producer(&next), SequenceCheck::Append, "seed {seed}");
         });
     }
+}
+
+/// The next leader's epoch comes from the log: an emptied one that begins again at 0 strands every
+/// client that has seen a larger one.
+#[test]
+fn a_log_that_was_emptied_remembers_its_epoch() {
+    run(async {
+        for by_retention in [false, true] {
+            let mut disk = FaultDisk::new(7);
+            let mut log = log_on(&disk).await;
+            for epoch in 0..5 {
+                let batches = vec![batch(1000, &[b"value".to_vec()], None)];
+                log.append(batches, epoch, AppendClass::Client, 1000).unwrap();
+                log.write_pending().await.unwrap();
+            }
+            for round in 0..3 {
+                // Proved to its end: no walk finds the epochs again.
+                log.close().await.unwrap();
+                disk = disk.restart();
+                log = log_on(&disk).await;
+                if by_retention {
+                    let mut options = small_options();
+                    options.retention_ms = Some(1);
+                    log.set_options(options);
+                    log.apply_retention(1_000_000, 5).await.unwrap();
+                } else {
+                    log.delete_records(5).await.unwrap();
+                }
+                let found = (log.log_start(), log.end(), log.latest_epoch());
+                assert_eq!(found, (5, 5, Some(4)), "round {round}");
+            }
+        }
+    });
 }

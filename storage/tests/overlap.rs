@@ -13,22 +13,18 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 
-use support::workload::open_or_create;
+use support::workload::{log_on, opened};
 use support::{
-    Chance, Record, batch, environment, pause, read_all, ready, run, run_all, slow_down,
-    small_environment, small_options,
+    Chance, Record, Task, batch, pause, read_all, run, run_all, slow_down, small_environment,
+    small_options,
 };
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::io::{Disk, IoErrorKind};
 use vltava_storage::{
     AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, StorageError,
 };
-
-type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What the clients of a log, and whoever drives it, know.
 #[derive(Default)]
@@ -106,8 +102,7 @@ enum Went {
 fn everything_at_once(seed: u64) -> Went {
     let chance = Rc::new(Chance::new(seed));
     let disk = FaultDisk::new(seed);
-    let environment = run(environment(&disk)).unwrap();
-    let log = ready(run(open_or_create(&environment)).unwrap());
+    let log = run(log_on(&disk));
     slow_down(&disk, &chance);
     let clients = Rc::new(RefCell::new(Clients::default()));
     let working = Rc::new(Cell::new(2));
@@ -173,8 +168,7 @@ fn everything_at_once(seed: u64) -> Went {
     let found = run(read_all(&log, 5000)).unwrap();
     clients.check(&log, &found, seed);
     drop(log);
-    let environment = run(support::environment(&disk)).unwrap();
-    let log = ready(run(open_or_create(&environment)).unwrap());
+    let log = run(log_on(&disk));
     assert_eq!(run(read_all(&log, 5000)).unwrap(), found, "seed {seed}");
     if clients.refused.is_empty() { Went::Unharmed } else { Went::Refused }
 }
@@ -192,7 +186,7 @@ fn delay(disk: &FaultDisk, name: &'static str, path_end: &'static str, polls: u6
     disk.set_latency(Some(Rc::new(move |operation| {
         let is_slow = operation.name == name && operation.path.ends_with(path_end);
         let polls = if is_slow { polls } else { 0 };
-        Box::pin(pause(polls)) as Pin<Box<dyn Future<Output = ()>>>
+        Box::pin(pause(polls)) as Task
     })));
 }
 
@@ -209,8 +203,7 @@ async fn write(log: &Log<FaultDisk>, values: usize) {
 fn writes_go_on_while_segments_are_removed() {
     for by_retention in [true, false] {
         let disk = FaultDisk::new(1);
-        let environment = run(environment(&disk)).unwrap();
-        let log = ready(run(open_or_create(&environment)).unwrap());
+        let log = run(log_on(&disk));
         run(write(&log, 22));
         let mut options = small_options();
         options.retention_bytes = Some(30_000);
@@ -248,7 +241,7 @@ fn nothing_is_written_where_no_space_was_taken() {
     let (write_bytes_max, buffer_bytes_min) = (1 << 16, 1 << 14);
     let options = EnvironmentOptions { write_bytes_max, buffer_bytes_min, ..small_environment() };
     let environment = LogEnvironment::new(disk.clone(), options, 0, LoadedNotes::default());
-    let log = ready(run(open_or_create(&environment)).unwrap());
+    let log = run(opened(&environment));
     run(write(&log, 4));
     log.release_idle();
     let space = run(disk.space()).unwrap();
@@ -281,8 +274,7 @@ fn append(log: &Log<FaultDisk>, bytes: usize) {
 #[test]
 fn nothing_is_appended_while_the_log_is_truncated() {
     let disk = FaultDisk::new(1);
-    let environment = run(environment(&disk)).unwrap();
-    let log = ready(run(open_or_create(&environment)).unwrap());
+    let log = run(log_on(&disk));
     run(write(&log, 3));
     delay(&disk, "set_len", ".log", 50);
     let (cutter, client) = (log.clone(), log.clone());

@@ -112,8 +112,6 @@ pub fn assign_range(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
     use super::*;
 
     fn names(names: &[&'static str]) -> Vec<Str> {

@@ -26,16 +26,14 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The other side closed the connection.
-    #[error("{0} closed the connection; does it speak Kafka's protocol, without TLS?")]
+    #[error("{0}: the connection was closed")]
     Closed(String),
-    /// None of the addresses answers.
-    #[error("no broker answers at {addresses}: {last}")]
-    NoBroker {
-        /// All that were tried.
-        addresses: String,
-        /// What the last one failed with.
-        last: Box<ClientError>,
-    },
+    /// None of the addresses answers: what each has failed with.
+    #[error("no broker answers at {}", listed(.0))]
+    NoBroker(Vec<ClientError>),
+    /// What answers does not speak Kafka's protocol.
+    #[error("{0}: what answers there does not speak Kafka's protocol")]
+    Foreign(String),
     /// The other side does not serve what is needed.
     #[error("the broker does not serve {api} in a version that is known here")]
     Unsupported {
@@ -101,7 +99,7 @@ impl ClientError {
     /// Whether another attempt may succeed.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Closed(_) | Self::NoBroker { .. } => true,
+            Self::Io { .. } | Self::Closed(_) | Self::NoBroker(_) => true,
             Self::Broker { code, .. } => code.is_retriable(),
             _ => false,
         }
@@ -110,11 +108,17 @@ impl ClientError {
     /// Whether the cluster could not be reached, as opposed to having refused.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Closed(_) | Self::NoBroker { .. } => true,
+            Self::Io { .. } | Self::Closed(_) | Self::Foreign(_) | Self::NoBroker(_) => true,
             Self::TimedOut { last, .. } => last.is_unreachable(),
             _ => false,
         }
     }
+}
+
+/// Failures that name their addresses.
+fn listed(failures: &[ClientError]) -> String {
+    let failures: Vec<String> = failures.iter().map(ClientError::to_string).collect();
+    failures.join("; ")
 }
 
 /// An error code with what the broker adds, or with what it means.

@@ -127,8 +127,6 @@ fn visit_batch(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
     use vltava_protocol::batch_builder::BatchBuilder;
     use vltava_protocol::compression::{Codec, Compressor};
 

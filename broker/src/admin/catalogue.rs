@@ -148,8 +148,6 @@ metrics! {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
-
     use std::collections::BTreeSet;
     use std::fmt::Write;
     use std::path::Path;

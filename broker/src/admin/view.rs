@@ -15,7 +15,7 @@ use super::report::{
 };
 use crate::cluster::controller::Controller;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::PartitionId;
 use crate::metrics::{Memory, ShardMetrics};
 use crate::node::Node;

@@ -18,14 +18,14 @@ pub enum ClientCommand {
     Topic(TopicCommand),
     /// Write the lines of standard input as records
     Produce(ProduceArguments),
-    /// Print records, as a member of a group or from partitions
+    /// Print the records of topics
     Consume(ConsumeArguments),
-    /// List and describe groups of consumers
+    /// List consumer groups, show their members and lag
     #[command(subcommand)]
     Group(GroupCommand),
-    /// Check segment files of a log, and show what is in them
+    /// Check log segment files, and show the batches and records in them
     Inspect(InspectArguments),
-    /// Check the log of a partition while no broker runs, and repair a damaged one
+    /// Check the log of a partition while its broker is stopped, and repair a damaged one
     Repair(RepairArguments),
     /// Print a completion script for a shell
     Completions(CompletionsArguments),
@@ -35,7 +35,7 @@ pub enum ClientCommand {
 
 /// Does it. `root` is the whole program as clap knows it, for completions and manual pages.
 pub fn run(command: ClientCommand, root: fn() -> clap::Command) -> Result<(), CliError> {
-    let done = match command {
+    match command {
         ClientCommand::Topic(command) => topic::run(command),
         ClientCommand::Produce(arguments) => produce::run(&arguments),
         ClientCommand::Consume(arguments) => consume::run(&arguments),
@@ -44,9 +44,5 @@ pub fn run(command: ClientCommand, root: fn() -> clap::Command) -> Result<(), Cl
         ClientCommand::Repair(arguments) => repair::run(&arguments),
         ClientCommand::Completions(arguments) => manual::completions(&arguments, root()),
         ClientCommand::Man(arguments) => manual::man(&arguments, root()),
-    };
-    match done {
-        Err(error) if error.is_quiet() => Ok(()),
-        done => done,
     }
 }

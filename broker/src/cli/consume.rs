@@ -12,7 +12,7 @@ use vltava_client::records::ConsumedRecord;
 use vltava_protocol::batch::TimestampType;
 use vltava_protocol::types::Str;
 
-use crate::cli::arguments::ClusterArguments;
+use crate::cli::arguments::{ClusterArguments, name, whole_number};
 use crate::cli::error::CliError;
 use crate::cli::format::{self, Format};
 use crate::cli::json::{self, Object};
@@ -26,16 +26,16 @@ use crate::cli::topic::partitions_of;
 #[derive(Debug, clap::Args)]
 pub struct ConsumeArguments {
     /// The topics to read
-    #[arg(required = true, value_name = "TOPIC")]
+    #[arg(required = true, value_name = "TOPIC", value_parser = name)]
     topics: Vec<String>,
-    /// Read as a member of this group, and commit what was printed
-    #[arg(long, short, conflicts_with = "partition")]
+    /// Read as a member of this consumer group, and commit what was printed
+    #[arg(long, short, conflicts_with = "partition", value_parser = name)]
     group: Option<String>,
-    /// Which partitions to read, as 0,2,5-7; all of them otherwise
+    /// Which partitions to read, such as 0,2,5-7 [default: all]
     #[arg(long, short, value_name = "LIST")]
     partition: Option<PartitionList>,
-    /// Where to begin: beginning, end, offset:N, -N (before the end), time:WHEN (RFC 3339 or ms);
-    /// of a group, where it has not committed yet
+    /// Where to begin: beginning, end, an offset, -N (N before the end) or time:WHEN (RFC 3339, or
+    /// ms since 1970). A group begins there in partitions where it has not committed yet
     #[arg(
         long,
         short = 'o',
@@ -44,20 +44,20 @@ pub struct ConsumeArguments {
         allow_hyphen_values = true
     )]
     from: Position,
-    /// End after so many records
-    #[arg(long, short = 'c', value_name = "N")]
+    /// End after N records [default: never]
+    #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = whole_number::<u64>)]
     count: Option<u64>,
-    /// End where the partitions ended when reading began
+    /// End when everything was read that was there at the start
     #[arg(long, short = 'e')]
     exit_at_end: bool,
-    /// How to print a record
-    #[arg(long, short = 'f', default_value = "%s\\n")]
-    #[arg(long_help = format::HELP, conflicts_with = "json")]
+    #[arg(long, short = 'f', value_name = "TEXT", default_value = "%s\\n")]
+    #[arg(help = format::HELP, conflicts_with = "json")]
     format: String,
-    /// What to print for a null key or value
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// What to print for a null key or value [default: empty]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     null: String,
-    /// Print JSON, a record a line
+    /// Print JSON, one line for each record
     #[arg(long, short = 'J')]
     json: bool,
     #[command(flatten)]
@@ -106,7 +106,7 @@ fn read_partitions(reading: &mut Reading, arguments: &ConsumeArguments) -> Resul
                             "topic {topic} has no partition {partition}, only 0 to {}",
                             all.len().saturating_sub(1)
                         );
-                        return Err(CliError::usage(message));
+                        return Err(CliError::new(message));
                     }
                     partitions.push(found);
                 }
@@ -183,9 +183,11 @@ impl Printer {
         Ok(if self.is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    /// What was printed is to be seen.
+    /// What was printed is to be seen. An error, too, where nobody sees it any more: a topic to
+    /// which nothing is written would keep `vltava consume | head -1` for ever.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
+        self.output.flush()?;
+        if self.output.is_closed() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 

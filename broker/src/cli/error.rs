@@ -3,8 +3,8 @@
 //! | exit code | means |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | refused, by the broker or by what was asked |
-//! | 2 | wrong arguments (clap's own, too) |
+//! | 1 | it was tried, and failed: refused by the broker or by the system |
+//! | 2 | nothing was tried: arguments or settings are wrong (clap's own exit code, too) |
 //! | 3 | no broker could be reached, or not in time |
 //! | 4 | `inspect` or `repair` found damage |
 
@@ -16,9 +16,9 @@ use vltava_client::error::ClientError;
 use vltava_protocol::batch_builder::BuildError;
 use vltava_protocol::error_code::ErrorCode;
 
-/// Refused.
+/// Tried, and failed.
 pub const REFUSED: u8 = 1;
-/// The arguments make no sense.
+/// Arguments or settings are wrong.
 pub const USAGE: u8 = 2;
 /// Nobody answers.
 pub const UNREACHABLE: u8 = 3;
@@ -56,6 +56,11 @@ impl CliError {
         self
     }
 
+    /// What failed, and why, without what to do about it.
+    pub fn message(&self) -> String {
+        plain(&self.message)
+    }
+
     /// The exit code.
     pub fn with_code(mut self, code: u8) -> Self {
         self.code = code;
@@ -75,12 +80,33 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&self.message())?;
         match &self.hint {
             Some(hint) => write!(f, "\n{hint}"),
             None => Ok(()),
         }
     }
+}
+
+/// What the system says, for people: without the numbers of its errors, and without saying of a
+/// name that looking it up failed, before it says why.
+pub(super) fn plain(text: &str) -> String {
+    const NUMBER: &str = " (os error ";
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once(NUMBER) {
+        plain.push_str(before);
+        let end = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+        rest = match behind[end..].strip_prefix(')') {
+            Some(behind) if end > 0 => behind,
+            _ => {
+                plain.push_str(NUMBER);
+                behind
+            }
+        };
+    }
+    plain.push_str(rest);
+    plain.replace("failed to lookup address information: ", "")
 }
 
 impl std::error::Error for CliError {}
@@ -100,11 +126,21 @@ impl From<ClientError> for CliError {
 
 fn hint_for(error: &ClientError) -> Option<&'static str> {
     match error {
-        ClientError::NoBroker { .. } => {
+        ClientError::NoBroker(failures)
+            if failures.iter().any(|failure| {
+                matches!(failure, ClientError::Foreign(_) | ClientError::Closed(_))
+            }) =>
+        {
+            Some("Is it the port of a broker's listener, and does that speak PLAINTEXT?")
+        }
+        ClientError::NoBroker(_) => {
             Some("Start one with `vltava serve`, or name another with --bootstrap HOST:PORT.")
         }
         ClientError::Missing(what) if what.starts_with("topic ") => {
             Some("`vltava topic list` shows what there is, `vltava topic create` makes one.")
+        }
+        ClientError::Missing(what) if what.starts_with("group ") => {
+            Some("`vltava group list` shows what there is.")
         }
         ClientError::TimedOut { last, .. } => hint_for(last),
         ClientError::Broker { code, .. } => match *code {
@@ -115,6 +151,7 @@ fn hint_for(error: &ClientError) -> Option<&'static str> {
             ErrorCode::MESSAGE_TOO_LARGE => {
                 Some("The topic's setting max.message.bytes limits how large a batch may be.")
             }
+            ErrorCode::INVALID_CONFIG => Some("`vltava config` lists the settings of topics."),
             ErrorCode::INVALID_REPLICATION_FACTOR => {
                 Some("A topic cannot have more replicas than the cluster has brokers.")
             }
@@ -137,5 +174,24 @@ impl From<io::Error> for CliError {
             return Self::new("").with_code(0);
         }
         Self::new(format!("cannot write to standard output: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn errors_of_the_system_are_told_in_words() {
+        for (text, told) in [
+            ("a: Connection refused (os error 111)", "a: Connection refused"),
+            ("x (os error 2) and y (os error 13); z", "x and y; z"),
+            ("x (os error two)", "x (os error two)"),
+            ("x (os error 2", "x (os error 2"),
+            ("a:1: failed to lookup address information: No such name", "a:1: No such name"),
+            ("", ""),
+        ] {
+            assert_eq!(plain(text), told);
+        }
     }
 }

@@ -6,8 +6,10 @@ use vltava_client::records::ConsumedRecord;
 
 /// What a format string may hold; shown by `--help`.
 pub(super) const HELP: &str = "How to print a record: %t topic, %p partition, %o offset, \
-     %T timestamp (ms), %k key, %K length of the key, %s value, %S length of the value \
-     (-1 for null), %R the same in four bytes, %h headers, %% percent; \\n \\r \\t \\\\ \\xHH";
+     %T timestamp (ms), %k key, %K its length, %s value, %S its length (-1: null), \
+     %R that length as four bytes, %h headers, %% percent; \\n \\r \\t \\\\ \\xHH";
+
+const LETTERS: &str = "there are %t %p %o %T %k %K %s %S %R %h %%, told by --help";
 
 /// A format string, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Format {
                         continue;
                     }
                     let piece = piece(letter)
-                        .ok_or_else(|| format!("%{letter} stands for nothing. {HELP}"))?;
+                        .ok_or_else(|| format!("%{letter} stands for nothing; {LETTERS}"))?;
                     if !literal.is_empty() {
                         pieces.push(Piece::Text(std::mem::take(&mut literal)));
                     }
@@ -155,7 +157,6 @@ fn length(field: Option<&[u8]>) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
 
     use std::ops::ControlFlow;
 

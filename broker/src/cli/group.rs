@@ -15,7 +15,7 @@ use vltava_protocol::messages::describe_groups::{
 use vltava_protocol::messages::list_groups::{ListGroupsRequest, ListedGroup};
 use vltava_protocol::types::Str;
 
-use crate::cli::arguments::ClusterArguments;
+use crate::cli::arguments::{ClusterArguments, name};
 use crate::cli::error::CliError;
 use crate::cli::json::{self, Object};
 use crate::cli::output::Output;
@@ -24,16 +24,16 @@ use crate::cli::progress::Progress;
 /// What to do with groups.
 #[derive(Debug, clap::Subcommand)]
 pub enum GroupCommand {
-    /// List all groups
+    /// List groups with their state
     List(ListArguments),
-    /// Show groups with their members, offsets and lag
+    /// Show groups: members, and committed offset and lag of each partition
     Describe(DescribeArguments),
 }
 
 /// `vltava group list`.
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
-    /// Print JSON, a group a line
+    /// Print JSON, one line for each group
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -43,10 +43,10 @@ pub struct ListArguments {
 /// `vltava group describe`.
 #[derive(Debug, clap::Args)]
 pub struct DescribeArguments {
-    /// The groups' ids
-    #[arg(required = true, value_name = "GROUP")]
+    /// The ids of the groups
+    #[arg(required = true, value_name = "GROUP", value_parser = name)]
     groups: Vec<String>,
-    /// Print JSON, a group a line
+    /// Print JSON, one line for each group
     #[arg(long)]
     json: bool,
     #[command(flatten)]

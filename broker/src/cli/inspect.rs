@@ -26,16 +26,16 @@ const SHOWN_BYTES_MAX: usize = 60;
 /// `vltava inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArguments {
-    /// Segment files, as 00000000000000000000.log
+    /// Segment files, such as data/orders-0/00000000000000000000.log
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Show each record
+    /// Print the records of each batch, too
     #[arg(long, short, conflicts_with = "quiet")]
     records: bool,
-    /// Show the result alone
+    /// Print only the result for each file
     #[arg(long, short)]
     quiet: bool,
-    /// Print JSON: a batch a line, then the result
+    /// Print JSON: one line for each batch, then one for the result
     #[arg(long)]
     json: bool,
 }
@@ -81,6 +81,11 @@ impl Inspection {
         arguments: &InspectArguments,
         output: &mut Output,
     ) -> Result<Self, CliError> {
+        if path.is_dir() {
+            let path = path.display();
+            let message = format!("{path} is a directory; name files in it, such as {path}/*.log");
+            return Err(CliError::new(message));
+        }
         let failed = |error| CliError::new(format!("cannot read {}: {error}", path.display()));
         let file = File::open(path).map_err(failed)?;
         let file_bytes = file.metadata().map_err(failed)?.len();

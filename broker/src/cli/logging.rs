@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::error::CliError;
 use super::timestamp;
 
 /// How log lines look.
@@ -33,11 +34,9 @@ pub struct Logging {
 /// Starts logging for the process.
 ///
 /// # Errors
-/// Where the filter cannot be read.
-pub fn start(format: LogFormat, filter: &str) -> Result<Logging, String> {
-    check_levels(filter)?;
-    let filter =
-        EnvFilter::try_new(filter).map_err(|error| format!("--log-level {filter}: {error}"))?;
+/// Where the levels cannot be read.
+pub fn start(format: LogFormat, levels: &str) -> Result<Logging, CliError> {
+    let filter = filter(levels).map_err(|error| CliError::usage(format!("--log-level {error}")))?;
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_timer(Utc).with_writer(writer);
@@ -53,18 +52,25 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Logging, String> {
     Ok(Logging { _writer: guard })
 }
 
-/// A word alone is a level: the filter would take any other for a module's name, and a slip of the
-/// pen would silence the whole log.
-fn check_levels(filter: &str) -> Result<(), String> {
+/// A level, and levels by the names that stand in log lines: `info,net=debug`. A word alone is a
+/// level: the filter would take any other for a module's name, and a slip of the pen would silence
+/// the whole log.
+fn filter(text: &str) -> Result<EnvFilter, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let mut words = filter.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
-    match words.find(|word| !LEVELS.contains(&word.to_lowercase().as_str())) {
-        Some(word) => {
+    let mut directives = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        let (target, level) = word.rsplit_once('=').unwrap_or(("", word));
+        if !LEVELS.contains(&level.to_lowercase().as_str()) {
             let levels = LEVELS.join(", ");
-            Err(format!("--log-level: {word} is no level; there are {levels}"))
+            return Err(format!("{text}: {level:?} is no level; there are {levels}"));
         }
-        None => Ok(()),
+        // As a text line names it, and as a JSON line does.
+        if !target.is_empty() {
+            directives.push(format!("{OURS}{target}={level}"));
+        }
+        directives.push(word.to_owned());
     }
+    EnvFilter::try_new(directives.join(",")).map_err(|error| format!("{text}: {error}"))
 }
 
 /// Now, as `2026-11-21T12:00:00.000Z`.
@@ -99,15 +105,18 @@ where
         } else {
             write!(writer, " {level:<5} ")?;
         }
-        write!(writer, "{}: ", room(event.metadata().target()))?;
+        write!(writer, "{}: ", shown(event.metadata().target()))?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
 }
 
+/// What our own lines' targets begin with.
+const OURS: &str = "vltava::";
+
 /// Where a line comes from: our rooms without the name of the crate, others whole.
-fn room(target: &str) -> &str {
-    target.strip_prefix("vltava::").unwrap_or(target)
+fn shown(target: &str) -> &str {
+    target.strip_prefix(OURS).unwrap_or(target)
 }
 
 fn colour(level: Level) -> &'static str {
@@ -121,10 +130,11 @@ fn colour(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
 
@@ -160,11 +170,29 @@ mod tests {
 
     #[test]
     fn a_level_that_is_none_is_refused() {
-        for filter in ["info", "DEBUG", "info,vltava::net=debug", "vltava=trace", "off"] {
-            assert_eq!(check_levels(filter), Ok(()), "{filter}");
+        for levels in ["info", "DEBUG", "info,net=debug", "info, vltava::net=debug", "off"] {
+            assert!(filter(levels).is_ok(), "{levels}");
         }
-        for filter in ["inof", "info,vltava::net", "vltava"] {
-            assert!(check_levels(filter).unwrap_err().contains("is no level"), "{filter}");
+        for levels in ["inof", "info,net", "net=debgu", "net=", "", "info,"] {
+            assert!(filter(levels).unwrap_err().contains("is no level"), "{levels}");
+        }
+    }
+
+    #[test]
+    fn parts_have_the_names_that_stand_in_lines() {
+        for (levels, is_shown) in [
+            ("warn,net=debug", true),
+            ("warn,net::listener=debug", true),
+            ("warn,vltava::net=debug", true),
+            ("warn,admin=debug", false),
+            ("debug,net=warn", false),
+        ] {
+            let subscriber = tracing_subscriber::registry().with(filter(levels).unwrap());
+            let enabled = tracing::subscriber::with_default(
+                subscriber,
+                || tracing::enabled!(target: "vltava::net::listener", Level::DEBUG),
+            );
+            assert_eq!(enabled, is_shown, "{levels}");
         }
     }
 

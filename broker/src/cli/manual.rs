@@ -13,15 +13,15 @@ use crate::cli::output::Output;
 /// `vltava completions`.
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArguments {
-    /// For which shell
+    /// The shell
     shell: Shell,
 }
 
 /// `vltava man`.
 #[derive(Debug, clap::Args)]
 pub struct ManArguments {
-    /// Where to write one page for each command; the program's own page is printed otherwise
-    #[arg(long, value_name = "PATH")]
+    /// Write one page for each command into this directory, instead of printing that of vltava
+    #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }
 

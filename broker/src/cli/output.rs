@@ -1,6 +1,9 @@
 //! Standard output: buffered, for records as for tables.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
+
+use crate::runtime::is_hung_up;
 
 /// Standard output for as long as a command runs.
 pub(super) struct Output(BufWriter<StdoutLock<'static>>);
@@ -14,6 +17,11 @@ impl Output {
     /// Whether a person looks at it.
     pub(super) fn is_terminal(&self) -> bool {
         self.0.get_ref().is_terminal()
+    }
+
+    /// Whether whoever read it has seen enough, and closed it.
+    pub(super) fn is_closed(&self) -> bool {
+        is_hung_up(self.0.get_ref().as_fd())
     }
 
     /// A line.

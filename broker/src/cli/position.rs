@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::cli::arguments::whole_number;
 use crate::cli::timestamp;
 
 /// Where to begin in a partition.
@@ -23,12 +24,11 @@ impl FromStr for Position {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is none of beginning, end, offset:N, -N, time:WHEN");
-        let offset =
-            |digits: &str| digits.parse().ok().filter(|offset| *offset >= 0).ok_or_else(wrong);
+        let wrong = || String::from("write beginning, end, an offset, -N or time:WHEN");
+        let offset = |digits: &str| whole_number(digits).map_err(|_| wrong());
         match text {
-            "beginning" => Ok(Self::Beginning),
-            "end" => Ok(Self::End),
+            "beginning" | "earliest" => Ok(Self::Beginning),
+            "end" | "latest" => Ok(Self::End),
             _ => {
                 if let Some(when) = text.strip_prefix("time:") {
                     return timestamp::parse(when).map(Self::Time);
@@ -36,7 +36,10 @@ impl FromStr for Position {
                 if let Some(digits) = text.strip_prefix("offset:") {
                     return offset(digits).map(Self::Offset);
                 }
-                offset(text.strip_prefix('-').ok_or_else(wrong)?).map(Self::BeforeEnd)
+                match text.strip_prefix('-') {
+                    Some(digits) => offset(digits).map(Self::BeforeEnd),
+                    None => offset(text).map(Self::Offset),
+                }
             }
         }
     }
@@ -53,9 +56,8 @@ impl FromStr for PartitionList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is no list of partitions; write 0,2,5-7");
-        let number =
-            |digits: &str| digits.parse::<i32>().ok().filter(|n| *n >= 0).ok_or_else(wrong);
+        let wrong = || String::from("write numbers and ranges, such as 0,2,5-7");
+        let number = |digits: &str| whole_number::<i32>(digits).map_err(|_| wrong());
         let mut partitions = Vec::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -83,14 +85,17 @@ mod tests {
         for (text, position) in [
             ("beginning", Position::Beginning),
             ("end", Position::End),
+            ("earliest", Position::Beginning),
+            ("latest", Position::End),
             ("offset:17", Position::Offset(17)),
+            ("17", Position::Offset(17)),
             ("-3", Position::BeforeEnd(3)),
             ("time:5", Position::Time(5)),
             ("time:1970-01-01T00:00:01Z", Position::Time(1000)),
         ] {
             assert_eq!(text.parse(), Ok(position));
         }
-        for text in ["", "17", "offset:", "offset:-1", "-", "--1", "time:", "start"] {
+        for text in ["", "x", "offset:", "offset:-1", "-", "--1", "+1", "time:", "start"] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }

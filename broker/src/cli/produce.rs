@@ -1,7 +1,7 @@
 //! `vltava produce`: lines of standard input become records.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,12 +12,13 @@ use vltava_client::metadata::TopicPartition;
 use vltava_client::partitioner::Partitioner;
 use vltava_client::producer::{Delivery, Producer, ProducerOptions};
 use vltava_protocol::compression::{Codec, Compressor};
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 use vltava_protocol::messages::produce::ProduceRequest;
 use vltava_protocol::types::Str;
 
-use crate::cli::arguments::{ClusterArguments, Pair};
-use crate::cli::error::CliError;
+use crate::cli::arguments::{ClusterArguments, Pair, integer, name, whole_number};
+use crate::cli::error::{CliError, UNREACHABLE};
 use crate::cli::format::unescape;
 use crate::cli::json::{self, Object};
 use crate::cli::output::Output;
@@ -33,30 +34,34 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// `vltava produce`.
 #[derive(Debug, clap::Args)]
 pub struct ProduceArguments {
-    /// The topic to write to
+    /// The topic to write to; it is created where the broker creates topics by itself
+    #[arg(value_parser = name)]
     topic: String,
-    /// What stands between key and value in a line (\t for a tab); without it lines have no keys
+    /// Text between key and value of a line, such as : or \t [default: lines have no keys]
     #[arg(long, short = 'K', value_name = "TEXT")]
     key_separator: Option<String>,
-    /// A header for every record; may be repeated
+    /// A header of every record; may be repeated
     #[arg(long, short = 'H', value_name = "NAME=VALUE")]
     header: Vec<Pair>,
-    /// How batches are compressed: none, gzip, snappy, lz4, zstd
+    /// Compression of the batches: none, gzip, snappy, lz4 or zstd
     #[arg(long, short = 'z', default_value = "none")]
     codec: Codec,
-    /// How hard the codec tries; its default otherwise
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    /// Compression level: gzip 1 to 9, zstd -131072 to 22 [default: the codec's own]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = integer)]
     level: Option<i32>,
-    /// The partition to write to; otherwise keys are hashed as Java does, and the rest is spread
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(0..))]
+    /// The partition to write to [default: by the key's hash, as Java's client; without a key, any]
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = whole_number::<i32>)]
     partition: Option<i32>,
-    /// What to wait for: 0 nothing, 1 the leader, all as durable as the topic is
+    /// Acknowledgement to wait for: 0 (none), 1 (the leader has it) or all (the in-sync replicas
+    /// have it; each record is then written once, also over retries)
     #[arg(long, short = 'X', default_value = "all", value_parser = parse_acks)]
     acks: i16,
-    /// An empty value is a tombstone (null)
+    /// Write an empty value as null (a tombstone)
     #[arg(long, short = 'Z')]
     tombstones: bool,
-    /// Print a summary as JSON
+    /// Print at the end, as JSON, how many records went to which partition
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,8 +79,7 @@ fn parse_acks(text: &str) -> Result<i16, String> {
 
 /// Does it.
 pub(super) fn run(arguments: &ProduceArguments) -> Result<(), CliError> {
-    let compressor = Compressor::new(arguments.codec, arguments.level)
-        .map_err(|error| CliError::usage(format!("--level: {error}")))?;
+    let compressor = compressor(arguments.codec, arguments.level)?;
     let separator = arguments.key_separator.as_deref().map(unescape).transpose();
     let separator =
         separator.map_err(|error| CliError::usage(format!("--key-separator: {error}")))?;
@@ -100,8 +104,27 @@ pub(super) fn run(arguments: &ProduceArguments) -> Result<(), CliError> {
         summary: BTreeMap::new(),
         progress: Progress::start("writing"),
     };
+    if io::stdin().is_terminal() {
+        eprintln!("Each line becomes a record of topic {}; Ctrl-D ends.", arguments.topic);
+    }
     session.copy()?;
     session.tell()
+}
+
+/// Refuses a level that would do nothing.
+fn compressor(codec: Codec, level: Option<i32>) -> Result<Compressor, CliError> {
+    if let Some(level) = level
+        && !matches!(codec, Codec::Gzip | Codec::Zstd)
+    {
+        let message = format!("--level {level}: --codec {codec} has no levels; gzip and zstd have");
+        return Err(CliError::usage(message));
+    }
+    Compressor::new(codec, level).map_err(|error| {
+        let levels = codec.levels().map_or(String::new(), |levels| {
+            format!("; it has {} to {}", levels.start(), levels.end())
+        });
+        CliError::usage(format!("--level: {error}{levels}"))
+    })
 }
 
 fn partition_count(cluster: &Cluster, topic: &Str, wanted: Option<i32>) -> Result<u32, CliError> {
@@ -111,7 +134,7 @@ fn partition_count(cluster: &Cluster, topic: &Str, wanted: Option<i32>) -> Resul
         Some(Ok(partition)) if partition >= count => {
             let message =
                 format!("topic {topic} has no partition {partition}, only 0 to {}", count - 1);
-            Err(CliError::usage(message))
+            Err(CliError::new(message))
         }
         _ => Ok(count),
     }
@@ -283,9 +306,11 @@ impl Session<'_> {
                 let what = format!("writing to {partition}");
                 let failed = ClientError::check(error.code, error.message.as_ref(), what);
                 let written = self.progress.records();
-                Err(failed
-                    .map_or_else(CliError::from, |()| CliError::new("nothing was written"))
-                    .with_context(format!("{written} records were written before.")))
+                let failed =
+                    failed.map_or_else(CliError::from, |()| CliError::new("nothing was written"));
+                let is_late = error.code == ErrorCode::REQUEST_TIMED_OUT;
+                let failed = if is_late { failed.with_code(UNREACHABLE) } else { failed };
+                Err(failed.with_context(format!("{written} records were written before.")))
             }
         }
     }

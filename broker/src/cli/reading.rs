@@ -185,7 +185,14 @@ impl Reading {
         self.cluster.disconnect(node);
         let now_ms = self.cluster.now_ms();
         self.fetcher.on_disconnect(now_ms, node, self.cluster.metadata());
-        if error.is_retriable() { Ok(()) } else { Err(error.into()) }
+        if !error.is_retriable() {
+            return Err(error.into());
+        }
+        if !self.is_cut_off {
+            self.is_cut_off = true;
+            eprintln!("vltava: {}; trying again", CliError::from(error).message());
+        }
+        Ok(())
     }
 
     fn take(&mut self, fetched: Fetched, reset: Option<Position>) -> Result<(), CliError> {

@@ -17,25 +17,25 @@ use vltava_storage::{
     load_notes, partition_directories,
 };
 
-use crate::cli::error::{CliError, DAMAGED};
+use crate::cli::error::{CliError, DAMAGED, plain};
 use crate::cli::json::{self, Object};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
-use crate::runtime::{self, DataDirectory, Options, Runtime, ShardStart};
+use crate::runtime::{self, DataDirectory, DataDirectoryError, Options, Runtime, ShardStart};
 
 /// `vltava repair`.
 #[derive(Debug, clap::Args)]
 pub struct RepairArguments {
-    /// The partition, by the name of its directory, as orders-0
+    /// The partition, by the name of its directory, such as orders-0
     #[arg(value_name = "PARTITION")]
     partition: String,
-    /// The broker's data directory; no broker may be running on it
+    /// The data directory of the broker, which must be stopped
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: PathBuf,
-    /// Give up for good what cannot be proved, where the log cannot be opened otherwise
+    /// Where the log does not open: cut it before the first damaged batch, for good
     #[arg(long)]
     accept_loss: bool,
-    /// Print JSON: what was found, on one line
+    /// Print what was found as JSON, on one line
     #[arg(long)]
     json: bool,
 }
@@ -55,7 +55,13 @@ enum Found {
 /// Does it. Fails if the log is damaged and stays so.
 pub(super) fn run(arguments: &RepairArguments) -> Result<(), CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::new(error.to_string());
-    let directory = DataDirectory::open(&arguments.data_dir).map_err(|error| failed(&error))?;
+    let directory = DataDirectory::open(&arguments.data_dir).map_err(|error| match error {
+        DataDirectoryError::Missing(path) => {
+            CliError::new(format!("data directory {} does not exist", path.display()))
+        }
+        DataDirectoryError::InUse(_) => failed(&error).with_hint("Stop the broker first."),
+        error => failed(&error),
+    })?;
     let options = Options { data_directory: Arc::new(directory), recorder: None };
     let progress = Progress::start(format!("checking {}", arguments.partition));
     let (sender, receiver) = mpsc::channel();
@@ -96,7 +102,7 @@ async fn look<D: Disk>(disk: &D, partition: &str, accepts_loss: bool) -> Result<
     }
     let notes = load_notes(disk).await.map_err(|error| error.to_string())?;
     let logs = LogEnvironment::new(disk.clone(), EnvironmentOptions::default(), 0, notes);
-    logs.on_event(|event| eprintln!("vltava: {event}"));
+    logs.on_event(|event| eprintln!("vltava: {}", plain(&event.to_string())));
     match Log::open(&logs, partition, LogOptions::default()).await.map_err(words)? {
         Opened::Ready(log) => verify(&log).await.map_err(words),
         Opened::Corrupt(corrupt) => {

@@ -9,7 +9,7 @@ pub(super) fn parse(text: &str) -> Result<i64, String> {
         return Ok(milliseconds);
     }
     let wrong =
-        || format!("{text:?} is no time; write 2026-11-21T12:00:00Z, or milliseconds since 1970");
+        || String::from("write a time as 2026-11-21T12:00:00Z, or in milliseconds since 1970");
     parse_moment(text).ok_or_else(wrong)
 }
 
@@ -125,7 +125,6 @@ fn date_of(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
 
     use super::*;
 

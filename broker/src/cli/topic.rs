@@ -14,11 +14,12 @@ use vltava_protocol::messages::describe_configs::{
 };
 use vltava_protocol::types::Str;
 
-use crate::cli::arguments::{ClusterArguments, Pair};
+use crate::cli::arguments::{ClusterArguments, Pair, at_least_one, name};
 use crate::cli::error::CliError;
 use crate::cli::json::{self, Object};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::config::definitions::{nearest, topic_setting, topic_settings};
 
 /// In DescribeConfigs: a topic.
 const RESOURCE_TOPIC: i8 = 2;
@@ -27,15 +28,17 @@ const SOURCE_TOPIC: i8 = 1;
 /// From this version on, DeleteTopics has a list of names or ids.
 const DELETE_TOPICS_STATES: i16 = 6;
 const TIMEOUT_MS: i32 = 30_000;
+/// For whoever names a topic that there is not, and has no use for one.
+const LIST_TOPICS: &str = "`vltava topic list` shows what there is.";
 
 /// What to do with topics.
 #[derive(Debug, clap::Subcommand)]
 pub enum TopicCommand {
     /// Create a topic
     Create(CreateArguments),
-    /// List all topics
+    /// List topics with their partitions and replication factor
     List(ListArguments),
-    /// Show topics with their partitions, offsets and settings
+    /// Show topics: their own settings, and each partition's leader, replicas and offsets
     Describe(DescribeArguments),
     /// Delete topics with all their records
     Delete(DeleteArguments),
@@ -45,20 +48,23 @@ pub enum TopicCommand {
 #[derive(Debug, clap::Args)]
 pub struct CreateArguments {
     /// The topic's name
+    #[arg(value_name = "TOPIC", value_parser = name)]
     name: String,
-    /// How many partitions; the broker's default otherwise
-    #[arg(long, short, value_parser = clap::value_parser!(i32).range(1..))]
+    /// How many partitions [default: the broker's num.partitions]
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = at_least_one::<i32>)]
     partitions: Option<i32>,
-    /// How many copies of each partition; the broker's default otherwise
-    #[arg(long, short, value_parser = clap::value_parser!(i16).range(1..))]
+    /// How many replicas of each partition [default: the broker's default.replication.factor]
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = at_least_one::<i16>)]
     replication_factor: Option<i16>,
-    /// A setting of the topic, as retention.ms=86400000; may be repeated
+    /// A setting of the topic, such as retention.ms=86400000; may be repeated
     #[arg(long, short, value_name = "NAME=VALUE")]
     config: Vec<Pair>,
-    /// A topic that exists already is no error
+    /// Do nothing, and succeed, where the topic exists already
     #[arg(long)]
     if_not_exists: bool,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -68,10 +74,10 @@ pub struct CreateArguments {
 /// `vltava topic list`.
 #[derive(Debug, clap::Args)]
 pub struct ListArguments {
-    /// Topics of the brokers themselves, too
+    /// Also list the brokers' own topics, such as __consumer_offsets
     #[arg(long)]
     internal: bool,
-    /// Print JSON, a topic a line
+    /// Print JSON, one line for each topic
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -82,9 +88,9 @@ pub struct ListArguments {
 #[derive(Debug, clap::Args)]
 pub struct DescribeArguments {
     /// The topics' names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "TOPIC", value_parser = name)]
     names: Vec<String>,
-    /// Print JSON, a topic a line
+    /// Print JSON, one line for each topic
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -95,9 +101,9 @@ pub struct DescribeArguments {
 #[derive(Debug, clap::Args)]
 pub struct DeleteArguments {
     /// The topics' names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "TOPIC", value_parser = name)]
     names: Vec<String>,
-    /// A topic that does not exist is no error
+    /// Do nothing, and succeed, where a topic does not exist
     #[arg(long)]
     if_exists: bool,
     #[command(flatten)]
@@ -143,6 +149,12 @@ fn create(arguments: &CreateArguments) -> Result<(), CliError> {
         }
         ClientError::check(topic.error_code, topic.error_message.as_ref(), what.clone())?;
         Ok(Some(topic))
+    });
+    let created = created.map_err(|error| match unknown_setting(&arguments.config) {
+        Some(hint) if is_refused(&error, ErrorCode::INVALID_CONFIG) => {
+            CliError::from(error).with_hint(hint)
+        }
+        _ => error.into(),
     })?;
     let mut output = Output::stdout();
     match created {
@@ -168,6 +180,18 @@ fn create(arguments: &CreateArguments) -> Result<(), CliError> {
         ))?,
     }
     Ok(std::io::Write::flush(&mut output)?)
+}
+
+fn is_refused(error: &ClientError, why: ErrorCode) -> bool {
+    matches!(error, ClientError::Broker { code, .. } if *code == why)
+}
+
+/// What a name that is no setting of a topic may have meant.
+fn unknown_setting(given: &[Pair]) -> Option<String> {
+    let unknown = given.iter().find(|pair| topic_setting(&pair.name).is_none())?;
+    let names = topic_settings().map(|definition| definition.name);
+    let nearest = nearest(&unknown.name, names)?;
+    Some(format!("Did you mean {nearest}? `vltava config` lists the settings of topics."))
 }
 
 fn list(arguments: &ListArguments) -> Result<(), CliError> {
@@ -371,6 +395,10 @@ fn delete(arguments: &DeleteArguments) -> Result<(), CliError> {
             }
             ClientError::check(topic.error_code, topic.error_message.as_ref(), what.clone())?;
             Ok(true)
+        });
+        let deleted = deleted.map_err(|error| match error {
+            ClientError::Missing(_) => CliError::from(error).with_hint(LIST_TOPICS),
+            error => error.into(),
         })?;
         let mut output = Output::stdout();
         let done = if deleted { "deleted topic" } else { "there was no topic" };

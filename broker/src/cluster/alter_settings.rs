@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::messages::{alter_configs, incremental_alter_configs};
 use vltava_protocol::types::Str;
 
 use super::controller::{Controller, Decision, Reply, TopicSettings};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, repeated};
 use crate::metadata::image::{Image, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
 use crate::metadata::topic_name;
@@ -26,94 +25,73 @@ pub const GROUP_RESOURCE: i8 = 32;
 /// Longest value that a record can hold.
 const VALUE_BYTES_MAX: usize = 32_767;
 
-/// One change of one setting.
-struct Change {
-    name: Str,
-    operation: i8,
-    value: Option<Str>,
+/// A request of either kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alteration {
+    /// What is altered, each for itself.
+    pub resources: Vec<Resource>,
+    /// Whether own settings that no change names stay (IncrementalAlterConfigs).
+    pub is_incremental: bool,
+    /// Whether it is only tried.
+    pub validate_only: bool,
+    /// The node that was asked.
+    pub node_id: i32,
 }
 
-const SET: i8 = 0;
+/// A resource with what is to be changed of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Kafka's number.
+    pub kind: i8,
+    /// A topic's name, a node's id.
+    pub name: Str,
+    /// In the client's order.
+    pub changes: Vec<Change>,
+}
+
+/// One change of one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Of the setting.
+    pub name: Str,
+    /// Kafka's number; others are refused.
+    pub operation: i8,
+    /// May be missing where the setting goes.
+    pub value: Option<Str>,
+}
+
+/// A setting gets a value.
+pub const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// A resource with what is to be changed of it.
-struct Asked {
-    kind: i8,
-    name: Str,
-    changes: Vec<Change>,
+/// What came of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Altered {
+    /// Kafka's number.
+    pub kind: i8,
+    /// As it was asked for.
+    pub name: Str,
+    /// Kafka's code.
+    pub error_code: ErrorCode,
+    /// What a person reads, where it is refused.
+    pub error_message: Option<Str>,
 }
 
-/// What came of it.
-struct Altered {
-    kind: i8,
-    name: Str,
-    error_code: ErrorCode,
-    error_message: Option<Str>,
-}
-
-/// Replaces all own settings of the resources (AlterConfigs).
-pub(super) fn replace(
-    controller: &Controller,
-    image: &Image,
-    request: alter_configs::AlterConfigsRequest,
-    node_id: i32,
-) -> Decision {
-    let set = |config: alter_configs::AlterableConfig| Change {
-        name: config.name,
-        operation: SET,
-        value: config.value,
+pub(super) fn decide(controller: &Controller, image: &Image, alteration: Alteration) -> Decision {
+    let Alteration { resources: asked, is_incremental, validate_only, node_id } = alteration;
+    let mut resources = Resources {
+        settings: controller.topic_settings.as_ref(),
+        image,
+        node_id,
+        is_incremental,
+        repeated: repeated(asked.iter().map(|asked| (asked.kind, asked.name.clone()))),
+        records: Vec::new(),
     };
-    let asked = request.resources.into_iter().map(|resource| Asked {
-        kind: resource.resource_type,
-        name: resource.resource_name,
-        changes: resource.configs.into_iter().map(set).collect(),
-    });
-    let resources = Resources::new(controller, image, node_id);
-    let (altered, records) = resources.alter_all(asked.collect(), false, request.validate_only);
-    let response = |altered: Altered| alter_configs::AlterConfigsResourceResponse {
-        error_code: altered.error_code,
-        error_message: altered.error_message,
-        resource_type: altered.kind,
-        resource_name: altered.name,
-    };
-    let responses = altered.into_iter().map(response).collect();
-    let response = alter_configs::AlterConfigsResponse { responses, ..Default::default() };
-    (records, Reply::AlterConfigs(response))
-}
-
-/// Changes some settings of the resources (IncrementalAlterConfigs).
-pub(super) fn change(
-    controller: &Controller,
-    image: &Image,
-    request: incremental_alter_configs::IncrementalAlterConfigsRequest,
-    node_id: i32,
-) -> Decision {
-    let change = |config: incremental_alter_configs::AlterableConfig| Change {
-        name: config.name,
-        operation: config.config_operation,
-        value: config.value,
-    };
-    let asked = request.resources.into_iter().map(|resource| Asked {
-        kind: resource.resource_type,
-        name: resource.resource_name,
-        changes: resource.configs.into_iter().map(change).collect(),
-    });
-    let resources = Resources::new(controller, image, node_id);
-    let (altered, records) = resources.alter_all(asked.collect(), true, request.validate_only);
-    let response = |altered: Altered| incremental_alter_configs::AlterConfigsResourceResponse {
-        error_code: altered.error_code,
-        error_message: altered.error_message,
-        resource_type: altered.kind,
-        resource_name: altered.name,
-    };
-    let responses = altered.into_iter().map(response).collect();
-    let response = incremental_alter_configs::IncrementalAlterConfigsResponse {
-        responses,
-        ..Default::default()
-    };
-    (records, Reply::IncrementalAlterConfigs(response))
+    let altered = asked.into_iter().map(|asked| resources.answer(asked)).collect();
+    let records = if validate_only { Vec::new() } else { resources.records };
+    (records, Reply::AlterSettings(altered))
 }
 
 /// The resources of one request.
@@ -121,56 +99,29 @@ struct Resources<'a> {
     settings: &'a dyn TopicSettings,
     image: &'a Image,
     node_id: i32,
-    duplicates: BTreeSet<(i8, Str)>,
+    is_incremental: bool,
+    repeated: BTreeSet<(i8, Str)>,
     records: Vec<Record>,
 }
 
-impl<'a> Resources<'a> {
-    fn new(controller: &'a Controller, image: &'a Image, node_id: i32) -> Self {
-        Self {
-            settings: controller.topic_settings.as_ref(),
-            image,
-            node_id,
-            duplicates: BTreeSet::new(),
-            records: Vec::new(),
-        }
+impl Resources<'_> {
+    fn answer(&mut self, asked: Resource) -> Altered {
+        let (error_code, error_message) = match self.alter(&asked) {
+            Ok(()) => (ErrorCode::NONE, None),
+            Err(Refusal { error, message }) => (error, Some(message)),
+        };
+        let Resource { kind, name, .. } = asked;
+        Altered { kind, name, error_code, error_message }
     }
 
-    /// Alters each for itself; the records are empty where it is only to be tried.
-    fn alter_all(
-        mut self,
-        asked: Vec<Asked>,
-        is_incremental: bool,
-        validate_only: bool,
-    ) -> (Vec<Altered>, Vec<Record>) {
-        let mut seen = BTreeSet::new();
-        let repeated = asked.iter().filter(|asked| !seen.insert((asked.kind, &asked.name)));
-        self.duplicates = repeated.map(|asked| (asked.kind, asked.name.clone())).collect();
-        let altered = asked.into_iter().map(|Asked { kind, name, changes }| {
-            let (error_code, error_message) =
-                match self.alter(kind, &name, &changes, is_incremental) {
-                    Ok(()) => (ErrorCode::NONE, None),
-                    Err(Refusal { error, message }) => (error, Some(message)),
-                };
-            Altered { kind, name, error_code, error_message }
-        });
-        let altered = altered.collect();
-        (altered, if validate_only { Vec::new() } else { self.records })
-    }
-
-    fn alter(
-        &mut self,
-        kind: i8,
-        name: &Str,
-        changes: &[Change],
-        is_incremental: bool,
-    ) -> Result<(), Refusal> {
-        if self.duplicates.contains(&(kind, name.clone())) {
+    fn alter(&mut self, asked: &Resource) -> Result<(), Refusal> {
+        let Resource { kind, name, changes } = asked;
+        if self.repeated.contains(&(*kind, name.clone())) {
             return Err(Refusal::invalid_request("Each resource must appear at most once."));
         }
         check_changes(changes)?;
-        match kind {
-            TOPIC_RESOURCE => self.alter_topic(name, changes, is_incremental),
+        match *kind {
+            TOPIC_RESOURCE => self.alter_topic(name, changes),
             NODE_RESOURCE => Err(self.node_refusal(name, changes)),
             NODE_LOGGER_RESOURCE => {
                 Err(Refusal::invalid_request("Log levels cannot be altered while the node runs."))
@@ -183,12 +134,7 @@ impl<'a> Resources<'a> {
         }
     }
 
-    fn alter_topic(
-        &mut self,
-        name: &Str,
-        changes: &[Change],
-        is_incremental: bool,
-    ) -> Result<(), Refusal> {
+    fn alter_topic(&mut self, name: &Str, changes: &[Change]) -> Result<(), Refusal> {
         if name.is_empty() {
             return Err(Refusal::invalid_request("Default topic resources are not allowed."));
         }
@@ -196,7 +142,7 @@ impl<'a> Resources<'a> {
         topic_name::validate(name).map_err(invalid_name)?;
         let topic = self.image.topic(name);
         let before = topic.map(|topic| Arc::clone(&topic.settings)).unwrap_or_default();
-        let mut own = if is_incremental { BTreeMap::clone(&before) } else { BTreeMap::new() };
+        let mut own = if self.is_incremental { BTreeMap::clone(&before) } else { BTreeMap::new() };
         for change in changes {
             self.apply(change, &mut own)?;
         }

@@ -5,17 +5,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::messages::alter_configs::{AlterConfigsRequest, AlterConfigsResponse};
 use vltava_protocol::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse,
 };
 use vltava_protocol::messages::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
 use vltava_protocol::messages::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
-use vltava_protocol::messages::incremental_alter_configs::{
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-};
 use vltava_protocol::types::{Str, Uuid};
 
+use super::alter_settings::{Alteration, Altered};
 use super::nodes::Registration;
 use super::state::State;
 use super::{alter_settings, create_partitions, create_topics, delete_topics, nodes};
@@ -82,20 +79,8 @@ pub enum Input {
     DeleteTopics(DeleteTopicsRequest),
     /// Add partitions to topics.
     CreatePartitions(CreatePartitionsRequest),
-    /// Replace all settings of resources.
-    AlterConfigs {
-        /// What the client asks.
-        request: AlterConfigsRequest,
-        /// The node that it asked.
-        node_id: i32,
-    },
-    /// Change some settings of resources.
-    IncrementalAlterConfigs {
-        /// What the client asks.
-        request: IncrementalAlterConfigsRequest,
-        /// The node that it asked.
-        node_id: i32,
-    },
+    /// Alter settings of resources.
+    AlterSettings(Alteration),
     /// A block of producer ids for a node.
     AllocateProducerIds,
 }
@@ -119,10 +104,8 @@ pub enum Reply {
     DeleteTopics(DeleteTopicsResponse),
     /// Of CreatePartitions.
     CreatePartitions(CreatePartitionsResponse),
-    /// Of AlterConfigs.
-    AlterConfigs(AlterConfigsResponse),
-    /// Of IncrementalAlterConfigs.
-    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    /// What came of each resource whose settings were to be altered.
+    AlterSettings(Vec<Altered>),
     /// A block that nobody else gets.
     ProducerIds {
         /// Its first id.
@@ -166,12 +149,7 @@ impl Controller {
             }
             Input::DeleteTopics(request) => delete_topics::decide(image, request),
             Input::CreatePartitions(request) => create_partitions::decide(image, request),
-            Input::AlterConfigs { request, node_id } => {
-                alter_settings::replace(self, image, request, node_id)
-            }
-            Input::IncrementalAlterConfigs { request, node_id } => {
-                alter_settings::change(self, image, request, node_id)
-            }
+            Input::AlterSettings(alteration) => alter_settings::decide(self, image, alteration),
         }
     }
 }
@@ -179,6 +157,16 @@ impl Controller {
 /// The whole request is refused.
 pub(super) fn refused(error: ErrorCode, message: &str) -> Decision {
     (Vec::new(), Reply::Refused { error, message: Str::from(message) })
+}
+
+/// What a client is told where the answer is not the one asked for: the request as a whole is
+/// refused, or nobody could be asked.
+pub fn refusal(answer: Result<Reply, ErrorCode>) -> (ErrorCode, Str) {
+    match answer {
+        Ok(Reply::Refused { error, message }) => (error, message),
+        Ok(_) => (ErrorCode::UNKNOWN_SERVER_ERROR, Str::EMPTY),
+        Err(error) => (error, Str::from_static(error.message())),
+    }
 }
 
 /// As they stand in the log; `None` where they are too many for one batch, or cannot be written.

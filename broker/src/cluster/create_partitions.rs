@@ -1,16 +1,15 @@
 //! CreatePartitions: more partitions for topics that exist.
 
-use std::collections::BTreeSet;
-
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
     CreatePartitionsTopicResult,
 };
+use vltava_protocol::types::Str;
 
 use super::controller::{Decision, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, Reply, refused};
-use super::create_topics::{check_assignment, chosen, partition_records, too_many};
-use super::refusal::Refusal;
+use super::new_partitions::{check_assignment, chosen, partition_records, too_many};
+use super::refusal::{Refusal, repeated};
 use crate::metadata::image::Image;
 use crate::metadata::records::Record;
 
@@ -25,12 +24,7 @@ pub(super) fn decide(image: &Image, request: CreatePartitionsRequest) -> Decisio
         let message = "Excessively large number of additional partitions per request.";
         return refused(ErrorCode::POLICY_VIOLATION, message);
     }
-    let (mut seen, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
-    for topic in &request.topics {
-        if !seen.insert(&topic.name) {
-            duplicates.insert(topic.name.clone());
-        }
-    }
+    let duplicates = repeated(request.topics.iter().map(|topic| topic.name.clone()));
     let duplicate = || Refusal::invalid_request("Duplicate topic name.");
     let mut results: Vec<CreatePartitionsTopicResult> =
         duplicates.iter().map(|name| result(name.clone(), Err(duplicate()))).collect();
@@ -51,10 +45,7 @@ pub(super) fn decide(image: &Image, request: CreatePartitionsRequest) -> Decisio
     )
 }
 
-fn result(
-    name: vltava_protocol::types::Str,
-    added: Result<(), Refusal>,
-) -> CreatePartitionsTopicResult {
+fn result(name: Str, added: Result<(), Refusal>) -> CreatePartitionsTopicResult {
     let (error_code, error_message) = match added {
         Ok(()) => (ErrorCode::NONE, None),
         Err(Refusal { error, message }) => (error, Some(message)),

@@ -1,6 +1,6 @@
 //! CreateTopics: names, partitions, replicas, settings; each topic for itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vltava_protocol::error_code::ErrorCode;
@@ -13,10 +13,10 @@ use vltava_protocol::types::{Str, Uuid};
 use super::controller::{
     Controller, Decision, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, Reply, refused,
 };
-use super::placement::{self, Candidate};
-use super::refusal::Refusal;
+use super::new_partitions::{self, partition_records, too_many};
+use super::refusal::{Refusal, repeated};
 use super::state::State;
-use crate::metadata::image::{Image, Partition, PartitionId, Replica, Settings};
+use crate::metadata::image::{Image, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
 use crate::metadata::topic_name::{self, CLUSTER_METADATA, collision_key};
 
@@ -31,13 +31,7 @@ pub(super) fn decide(
         let message = "Excessively large number of partitions per request.";
         return refused(ErrorCode::POLICY_VIOLATION, message);
     }
-    let mut names = BTreeSet::new();
-    let mut duplicates = BTreeSet::new();
-    for topic in &request.topics {
-        if !names.insert(topic.name.clone()) {
-            duplicates.insert(topic.name.clone());
-        }
-    }
+    let duplicates = repeated(request.topics.iter().map(|topic| topic.name.clone()));
     let mut batch = Batch {
         controller,
         state,
@@ -188,7 +182,7 @@ impl Batch<'_> {
         let image = self.state.image();
         if !assignments.is_empty() {
             check_unsaid(partitions, replication_factor)?;
-            return assigned(image, assignments);
+            return new_partitions::assigned(image, assignments);
         }
         if replication_factor < -1 || replication_factor == 0 {
             let message = "Replication factor must be larger than 0, or -1 to use the default \
@@ -209,22 +203,12 @@ impl Batch<'_> {
         if count > PARTITIONS_MAX {
             return Err(too_many());
         }
-        chosen(image, topic_id, 0, count, replication_factor).map_err(
-            |Refusal { error, message }| {
-                let message = format!(
-                    "Unable to replicate the partition {replication_factor} time(s): \
-                                   {message}"
-                );
-                Refusal::new(error, message)
-            },
-        )
+        let chosen = new_partitions::chosen(image, topic_id, 0, count, replication_factor);
+        chosen.map_err(|Refusal { error, message }| {
+            let failed = format!("Unable to replicate the partition {replication_factor} time(s)");
+            Refusal::new(error, format!("{failed}: {message}"))
+        })
     }
-}
-
-/// More partitions than the cluster may have.
-pub(super) fn too_many() -> Refusal {
-    let message = format!("The cluster would have more than {PARTITIONS_MAX} partitions.");
-    Refusal::new(ErrorCode::POLICY_VIOLATION, message)
 }
 
 /// Counts must be left open where every replica is named.
@@ -240,105 +224,6 @@ fn check_unsaid(partitions: i32, replication_factor: i16) -> Result<(), Refusal>
         return Err(Refusal::invalid_request(message));
     }
     Ok(())
-}
-
-/// The client's own choice, for partitions 0 and on.
-fn assigned(
-    image: &Image,
-    assignments: &[CreatableReplicaAssignment],
-) -> Result<Vec<Vec<i32>>, Refusal> {
-    let mut by_index: BTreeMap<i32, &Vec<i32>> = BTreeMap::new();
-    let mut replication_factor = None;
-    for CreatableReplicaAssignment { partition_index, broker_ids } in assignments {
-        if by_index.contains_key(partition_index) {
-            let message = format!(
-                "Found multiple manual partition assignments for partition \
-                                   {partition_index}"
-            );
-            return Err(Refusal::invalid_assignment(message));
-        }
-        check_assignment(image, broker_ids, replication_factor)?;
-        replication_factor = Some(broker_ids.len());
-        by_index.insert(*partition_index, broker_ids);
-    }
-    if !by_index.keys().copied().eq((0..).take(by_index.len())) {
-        let message = "partitions should be a consecutive 0-based integer sequence";
-        return Err(Refusal::invalid_assignment(message));
-    }
-    Ok(by_index.into_values().cloned().collect())
-}
-
-/// One partition's replicas as a client names them: registered nodes, each once, as many as the
-/// other partitions have.
-pub(super) fn check_assignment(
-    image: &Image,
-    node_ids: &[i32],
-    replication_factor: Option<usize>,
-) -> Result<(), Refusal> {
-    if node_ids.is_empty() {
-        let message = "The manual partition assignment includes an empty replica list.";
-        return Err(Refusal::invalid_assignment(message));
-    }
-    let mut sorted = node_ids.to_vec();
-    sorted.sort_unstable();
-    let mut previous = None;
-    for node_id in sorted {
-        if image.node(node_id).is_none() {
-            return Err(Refusal::invalid_assignment(format!(
-                "The manual partition assignment includes broker {node_id}, but no such broker is \
-                 registered."
-            )));
-        }
-        if previous == Some(node_id) {
-            return Err(Refusal::invalid_assignment(format!(
-                "The manual partition assignment includes the broker {node_id} more than once."
-            )));
-        }
-        previous = Some(node_id);
-    }
-    let count = node_ids.len();
-    match replication_factor {
-        Some(expected) if expected != count => Err(Refusal::invalid_assignment(format!(
-            "The manual partition assignment includes a partition with {count} replica(s), but \
-             this is not consistent with previous partitions, which have {expected} replica(s)."
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Our choice, for partitions `first` and on.
-pub(super) fn chosen(
-    image: &Image,
-    topic_id: Uuid,
-    first: usize,
-    count: usize,
-    replication_factor: i16,
-) -> Result<Vec<Vec<i32>>, Refusal> {
-    let candidate =
-        |node: &crate::metadata::image::Node| Candidate { id: node.id, rack: node.rack.clone() };
-    let nodes: Vec<Candidate> = image.nodes().map(candidate).collect();
-    let wanted = usize::try_from(replication_factor).unwrap_or(0);
-    placement::place(&nodes, topic_id, first, count, wanted).ok_or_else(|| {
-        let registered = nodes.len();
-        let message = format!(
-            "The target replication factor of {replication_factor} cannot be reached because only \
-             {registered} broker(s) are registered."
-        );
-        Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, message)
-    })
-}
-
-/// Partitions `first` and on of a topic.
-pub(super) fn partition_records(
-    topic_id: Uuid,
-    first: i32,
-    replicas: Vec<Vec<i32>>,
-) -> impl Iterator<Item = Record> {
-    (first..).zip(replicas).map(move |(index, node_ids)| {
-        let replica = |node_id| Replica { node_id, disk_id: Uuid::ZERO };
-        let replicas = node_ids.into_iter().map(replica).collect();
-        Record::Partition(PartitionId { topic_id, index }, Partition { replicas })
-    })
 }
 
 /// Ids for new topics, made from random bits: like Kafka's, of version 4, and never beginning with

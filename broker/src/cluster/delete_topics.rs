@@ -9,7 +9,7 @@ use vltava_protocol::messages::delete_topics::{
 use vltava_protocol::types::{Str, Uuid};
 
 use super::controller::{Decision, Reply};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, repeated};
 use crate::metadata::image::{Image, Topic};
 use crate::metadata::records::Record;
 
@@ -20,37 +20,37 @@ enum Named {
     Id(Uuid),
 }
 
-/// Decides a request: each topic for itself, in the order in which they are named.
+/// Decides a request: each topic for itself, in the order in which they are named. What is named
+/// twice is answered once and not deleted, also where one name is an id.
 pub(super) fn decide(image: &Image, request: DeleteTopicsRequest) -> Decision {
     let by_name = |name| DeleteTopicState { name: Some(name), topic_id: Uuid::ZERO };
     let asked: Vec<DeleteTopicState> =
         request.topics.into_iter().chain(request.topic_names.into_iter().map(by_name)).collect();
-    let (mut seen, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
-    for named in asked.iter().filter_map(|asked| named(asked).ok()) {
-        if !seen.insert(named.clone()) {
-            duplicates.insert(named);
-        }
-    }
+    let duplicates = repeated(asked.iter().filter_map(|asked| named(asked).ok()));
+    let found = asked.iter().map(|asked| {
+        let named = named(asked)?;
+        if duplicates.contains(&named) { Err(duplicate(&named)) } else { find(image, &named) }
+    });
+    let found: Vec<_> = found.collect();
+    let in_two_ways = repeated(found.iter().flatten().map(|topic| topic.id));
     let mut answered = BTreeSet::new();
-    let (mut records, mut deleted) = (Vec::new(), BTreeSet::new());
-    let mut responses = Vec::with_capacity(asked.len());
-    for asked in asked {
-        let found = named(&asked).and_then(|named| {
-            if duplicates.contains(&named) { Err(duplicate(&named)) } else { find(image, &named) }
-        });
-        let is_answered = found.is_err() && !answered.insert((asked.name.clone(), asked.topic_id));
-        let found = found.and_then(|topic| match deleted.insert(topic.id) {
-            true => Ok(topic),
-            false => Err(Refusal::invalid_request(
-                "The provided topic name maps to an ID that was already supplied.",
-            )),
-        });
-        if let Ok(topic) = &found {
-            records.push(Record::Topic(topic.id, None));
-        }
-        // A name that stands twice is answered once.
-        if !is_answered {
-            responses.push(result(asked, found));
+    let (mut records, mut responses) = (Vec::new(), Vec::with_capacity(asked.len()));
+    for (asked, found) in asked.into_iter().zip(found) {
+        let response = match found {
+            Ok(topic) if in_two_ways.contains(&topic.id) => {
+                let refusal = Refusal::invalid_request(
+                    "The provided topic name maps to an ID that was already supplied.",
+                );
+                refused(Some(topic.name.clone()), topic.id, refusal)
+            }
+            Ok(topic) => {
+                records.push(Record::Topic(topic.id, None));
+                deleted(topic)
+            }
+            Err(refusal) => refused(asked.name, asked.topic_id, refusal),
+        };
+        if answered.insert((response.name.clone(), response.topic_id)) {
+            responses.push(response);
         }
     }
     (
@@ -87,18 +87,15 @@ fn find<'a>(image: &'a Image, named: &Named) -> Result<&'a Topic, Refusal> {
     topic.map(AsRef::as_ref).ok_or_else(|| Refusal::plain(unknown))
 }
 
-fn result(asked: DeleteTopicState, found: Result<&Topic, Refusal>) -> DeletableTopicResult {
-    match found {
-        Ok(topic) => DeletableTopicResult {
-            name: Some(topic.name.clone()),
-            topic_id: topic.id,
-            ..DeletableTopicResult::default()
-        },
-        Err(Refusal { error, message }) => DeletableTopicResult {
-            name: asked.name,
-            topic_id: asked.topic_id,
-            error_code: error,
-            error_message: Some(message),
-        },
+fn deleted(topic: &Topic) -> DeletableTopicResult {
+    DeletableTopicResult {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        ..DeletableTopicResult::default()
     }
+}
+
+fn refused(name: Option<Str>, topic_id: Uuid, refusal: Refusal) -> DeletableTopicResult {
+    let Refusal { error, message } = refusal;
+    DeletableTopicResult { name, topic_id, error_code: error, error_message: Some(message) }
 }

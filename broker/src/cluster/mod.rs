@@ -10,7 +10,7 @@
 //! - [`create_topics`], [`delete_topics`], [`create_partitions`], [`alter_settings`]: one request
 //!   each, with Kafka's error codes and words.
 //! - [`nodes`]: forming the cluster, registering nodes, blocks of producer ids.
-//! - [`placement`]: which nodes keep a new partition.
+//! - [`placement`]: which nodes keep a new partition; `new_partitions` asks it, or the client.
 
 pub mod alter_settings;
 pub mod controller;
@@ -19,5 +19,6 @@ pub mod create_topics;
 pub mod delete_topics;
 pub mod nodes;
 pub mod placement;
+mod new_partitions;
 mod refusal;
 pub mod state;

@@ -100,7 +100,6 @@ fn one_partition<'a>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;

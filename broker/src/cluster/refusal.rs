@@ -1,7 +1,15 @@
 //! A "no", as it is told to a client.
 
+use std::collections::BTreeSet;
+
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::Str;
+
+/// What stands more than once where each may stand once.
+pub(super) fn repeated<T: Clone + Ord>(named: impl Iterator<Item = T>) -> BTreeSet<T> {
+    let mut seen = BTreeSet::new();
+    named.filter(|named| !seen.insert(named.clone())).collect()
+}
 
 /// Why something is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub static BROKER: &[Definition] = &[
     ),
     node("advertised.listeners", Kind::List, "").no_default().doc(
         "How clients reach this node, `NAME://host:port` for each name in `listeners`. \
-             Default: what `listeners` says.",
+             Default: what `listeners` says; for all interfaces, this machine's host name.",
     ),
     node("auto.create.topics.enable", Kind::Boolean, "true").doc(
         "Whether a topic that a producer or consumer asks for, and that does not exist, is \

@@ -31,6 +31,41 @@ impl InvalidValue {
     pub fn new(name: &str, value: impl fmt::Display, reason: impl Into<String>) -> Self {
         Self::Value { name: name.to_string(), value: value.to_string(), reason: reason.into() }
     }
+
+    /// The setting, where it is one.
+    pub fn setting(&self) -> Option<&str> {
+        match self {
+            Self::Value { name, .. } | Self::EmptyElement(name) => Some(name),
+            Self::Conflict(_) => None,
+        }
+    }
+
+    /// What is wrong, for a sentence that has named setting and value already.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Value { reason, .. } => match reason.strip_prefix(NOT_A_NUMBER) {
+                Some("SHORT") => whole_number(i16::MAX.into()),
+                Some("INT") => whole_number(i32::MAX.into()),
+                Some("LONG") => whole_number(i64::MAX),
+                _ => lower_first(reason),
+            },
+            Self::EmptyElement(_) => "values must not be empty".to_string(),
+            Self::Conflict(conflict) => conflict.clone(),
+        }
+    }
+}
+
+/// Kafka's words of a number, in front of its type.
+const NOT_A_NUMBER: &str = "Not a number of type ";
+
+fn whole_number(max: i64) -> String {
+    format!("expected a whole number, at most {max}")
+}
+
+/// Kafka's words begin like a sentence.
+fn lower_first(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or(String::new(), |first| first.to_lowercase().chain(rest).collect())
 }
 
 /// The value as it is described: trimmed, booleans in lower case, lists without white space and
@@ -126,7 +161,7 @@ pub fn integer(
         .filter(|number| (type_min..=type_max).contains(number))
         .ok_or_else(|| {
             let kind = definition.kind.name();
-            InvalidValue::new(name, value, format!("Not a number of type {kind}"))
+            InvalidValue::new(name, value, format!("{NOT_A_NUMBER}{kind}"))
         })?;
     match definition.check {
         Check::AtLeast(min) => in_range(name, number, min, i64::MAX)?,
@@ -151,7 +186,7 @@ fn in_range(name: &str, number: i64, min: i64, max: i64) -> Result<(), InvalidVa
 }
 
 /// A floating point number within what its check allows.
-pub fn double(definition: &Definition, value: &str) -> Result<f64, InvalidValue> {
+fn double(definition: &Definition, value: &str) -> Result<f64, InvalidValue> {
     let name = definition.name;
     let number: f64 = value
         .trim()
@@ -205,7 +240,6 @@ fn throttled_replicas(name: &str, elements: &[String]) -> Result<(), InvalidValu
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::config::definitions::topic_setting;
 

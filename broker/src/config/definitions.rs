@@ -252,14 +252,17 @@ pub fn family(name: &str) -> Vec<&'static str> {
 }
 
 /// The name among `names` that a person who typed `name` most likely meant: the one fewest edits
-/// away.
+/// away, unless more than half of it would have to be typed anew.
 pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Beyond this many characters nobody mistyped a name; the cost below is quadratic.
     const NAME_CHARS_MAX: usize = 256;
     if name.len() > NAME_CHARS_MAX {
         return None;
     }
-    names.min_by_key(|candidate| edit_distance(name.as_bytes(), candidate.as_bytes()))
+    let distances =
+        names.map(|candidate| (edit_distance(name.as_bytes(), candidate.as_bytes()), candidate));
+    let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance * 2 <= name.len()).then_some(nearest)
 }
 
 /// Levenshtein's distance: how many bytes must be added, removed or replaced.
@@ -279,7 +282,6 @@ fn edit_distance(from: &[u8], to: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use std::collections::BTreeSet;
 
     use super::*;
@@ -344,6 +346,7 @@ mod tests {
         assert_eq!(nearest("advertized.listeners", names()), Some("advertised.listeners"));
         assert_eq!(nearest(&"x".repeat(100_000), names()), None);
         assert_eq!(nearest("anything", std::iter::empty()), None);
+        assert_eq!(nearest("foo", names()), None);
     }
 
     #[test]

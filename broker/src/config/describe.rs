@@ -57,13 +57,6 @@ pub struct Described {
     pub documentation: &'static str,
 }
 
-impl Described {
-    /// Whether nobody gave it (`is_default` of the first version of DescribeConfigs).
-    pub fn is_default(&self) -> bool {
-        self.source == Source::Default
-    }
-}
-
 /// Every setting of a topic with these of its own, by name.
 pub fn topic<'a>(
     config: &BrokerConfig,
@@ -169,7 +162,6 @@ pub fn is_topic_list(name: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::config::values::{Given, Origin, load};
 
@@ -198,7 +190,7 @@ mod tests {
     fn a_topic_without_own_settings_shows_the_nodes_defaults() {
         let entry = described(&config(&[]), &[], "retention.ms");
         assert_eq!(entry.value.as_deref(), Some("604800000"));
-        assert!(entry.is_default() && !entry.is_read_only);
+        assert!(entry.source == Source::Default && !entry.is_read_only);
         assert_eq!(synonyms(&entry), [("log.retention.hours", "168", Source::Default)]);
     }
 
@@ -225,7 +217,7 @@ mod tests {
     #[test]
     fn a_setting_without_a_nodes_default_has_no_synonyms() {
         let entry = described(&config(&[]), &[], "remote.storage.enable");
-        assert!(entry.synonyms.is_empty() && entry.is_default());
+        assert!(entry.synonyms.is_empty() && entry.source == Source::Default);
     }
 
     #[test]

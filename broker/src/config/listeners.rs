@@ -115,10 +115,13 @@ pub fn resolve(settings: &ListenerSettings<'_>) -> Result<Listeners, InvalidValu
     Ok(Listeners { listeners, inter_broker_name, left_out })
 }
 
+/// A host, or all interfaces (`None`), and a port.
+pub type HostAndPort = (Option<String>, u16);
+
 /// `host:port`, as of the flags `--listen` and `--admin`; `[::1]:9092` for IPv6, an empty host for
 /// all interfaces.
-pub fn host_and_port(name: &str, text: &str) -> Result<(Option<String>, u16), InvalidValue> {
-    let expected = || invalid(name, text, "expected host:port");
+pub fn host_and_port(name: &str, text: &str) -> Result<HostAndPort, InvalidValue> {
+    let expected = || invalid(name, text, "expected HOST:PORT");
     let (host, port) = text.trim().rsplit_once(':').ok_or_else(expected)?;
     let port: u16 = port.parse().map_err(|_| expected())?;
     let host = match host.strip_prefix('[') {
@@ -256,7 +259,6 @@ fn inter_broker_name(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
 
     const MAP: &str = "PLAINTEXT:PLAINTEXT,SSL:SSL,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT";

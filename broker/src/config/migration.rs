@@ -60,13 +60,14 @@ pub fn ignored_names() -> impl Iterator<Item = &'static str> {
 /// Beginnings of names that users make up: settings of one listener, of a plug-in.
 const PREFIXES: &[&str] = &["config.providers.", "listener.name.", "rlmm.config.", "rsm.config."];
 
-/// Settings that Kafka had before 4.0 and that still stand in many files.
+/// Settings that Kafka had before 4.0 and that still stand in many files, and one that it does not
+/// describe.
 const REMOVED: &str = "
     broker.id.generation.enable control.plane.listener.name
     controlled.shutdown.max.retries controlled.shutdown.retry.backoff.ms
     delegation.token.master.key group.coordinator.new.enable
     inter.broker.protocol.version log.message.downconversion.enable
-    log.message.format.version log.message.timestamp.difference.max.ms
+    log.initial.task.delay.ms log.message.format.version log.message.timestamp.difference.max.ms
     offsets.commit.required.acks password.encoder.secret reserved.broker.max.id
     zookeeper.connect zookeeper.connection.timeout.ms zookeeper.session.timeout.ms
     zookeeper.set.acl

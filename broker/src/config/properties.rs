@@ -13,7 +13,7 @@ pub struct Property {
 
 /// A file that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: \\u must be followed by four hexadecimal digits")]
+#[error("\\u must be followed by four hexadecimal digits")]
 pub struct SyntaxError {
     /// Where, from 1.
     pub line: usize,
@@ -128,7 +128,6 @@ fn hex_unit(chars: &mut std::str::Chars<'_>) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use proptest::prelude::*;
 
     use super::*;

@@ -24,8 +24,11 @@ pub fn markdown() -> String {
 
 const INTRODUCTION: &str = "# Configuration
 
-This page is made from the table in `broker/src/config/`; `vltava config` prints the same. Names
-are Kafka's wherever Kafka has the setting; *ours* marks those that it does not have.
+This page is made from the table in `broker/src/config/`. `vltava config` prints the settings of a
+node and of a topic, and `vltava config retention` those with `retention` in their names. Names are
+Kafka's wherever Kafka has the setting. *not in Kafka*: a setting that only Vltava has. *no effect*:
+taken, so that files and tools made for Kafka work unchanged, but Vltava does nothing differently
+for it.
 
 ";
 
@@ -71,6 +74,9 @@ fn section(page: &mut String, title: &str, note: &str, definitions: Vec<&'static
     }
 }
 
+const NO_EFFECT: &str = "no effect";
+const NOT_IN_KAFKA: &str = "not in Kafka";
+
 /// Type, default, unit, allowed values and so on, as short phrases.
 fn facts(definition: &Definition) -> Vec<String> {
     let mut facts = vec![format!("type {}", definition.kind.name().to_ascii_lowercase())];
@@ -88,10 +94,10 @@ fn facts(definition: &Definition) -> Vec<String> {
         facts.push(format!("default from `{}`{more}", first.name));
     }
     if !definition.in_effect {
-        facts.push("no effect".to_string());
+        facts.push(NO_EFFECT.to_string());
     }
     if !definition.is_kafka {
-        facts.push("ours".to_string());
+        facts.push(NOT_IN_KAFKA.to_string());
     }
     facts
 }
@@ -108,19 +114,36 @@ fn allowed(check: Check) -> Option<String> {
 }
 
 /// The node's and the topics' settings as text for a terminal, or those whose name contains
-/// `filter`.
+/// `filter`; empty where none does.
 pub fn text(filter: &str) -> String {
     let mut text = String::new();
-    for definition in sorted(broker_settings().chain(topic_settings())) {
-        if !definition.name.contains(filter) {
+    let groups = [
+        ("Settings of a node (vltava serve --set NAME=VALUE, or in the file of --config)", {
+            sorted(broker_settings())
+        }),
+        ("Settings of a topic (vltava topic create --config NAME=VALUE)", {
+            sorted(topic_settings())
+        }),
+    ];
+    for (heading, mut definitions) in groups {
+        definitions.retain(|definition| definition.name.contains(filter));
+        if definitions.is_empty() {
             continue;
         }
-        let scope = match definition.scope {
-            super::definitions::Scope::Topic => " (topic)",
-            _ => "",
-        };
-        let facts = facts(definition).join(", ").replace('`', "");
-        let _ = writeln!(text, "{}{scope}\n    {}\n    {facts}\n", definition.name, definition.doc);
+        let _ = writeln!(text, "{heading}\n");
+        for definition in definitions {
+            let facts = facts(definition).join(", ").replace('`', "");
+            let _ = writeln!(text, "{}\n    {}\n    {facts}\n", definition.name, definition.doc);
+        }
+    }
+    let legend = [
+        (NOT_IN_KAFKA, "a setting that only Vltava has."),
+        (NO_EFFECT, "taken, so that files and tools made for Kafka work, but nothing is done."),
+    ];
+    for (word, meaning) in legend {
+        if text.contains(&format!(", {word}")) {
+            let _ = writeln!(text, "\"{word}\": {meaning}");
+        }
     }
     text
 }
@@ -171,7 +194,6 @@ fn json_string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::expect_used, reason = "a failing expect fails the test")]
     use super::*;
 
     #[test]
@@ -186,6 +208,22 @@ mod tests {
         );
         assert!(text("retention.ms").contains("log.retention.ms"));
         assert!(!text("retention.ms").contains("num.partitions"));
+        assert_eq!(text("no such setting"), "");
+    }
+
+    #[test]
+    fn settings_of_nodes_and_topics_stand_apart_and_words_are_explained() {
+        let all = text("");
+        let (nodes, topics) = (all.find("Settings of a node"), all.find("Settings of a topic"));
+        assert!(nodes == Some(0) && topics > all.find("\nwrite.max.bytes\n"));
+        assert!(topics < all.find("\nretention.ms\n"));
+        let explained = |text: &str| {
+            [NO_EFFECT, NOT_IN_KAFKA].map(|word| text.contains(&format!("\n\"{word}\": ")))
+        };
+        assert_eq!(explained(&all), [true, true]);
+        assert_eq!(explained(&text("num.partitions")), [false, false]);
+        assert!(!text("num.partitions").contains("topic create"));
+        assert_eq!(explained(&text("disk.reserve.bytes")), [false, true]);
     }
 
     #[test]

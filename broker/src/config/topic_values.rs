@@ -265,7 +265,6 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
 
     fn resolve(own: &[(&str, &str)]) -> TopicConfig {

@@ -9,62 +9,16 @@ use super::check::{self, InvalidValue};
 use super::definitions::{
     broker_setting, broker_settings, family, group_settings, nearest, topic_setting, topic_settings,
 };
-use super::listeners::{self, Listener, ListenerSettings, Listeners};
+use super::listeners::{self, HostAndPort, Listener, ListenerSettings, Listeners};
+pub use super::origin::{Given, Origin};
 use super::topic_values::TopicDefaults;
 use super::{migration, properties};
-
-/// Where a setting was given. What stands later here goes before what stands earlier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A properties file.
-    File {
-        /// Its path, as the user wrote it.
-        path: Arc<str>,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// `--set name=value`.
-    Set,
-    /// A flag of the command line, by its name (`--data-dir`).
-    Flag(&'static str),
-}
-
-impl Origin {
-    fn rank(&self) -> u8 {
-        match self {
-            Self::File { .. } => 1,
-            Self::Set => 2,
-            Self::Flag(_) => 3,
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line } => write!(f, "{path}:{line}"),
-            Self::Set => f.write_str("--set"),
-            Self::Flag(name) => f.write_str(name),
-        }
-    }
-}
-
-/// A setting that somebody gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-    /// Where.
-    pub origin: Origin,
-}
 
 /// The settings of a properties file, in order. The error names path and line.
 pub fn from_properties(path: &str, text: &str) -> Result<Vec<Given>, ConfigError> {
     let shared: Arc<str> = Arc::from(path);
-    let parsed =
-        properties::parse(text).map_err(|error| ConfigError(format!("{path}: {error}")))?;
+    let parsed = properties::parse(text)
+        .map_err(|error| ConfigError(format!("{path}:{}: {error}", error.line)))?;
     let given = parsed.into_iter().map(|property| Given {
         name: property.name,
         value: property.value,
@@ -108,7 +62,7 @@ pub struct BrokerConfig {
     /// Which listener other nodes use.
     pub inter_broker_listener: String,
     /// `admin.listener`: host (`None`: all interfaces) and port.
-    pub admin_listener: Option<(Option<String>, u16)>,
+    pub admin_listener: Option<HostAndPort>,
     /// `shards`; `None`: one for each core.
     pub shards: Option<u32>,
     /// `memory` in bytes; `None`: half of what there is.
@@ -206,11 +160,15 @@ pub fn load(given: &[Given]) -> Result<Loaded, ConfigErrors> {
         Ok(config) if loader.errors.is_empty() => Ok(Loaded { config, warnings: loader.warnings }),
         Ok(_) => Err(ConfigErrors(loader.errors)),
         Err(error) => {
-            loader.errors.push(ConfigError(error.to_string()));
+            let refused = loader.refused(&error);
+            loader.errors.push(ConfigError(refused));
             Err(ConfigErrors(loader.errors))
         }
     }
 }
+
+/// What is longer than this is not repeated.
+const NAME_BYTES_MAX: usize = 128;
 
 /// What a name that is no setting of a node may have meant.
 fn unknown(name: &str) -> String {
@@ -227,14 +185,17 @@ fn unknown(name: &str) -> String {
     let known = broker_settings().map(|definition| definition.name);
     match nearest(name, known.chain(migration::ignored_names())) {
         Some(nearest) => format!("unknown setting {name}; did you mean {nearest}?"),
-        None => "unknown setting, with a name of absurd length".to_string(),
+        None if name.len() > NAME_BYTES_MAX => {
+            "unknown setting, with a name of absurd length".to_string()
+        }
+        None => format!("unknown setting {name}; `vltava config` lists all"),
     }
 }
 
 #[derive(Default)]
 struct Loader {
-    /// Canonical values with the rank of their origin.
-    values: BTreeMap<&'static str, (String, u8)>,
+    /// Canonical values with where they were given.
+    values: BTreeMap<&'static str, (String, Origin)>,
     /// Names of Kafka's controller's listeners, where a migrated file has them.
     controller_names: Option<String>,
     warnings: Vec<String>,
@@ -251,19 +212,32 @@ impl Loader {
         let canonical = match check::canonical(definition, value) {
             Ok(canonical) => canonical,
             Err(error) => {
-                self.errors.push(ConfigError(format!("{origin}: {error}")));
+                self.errors.push(ConfigError(origin.refusal(name, value, &error)));
                 return;
             }
         };
         if !definition.in_effect {
             self.warnings.push(format!("{origin}: {name} has no effect in Vltava"));
         }
-        let rank = origin.rank();
         match self.values.get(definition.name) {
-            Some((_, known)) if *known > rank => {}
+            Some((_, known)) if known.rank() > origin.rank() => {}
             _ => {
-                self.values.insert(definition.name, (canonical, rank));
+                self.values.insert(definition.name, (canonical, origin.clone()));
             }
+        }
+    }
+
+    /// Why the settings are refused, where one of them is named by who gave it.
+    fn refused(&self, error: &InvalidValue) -> String {
+        let given = error.setting().and_then(|name| {
+            // The name itself, or another by which the setting was given.
+            let own = self.values.get_key_value(name);
+            let others = || family(name).into_iter();
+            own.or_else(|| others().find_map(|other| self.values.get_key_value(other)))
+        });
+        match given {
+            Some((name, (value, origin))) => origin.refusal(name, value, error),
+            None => error.to_string(),
         }
     }
 
@@ -290,9 +264,9 @@ impl Loader {
         for name in names {
             let rank_max = family(name)
                 .iter()
-                .filter_map(|member| self.values.get(member).map(|(_, rank)| *rank))
+                .filter_map(|member| self.values.get(member).map(|(_, origin)| origin.rank()))
                 .max();
-            if self.values.get(name).is_some_and(|(_, rank)| Some(*rank) < rank_max) {
+            if self.values.get(name).is_some_and(|(_, origin)| Some(origin.rank()) < rank_max) {
                 self.values.remove(name);
             }
         }
@@ -335,15 +309,11 @@ impl Loader {
             self.warnings
                 .push(format!("listener {name} is not opened: the controller has none of its own"));
         }
-        let admin_listener = match self.non_empty("admin.listener") {
-            Some(text) if text.eq_ignore_ascii_case("none") => None,
-            Some(text) => Some(listeners::host_and_port("admin.listener", text)?),
-            None => None,
-        };
+        let admin_listener = self.admin_listener(&listeners)?;
         let write_bytes_max = self.size("write.max.bytes")?;
         if !WRITE_BYTES.contains(&write_bytes_max) {
-            let (least, most) = (WRITE_BYTES.start(), WRITE_BYTES.end());
-            let reason = format!("Value must be between {least} and {most}");
+            let (least, most) = (WRITE_BYTES.start() >> 10, WRITE_BYTES.end() >> 20);
+            let reason = format!("must be between {least}KiB and {most}MiB");
             return Err(InvalidValue::new("write.max.bytes", write_bytes_max, reason));
         }
         let given = self.values.iter().map(|(name, (value, _))| (*name, value.clone())).collect();
@@ -378,6 +348,21 @@ impl Loader {
         })
     }
 
+    fn admin_listener(&self, listeners: &[Listener]) -> Result<Option<HostAndPort>, InvalidValue> {
+        const NAME: &str = "admin.listener";
+        let is_given = |text: &&str| !text.eq_ignore_ascii_case("none");
+        let Some(text) = self.non_empty(NAME).filter(is_given) else {
+            return Ok(None);
+        };
+        let (host, port) = listeners::host_and_port(NAME, text)?;
+        let is_taken = |listener: &Listener| listener.bind.host == host && port != 0;
+        if listeners.iter().any(|listener| is_taken(listener) && listener.bind.port == port) {
+            let reason = "clients connect there; it takes a port of its own";
+            return Err(InvalidValue::new(NAME, text, reason));
+        }
+        Ok(Some((host, port)))
+    }
+
     fn groups(&self) -> Result<GroupSettings, InvalidValue> {
         let settings = GroupSettings {
             initial_rebalance_delay_ms: self.number("group.initial.rebalance.delay.ms")?,
@@ -409,7 +394,7 @@ impl Loader {
     fn memory(&self) -> Result<u64, InvalidValue> {
         let bytes = self.size("memory")?;
         if bytes < MEMORY_BYTES_LEAST {
-            let reason = format!("Value must be at least {MEMORY_BYTES_LEAST}");
+            let reason = format!("must be at least {}MiB", MEMORY_BYTES_LEAST >> 20);
             return Err(InvalidValue::new("memory", bytes, reason));
         }
         Ok(bytes)
@@ -458,7 +443,10 @@ impl Loader {
                 let value = scaled(value, synonym.factor);
                 let is_retention = topic.name == "retention.ms";
                 let value = if is_retention { retention(synonym.name, &value)? } else { value };
-                values.insert(topic.name, check::canonical(topic, &value)?);
+                // Told of the setting that was given, not of the one that it stands for.
+                let canonical = check::canonical(topic, &value)
+                    .map_err(|error| InvalidValue::new(synonym.name, &value, error.reason()))?;
+                values.insert(topic.name, canonical);
                 break;
             }
         }

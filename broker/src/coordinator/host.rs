@@ -4,6 +4,9 @@
 //! replays it, without an await in between; so the machine's state is always the log's content up
 //! to its end, queued appends included.
 
+mod loading;
+mod rewriting;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,24 +15,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::select;
-use vltava_protocol::batch::Batch;
 use vltava_protocol::batch_builder::BatchBuilder;
-use vltava_protocol::record;
 use vltava_storage::AppendClass;
 
 use super::timers::Timers;
 use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket};
 use crate::partition::error::PartitionError;
-use crate::partition::replay;
 use crate::partition::replica::{Queued, Replica};
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::sync::Event;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
-/// Bytes of the log that one step of loading reads.
-const LOAD_BYTES: usize = 1024 * 1024;
-/// Records of the live state that are rewritten in one batch.
-const REWRITE_RECORDS: usize = 256;
 /// How long to wait before a failed load is tried again.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -45,14 +41,6 @@ pub enum HostError {
     /// What the machine decided could not be made durable; whether it will be is not known.
     #[error("the coordinator's log cannot be written: {0}")]
     Lost(PartitionError),
-}
-
-/// Why a log could not be replayed.
-enum LoadError {
-    /// It cannot be read now.
-    Unreadable(String),
-    /// What it holds is not what was written, or cannot be understood: no later try helps.
-    Damaged(String),
 }
 
 type Answer<M> = Result<<M as Machine>::Reply, HostError>;
@@ -302,49 +290,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         Ok(queued)
     }
 
-    async fn load(self: Rc<Self>) {
-        loop {
-            if self.stopped.get() {
-                return;
-            }
-            match self.replay_log().await {
-                // Perhaps not all of the log.
-                Ok(_) if self.stopped.get() => return,
-                Ok(state) => {
-                    let loaded = Loaded {
-                        state,
-                        session: M::Session::default(),
-                        timers: Timers::default(),
-                        refusals: self.replica.refusals(),
-                    };
-                    *self.loaded.borrow_mut() = Some(loaded);
-                    self.loads_changed.notify();
-                    self.lead();
-                    return;
-                }
-                Err(LoadError::Damaged(why)) => {
-                    tracing::error!(
-                        partition = self.replica.name(),
-                        why,
-                        "the log of a coordinator is damaged; it is out of service until a restart"
-                    );
-                    *self.damage.borrow_mut() = Some(why);
-                    self.loads_changed.notify();
-                    return;
-                }
-                Err(LoadError::Unreadable(error)) => {
-                    tracing::error!(
-                        partition = self.replica.name(),
-                        error,
-                        "coordinator cannot load its log"
-                    );
-                    let pause = RELOAD_PAUSE * 10;
-                    self.runtime.sleep_until(self.runtime.now().after(pause)).await;
-                }
-            }
-        }
-    }
-
     fn lead(self: &Rc<Self>) {
         let now = self.now();
         let outcome = self
@@ -355,57 +300,6 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         if let Some(outcome) = outcome {
             self.apply(outcome, now);
         }
-    }
-
-    async fn replay_log(&self) -> Result<M::State, LoadError> {
-        let mut state = M::State::default();
-        let mut offset = self.replica.log_start();
-        // Everything in the log, also what is not yet committed: this replica leads, so it will be.
-        while offset < self.replica.end() && !self.stopped.get() {
-            let readable = self.replica.high_watermark();
-            let read = self.replica.read_bytes(offset, LOAD_BYTES).await;
-            let bytes = read.map_err(|error| match error {
-                PartitionError::Damaged(what) => LoadError::Damaged(what),
-                other => LoadError::Unreadable(other.to_string()),
-            })?;
-            let before = offset;
-            for batch in replay::proved(&bytes, offset) {
-                let batch = batch.map_err(|error| LoadError::Damaged(error.to_string()))?;
-                if !batch.is_control() {
-                    self.replay_batch(&mut state, &batch).map_err(LoadError::Damaged)?;
-                }
-                offset = batch.next_offset();
-            }
-            if offset == before && offset < readable {
-                return Err(LoadError::Damaged(format!("there is no batch at offset {offset}")));
-            }
-            if offset == before {
-                // What is queued is not readable before it is written.
-                self.replica.committed_beyond(offset).await;
-                if let Some(why) = self.replica.ended() {
-                    return Err(LoadError::Unreadable(why));
-                }
-            }
-            self.runtime.yield_if_needed().await;
-        }
-        Ok(state)
-    }
-
-    fn replay_batch(&self, state: &mut M::State, batch: &Batch<'_>) -> Result<(), String> {
-        for record in record::records(batch.payload(), batch.record_count()) {
-            let record = record.map_err(|error| error.to_string())?;
-            let Some(key) = record.key else { continue };
-            let pair = KeyValue {
-                key: Bytes::copy_from_slice(key),
-                value: record.value.map(Bytes::copy_from_slice),
-            };
-            let offset = batch.base_offset() + i64::from(record.offset_delta);
-            let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
-            self.machine
-                .replay(state, &pair, offset, timestamp)
-                .map_err(|error| format!("offset {offset}: {error}"))?;
-        }
-        Ok(())
     }
 
     async fn run_timers(self: Rc<Self>) {
@@ -439,52 +333,5 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 None => return,
             }
         }
-    }
-
-    /// Once a segment of the log is closed, and the log is twice as large as the last time, the
-    /// live state is written again behind it and what lies before is deleted: the log stays within
-    /// about four times its live state, or as many segments, whatever its history.
-    fn rewrite_if_due(self: &Rc<Self>) {
-        let has_grown = || self.replica.size_bytes() >= 2 * self.rewritten_bytes.get();
-        if self.rewriting.get() || !self.replica.has_closed_segments() || !has_grown() {
-            return;
-        }
-        self.rewriting.set(true);
-        let host = Rc::clone(self);
-        self.runtime.spawn(Queue::Background, async move {
-            if let Err(error) = host.rewrite().await {
-                tracing::warn!(
-                    partition = host.replica.name(), %error,
-                    "coordinator could not shorten its log"
-                );
-            }
-            host.rewriting.set(false);
-        });
-    }
-
-    async fn rewrite(self: &Rc<Self>) -> Result<(), PartitionError> {
-        let start = self.replica.end();
-        let generation = self.generation.get();
-        let mut after: Option<Bytes> = None;
-        loop {
-            self.check_current();
-            let piece =
-                self.read(|state| self.machine.snapshot(state, after.as_ref(), REWRITE_RECORDS));
-            let Some(piece) = piece.filter(|_| generation == self.generation.get()) else {
-                return Ok(());
-            };
-            let Some(last) = piece.last() else { break };
-            after = Some(last.key.clone());
-            let queued = self.append(&piece, self.now())?;
-            queued.committed.await.unwrap_or(Err(PartitionError::Unknown))?;
-        }
-        self.replica.delete_records(start).await?;
-        self.rewritten_bytes.set(self.replica.size_bytes());
-        tracing::info!(
-            partition = self.replica.name(),
-            start,
-            "coordinator rewrote its live state"
-        );
-        Ok(())
     }
 }

@@ -6,14 +6,13 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::delete_groups::DeletableGroupResult;
 use vltava_protocol::types::{Str, Uuid};
 
-use crate::machine::{KeyValue, Ticket};
-
 use super::group::Phase;
 use super::machine::{Reply, Timer};
 use super::records;
 use super::session::Session;
 use super::state::State;
 use super::work::{RecordError, Work};
+use crate::machine::{KeyValue, Ticket};
 
 /// Time from one step to the next, in ms: others get their turn between.
 const NEXT_STEP_MS: u64 = 1;

@@ -11,14 +11,13 @@ use std::ops::Bound;
 
 use vltava_protocol::types::Str;
 
-use crate::machine::KeyValue;
-
 use super::group::{Group, Phase};
 use super::machine::Timer;
 use super::records;
 use super::session::Session;
 use super::state::{CommittedOffset, State, StoredGroup};
 use super::work::{RecordError, Work};
+use crate::machine::KeyValue;
 
 /// Time from one step to the next, in ms: others get their turn between.
 const NEXT_STEP_MS: u64 = 1;

@@ -12,13 +12,12 @@ use vltava_protocol::messages::join_group::{
 use vltava_protocol::messages::sync_group::SyncGroupResponse;
 use vltava_protocol::types::Str;
 
-use crate::machine::Ticket;
-
 use super::machine::{Reply, Timer};
 use super::member::{Member, ParkedJoin, timeout_ms};
 use super::state::{StoredGroup, StoredMember, StoredMetadata};
 use super::subscription::{self, CONSUMER};
 use super::work::Work;
+use crate::machine::Ticket;
 
 /// Where a group stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

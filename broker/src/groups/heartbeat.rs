@@ -4,12 +4,11 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use vltava_protocol::types::Str;
 
-use crate::machine::Ticket;
-
 use super::group::{Group, Phase};
 use super::machine::Reply;
 use super::session::Session;
 use super::work::Work;
+use crate::machine::Ticket;
 
 /// Handles a Heartbeat.
 pub(super) fn heartbeat(

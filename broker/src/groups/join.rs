@@ -11,14 +11,13 @@ use vltava_protocol::messages::join_group::{
 };
 use vltava_protocol::types::Str;
 
-use crate::machine::Ticket;
-
 use super::group::{Group, Phase, reply_join, reply_join_error, reply_sync_error};
 use super::machine::Client;
 use super::member::{Member, ParkedJoin, SessionTimer, protocol_bytes, timeout_ms};
 use super::session::Session;
 use super::state::State;
 use super::work::{Work, reason_text};
+use crate::machine::Ticket;
 
 /// From this version on, a new member is given an id and asked to join again with it.
 const FIRST_VERSION_WITH_KNOWN_ID: i16 = 4;

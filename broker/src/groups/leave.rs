@@ -9,12 +9,11 @@ use vltava_protocol::messages::leave_group::{
 };
 use vltava_protocol::types::Str;
 
-use crate::machine::Ticket;
-
 use super::group::{Group, Phase};
 use super::machine::Reply;
 use super::session::Session;
 use super::work::{Work, reason_text};
+use crate::machine::Ticket;
 
 /// From this version on, a request names several members.
 const FIRST_VERSION_WITH_MEMBERS: i16 = 3;

@@ -13,8 +13,6 @@ use vltava_protocol::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFet
 use vltava_protocol::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use vltava_protocol::types::{Str, Uuid};
 
-use crate::machine::{KeyValue, Machine, Now, Outcome, ReplayError, Ticket};
-
 use super::deletion::{self, Deletion, Ended};
 use super::describe::{self, GroupListing, ListGroups};
 use super::group::Group;
@@ -25,6 +23,7 @@ use super::session::Session;
 use super::state::State;
 use super::work::Work;
 use super::{expiry, heartbeat, leave, offsets, snapshot, sync};
+use crate::machine::{KeyValue, Machine, Now, Outcome, ReplayError, Ticket};
 
 /// Coordinates the groups of one partition of `__consumer_offsets`.
 #[derive(Debug)]

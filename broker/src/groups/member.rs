@@ -4,11 +4,10 @@ use bytes::Bytes;
 use vltava_protocol::messages::join_group::JoinGroupRequestProtocol;
 use vltava_protocol::types::Str;
 
-use crate::machine::Ticket;
-
 use super::machine::Timer;
 use super::state::StoredMember;
 use super::work::Work;
+use crate::machine::Ticket;
 
 /// A JoinGroup that waits for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,14 +20,13 @@ use vltava_protocol::messages::offset_fetch::{
 };
 use vltava_protocol::types::{Str, Uuid};
 
-use crate::machine::{KeyValue, Ticket};
-
 use super::group::{Group, Phase};
 use super::machine::Reply;
 use super::records;
 use super::session::Session;
 use super::state::{CommittedOffset, State, StoredGroup};
 use super::work::Work;
+use crate::machine::{KeyValue, Ticket};
 
 /// From this version on, a commit to a group that does not exist says so.
 const FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 9;

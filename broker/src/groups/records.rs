@@ -9,10 +9,9 @@ use vltava_protocol::records::group::{
 };
 use vltava_protocol::types::Str;
 
-use crate::machine::{KeyValue, ReplayError};
-
 use super::state::{CommittedOffset, StoredMember, StoredMetadata};
 use super::work::RecordError;
+use crate::machine::{KeyValue, ReplayError};
 
 /// Kafka 4.4 writes version 4, the first with a topic id...
 const OFFSET_VERSION: i16 = 4;

@@ -5,11 +5,10 @@ use std::ops::Bound;
 use bytes::Bytes;
 use vltava_protocol::types::Str;
 
-use crate::machine::KeyValue;
-
 use super::records::{self, Key};
 use super::state::{State, StoredGroup, StoredMetadata};
 use super::work::{RecordError, record_bytes};
+use crate::machine::KeyValue;
 
 /// Where a piece goes on, in the order that snapshots go in: each group's metadata, then its
 /// offsets, group by group; then what is kept unread.

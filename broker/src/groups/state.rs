@@ -6,9 +6,8 @@ use bytes::Bytes;
 use vltava_protocol::records::group::{GroupMetadataValue, MemberMetadata, OffsetCommitValue};
 use vltava_protocol::types::{Str, Uuid};
 
-use crate::machine::{KeyValue, ReplayError};
-
 use super::records::{self, Key};
+use crate::machine::{KeyValue, ReplayError};
 
 /// Groups and their committed offsets, as the log has them.
 ///

@@ -9,12 +9,11 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 use vltava_protocol::types::Str;
 
-use crate::machine::Ticket;
-
 use super::group::{Group, Phase, reply_sync_error};
 use super::machine::Reply;
 use super::session::Session;
 use super::work::Work;
+use crate::machine::Ticket;
 
 /// From this version on, the protocol's type and name must be there.
 const FIRST_VERSION_WITH_PROTOCOL: i16 = 5;

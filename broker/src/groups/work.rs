@@ -3,10 +3,9 @@
 use vltava_protocol::encode::EncodeError;
 use vltava_protocol::types::Str;
 
-use crate::machine::{KeyValue, Now, Outcome, Ticket, TimerChange};
-
 use super::machine::{GroupMachine, Reply, Timer};
 use super::options::Options;
+use crate::machine::{KeyValue, Now, Outcome, Ticket, TimerChange};
 
 /// A record takes this much beside its key and value, in bytes, at most: lengths, deltas, headers.
 const RECORD_OVERHEAD_BYTES: usize = 32;

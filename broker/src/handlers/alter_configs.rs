@@ -8,46 +8,40 @@
 //! says so.
 
 use vltava_protocol::api::ApiKey;
-use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::alter_configs::{
-    AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, AlterableConfig,
 };
-use vltava_protocol::types::Str;
 
-use super::Reply;
 use super::context::Context;
-use crate::cluster::controller::{self, Input};
+use super::{Reply, settings};
+use crate::cluster::alter_settings::{Change, Resource, SET};
 use crate::runtime::Runtime;
 
 /// The API of this file.
 pub const API: ApiKey = ApiKey::ALTER_CONFIGS;
 
-/// Hands the request to the controller. Answered when every shard of this node goes by the new
-/// settings.
+/// Every setting that is given is set; the others are the defaults again.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: AlterConfigsRequest,
 ) -> Reply<AlterConfigsResponse> {
-    let asked = request.resources.iter();
-    let asked = asked.map(|resource| (resource.resource_type, resource.resource_name.clone()));
-    let asked: Vec<(i8, Str)> = asked.collect();
-    let node_id = context.services.config.node_id;
-    let input = Input::AlterConfigs { request, node_id };
-    Reply::Now(match context.services.node.ask_controller(input).await {
-        Ok(controller::Reply::AlterConfigs(response)) => response,
-        Ok(controller::Reply::Refused { error, message }) => refused(asked, error, &message),
-        Ok(_) => refused(asked, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(asked, error, error.message()),
+    let change =
+        |config: AlterableConfig| Change { name: config.name, operation: SET, value: config.value };
+    let resources = request.resources.into_iter().map(|resource| Resource {
+        kind: resource.resource_type,
+        name: resource.resource_name,
+        changes: resource.configs.into_iter().map(change).collect(),
+    });
+    let altered =
+        settings::alter(&context, resources.collect(), false, request.validate_only).await;
+    let responses = altered.into_iter().map(|altered| AlterConfigsResourceResponse {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.kind,
+        resource_name: altered.name,
+    });
+    Reply::Now(AlterConfigsResponse {
+        responses: responses.collect(),
+        ..AlterConfigsResponse::default()
     })
-}
-
-fn refused(asked: Vec<(i8, Str)>, error_code: ErrorCode, message: &str) -> AlterConfigsResponse {
-    let failed = |(resource_type, resource_name)| AlterConfigsResourceResponse {
-        error_code,
-        error_message: Some(Str::from(message)),
-        resource_type,
-        resource_name,
-    };
-    let responses = asked.into_iter().map(failed).collect();
-    AlterConfigsResponse { responses, ..AlterConfigsResponse::default() }
 }

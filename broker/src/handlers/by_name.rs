@@ -1,16 +1,33 @@
-//! Work on a partition that a request names by topic and number.
+//! What a request names: a topic by its name or id, a partition by topic and number.
 
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::types::Uuid;
 
 use super::context::Context;
 use super::errors;
+use crate::metadata::image::{Image, Topic};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
+
+/// The topic of this id, or of this name.
+pub fn topic<'a>(
+    image: &'a Image,
+    by_id: bool,
+    id: Uuid,
+    name: &str,
+) -> Result<&'a Arc<Topic>, ErrorCode> {
+    if by_id {
+        image.topic_by_id(id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
+    } else {
+        image.topic(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    }
+}
 
 /// Which partition a topic's name and a number mean.
 pub fn resolve<R: Runtime>(

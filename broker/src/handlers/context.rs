@@ -12,10 +12,10 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 
 use super::client::Client;
-use crate::cluster::controller::{Input, Reply};
+use crate::cluster::controller::{self, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::hosts::Hosts;
-use crate::groups::machine::GroupMachine;
+use crate::groups::GroupMachine;
 use crate::metadata::image::Topic;
 use crate::metrics::ShardMetrics;
 use crate::node::Node;
@@ -123,10 +123,9 @@ impl<R: Runtime> Services<R> {
             if let Some(id) = self.producer_ids.borrow_mut().next() {
                 return Ok(id);
             }
-            let (first, count) = match self.node.ask_controller(Input::AllocateProducerIds).await? {
-                Reply::ProducerIds { first, count } => (first, count),
-                Reply::Refused { error, .. } => return Err(error),
-                _ => return Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+            let (first, count) = match self.node.ask_controller(Input::AllocateProducerIds).await {
+                Ok(Reply::ProducerIds { first, count }) => (first, count),
+                other => return Err(controller::refusal(other).0),
             };
             // Another request may have got a block meanwhile: then this one's ids are never used,
             // as Kafka's may be.

@@ -33,9 +33,10 @@ pub async fn handle<R: Runtime>(
     }
     Reply::Now(match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
         Ok(controller::Reply::CreatePartitions(response)) => response,
-        Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
-        Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(names, error, error.message()),
+        other => {
+            let (error, message) = controller::refusal(other);
+            refused(names, error, &message)
+        }
     })
 }
 

@@ -49,9 +49,10 @@ pub async fn handle<R: Runtime>(
     let input = Input::CreateTopics { request, random };
     let mut response = match context.services.node.ask_controller(input).await {
         Ok(controller::Reply::CreateTopics(response)) => response,
-        Ok(controller::Reply::Refused { error, message }) => refused(names, error, &message),
-        Ok(_) => refused(names, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(names, error, error.message()),
+        other => {
+            let (error, message) = controller::refusal(other);
+            refused(names, error, &message)
+        }
     };
     if with_settings {
         for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {
@@ -98,7 +99,6 @@ fn refused(names: Vec<Str>, error_code: ErrorCode, message: &str) -> CreateTopic
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::config::values;
 

@@ -37,9 +37,10 @@ pub async fn handle<R: Runtime>(
     let named = named(&request);
     Reply::Now(match context.services.node.ask_controller(Input::DeleteTopics(request)).await {
         Ok(controller::Reply::DeleteTopics(response)) => response,
-        Ok(controller::Reply::Refused { error, message }) => refused(named, error, &message),
-        Ok(_) => refused(named, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(named, error, error.message()),
+        other => {
+            let (error, message) = controller::refusal(other);
+            refused(named, error, &message)
+        }
     })
 }
 

@@ -146,7 +146,6 @@ fn entry(described: Described, request: &DescribeConfigsRequest) -> DescribeConf
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use std::sync::Arc;
 
     use super::*;

@@ -10,7 +10,7 @@ use vltava_protocol::messages::describe_groups::{
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::groups::{Input, Reply as GroupReply};
 use crate::runtime::Runtime;
 
 /// The API of this file.

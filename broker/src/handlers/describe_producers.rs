@@ -8,7 +8,6 @@ use vltava_protocol::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState,
     TopicResponse,
 };
-
 use vltava_storage::producer_state::ProducerEntry;
 
 use super::context::Context;

@@ -19,7 +19,9 @@ pub fn of_rejection(rejection: &Rejection) -> ErrorCode {
         Rejection::Timestamp { .. } | Rejection::Header(ProducerRuleError::LogAppendTime) => {
             ErrorCode::INVALID_TIMESTAMP
         }
-        Rejection::Batch(BatchError::OldMagic(_)) => ErrorCode::INVALID_RECORD,
+        Rejection::Batch(BatchError::OldMagic(_) | BatchError::Incomplete { .. }) => {
+            ErrorCode::INVALID_RECORD
+        }
         Rejection::Batch(_) | Rejection::Compression(_) => ErrorCode::CORRUPT_MESSAGE,
         Rejection::NotOneBatch
         | Rejection::BaseOffset(_)

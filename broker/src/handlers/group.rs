@@ -7,7 +7,7 @@ use vltava_protocol::error_code::ErrorCode;
 
 use super::context::Context;
 use crate::coordinator::host::HostError;
-use crate::groups::machine::{Client, Input, Reply};
+use crate::groups::{Client, Input, Reply};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;

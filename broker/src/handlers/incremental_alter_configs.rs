@@ -2,55 +2,46 @@
 //!
 //! Versions: 1 flexible.
 //!
-//! Ours: settings of nodes are read at start and cannot be altered; settings of groups, of client
-//! metrics and log levels are not supported yet. All of them: INVALID_REQUEST, with a message that
-//! says so.
+//! Ours: as AlterConfigs.
 
 use vltava_protocol::api::ApiKey;
-use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::incremental_alter_configs::{
-    AlterConfigsResourceResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
 };
-use vltava_protocol::types::Str;
 
-use super::Reply;
 use super::context::Context;
-use crate::cluster::controller::{self, Input};
+use super::{Reply, settings};
+use crate::cluster::alter_settings::{Change, Resource};
 use crate::runtime::Runtime;
 
 /// The API of this file.
 pub const API: ApiKey = ApiKey::INCREMENTAL_ALTER_CONFIGS;
 
-/// Hands the request to the controller. Answered when every shard of this node goes by the new
-/// settings.
+/// Each change by itself; settings that none names stay as they are.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: IncrementalAlterConfigsRequest,
 ) -> Reply<IncrementalAlterConfigsResponse> {
-    let asked = request.resources.iter();
-    let asked = asked.map(|resource| (resource.resource_type, resource.resource_name.clone()));
-    let asked: Vec<(i8, Str)> = asked.collect();
-    let node_id = context.services.config.node_id;
-    let input = Input::IncrementalAlterConfigs { request, node_id };
-    Reply::Now(match context.services.node.ask_controller(input).await {
-        Ok(controller::Reply::IncrementalAlterConfigs(response)) => response,
-        Ok(controller::Reply::Refused { error, message }) => refused(asked, error, &message),
-        Ok(_) => refused(asked, ErrorCode::UNKNOWN_SERVER_ERROR, ""),
-        Err(error) => refused(asked, error, error.message()),
-    })
-}
-
-fn refused(
-    asked: Vec<(i8, Str)>,
-    error_code: ErrorCode,
-    message: &str,
-) -> IncrementalAlterConfigsResponse {
-    let failed = |(resource_type, resource_name)| AlterConfigsResourceResponse {
-        error_code,
-        error_message: Some(Str::from(message)),
-        resource_type,
-        resource_name,
+    let change = |config: AlterableConfig| Change {
+        name: config.name,
+        operation: config.config_operation,
+        value: config.value,
     };
-    let responses = asked.into_iter().map(failed).collect();
-    IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
+    let resources = request.resources.into_iter().map(|resource| Resource {
+        kind: resource.resource_type,
+        name: resource.resource_name,
+        changes: resource.configs.into_iter().map(change).collect(),
+    });
+    let altered = settings::alter(&context, resources.collect(), true, request.validate_only).await;
+    let responses = altered.into_iter().map(|altered| AlterConfigsResourceResponse {
+        error_code: altered.error_code,
+        error_message: altered.error_message,
+        resource_type: altered.kind,
+        resource_name: altered.name,
+    });
+    Reply::Now(IncrementalAlterConfigsResponse {
+        responses: responses.collect(),
+        ..IncrementalAlterConfigsResponse::default()
+    })
 }

@@ -10,8 +10,7 @@ use vltava_protocol::types::Str;
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::join::Join;
-use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::groups::{Input, Join, Reply as GroupReply};
 use crate::runtime::Runtime;
 
 /// The API of this file.

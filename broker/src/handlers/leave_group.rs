@@ -8,7 +8,7 @@ use vltava_protocol::messages::leave_group::{LeaveGroupRequest, LeaveGroupRespon
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::groups::{Input, Reply as GroupReply};
 use crate::runtime::Runtime;
 
 /// The API of this file.

@@ -8,8 +8,7 @@ use vltava_protocol::messages::list_groups::{ListGroupsRequest, ListGroupsRespon
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::describe::ListGroups;
-use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::groups::{Input, ListGroups, Reply as GroupReply};
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
 

@@ -272,7 +272,6 @@ impl View<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
     use super::*;
     use crate::handlers::topology::tests::cluster;
 

@@ -31,6 +31,7 @@ pub mod context;
 mod errors;
 mod group;
 mod route;
+mod settings;
 mod topology;
 
 /// What a handler answers.

@@ -15,8 +15,8 @@ use vltava_protocol::messages::offset_commit::{
 use vltava_protocol::types::Uuid;
 
 use super::context::Context;
-use super::{Reply, group};
-use crate::groups::machine::{Input, Reply as GroupReply};
+use super::{Reply, by_name, group};
+use crate::groups::{Input, Reply as GroupReply};
 use crate::runtime::Runtime;
 
 /// The API of this file.
@@ -77,11 +77,9 @@ fn sort_out<R: Runtime>(
 ) {
     let image = context.services.node.image();
     let by_id = context.api_version >= TOPIC_IDS_FROM;
-    let found = if by_id { image.topic_by_id(asked.topic_id) } else { image.topic(&asked.name) };
-    let Some(topic) = found else {
-        let error =
-            if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-        return sorted.unknown.push(failed(&asked, error));
+    let topic = match by_name::topic(&image, by_id, asked.topic_id, &asked.name) {
+        Ok(topic) => topic,
+        Err(error) => return sorted.unknown.push(failed(&asked, error)),
     };
     asked.name = topic.name.clone();
     asked.topic_id = topic.id;

@@ -18,9 +18,8 @@ use vltava_protocol::messages::produce::{
 };
 use vltava_protocol::types::Str;
 
-use super::Reply;
 use super::context::Context;
-use super::errors;
+use super::{Reply, by_name, errors};
 use crate::metadata::image::Topic;
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
@@ -31,6 +30,9 @@ use crate::runtime::Runtime;
 
 /// The API of this file.
 pub const API: ApiKey = ApiKey::PRODUCE;
+
+/// The first version that names topics by id.
+const TOPIC_IDS_FROM: i16 = 13;
 
 /// No transactions yet: the code that InitProducerId gave for this id, which clients take as final.
 const TRANSACTION_REFUSED: ErrorCode = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
@@ -115,21 +117,19 @@ async fn place_topic<R: Runtime>(
     data: TopicProduceData,
     by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
 ) -> Places {
-    let by_id = context.api_version >= 13;
+    let by_id = context.api_version >= TOPIC_IDS_FROM;
     let image = context.services.node.image();
-    let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
-    let unknown =
-        if by_id { ErrorCode::UNKNOWN_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION };
-    let rules = topic.map(|topic| context.services.append_rules(topic));
+    let found = by_name::topic(&image, by_id, data.topic_id, &data.name);
+    let found = found.map(|topic| (topic, context.services.append_rules(topic)));
     let mut places = Vec::with_capacity(data.partition_data.len());
     for partition in data.partition_data {
         let index = partition.index;
-        places.push(match (topic, &rules) {
-            (Some(topic), Some(rules)) => match refuse_partition(context, acks, topic, index) {
+        places.push(match &found {
+            Ok((topic, rules)) => match refuse_partition(context, acks, topic, index) {
                 Some(error) => Place::Known(failed(index, error, None)),
                 None => place_partition(context, topic, rules, partition, by_shard),
             },
-            _ => Place::Known(failed(index, unknown, None)),
+            Err(error) => Place::Known(failed(index, *error, None)),
         });
         context.services.runtime.yield_if_needed().await;
     }

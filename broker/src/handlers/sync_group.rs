@@ -7,7 +7,7 @@ use vltava_protocol::messages::sync_group::{SyncGroupRequest, SyncGroupResponse}
 
 use super::context::Context;
 use super::{Reply, group};
-use crate::groups::machine::{Input, Reply as GroupReply};
+use crate::groups::{Input, Reply as GroupReply};
 use crate::runtime::Runtime;
 
 /// The API of this file.

@@ -66,14 +66,12 @@ pub fn partition_view(
 
 #[cfg(test)]
 pub mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
-    use crate::metadata::image::PartitionId;
     use std::sync::Arc;
 
     use vltava_protocol::types::{Str, Uuid};
 
     use super::*;
-    use crate::metadata::image::{Cluster, Node, NodeEndpoint, Replica};
+    use crate::metadata::image::{Cluster, Node, NodeEndpoint, PartitionId, Replica};
     use crate::metadata::leaders::Leader;
     use crate::metadata::records::{FORMAT_VERSION, Record};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::image::{Image, Node, Partition, Topic};
+use super::image::{Image, Node, Topic};
 use super::sorted_map::Change;
 
 /// How one image differs from another.
@@ -34,16 +34,6 @@ impl<'a> TopicChange<'a> {
     /// Whether its own settings differ.
     pub fn has_other_settings(&self) -> bool {
         self.before.settings != self.after.settings
-    }
-
-    /// Partitions that are new, or kept elsewhere than before.
-    pub fn changed_partitions(&self) -> impl Iterator<Item = (i32, &'a Partition)> {
-        let before = &self.before.partitions;
-        (0..)
-            .zip(self.after.partitions.iter())
-            .enumerate()
-            .filter(|(at, (_, partition))| before.get(*at) != Some(partition))
-            .map(|(_, (index, partition))| (index, partition.as_ref()))
     }
 }
 

@@ -230,16 +230,6 @@ impl Image {
         self.topic(self.topic_names.get(&id)?)
     }
 
-    /// A partition by its topic's id and its number.
-    pub fn partition(&self, partition: PartitionId) -> Option<&Partition> {
-        self.topic_by_id(partition.topic_id)?.partition(partition.index)
-    }
-
-    /// Own settings of a resource that is no topic.
-    pub fn settings(&self, resource: &ResourceId) -> Option<&Settings> {
-        self.settings.get(resource)
-    }
-
     /// The first producer id that was not given away.
     pub fn next_producer_id(&self) -> i64 {
         self.next_producer_id

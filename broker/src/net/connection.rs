@@ -360,8 +360,9 @@ impl<R: Runtime> Reader<R> {
 
     /// The shard that this connection had better be on.
     fn leads_elsewhere(&self) -> Option<usize> {
-        let shard = self.client.route.settled();
-        shard.filter(|shard| *shard != self.counted.shard())
+        let shard = self.client.route.settled()?;
+        let is_elsewhere = shard != self.counted.shard() && self.counted.may_move_to(shard);
+        is_elsewhere.then_some(shard)
     }
 
     /// Waits until all answers have left, as Kafka does after each request. Whether the connection

@@ -36,6 +36,11 @@ impl Open {
     fn on_shard(&mut self, shard: usize) -> &mut u32 {
         self.by_shard.entry(shard).or_default()
     }
+
+    fn is_fair(&self, from: usize, to: usize) -> bool {
+        let count = |shard| self.by_shard.get(&shard).copied().unwrap_or_default();
+        count(to) < UNEVEN_FACTOR_MAX * count(from) + UNEVEN_MIN
+    }
 }
 
 /// The connections of all shards. A clone counts the same.
@@ -86,13 +91,16 @@ pub struct OpenConnection {
 }
 
 impl OpenConnection {
-    /// Counts it on another shard from now on, unless that one has many more connections than its
-    /// own: one partition that all clients use must not bring them all to one core. Returns whether
-    /// it does.
+    /// Whether it may go to another shard: not where that one has many more connections than its
+    /// own. One partition that all clients use must not bring them all to one core.
+    pub fn may_move_to(&self, shard: usize) -> bool {
+        self.counts.lock().is_fair(self.shard, shard)
+    }
+
+    /// Counts it on another shard from now on, where it may go there. Returns whether it may.
     pub fn move_to(&mut self, shard: usize) -> bool {
         let mut open = self.counts.lock();
-        let (here, there) = (*open.on_shard(self.shard), *open.on_shard(shard));
-        let is_fair = there < UNEVEN_FACTOR_MAX * here + UNEVEN_MIN;
+        let is_fair = open.is_fair(self.shard, shard);
         if is_fair {
             *open.on_shard(self.shard) -= 1;
             *open.on_shard(shard) += 1;
@@ -123,7 +131,6 @@ impl Drop for OpenConnection {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use std::net::Ipv4Addr;
 
     use super::*;

@@ -8,7 +8,7 @@ use crate::cluster::controller::{Options as ControllerOptions, TopicSettings};
 use crate::config::describe;
 use crate::config::topic_values::{self, Compression, TopicConfig, TopicDefaults};
 use crate::config::values::BrokerConfig;
-use crate::groups::options::Options as GroupOptions;
+use crate::groups::Options as GroupOptions;
 use crate::metadata::image::Settings;
 use crate::partition::validate::AppendRules;
 

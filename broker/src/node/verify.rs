@@ -88,10 +88,9 @@ impl<R: Runtime> Node<R> {
     }
 }
 
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use bytes::Bytes;
     use vltava_protocol::batch_builder::BatchBuilder;
     use vltava_protocol::types::Uuid;

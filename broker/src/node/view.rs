@@ -13,7 +13,7 @@ use vltava_protocol::messages::create_topics::{
 use vltava_protocol::types::Uuid;
 use vltava_storage::LogEnvironment;
 
-use crate::cluster::controller::{Controller, Input, Reply};
+use crate::cluster::controller::{self, Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
@@ -202,12 +202,11 @@ impl<R: Runtime> Node<R> {
             ..CreateTopicsRequest::default()
         };
         let input = Input::CreateTopics { request, random: self.random_uuid().0 };
-        let error = match self.ask_controller(input).await? {
-            Reply::CreateTopics(response) => {
+        let error = match self.ask_controller(input).await {
+            Ok(Reply::CreateTopics(response)) => {
                 response.topics.first().map_or(ErrorCode::NONE, |topic| topic.error_code)
             }
-            Reply::Refused { error, .. } => error,
-            _ => ErrorCode::UNKNOWN_SERVER_ERROR,
+            other => controller::refusal(other).0,
         };
         match error {
             ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),

@@ -122,12 +122,6 @@ impl FetchSessions {
         Self { shard, sessions_max, sessions: BTreeMap::new(), kept_bytes: 0 }
     }
 
-    /// How many sessions there are, and partitions in them.
-    pub fn counts(&self) -> (usize, usize) {
-        let partitions = self.sessions.values().map(|session| session.partitions.len()).sum();
-        (self.sessions.len(), partitions)
-    }
-
     /// Begins a request: finds or makes its session and says what is to be fetched. `random` is 64
     /// random bits, for a new id.
     pub fn begin(
@@ -315,7 +309,6 @@ fn next_epoch(epoch: i32) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
 
     fn wanted(partition: i32, offset: i64) -> Wanted {
@@ -339,6 +332,12 @@ mod tests {
         assert!(!fetching.is_incremental && fetching.session_id != 0);
         assert_eq!(fetching.wanted, wanted);
         fetching.session_id
+    }
+
+    /// How many sessions there are, and partitions in them.
+    fn counts(sessions: &FetchSessions) -> (usize, usize) {
+        let partitions = sessions.sessions.values().map(|session| session.partitions.len()).sum();
+        (sessions.sessions.len(), partitions)
     }
 
     #[test]
@@ -411,7 +410,7 @@ mod tests {
         assert_eq!(begin(&mut sessions, EVICTION_MS_MIN - 1), 0, "sessionless, as Kafka does");
         let second = begin(&mut sessions, EVICTION_MS_MIN);
         assert!(second != 0 && second != first);
-        assert_eq!(sessions.counts(), (1, 0));
+        assert_eq!(counts(&sessions), (1, 0));
     }
 
     fn many(range: std::ops::Range<usize>) -> Vec<Wanted> {
@@ -430,7 +429,7 @@ mod tests {
         assert!(sessions.begin((small, 1), many(0..2), &[], true, 0, 0).is_ok(), "nothing new");
         let grown = sessions.begin((large, 1), many(FIT..FIT + 1), &[], true, 0, 0);
         assert_eq!(grown, Err(SessionError::NotFound));
-        assert_eq!(sessions.counts(), (1, 2), "it is gone, with all it held");
+        assert_eq!(counts(&sessions), (1, 2), "it is gone, with all it held");
         let forgotten = [(TopicRef::Id(Uuid(7)), 0), (TopicRef::Id(Uuid(7)), 5)];
         assert!(sessions.begin((small, 2), Vec::new(), &forgotten, true, 0, 0).is_ok());
         assert_eq!(sessions.kept_bytes, PARTITION_BYTES);
@@ -445,7 +444,7 @@ mod tests {
         let own = begun(&mut there);
         assert_ne!(id, own);
         let session = here.take(id).unwrap();
-        assert_eq!((here.counts(), here.kept_bytes), ((0, 0), 0));
+        assert_eq!((counts(&here), here.kept_bytes), ((0, 0), 0));
         there.adopt(id, session);
         let again = here.begin((id, 1), Vec::new(), &[], true, 0, 0);
         assert_eq!(again, Err(SessionError::NotFound));
@@ -453,7 +452,7 @@ mod tests {
         assert_eq!(fetching.wanted, [wanted(0, 5), wanted(1, 6)]);
         let third = begun(&mut here);
         there.adopt(third, here.take(third).unwrap());
-        assert_eq!(there.counts(), (2, 4), "no room for a third");
+        assert_eq!(counts(&there), (2, 4), "no room for a third");
     }
 
     #[test]

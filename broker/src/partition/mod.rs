@@ -4,6 +4,12 @@
 //! shard's way to all partitions of the node, wherever they live. Errors here speak of logs, not of
 //! Kafka: handlers choose Kafka's codes.
 //!
+//! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits.
+//! - [`client`]: the same calls here and on another shard; [`request`], [`error`]: what they say.
+//! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
+//!   consumers ask.
+//! - [`replay`]: a log of the broker's own records.
+//!
 //! Invariants (`docs/invariants.md` says where each is asserted):
 //! - An append is answered only when the high watermark has reached its end; the high watermark
 //!   only follows flushed ends.
@@ -21,7 +27,8 @@ pub mod lookup;
 pub mod replay;
 pub mod replica;
 pub mod request;
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod tests;
 pub mod validate;
 pub mod waiters;

@@ -56,10 +56,9 @@ fn prove(batch: Result<Batch<'_>, BatchError>, expected: i64) -> Result<Batch<'_
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
+    use vltava_protocol::batch_builder::BatchBuilder;
 
     use super::*;
-    use vltava_protocol::batch_builder::BatchBuilder;
 
     /// Three batches of two records each, and where the second begins.
     fn three() -> (Vec<u8>, usize) {

@@ -84,8 +84,6 @@ impl Watch {
 pub struct Queued {
     /// The offset of its first record.
     pub base_offset: i64,
-    /// The offset of its last record.
-    pub last_offset: i64,
     /// It stood there before, and was not written again.
     pub is_duplicate: bool,
     /// Completes when it is committed, or cannot be any more.
@@ -181,7 +179,6 @@ impl<R: Runtime> Replica<R> {
         self.write_queued();
         Ok(Queued {
             base_offset,
-            last_offset,
             is_duplicate: matches!(checked, SequenceCheck::Duplicate { .. }),
             committed,
         })
@@ -324,13 +321,10 @@ impl<R: Runtime> Replica<R> {
     /// clients see it: nothing ends beyond the high watermark (KIP-101). `(-1, -1)` where the
     /// log knows no such epoch, or none is named.
     pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
-        if epoch == -1 {
-            return (-1, -1);
-        }
-        let high_watermark = self.high_watermark();
         if epoch < 0 {
             return (-1, -1);
         }
+        let high_watermark = self.high_watermark();
         if epoch == self.leader_epoch() {
             return (epoch, high_watermark);
         }
@@ -464,5 +458,6 @@ impl<R: Runtime> Drop for Watching<R> {
     }
 }
 
-#[cfg(all(test, feature = "simulator"))]
+#[cfg(test)]
+#[cfg(feature = "simulator")]
 mod tests;

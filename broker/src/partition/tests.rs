@@ -1,5 +1,4 @@
 //! A replica on the simulated runtime, over a disk that is full now and then.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cell::Cell;
 use std::future::Future;

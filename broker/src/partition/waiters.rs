@@ -45,11 +45,6 @@ impl<T> CommitQueue<T> {
     pub fn last_end(&self) -> Option<i64> {
         self.waiting.back().map(|(end, _)| *end)
     }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
 }
 
 /// Names a watch of one partition.

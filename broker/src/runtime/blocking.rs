@@ -53,7 +53,6 @@ impl Blocking {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
     use super::*;
     use crate::runtime::tests::block_on;

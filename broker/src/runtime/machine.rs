@@ -111,8 +111,6 @@ pub struct ShardStart {
     pub runtime: MachineRuntime,
     /// Its number, from 0.
     pub shard: usize,
-    /// How many there are.
-    pub shards: usize,
     /// Asks all shards to end, and is how they learn of it.
     pub stop: Stop,
 }
@@ -140,7 +138,6 @@ where
     let stop = Stop::default();
     let cores = system::cores();
     let common = Common {
-        shards,
         options: options.clone(),
         listeners: Arc::default(),
         origin: Instant::now(),
@@ -282,7 +279,6 @@ impl Drop for StopOnDrop {
 /// What all shards of a process have in common.
 #[derive(Clone)]
 struct Common {
-    shards: usize,
     options: Options,
     listeners: Arc<Listeners>,
     origin: Instant,
@@ -313,7 +309,7 @@ where
     let refused = |message: String| StartError::Shard { shard, message };
     let thread = thread::Builder::new().name(format!("shard-{shard}"));
     let thread = thread.spawn(move || {
-        let (executor, ring) = match equip(shard, core, &common) {
+        let (executor, runtime) = match equip(shard, core, &common) {
             Ok(equipment) => equipment,
             Err(message) => {
                 drop(ready.send(Err(message)));
@@ -325,9 +321,7 @@ where
             return Ok(()); // Another one cannot start.
         }
         let _stop = StopOnDrop(common.stop.clone());
-        let runtime = MachineRuntime::new(&executor, ring, &common);
-        let (shards, stop) = (common.shards, common.stop);
-        executor.run(make(ShardStart { runtime, shard, shards, stop }, part))
+        executor.run(make(ShardStart { runtime, shard, stop: common.stop }, part))
     });
     let thread = thread.map_err(|error| refused(error.to_string()))?;
     match wait_until_ready.recv() {
@@ -337,8 +331,12 @@ where
     }
 }
 
-/// The executor and the ring of the calling thread.
-fn equip(shard: usize, core: Option<usize>, common: &Common) -> Result<(Executor, Ring), String> {
+/// What the calling thread runs, and runs on.
+fn equip(
+    shard: usize,
+    core: Option<usize>,
+    common: &Common,
+) -> Result<(Executor, MachineRuntime), String> {
     if let Some(core) = core {
         // A profile that refuses this: then the thread runs where the scheduler puts it.
         let _refused = system::pin_to(core);
@@ -347,7 +345,9 @@ fn equip(shard: usize, core: Option<usize>, common: &Common) -> Result<(Executor
     let ring = Ring::new(shard, common.origin, recorder);
     let ring = ring.map_err(|error| format!("io_uring: {error}"))?;
     let executor = Executor::new(ring.clone()).map_err(|error| error.to_string())?;
-    Ok((executor, ring))
+    let random = RandomBytes::open().map_err(|error| format!("/dev/urandom: {error}"))?;
+    let runtime = MachineRuntime::new(&executor, ring, random, common);
+    Ok((executor, runtime))
 }
 
 /// One shard's executor, disk and network. A clone is the same.
@@ -364,14 +364,14 @@ struct RuntimeState {
 }
 
 impl MachineRuntime {
-    fn new(executor: &Executor, ring: Ring, common: &Common) -> Self {
+    fn new(executor: &Executor, ring: Ring, random: RandomBytes, common: &Common) -> Self {
         let directory = Arc::clone(&common.options.data_directory);
         Self(Rc::new(RuntimeState {
             disk: MachineDisk::new(ring.clone(), directory),
             network: MachineNetwork::new(ring.clone(), Arc::clone(&common.listeners)),
             tasks: Rc::clone(executor.tasks()),
             ring,
-            random: RefCell::default(),
+            random: RefCell::new(random),
         }))
     }
 
@@ -436,22 +436,30 @@ impl Runtime for MachineRuntime {
     }
 }
 
-/// Random bytes of the operating system, fetched some at a time.
-#[derive(Debug, Default)]
-struct RandomBytes(Vec<u8>);
+/// Random bytes of the operating system, fetched some at a time. Open from the start: when clients
+/// have taken all descriptors, it could not be opened.
+#[derive(Debug)]
+struct RandomBytes {
+    source: File,
+    fetched: Vec<u8>,
+}
 
 impl RandomBytes {
+    fn open() -> io::Result<Self> {
+        let source = File::open("/dev/urandom")?;
+        Ok(Self { source, fetched: Vec::new() })
+    }
+
     fn next_u64(&mut self) -> u64 {
         loop {
-            if let Some((rest, bytes)) = self.0.split_last_chunk::<8>() {
+            if let Some((rest, bytes)) = self.fetched.split_last_chunk::<8>() {
                 let value = u64::from_ne_bytes(*bytes);
-                self.0.truncate(rest.len());
+                self.fetched.truncate(rest.len());
                 return value;
             }
-            self.0.resize(RANDOM_BYTES, 0);
-            let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut self.0));
-            if let Err(error) = read {
-                panic!("the operating system has no random bytes: {error}");
+            self.fetched.resize(RANDOM_BYTES, 0);
+            if let Err(error) = self.source.read_exact(&mut self.fetched) {
+                panic!("the operating system's random bytes have ended: {error}");
             }
         }
     }

@@ -288,7 +288,6 @@ impl<M> Drop for SendMessage<'_, M> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;

@@ -45,7 +45,7 @@ pub use self::machine::{
 pub use self::recorder::{Operation, Recorder};
 pub use self::socket::{MachineConnection, MachineListener, MachineNetwork};
 pub use self::system::{
-    MachineFacts, ProcessFacts, ShutdownSignals, notify_service_manager, probe,
+    MachineFacts, ProcessFacts, ShutdownSignals, is_hung_up, notify_service_manager, probe,
 };
 
 /// Monotonic time, in nanoseconds since the process (or the simulation) started. Only compared and

@@ -254,7 +254,9 @@ impl Core {
             self.timers.fire(shared.now(), &mut self.woken);
         }
         self.fill(&mut uring, shared);
+        // Nor where the alarm found no place in the queue: nobody could end the sleep.
         let is_idle = self.woken.is_empty()
+            && self.is_alarm_read
             && self.queued.is_empty()
             && self.cancelled.is_empty()
             && uring.completion().is_empty();

@@ -64,11 +64,6 @@ impl Latch {
         }
     }
 
-    /// It has not happened, after all: what was true ended.
-    pub fn reset(&self) {
-        self.is_set.set(false);
-    }
-
     /// Whether it has happened.
     pub fn is_set(&self) -> bool {
         self.is_set.get()

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::{ring, setup};
+use super::ring;
 
 /// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
 pub(super) const LOCKED_MEMORY_BYTES_MIN: u64 = 512 << 10;
@@ -24,15 +24,10 @@ pub struct MachineFacts {
     /// Memory this process may use, in bytes: the machine's, or what its control groups leave of
     /// it.
     pub memory_bytes: u64,
-    /// Memory it may lock, in bytes, after the soft limit was raised to the hard one; `u64::MAX` is
-    /// no limit.
-    pub locked_memory_bytes_max: u64,
     /// Descriptors it may open, after the soft limit was raised to the hard one.
     pub descriptors_max: u64,
     /// The kernel's release, as `uname -r` says it.
     pub kernel: String,
-    /// Why io_uring cannot be used, where that is so.
-    pub io_uring_refused: Option<io::ErrorKind>,
 }
 
 /// Looks at the machine. Raises the soft limits of locked memory and descriptors to the hard ones.
@@ -42,10 +37,8 @@ pub fn probe() -> MachineFacts {
     MachineFacts {
         cores: cores(),
         memory_bytes: memory_bytes(),
-        locked_memory_bytes_max: limit("Max locked memory"),
         descriptors_max: limit("Max open files"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        io_uring_refused: setup::try_set_up().err().map(|error| error.kind()),
     }
 }
 
@@ -199,6 +192,15 @@ fn raise_limit(resource: libc::__rlimit_resource_t) {
     }
 }
 
+/// Whether nobody reads any more what is written there: a pipe or a socket whose other end is
+/// closed. Of a file, never.
+pub fn is_hung_up(output: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: output.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: the kernel reads and fills one structure of ours; the descriptor is open.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0 && poll.revents & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
 /// The descriptor that the signal handler writes to; -1 before there is one.
 static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
 
@@ -276,7 +278,8 @@ fn notify(address: &[u8], state: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -329,6 +332,16 @@ mod tests {
             assert_eq!(&heard[..len], b"READY=1");
         }
         assert!(notify(b"/nobody/there", "READY=1").is_err());
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_hung_up() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!is_hung_up(writer.as_fd()));
+        drop(reader);
+        assert!(is_hung_up(writer.as_fd()));
+        let file = tempfile::tempfile().unwrap();
+        assert!(!is_hung_up(file.as_fd()));
     }
 
     #[test]

@@ -279,7 +279,6 @@ impl Tasks {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
     use std::future::{pending, poll_fn};
 

@@ -240,13 +240,14 @@ fn describe_configs(talk: &mut Talk) {
 
 fn alter_configs(talk: &mut Talk) {
     create(talk, "altered", 1);
-    let cases: [(&str, i8, Str, &'static str, Option<&'static str>); 6] = [
+    let cases: [(&str, i8, Str, &'static str, Option<&'static str>); 7] = [
         ("set", TOPIC, talk.str("altered"), "retention.ms", Some("77")),
         ("set badly", TOPIC, talk.str("altered"), "retention.ms", Some("long")),
         ("set what is not", TOPIC, talk.str("altered"), "no.such", Some("1")),
         ("null", TOPIC, talk.str("altered"), "retention.ms", None),
         ("a missing topic", TOPIC, talk.str("missing"), "retention.ms", Some("77")),
         ("a resource of no type", 3, talk.str("altered"), "retention.ms", Some("77")),
+        ("set another", TOPIC, talk.str("altered"), "segment.ms", Some("7777")),
     ];
     for version in talk.versions::<AlterConfigsRequest>() {
         for (what, resource_type, resource_name, name, value) in &cases {
@@ -261,9 +262,25 @@ fn alter_configs(talk: &mut Talk) {
             };
             let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
             let answer = talk.exchange(what, version, &request);
-            assert_eq!(answer.responses[0].error_code.is_none(), *what == "set");
+            let is_sound = ["set", "set another"].contains(what);
+            assert_eq!(answer.responses[0].error_code.is_none(), is_sound);
         }
+        let left = described(talk, &["retention.ms", "segment.ms"]);
+        assert_eq!(left, ["604800000", "7777"], "what is not given is the default again");
     }
+}
+
+/// Values of these settings of the topic that is altered.
+fn described(talk: &mut Talk, keys: &'static [&'static str]) -> Vec<String> {
+    let request = DescribeConfigsRequest {
+        resources: vec![resource(TOPIC, talk.str("altered"), Some(keys))],
+        ..DescribeConfigsRequest::default()
+    };
+    let mut answer = talk.ask(4, &request);
+    answer.results[0].configs.sort_by_key(|config| config.name.clone());
+    talk.note("what was altered", 4, &answer);
+    let values = answer.results[0].configs.iter().map(|config| config.value.clone());
+    values.map(|value| value.unwrap_or_default().to_string()).collect()
 }
 
 /// Of which resource: its type and name; setting, operation and value.
@@ -303,14 +320,8 @@ fn incremental_alter_configs(talk: &mut Talk) {
                 talk.exchange(&what, version, &request);
             }
         }
-        let keys: &[&str] = &["retention.ms", "cleanup.policy"];
-        let request = DescribeConfigsRequest {
-            resources: vec![resource(TOPIC, topic.clone(), Some(keys))],
-            ..DescribeConfigsRequest::default()
-        };
-        let mut answer = talk.ask(4, &request);
-        answer.results[0].configs.sort_by_key(|config| config.name.clone());
-        talk.note("what was altered", 4, &answer);
+        let left = described(talk, &["retention.ms", "cleanup.policy"]);
+        assert_eq!(left, ["delete", "604800000"], "each case was undone by another");
     }
 }
 

@@ -8,9 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
-};
 use vltava_protocol::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
@@ -28,7 +25,7 @@ use vltava_protocol::types::{Str, Uuid};
 
 use crate::check::{AnswerId, Promise};
 use crate::client::{Client, Promises};
-use crate::support::wire::{PRODUCE_VERSION, produce_request};
+use crate::support::wire::{PRODUCE_VERSION, create_topic_request, produce_request};
 
 /// A topic of small batches, and how many partitions it has.
 pub const MANY: (&str, i32) = ("many", 6);
@@ -69,7 +66,8 @@ pub fn run(address: SocketAddr, round: i32, promises: &Promises) {
 pub fn set_up(address: SocketAddr, promises: &Promises) {
     let mut client = Client::connect(address, promises);
     create(&mut client, MANY.0, MANY.1, &[], promises);
-    let segments = [("segment.bytes", SEGMENT_BYTES.to_string())];
+    let segment_bytes = SEGMENT_BYTES.to_string();
+    let segments = [("segment.bytes", segment_bytes.as_str())];
     create(&mut client, ROLLING.0, ROLLING.1, &segments, promises);
 }
 
@@ -77,21 +75,10 @@ fn create(
     client: &mut Client,
     name: &str,
     partitions: i32,
-    configs: &[(&str, String)],
+    configs: &[(&str, &str)],
     promises: &Promises,
 ) -> Uuid {
-    let config = |(name, value): &(&str, String)| CreatableTopicConfig {
-        name: Str::from(*name),
-        value: Some(Str::from(value.as_str())),
-    };
-    let topic = CreatableTopic {
-        name: Str::from(name),
-        num_partitions: partitions,
-        replication_factor: 1,
-        configs: configs.iter().map(config).collect(),
-        ..CreatableTopic::default()
-    };
-    let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+    let request = create_topic_request(name, partitions, configs);
     let (answer, mut response) = client.call(&request);
     let created = response.topics.remove(0);
     assert_eq!(created.error_code, ErrorCode::NONE);

@@ -147,28 +147,24 @@ impl Cluster {
         acks.written_may_be_lost(|partition| offsets.high_watermark(partition));
     }
 
-    /// Takes the power from the node's host, and leaves it without.
-    pub async fn power_cut_now(&self, random: &mut Random) {
-        self.strike(Crash::Power, random).await;
-        self.written_may_be_lost();
-    }
-
-    /// Ends the node at a moment that chance picks, and starts it again after a while.
-    pub async fn crash(&self, how: Crash, random: &mut Random) {
+    /// Ends the node at a moment that chance picks, and leaves it so.
+    pub async fn crash_now(&self, how: Crash, random: &mut Random) {
         self.strike(how, random).await;
         if how == Crash::Power || self.state.disk_failed.get() {
             self.written_may_be_lost();
         }
+    }
+
+    /// Ends the node at a moment that chance picks, and starts it again after a while.
+    pub async fn crash(&self, how: Crash, random: &mut Random) {
+        self.crash_now(how, random).await;
         let executor = self.simulation.executor();
         let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
         executor.sleep_until(executor.now_ns() + down_ns).await;
         self.start(random).await;
         if random.chance(250_000) {
             // Once more, while it recovers.
-            self.strike(how, random).await;
-            if how == Crash::Power {
-                self.written_may_be_lost();
-            }
+            self.crash_now(how, random).await;
             self.start(random).await;
         }
     }
@@ -190,13 +186,17 @@ impl Cluster {
         self.state.node.borrow_mut().take();
     }
 
-    /// Stops the node in order, and starts it again.
+    /// Stops the node in order, and starts it again. A busy shard hears of it later than others.
     pub async fn restart(&self, random: &mut Random) {
         let executor = self.simulation.executor();
         let node = self.state.node.borrow_mut().take();
         if let Some(node) = node {
             executor.note("the node is told to stop");
-            node.stop();
+            self.checkers.stopping.set(self.swarm.troubles.is_empty());
+            while node.stop_one(random) {
+                let later_ns = random.mostly_small(1..=20_000_000);
+                executor.sleep_until(executor.now_ns() + later_ns).await;
+            }
             let limit_ns = executor.now_ns() + STOP_NS_MAX;
             while !node.has_stopped() {
                 if executor.now_ns() > limit_ns {
@@ -205,6 +205,7 @@ impl Cluster {
                 executor.sleep_until(executor.now_ns() + 1_000_000).await;
             }
         }
+        self.checkers.stopping.set(false);
         self.simulation.kill(self.host, Crash::Process);
         self.start(random).await;
     }

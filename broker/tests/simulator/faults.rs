@@ -40,8 +40,11 @@ pub enum Trouble {
     SlowDisk,
     /// The disk is full for a while.
     FullDisk,
-    /// One change of the disk fails; then the node is killed.
+    /// One change of the disk fails, or finds no space; then the node is killed.
     DiskError,
+    /// The power fails again and again, each time soon after the start: what one life left behind
+    /// its log's end stands there while the next one writes up to it.
+    ShortLives,
 }
 
 const TROUBLES: [Trouble; 9] = [
@@ -55,6 +58,9 @@ const TROUBLES: [Trouble; 9] = [
     Trouble::FullDisk,
     Trouble::DiskError,
 ];
+
+/// A short life ends by then, in nanoseconds of virtual time, whether anything was written or not.
+const SHORT_LIFE_NS_MAX: u64 = 3_000_000_000;
 
 /// What was drawn for a run.
 pub struct Swarm {
@@ -86,6 +92,9 @@ pub struct Swarm {
     pub record_bytes_max: u64,
     /// Whether batches may be compressed with zstd, which old versions do not know.
     pub zstd: bool,
+    /// Whether each batch is one record and fills one block of the disk: then what an earlier life
+    /// left in a file stands where the log may come to end, with the offset that it needs.
+    pub whole_blocks: bool,
     /// How long clients pause between two requests, at most.
     pub think_max: Duration,
     /// How long they wait for an answer.
@@ -119,12 +128,13 @@ impl fmt::Display for Swarm {
         writeln!(f, "  clients {:?}, groups {}", self.clients, self.groups)?;
         writeln!(
             f,
-            "  in flight {}, records {}, bytes {}, zstd {}, think {:?}, timeout {:?} ({:?}), \
-             session {} ms",
+            "  in flight {}, records {}, bytes {}, zstd {}, whole blocks {}, think {:?}, \
+             timeout {:?} ({:?}), session {} ms",
             self.in_flight_max,
             self.batch_records_max,
             self.record_bytes_max,
             self.zstd,
+            self.whole_blocks,
             self.think_max,
             self.client_timeout,
             self.producer_timeout,
@@ -257,6 +267,15 @@ fn draw_later(seed: u64, swarm: &mut Swarm) {
     }
 }
 
+/// What makes torn writes tell: drawn from a stream of its own, too.
+fn draw_torn(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 5);
+    swarm.whole_blocks = random.chance(MILLION / 4);
+    for _ in 0..random.mostly_small(0..=3) {
+        swarm.troubles.push(Trouble::ShortLives);
+    }
+}
+
 impl Swarm {
     /// The least versions of Produce and Fetch that know all codecs of the run.
     pub fn least_versions(&self) -> (i16, i16) {
@@ -302,8 +321,10 @@ impl Swarm {
             timer_late_ns_max: u64::from(rate(random, 50_000_000)),
             yield_per_million: rate(random, u64::from(MILLION)),
             retention_deletes: false,
+            whole_blocks: false,
         };
         draw_later(seed, &mut swarm);
+        draw_torn(seed, &mut swarm);
         swarm
     }
 
@@ -378,7 +399,7 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
             };
             simulation.set_disk_options(cluster.host, slow);
             sleep_ms(random, 1..=20_000).await;
-            cluster.power_cut_now(random).await;
+            cluster.crash_now(Crash::Power, random).await;
             simulation.set_disk_options(cluster.host, cluster.swarm.disk.clone());
             cluster.start(random).await;
         }
@@ -420,13 +441,34 @@ async fn make(trouble: Trouble, cluster: &Cluster, workload: &Workload, random: 
         Trouble::DiskError => {
             let disk = cluster.disk();
             let at = disk.operations() + random.mostly_small(0..=50);
-            disk.inject(Fault::Fail { at, kind: IoErrorKind::Failed });
+            let kind = *random.pick(&[IoErrorKind::Failed, IoErrorKind::Full]);
+            disk.inject(Fault::Fail { at, kind });
             cluster.disk_failed();
             sleep_ms(random, 1..=5_000).await;
             cluster.disk().heal();
             cluster.crash(Crash::Process, random).await;
         }
+        Trouble::ShortLives => {
+            for _ in 0..random.between(2..=8) {
+                short_life(cluster, random).await;
+            }
+        }
     }
+}
+
+/// Takes the power while a log is written to, in most cases several blocks at once, and starts the
+/// node again. Where it is the first write of a life, and nothing is left of it, the next life has
+/// the same leader epoch.
+pub async fn short_life(cluster: &Cluster, random: &mut Random) {
+    let executor = cluster.simulation.executor();
+    let bytes_min = if random.chance(MILLION / 4) { 1 } else { 2 * 4096 };
+    let given_up_ns = executor.now_ns() + SHORT_LIFE_NS_MAX;
+    let is_torn = |(path, bytes): &(String, usize)| path.ends_with(".log") && *bytes >= bytes_min;
+    while !cluster.disk().under_way().iter().any(is_torn) && executor.now_ns() < given_up_ns {
+        executor.sleep_until(executor.now_ns() + 2_000_000).await;
+    }
+    cluster.crash_now(Crash::Power, random).await;
+    cluster.start(random).await;
 }
 
 fn block_clients(cluster: &Cluster, clients: &[HostId], random: &mut Random) {

@@ -51,7 +51,7 @@ struct Arguments {
     /// The first of the new seeds; drawn from the clock where it is not given.
     #[arg(long)]
     first_seed: Option<u64>,
-    /// Runs the scenario of this name alone, or `all`.
+    /// Runs the scenario of this name alone, or `all`; with `--seeds`, over so many seeds.
     #[arg(long)]
     scenario: Option<String>,
     /// Prints everything that happens in a run.
@@ -81,8 +81,10 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     if let Some(name) = &arguments.scenario {
         for scenario in scenarios::all().filter(|scenario| name == "all" || scenario.name == name) {
-            let run = Run { scenario: Some(scenario.name), ..Run::new("scenario", scenario.seed) };
-            tally.run(&run, |_| (scenario.run)(scenario.seed, sink(&arguments)));
+            for seed in scenario_seeds(&arguments, scenario.seed) {
+                let run = Run { scenario: Some(scenario.name), ..Run::new("scenario", seed) };
+                tally.run(&run, |_| (scenario.run)(seed, sink(&arguments)));
+            }
         }
         return tally.close();
     }
@@ -94,6 +96,12 @@ fn main() -> ExitCode {
     }
     run_budget(&arguments, &mut tally);
     tally.close()
+}
+
+/// The scenario's own seed, where no others are asked for.
+fn scenario_seeds(arguments: &Arguments, own: u64) -> std::ops::Range<u64> {
+    let first = arguments.first_seed.unwrap_or(own);
+    first..first + arguments.seeds.unwrap_or(1)
 }
 
 fn sink(arguments: &Arguments) -> Option<TraceSink> {
@@ -181,7 +189,9 @@ impl Run {
     /// The command that repeats it.
     fn repeat(&self) -> String {
         match self.scenario {
-            Some(name) => format!("{REPEAT} --scenario {name} --trace"),
+            Some(name) => {
+                format!("{REPEAT} --scenario {name} --first-seed {} --trace", self.seed)
+            }
             None => format!("{REPEAT} --seed {} --trace", self.seed),
         }
     }

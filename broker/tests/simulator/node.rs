@@ -11,7 +11,7 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use vltava::config::values::{BrokerConfig, Given, Origin, load};
 use vltava::net::counts::ConnectionCounts;
-use vltava::runtime::sim::SimRuntime;
+use vltava::runtime::sim::{Random, SimRuntime};
 use vltava::runtime::{ProcessFacts, Queue, Runtime};
 use vltava::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 
@@ -26,12 +26,17 @@ pub struct Node {
 }
 
 impl Node {
-    /// Asks all shards to stop in order.
-    pub fn stop(&self) {
-        for stop in self.stops.borrow_mut().drain(..) {
-            // A shard that has ended by itself needs no asking.
-            let _ = stop.send(());
+    /// Asks one of the shards, whichever, to stop in order. False where all were asked.
+    pub fn stop_one(&self, random: &mut Random) -> bool {
+        let mut stops = self.stops.borrow_mut();
+        if stops.is_empty() {
+            return false;
         }
+        let which = random.index(stops.len());
+        let stop = stops.swap_remove(which);
+        // A shard that has ended by itself needs no asking.
+        let _ = stop.send(());
+        true
     }
 
     /// Whether all shards have closed.

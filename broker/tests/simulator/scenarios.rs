@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
 
-use crate::faults::{Swarm, Trouble};
+use crate::faults::{Swarm, Trouble, short_life};
 use crate::run::{Outcome, run_seed, run_story};
 use crate::workload::Role;
 
@@ -29,6 +29,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "power-cuts-only", seed: 2, run: power_cuts_only },
         Scenario { name: "a-full-disk", seed: 3, run: a_full_disk },
         Scenario { name: "repeats-while-it-is-written", seed: 5, run: repeats_while_it_is_written },
+        Scenario { name: "torn-writes", seed: 6, run: torn_writes },
+        Scenario { name: "orderly-stops", seed: 7, run: orderly_stops },
         Scenario { name: EVERYTHING, seed: 4, run: run_seed },
     ]
     .into_iter()
@@ -55,6 +57,8 @@ fn quiet(seed: u64) -> Swarm {
         Role::Scraper,
     ];
     swarm.retention_deletes = false;
+    swarm.topic_configs.retain(|(name, _)| !name.starts_with("retention."));
+    swarm.topic_configs.push(("retention.ms", "-1".to_owned()));
     swarm
 }
 
@@ -97,9 +101,64 @@ fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
             executor.sleep_until(executor.now_ns() + 500_000_000).await;
             simulation.set_disk_options(cluster.host, slow.clone());
             executor.sleep_until(executor.now_ns() + 2_000_000_000).await;
-            cluster.power_cut_now(&mut random).await;
+            cluster.crash_now(Crash::Power, &mut random).await;
             simulation.set_disk_options(cluster.host, DiskOptions::default());
             cluster.start(&mut random).await;
+        }
+    })
+}
+
+/// Producers that share one partition, each batch one block, and a disk so slow that many batches
+/// go into one write, the first of a life, too. Whose batch comes first differs from one life to
+/// the next.
+fn blocks_of_many(seed: u64) -> Swarm {
+    let mut swarm = quiet(seed);
+    swarm.topics = vec![1];
+    swarm.shards = 1..=2;
+    swarm.whole_blocks = true;
+    swarm.in_flight_max = 5;
+    swarm.think_max = Duration::from_millis(2);
+    swarm.clients = vec![Role::ProducerAll, Role::ProducerAll, Role::ProducerAll, Role::Consumer];
+    swarm.topic_configs.retain(|(name, _)| *name != "segment.bytes");
+    swarm.disk = DiskOptions {
+        write_ns: 1_000_000..=50_000_000,
+        flush_ns: 20_000_000..=300_000_000,
+        ..DiskOptions::default()
+    };
+    swarm
+}
+
+/// The power fails in the middle of one write after the other. A batch of a torn write that stands
+/// behind the log's end, whole, must not become part of the log once that has grown up to it.
+fn torn_writes(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let swarm = Rc::new(blocks_of_many(seed));
+    run_story(seed, swarm, sink, |cluster, _| async move {
+        let mut random = Random::new(seed, Purpose::Faults, 3);
+        for _ in 0..300 {
+            short_life(&cluster, &mut random).await;
+        }
+    })
+}
+
+/// The node is stopped in order while everybody writes, to partitions of all shards and over
+/// connections of all shards, some of which have none. What a shard was asked for by another one is
+/// done, and not refused because it was the first to stop.
+fn orderly_stops(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let mut swarm = quiet(seed);
+    swarm.topics = vec![10];
+    swarm.shards = 5..=5;
+    swarm.think_max = Duration::from_millis(2);
+    swarm.clients = vec![Role::ProducerAll; 4];
+    swarm.clients.extend([Role::ProducerOne, Role::ProducerPlain, Role::Consumer, Role::Member]);
+    swarm.disk = DiskOptions { flush_ns: 1_000_000..=30_000_000, ..DiskOptions::default() };
+    let swarm = Rc::new(swarm);
+    run_story(seed, swarm, sink, |cluster, _| async move {
+        let mut random = Random::new(seed, Purpose::Faults, 3);
+        let executor = cluster.simulation.executor();
+        for _ in 0..20 {
+            let lives_ns = random.between(200_000_000..=1_000_000_000);
+            executor.sleep_until(executor.now_ns() + lives_ns).await;
+            cluster.restart(&mut random).await;
         }
     })
 }

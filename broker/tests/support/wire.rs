@@ -32,13 +32,12 @@ pub fn connect(address: SocketAddr) -> Result<Link, ClientError> {
     Link::open(&address, &Str::from("vltava-test"))
 }
 
-/// Makes a topic of one replica.
-pub fn create_topic(
-    link: &mut Link,
+/// A request that makes a topic of one replica.
+pub fn create_topic_request(
     name: &str,
     partitions: i32,
     configs: &[(&str, &str)],
-) -> Result<ErrorCode, ClientError> {
+) -> CreateTopicsRequest {
     let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
         name: Str::from(*name),
         value: Some(Str::from(*value)),
@@ -50,8 +49,18 @@ pub fn create_topic(
         configs: configs.iter().map(config).collect(),
         ..CreatableTopic::default()
     };
-    let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
-    Ok(link.call(&request)?.topics.remove(0).error_code)
+    CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() }
+}
+
+/// Makes a topic of one replica.
+pub fn create_topic(
+    link: &mut Link,
+    name: &str,
+    partitions: i32,
+    configs: &[(&str, &str)],
+) -> Result<ErrorCode, ClientError> {
+    let answer = link.call(&create_topic_request(name, partitions, configs))?;
+    Ok(answer.topics[0].error_code)
 }
 
 /// A request that writes one batch.

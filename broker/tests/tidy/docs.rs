@@ -7,6 +7,8 @@ use crate::tree::Tree;
 const HANDLERS: &str = "broker/src/handlers/mod.rs";
 const DIFFERENCES: &str = "docs/differences-from-kafka.md";
 const MAP: &str = "docs/README.md";
+const INVARIANTS: &str = "docs/invariants.md";
+const CHECKERS: &str = "broker/tests/simulator/checkers";
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -19,6 +21,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
         }
     }
     check_map(tree, &mut findings);
+    check_checkers(tree, &mut findings);
     findings
 }
 
@@ -142,6 +145,18 @@ fn check_map(tree: &Tree, findings: &mut Vec<Finding>) {
         let listed = path.starts_with("docs/decisions/") || seen.contains(path);
         if path.starts_with("docs/") && !listed {
             findings.push(Finding::new(path, 1, format!("nobody finds it: link it in {MAP}")));
+        }
+    }
+}
+
+/// What a checker of the simulator looks at is a promise: it stands with the others.
+fn check_checkers(tree: &Tree, findings: &mut Vec<Finding>) {
+    let invariants = text_of(tree, INVARIANTS).unwrap_or_default();
+    for file in tree.names(CHECKERS) {
+        let name = identifier(&file);
+        if name != "mod" && !invariants.contains(&format!("`{name}`")) {
+            let what = format!("name `{name}`, and what it promises, in {INVARIANTS}");
+            findings.push(Finding::new(&format!("{CHECKERS}/{file}"), 1, what));
         }
     }
 }

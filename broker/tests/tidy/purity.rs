@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "protocol/src/",
     "storage/src/leader_epochs.rs",
     "storage/src/producer_state.rs",
+    "storage/src/refused.rs",
     "storage/src/retention.rs",
 ];
 

@@ -58,12 +58,6 @@ struct Tiers {
     protocol: &'static [&'static str],
 }
 
-/// Modules that name what stands above them. Nothing is added here.
-const CIRCLES: &[(&str, &str)] = &[
-    // A damaged log becomes one again when an operator accepts the loss.
-    ("corrupt_log", "log"),
-];
-
 const LIBRARIES: &[Tiers] = &[
     Tiers {
         crate_folder: "protocol/src/",
@@ -91,7 +85,7 @@ const LIBRARIES: &[Tiers] = &[
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
             &["producer_state", "notes", "vote_journal"],
-            &["header"],
+            &["header", "refused"],
             &["segment"],
             &["append_queue", "environment", "log_checkpoint", "scan"],
             &["partition_files", "state"],
@@ -191,8 +185,7 @@ fn check_library(library: &Tiers, source: &Source, findings: &mut Vec<Finding>) 
     };
     for (at, path) in uses_of_root(source, library.crate_folder) {
         let below = tier_of(path[0]).is_none_or(|tier| tier < own);
-        let circle = CIRCLES.contains(&(name, path[0]));
-        if path[0] != name && !below && !circle && !source.is_test(at) {
+        if path[0] != name && !below && !source.is_test(at) {
             let what = format!("`{name}` names `{}`, which does not stand below it", path[0]);
             findings.push(Finding::new(&source.path, source.line_of(at), what));
         }

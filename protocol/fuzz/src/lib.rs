@@ -6,7 +6,6 @@
 //! The first byte chooses the message, the second the version, counted from its lowest one.
 
 use bytes::Bytes;
-
 use vltava_protocol::batch::walk;
 use vltava_protocol::compression::decompress;
 use vltava_protocol::decode::Reader;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
-
 use bytes::Bytes;
 
 use super::*;

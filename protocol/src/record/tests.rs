@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
 use proptest::prelude::*;
 
 use super::*;

@@ -20,11 +20,10 @@ pub mod wire;
 
 use std::path::Path;
 
-use vltava_protocol_codegen::generate::{read_apis, read_records};
-use vltava_protocol_codegen::model::{File, Message};
-
 use random::Random;
 use value::{Kind, Value};
+use vltava_protocol_codegen::generate::{read_apis, read_records};
+use vltava_protocol_codegen::model::{File, Message};
 
 /// A message of the schemas.
 pub struct Schema {

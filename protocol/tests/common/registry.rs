@@ -1,7 +1,6 @@
 //! What the crate does with the bytes of a message, by the message's name.
 
 use bytes::Bytes;
-
 use vltava_protocol::decode::{DecodeError, Reader};
 use vltava_protocol::encode::Writer;
 use vltava_protocol::message::Message;

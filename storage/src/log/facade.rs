@@ -146,7 +146,15 @@ impl<D: Disk> Log<D> {
         };
         let segments_proved = checkpoint.segments.len();
         let proved_end = checkpoint.proved().map_or(0, |proved| proved.next_offset);
-        let recovered = recovery.run(checkpoint).await?;
+        let epoch_known = checkpoint.epochs.latest();
+        let mut recovered = recovery.run(checkpoint).await?;
+        if damage == Damage::Accept
+            && let Some(epoch) = epoch_known
+        {
+            // Of the batches that are given up: others must not get the same offset and epoch.
+            let end = recovered.active.flushed.get().next_offset;
+            recovered.epochs.assign(epoch, end);
+        }
         let is_stale = damage == Damage::Accept
             || recovered.segments.len() != segments_proved
             || (environment.options.write_bytes_max as u64) > reach;
@@ -219,6 +227,7 @@ impl<D: Disk> Log<D> {
         }
         let environment = &self.inner.environment;
         if !environment.may_append(class) {
+            state.refuse(&batches);
             return Err(StorageError::Full("less than the reserve is free".to_owned()));
         }
         let too_large = batches.iter().find(|b| b.batch_bytes() as u64 > SEGMENT_BYTES_LIMIT);
@@ -250,6 +259,7 @@ impl<D: Disk> Log<D> {
                 let ids_max = environment.producer_ids_max(before);
                 let undo = state.producers.note(&producer, header.base_offset, ids_max);
                 environment.count_producers(before, state.producers.len());
+                state.refused.forget(producer.producer_id);
                 undo
             });
             state.epochs.assign(leader_epoch, header.base_offset);
@@ -261,7 +271,16 @@ impl<D: Disk> Log<D> {
     /// What is to be done with a client's batch, by what its producer wrote before, queued batches
     /// included.
     pub fn check_producer(&self, batch: &ProducerBatch) -> SequenceCheck {
-        self.inner.state.borrow().producers.check(batch)
+        let state = self.inner.state.borrow();
+        match state.producers.check(batch) {
+            SequenceCheck::Append
+                if state.producers.get(batch.producer_id).is_none()
+                    && state.refused.is_ahead(batch) =>
+            {
+                SequenceCheck::OutOfOrder
+            }
+            checked => checked,
+        }
     }
 
     /// Whether anything waits to be written.
@@ -378,7 +397,9 @@ impl<D: Disk> Log<D> {
         self.inner.largest_timestamp().await
     }
 
-    /// The end of an epoch (KIP-101): see [`LeaderEpochs::end_of`]. Queued batches count.
+    /// Where `epoch` ended: the start of the first larger one, or the log's end, queued batches
+    /// included, for the newest. The epoch in the answer is the largest that is not larger. `None`
+    /// for an epoch that is newer than all, or where nothing is known (KIP-101).
     pub fn end_of_epoch(&self, epoch: i32) -> Option<EpochEnd> {
         let state = self.inner.state.borrow();
         state.epochs.end_of(epoch, state.end())

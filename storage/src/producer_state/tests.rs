@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use super::*;
 
 fn batch(id: i64, epoch: i16, base_sequence: i32, count: i32) -> ProducerBatch {

@@ -34,6 +34,9 @@ pub mod workload;
 pub const TOPIC_ID: Uuid = Uuid(0x1234_5678);
 pub const DIRECTORY: &str = "topic-0";
 
+/// One of those that take turns.
+pub type Task = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Runs a future that waits for nothing but the disk.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
@@ -48,7 +51,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs tasks to their ends, each time the one that chance picks.
-pub fn run_all(chance: &Chance, mut tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>) {
+pub fn run_all(chance: &Chance, mut tasks: Vec<Task>) {
     let waker = noop_waker();
     let mut context = Context::from_waker(&waker);
     for _ in 0..10_000_000 {
@@ -78,9 +81,7 @@ pub async fn pause(mut polls: u64) {
 /// Every disk operation takes a while, by chance.
 pub fn slow_down(disk: &FaultDisk, chance: &Rc<Chance>) {
     let chance = Rc::clone(chance);
-    disk.set_latency(Some(Rc::new(move |_| {
-        Box::pin(pause(chance.below(4))) as Pin<Box<dyn Future<Output = ()>>>
-    })));
+    disk.set_latency(Some(Rc::new(move |_| Box::pin(pause(chance.below(4))) as Task)));
 }
 
 /// A small generator: everything in a test follows from its seed.

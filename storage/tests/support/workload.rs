@@ -113,6 +113,16 @@ pub async fn open_or_create(
     Log::create(environment, DIRECTORY, TOPIC_ID, options).await.map(Opened::Ready)
 }
 
+/// The log, opened or made.
+pub async fn opened(environment: &Rc<LogEnvironment<FaultDisk>>) -> Log<FaultDisk> {
+    ready(open_or_create(environment).await.unwrap())
+}
+
+/// The log of a disk that is used for nothing else.
+pub async fn log_on(disk: &FaultDisk) -> Log<FaultDisk> {
+    opened(&environment(disk).await.unwrap()).await
+}
+
 /// What an error means for the model: everything that waited is gone, or the log has ended.
 fn take(model: &mut Model, log: &Log<FaultDisk>, error: &StorageError) -> Went {
     if log.ended().is_some() {

@@ -171,19 +171,15 @@ impl Cluster {
                 done => return done,
             }
         }
-        let mut last = None;
+        let mut failures = Vec::new();
         for address in &self.bootstrap {
             let opened = Link::open(address, &self.options.client_id);
             match opened.and_then(|mut link| link.call(request)) {
-                Err(error) if error.is_unreachable() => last = Some(error),
+                Err(error) if error.is_unreachable() => failures.push(error),
                 done => return done,
             }
         }
-        let addresses: Vec<String> = self.bootstrap.iter().map(Address::to_string).collect();
-        Err(ClientError::NoBroker {
-            addresses: addresses.join(", "),
-            last: Box::new(last.unwrap_or(ClientError::Address(String::new()))),
-        })
+        Err(ClientError::NoBroker(failures))
     }
 
     /// Calls the broker that takes changes of the cluster; any, where none is known.

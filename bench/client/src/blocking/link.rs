@@ -38,12 +38,24 @@ impl Link {
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
         };
         link.answer_within(ANSWER_TIMEOUT)?;
+        match link.shake() {
+            Ok(()) => Ok(link),
+            // A web server, say.
+            Err(ClientError::Frame(_) | ClientError::Correlation | ClientError::Decode { .. }) => {
+                Err(ClientError::Foreign(address.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Agrees on versions.
+    fn shake(&mut self) -> Result<(), ClientError> {
         loop {
-            let handshake = link.connection.handshake()?;
-            link.write(&handshake)?;
-            let answer = link.answer()?;
-            if link.connection.shake(answer)? {
-                return Ok(link);
+            let handshake = self.connection.handshake()?;
+            self.write(&handshake)?;
+            let answer = self.answer()?;
+            if self.connection.shake(answer)? {
+                return Ok(());
             }
         }
     }

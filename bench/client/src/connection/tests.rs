@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
 use bytes::Bytes;
 use vltava_protocol::encode::Records;
 use vltava_protocol::messages::api_versions::ApiVersion;

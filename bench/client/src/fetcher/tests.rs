@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::encode::Records;
 use vltava_protocol::messages::fetch::FetchableTopicResponse;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing test should say where")]
-
 use super::*;
 use crate::metadata::{Partition, Topic};
 

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test should say where")]
-
 use vltava_protocol::batch::{Batch, walk};
 use vltava_protocol::compression::Codec;
 use vltava_protocol::messages::produce::TopicProduceResponse;

@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing unwrap fails the test")]
 use super::*;
 
 fn file(text: &str) -> Vec<Given> {
@@ -10,7 +9,8 @@ fn set(name: &str, value: &str) -> Given {
 }
 
 fn flag(name: &str, value: &str) -> Given {
-    Given { origin: Origin::Flag("--flag"), ..set(name, value) }
+    let typed = value.trim_start_matches("PLAINTEXT://").into();
+    Given { origin: Origin::Flag { name: "--flag", typed }, ..set(name, value) }
 }
 
 fn config(given: &[Given]) -> BrokerConfig {
@@ -113,8 +113,55 @@ fn an_unknown_name_is_refused_with_the_nearest_known_one() {
 fn every_error_is_told_at_once() {
     let lines = errors("num.partition=3\nnode.id=x\nauthorizer.class.name=A\nlisteners=SSL://:1\n");
     assert_eq!(lines.lines().count(), 4, "{lines}");
-    assert!(lines.contains("server.properties:2: Invalid value x for configuration node.id"));
+    assert!(
+        lines.contains(
+            "server.properties:2: node.id=x: expected a whole number, at most 2147483647"
+        )
+    );
     assert!(lines.contains("only PLAINTEXT is served yet"));
+}
+
+#[test]
+fn a_refusal_names_what_was_typed_and_where() {
+    let refused = |given: &[Given]| load(given).unwrap_err().to_string();
+    for (given, said) in [
+        (flag("memory", "1"), "--flag 1: must be at least 64MiB"),
+        (set("memory", "1"), "--set memory=1: must be at least 64MiB"),
+        (flag("shards", "0"), "--flag 0: value must be at least 1"),
+        (flag("log.dirs", ""), "--flag \"\": a directory is needed"),
+        (flag("log.dirs", "a,b"), "--flag a,b: only one directory is supported yet"),
+        (
+            flag("advertised.listeners", "PLAINTEXT://0.0.0.0:1"),
+            "--flag 0.0.0.0:1: clients cannot connect to 0.0.0.0 or [::]",
+        ),
+        (set("log.cleanup.policy", "x,"), "--set log.cleanup.policy=x,: string must be one of:"),
+        (set("log.roll.hours", "0"), "--set log.roll.hours=0: value must be at least 1"),
+        (set("broker.id", "x"), "--set broker.id=x: expected a whole number, at most 2147483647"),
+    ] {
+        let lines = refused(&[given]);
+        assert!(lines.starts_with(said), "{lines}");
+    }
+    for (text, said) in [
+        ("\nmemory=1", "server.properties:2: memory=1: must be at least 64MiB"),
+        ("log.retention.ms=0", "server.properties:1: log.retention.ms=0: must be unlimited (-1)"),
+        ("log.dir=/a,/b", "server.properties:1: log.dir=/a,/b: only one directory"),
+        (
+            "listeners=A://:7\nlistener.security.protocol.map=A:PLAINTEXT\nadmin.listener=:7",
+            "server.properties:3: admin.listener=:7: clients connect there",
+        ),
+        ("listeners=SSL://:1", "server.properties:1: listeners=SSL://:1: listener SSL is SSL: "),
+        (
+            "log.roll.hours=9223372036854775807",
+            "server.properties:1: log.roll.hours=9223372036854775807: expected a whole number",
+        ),
+    ] {
+        let lines = errors(text);
+        assert!(lines.starts_with(said), "{lines}");
+    }
+    assert_eq!(
+        errors("foo=1"),
+        "server.properties:1: unknown setting foo; `vltava config` lists all"
+    );
 }
 
 #[test]
@@ -178,5 +225,5 @@ fn negative_idle_time_and_empty_admin_mean_never() {
 #[test]
 fn a_broken_file_names_its_line() {
     let error = from_properties("f", "a=1\nb=\\u00").unwrap_err();
-    assert_eq!(error.to_string(), "f: line 2: \\u must be followed by four hexadecimal digits");
+    assert_eq!(error.to_string(), "f:2: \\u must be followed by four hexadecimal digits");
 }

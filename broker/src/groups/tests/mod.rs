@@ -3,12 +3,6 @@
 //! A [`World`] is a machine with a host of nothing but a log, timers and a clock. After every step
 //! it checks what `groups` promises (see the front page of the room).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that meets what it did not expect has failed"
-)]
-
 mod admin;
 mod expiry;
 mod golden;
@@ -42,11 +36,10 @@ use vltava_protocol::messages::sync_group::{
 };
 use vltava_protocol::types::Str;
 
-use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket, TimerChange};
-
 use super::deletion::Deletion;
 use super::group::{Group, Phase};
 use super::{Client, GroupMachine, Input, Join, Memory, Options, Reply, Session, State, Timer};
+use crate::machine::{KeyValue, Machine, Now, Outcome, Ticket, TimerChange};
 
 /// What a join asks for; the rest is as [`ask`] has it.
 #[derive(Clone, Debug)]

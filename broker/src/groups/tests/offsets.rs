@@ -53,87 +53,21 @@ fn worlds() -> Vec<(&'static str, World, Str)> {
 
 #[test]
 fn who_may_commit_in_which_phase() {
-    use ErrorCode as E;
+    const OK: ErrorCode = ErrorCode::NONE;
+    const NO_GROUP: ErrorCode = ErrorCode::GROUP_ID_NOT_FOUND;
+    const STRANGER: ErrorCode = ErrorCode::UNKNOWN_MEMBER_ID;
+    const OLD: ErrorCode = ErrorCode::ILLEGAL_GENERATION;
+    const AGAIN: ErrorCode = ErrorCode::REBALANCE_IN_PROGRESS;
     // By phase: nobody in no generation; a stranger in none, in the current one; a member in none,
     // in an old one, in the current one.
     let table = [
-        (
-            "missing",
-            [
-                E::NONE,
-                E::NONE,
-                E::GROUP_ID_NOT_FOUND,
-                E::NONE,
-                E::GROUP_ID_NOT_FOUND,
-                E::GROUP_ID_NOT_FOUND,
-            ],
-        ),
-        (
-            "simple",
-            [
-                E::NONE,
-                E::NONE,
-                E::UNKNOWN_MEMBER_ID,
-                E::NONE,
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-            ],
-        ),
-        (
-            "emptied",
-            [
-                E::NONE,
-                E::NONE,
-                E::UNKNOWN_MEMBER_ID,
-                E::NONE,
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-            ],
-        ),
-        (
-            "expected",
-            [
-                E::NONE,
-                E::NONE,
-                E::UNKNOWN_MEMBER_ID,
-                E::NONE,
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-            ],
-        ),
-        (
-            "preparing",
-            [
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-                E::ILLEGAL_GENERATION,
-                E::ILLEGAL_GENERATION,
-                E::NONE,
-            ],
-        ),
-        (
-            "completing",
-            [
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-                E::ILLEGAL_GENERATION,
-                E::ILLEGAL_GENERATION,
-                E::REBALANCE_IN_PROGRESS,
-            ],
-        ),
-        (
-            "stable",
-            [
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-                E::UNKNOWN_MEMBER_ID,
-                E::ILLEGAL_GENERATION,
-                E::ILLEGAL_GENERATION,
-                E::NONE,
-            ],
-        ),
+        ("missing", [OK, OK, NO_GROUP, OK, NO_GROUP, NO_GROUP]),
+        ("simple", [OK, OK, STRANGER, OK, STRANGER, STRANGER]),
+        ("emptied", [OK, OK, STRANGER, OK, STRANGER, STRANGER]),
+        ("expected", [OK, OK, STRANGER, OK, STRANGER, STRANGER]),
+        ("preparing", [STRANGER, STRANGER, STRANGER, OLD, OLD, OK]),
+        ("completing", [STRANGER, STRANGER, STRANGER, OLD, OLD, AGAIN]),
+        ("stable", [STRANGER, STRANGER, STRANGER, OLD, OLD, OK]),
     ];
     for (phase, expected) in table {
         for (case, expected) in expected.into_iter().enumerate() {
@@ -151,7 +85,7 @@ fn who_may_commit_in_which_phase() {
             let error = world.commit(&member, generation, 7);
             assert_eq!(error, expected, "{phase}, case {case}");
             let is_kept = world.offsets("g").contains(&("t".to_owned(), 0, 7));
-            assert_eq!(is_kept, expected == E::NONE, "{phase}, case {case}");
+            assert_eq!(is_kept, expected == OK, "{phase}, case {case}");
         }
     }
 }

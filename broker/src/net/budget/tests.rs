@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
-
 use std::cell::Cell;
 use std::collections::BTreeSet;
 

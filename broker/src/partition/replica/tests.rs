@@ -1,5 +1,4 @@
 //! A replica on the simulated runtime.
-#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::types::Uuid;

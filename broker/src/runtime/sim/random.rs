@@ -100,7 +100,6 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
     use super::*;
 

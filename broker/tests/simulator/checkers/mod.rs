@@ -10,7 +10,7 @@ mod log;
 mod offsets;
 mod starts;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 pub use self::acks::{Acks, Promise, RecordId, Written};
@@ -56,4 +56,7 @@ pub struct Checkers {
     pub starts: Rc<RefCell<Starts>>,
     /// Committed offsets never go back; no partition has two owners.
     pub groups: Rc<RefCell<Groups>>,
+    /// The node stops in order, and nothing else is wrong: whoever is answered still is not
+    /// refused.
+    pub stopping: Rc<Cell<bool>>,
 }

@@ -216,7 +216,10 @@ impl Producer<'_> {
         let random = &mut self.client.random;
         let index = i32::try_from(random.index(self.topic.partitions.unsigned_abs() as usize));
         let index = index.unwrap_or(0);
-        let count = random.mostly_small(1..=self.workload.swarm.batch_records_max);
+        let count = match self.workload.swarm.whole_blocks {
+            true => 1,
+            false => random.mostly_small(1..=self.workload.swarm.batch_records_max),
+        };
         Some(self.make_batch(index, count))
     }
 
@@ -319,6 +322,11 @@ impl Producer<'_> {
         if error.is_none() {
             return Verdict::Acknowledged(answer.base_offset);
         }
+        promise!(
+            !self.workload.checkers.stopping.get(),
+            "{name}: batch {number}: an orderly stop answers {}",
+            error.name()
+        );
         let partition = self.partition(answer.index);
         let forgets = [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::UNKNOWN_PRODUCER_ID];
         if !forgets.contains(&error) || !self.is_idempotent() {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use vltava::runtime::sim::Random;
-use vltava_protocol::batch::{self, Batch};
+use vltava_protocol::batch::{self, Batch, HEADER_BYTES};
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::compression::{Codec, Compressor, decompress};
 use vltava_protocol::record::records;
@@ -13,6 +13,10 @@ use crate::promise;
 
 /// The most that a batch of this run unpacks to, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a value, beside its id, that make a batch of one record fill one block: what is left
+/// are the batch's header and the record's own fields.
+const BLOCK_FILLER_BYTES: usize = 4096 - HEADER_BYTES - 9 - 8;
 
 /// Zstd last: not all versions know it.
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
@@ -39,11 +43,14 @@ pub fn build(
 ) -> Bytes {
     let mut builder = BatchBuilder::new().producer(producer_id, producer_epoch, sequence);
     for &id in ids {
-        let len = usize::try_from(random.mostly_small(0..=swarm.record_bytes_max)).unwrap_or(0);
+        let len = match swarm.whole_blocks {
+            true => BLOCK_FILLER_BYTES,
+            false => usize::try_from(random.mostly_small(0..=swarm.record_bytes_max)).unwrap_or(0),
+        };
         let appended = builder.append(now_ms, None, Some(&value(id, len)), &[]);
         assert!(appended.is_ok(), "{appended:?}");
     }
-    let codec = match random.chance(300_000) {
+    let codec = match !swarm.whole_blocks && random.chance(300_000) {
         true => *random.pick(&CODECS[..CODECS.len() - usize::from(!swarm.zstd)]),
         false => Codec::None,
     };

@@ -162,17 +162,10 @@ fn base_type(ty: &Type) -> &str {
 }
 
 /// The reader's and the writer's method for a type without a length.
-pub(super) fn fixed_method(ty: &Type) -> &'static str {
+pub(super) fn fixed_method(ty: &Type) -> &str {
     match ty {
-        Type::Bool => "bool",
-        Type::Int8 => "i8",
-        Type::Int16 => "i16",
-        Type::Int32 => "i32",
-        Type::Int64 => "i64",
-        Type::Uint16 => "u16",
-        Type::Uint32 => "u32",
-        Type::Float64 => "f64",
-        _ => "uuid",
+        Type::Uuid => "uuid",
+        primitive => base_type(primitive),
     }
 }
 

@@ -1,5 +1,4 @@
 //! What the generator writes, in full, for a message that has one of each.
-#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use super::emit_module;
 use crate::parse::parse;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
-
 use super::*;
 
 const EXAMPLE: &str = "

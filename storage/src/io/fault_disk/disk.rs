@@ -218,6 +218,18 @@ impl FaultDisk {
         files
     }
 
+    /// The files that are written to just now, with the bytes of writes that have not ended.
+    pub fn under_way(&self) -> Vec<(String, usize)> {
+        let files = self.files();
+        let state = self.lock();
+        let bytes_of = |path: &String| {
+            let image = state.tree.find(path).and_then(|node| state.tree.image(node));
+            image.map_or(0, |image| image.bytes_under_way())
+        };
+        let bytes = files.into_iter().map(|path| (bytes_of(&path), path));
+        bytes.filter(|(bytes, _)| *bytes > 0).map(|(bytes, path)| (path, bytes)).collect()
+    }
+
     /// What the process sees in a file; `None` where there is no such file.
     pub fn content(&self, path: &str) -> Option<Vec<u8>> {
         let state = self.lock();

@@ -2,6 +2,8 @@
 
 /// What a drive writes as one piece.
 pub(super) const SECTOR_BYTES: usize = 512;
+/// What a kernel hands to a drive as one piece.
+const PAGE_BYTES: usize = 4096;
 
 /// A small generator (splitmix64): all that chance decides here comes from one seed.
 #[derive(Clone, Debug)]
@@ -60,6 +62,16 @@ impl Image {
     /// What the process reads.
     pub(super) fn current(&self) -> &[u8] {
         &self.current
+    }
+
+    /// Bytes of writes that have begun and not ended.
+    pub(super) fn bytes_under_way(&self) -> usize {
+        let under_way = self.pending.iter().filter(|pending| pending.in_flight);
+        let bytes = under_way.map(|pending| match &pending.change {
+            Change::Write { bytes, .. } => bytes.len(),
+            Change::Length(_) | Change::Grow(_) => 0,
+        });
+        bytes.sum()
     }
 
     /// Damage from outside: the same in both views.
@@ -162,10 +174,10 @@ impl Image {
     }
 
     /// What the platter holds after a crash: certain changes, and of the others what chance lets
-    /// through.
+    /// through. A write is torn in half of all cases.
     pub(super) fn crash(&mut self, chance: &mut Chance) {
         for pending in std::mem::take(&mut self.pending) {
-            match (pending.certain, chance.below(3)) {
+            match (pending.certain, chance.below(4)) {
                 (true, _) | (false, 0) => apply(&mut self.durable, &pending.change),
                 (false, 1) => {}
                 (false, _) => tear(&mut self.durable, &pending.change, chance),
@@ -206,19 +218,21 @@ fn tear(content: &mut Vec<u8>, change: &Change, chance: &mut Chance) {
         }
         return;
     };
-    // Each sector by itself, or all but a run of them: a drive may write in any order.
-    let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
-    let by_sector = chance.coin();
-    let (from, to) = (chance.below(sectors), chance.below(sectors + 1));
-    for (sector, piece) in (0..).zip(bytes.chunks(SECTOR_BYTES)) {
-        let arrives = if by_sector {
+    // Each piece by itself, or all but a run of them: a drive may write in any order. A piece is a
+    // sector, or a page of the file: then whole blocks stand behind one that is missing.
+    let piece_bytes = if chance.coin() { SECTOR_BYTES } else { PAGE_BYTES };
+    let pieces = bytes.len().div_ceil(piece_bytes) as u64;
+    let one_by_one = chance.coin();
+    let (from, to) = (chance.below(pieces), chance.below(pieces + 1));
+    for (number, piece) in (0..).zip(bytes.chunks(piece_bytes)) {
+        let arrives = if one_by_one {
             chance.coin()
         } else {
-            !(from.min(to)..=from.max(to)).contains(&sector)
+            !(from.min(to)..=from.max(to)).contains(&number)
         };
         if arrives {
-            let at = usize::try_from(sector).unwrap_or(usize::MAX);
-            let position = position + at * SECTOR_BYTES;
+            let at = usize::try_from(number).unwrap_or(usize::MAX);
+            let position = position + at * piece_bytes;
             let bytes = piece.to_vec();
             apply(content, &Change::Write { position, bytes });
         }

@@ -1,0 +1,271 @@
+//! The controller without its host: what it is asked, what it answers, what its state becomes.
+
+mod properties;
+mod settings;
+mod topics;
+
+use vltava_protocol::messages::create_partitions::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
+use vltava_protocol::messages::create_topics::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreatableTopicResult,
+};
+use vltava_protocol::messages::delete_topics::DeleteTopicState;
+
+use super::*;
+use crate::cluster::alter_settings::{Change, Resource};
+use crate::metadata::image::NodeEndpoint;
+
+/// Settings as the tests need them: `policy` is a list, `size` a number, everything else unknown.
+struct TestSettings;
+
+impl TopicSettings for TestSettings {
+    fn is_list(&self, name: &str) -> bool {
+        name == "policy"
+    }
+
+    fn default_value(&self, name: &str) -> Option<String> {
+        (name == "policy").then(|| "delete".to_string())
+    }
+
+    fn validate(&self, own: &Settings) -> Result<(), String> {
+        for (name, value) in own.iter() {
+            match name.as_str() {
+                "policy" => {}
+                "size" if value.parse::<u32>().is_ok() => {}
+                "size" => return Err(format!("Invalid value {value} for configuration size")),
+                _ => return Err(format!("Unknown topic config name: {name}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A controller with its state; what it decides is replayed at once, as the host does it.
+struct Cluster {
+    controller: Controller,
+    state: State,
+}
+
+impl Cluster {
+    fn empty() -> Self {
+        let options = Options { partitions_default: 2, replication_factor_default: 1 };
+        Self {
+            controller: Controller::new(options, Rc::new(TestSettings)),
+            state: State::default(),
+        }
+    }
+
+    fn of(nodes: i32) -> Self {
+        let mut cluster = Self::empty();
+        cluster.ask(Input::Form { cluster_id: Uuid(9) });
+        for node_id in 1..=nodes {
+            cluster.ask(Input::RegisterNode(registration(node_id)));
+        }
+        cluster
+    }
+
+    fn ask(&mut self, input: Input) -> Reply {
+        let outcome =
+            self.controller.handle(&self.state, &mut (), Ticket(3), input, Now::default());
+        for record in &outcome.records {
+            self.controller.replay(&mut self.state, record, 0, 0).unwrap();
+        }
+        let [(ticket, reply)] = <[_; 1]>::try_from(outcome.replies).unwrap();
+        assert_eq!(ticket, Ticket(3));
+        reply
+    }
+
+    fn create_all(&mut self, topics: Vec<CreatableTopic>) -> Vec<CreatableTopicResult> {
+        let request = CreateTopicsRequest { topics, ..CreateTopicsRequest::default() };
+        match self.ask(Input::CreateTopics { request, random: 77 }) {
+            Reply::CreateTopics(response) => response.topics,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn create(&mut self, topic: CreatableTopic) -> CreatableTopicResult {
+        self.create_all(vec![topic]).remove(0)
+    }
+
+    fn delete(&mut self, topics: Vec<DeleteTopicState>) -> Vec<(ErrorCode, String)> {
+        let request = DeleteTopicsRequest { topics, ..DeleteTopicsRequest::default() };
+        match self.ask(Input::DeleteTopics(request)) {
+            Reply::DeleteTopics(response) => response
+                .responses
+                .into_iter()
+                .map(|result| (result.error_code, text(result.error_message)))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn grow(&mut self, topic: CreatePartitionsTopic) -> (ErrorCode, String) {
+        let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
+        match self.ask(Input::CreatePartitions(request)) {
+            Reply::CreatePartitions(mut response) => {
+                let result = response.results.remove(0);
+                (result.error_code, text(result.error_message))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn alter(&mut self, changes: &[(&str, i8, Option<&str>)]) -> (ErrorCode, String) {
+        self.alter_resource(TOPIC_RESOURCE, "t", changes)
+    }
+
+    fn alter_resource(
+        &mut self,
+        kind: i8,
+        name: &str,
+        changes: &[(&str, i8, Option<&str>)],
+    ) -> (ErrorCode, String) {
+        let mut altered = self.alter_all(incremental(vec![resource(kind, name, changes)]));
+        let altered = altered.remove(0);
+        (altered.error_code, text(altered.error_message))
+    }
+
+    fn alter_all(&mut self, alteration: Alteration) -> Vec<Altered> {
+        match self.ask(Input::AlterSettings(alteration)) {
+            Reply::AlterSettings(altered) => altered,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn own(&self, topic: &str) -> Vec<(String, String)> {
+        let topic = self.state.image().topic(topic).unwrap();
+        topic.own_settings().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+}
+
+fn resource(kind: i8, name: &str, changes: &[(&str, i8, Option<&str>)]) -> Resource {
+    let change = |(name, operation, value): &(&str, i8, Option<&str>)| Change {
+        name: Str::from(*name),
+        operation: *operation,
+        value: value.map(Str::from),
+    };
+    Resource { kind, name: Str::from(name), changes: changes.iter().map(change).collect() }
+}
+
+fn incremental(resources: Vec<Resource>) -> Alteration {
+    Alteration { resources, is_incremental: true, validate_only: false, node_id: 1 }
+}
+
+fn registration(node_id: i32) -> Registration {
+    let endpoint = NodeEndpoint {
+        listener: Str::from_static("PLAINTEXT"),
+        host: Str::from_static("localhost"),
+        port: 9092,
+    };
+    Registration { node_id, rack: None, endpoints: vec![endpoint], disks: vec![Uuid(1)] }
+}
+
+fn text(message: Option<Str>) -> String {
+    message.map(|message| message.to_string()).unwrap_or_default()
+}
+
+fn topic(name: &str, num_partitions: i32, replication_factor: i16) -> CreatableTopic {
+    CreatableTopic {
+        name: Str::from(name),
+        num_partitions,
+        replication_factor,
+        ..CreatableTopic::default()
+    }
+}
+
+fn with_settings(topic: CreatableTopic, settings: &[(&str, Option<&str>)]) -> CreatableTopic {
+    let config = |(name, value): &(&str, Option<&str>)| CreatableTopicConfig {
+        name: Str::from(*name),
+        value: value.map(Str::from),
+    };
+    CreatableTopic { configs: settings.iter().map(config).collect(), ..topic }
+}
+
+fn with_assignments(topic: CreatableTopic, assignments: &[(i32, &[i32])]) -> CreatableTopic {
+    let assignment = |(partition_index, nodes): &(i32, &[i32])| CreatableReplicaAssignment {
+        partition_index: *partition_index,
+        broker_ids: nodes.to_vec(),
+    };
+    CreatableTopic { assignments: assignments.iter().map(assignment).collect(), ..topic }
+}
+
+fn named(name: &str) -> DeleteTopicState {
+    DeleteTopicState { name: Some(Str::from(name)), topic_id: Uuid::ZERO }
+}
+
+fn growth(name: &str, count: i32, assignments: Option<&[&[i32]]>) -> CreatePartitionsTopic {
+    let assignment = |nodes: &&[i32]| CreatePartitionsAssignment { broker_ids: nodes.to_vec() };
+    CreatePartitionsTopic {
+        name: Str::from(name),
+        count,
+        assignments: assignments.map(|all| all.iter().map(assignment).collect()),
+    }
+}
+
+#[test]
+fn nothing_is_done_before_the_cluster_has_formed() {
+    let mut cluster = Cluster::empty();
+    let early = cluster.ask(Input::AllocateProducerIds);
+    assert!(matches!(early, Reply::Refused { .. }), "{early:?}");
+    let formed = cluster.ask(Input::Form { cluster_id: Uuid(9) });
+    assert_eq!(formed, Reply::Formed { cluster_id: Uuid(9) });
+    let again = cluster.ask(Input::Form { cluster_id: Uuid(10) });
+    assert_eq!(again, Reply::Formed { cluster_id: Uuid(9) }, "it forms once");
+}
+
+#[test]
+fn a_node_is_counted_each_time_it_starts() {
+    let mut cluster = Cluster::of(1);
+    let again = cluster.ask(Input::RegisterNode(registration(1)));
+    assert_eq!(again, Reply::Registered { epoch: 1 });
+    let node = cluster.state.image().node(1).unwrap();
+    assert_eq!(node.endpoint("PLAINTEXT").unwrap().port, 9092);
+    assert!(node.endpoint("OTHER").is_none());
+    let long = Registration { rack: Some(Str::from("x".repeat(256))), ..registration(2) };
+    let refused = cluster.ask(Input::RegisterNode(long));
+    assert!(matches!(refused, Reply::Refused { .. }), "{refused:?}");
+}
+
+#[test]
+fn blocks_of_producer_ids_do_not_overlap() {
+    let mut cluster = Cluster::of(1);
+    for block in 0..3 {
+        let reply = cluster.ask(Input::AllocateProducerIds);
+        assert_eq!(reply, Reply::ProducerIds { first: block * 1000, count: 1000 });
+    }
+}
+
+#[test]
+fn a_record_of_another_release_stops_the_replay() {
+    let cluster = Cluster::of(1);
+    for key in [&b"\0\x63"[..], b"", b"\0"] {
+        let record = KeyValue { key: Bytes::from_static(key), value: Some(Bytes::new()) };
+        let replayed = cluster.controller.replay(&mut State::default(), &record, 0, 0);
+        assert!(replayed.is_err());
+    }
+}
+
+#[test]
+fn what_happens_to_topics_is_told_to_the_log() {
+    let mut cluster = Cluster::of(1);
+    let told = |cluster: &Cluster, input| {
+        let (decided, _) = cluster.controller.decide(&cluster.state, input);
+        super::notes(cluster.state.image(), &decided)
+    };
+    let request =
+        CreateTopicsRequest { topics: vec![topic("t", 3, 1)], ..CreateTopicsRequest::default() };
+    let created = told(&cluster, Input::CreateTopics { request, random: 7 });
+    assert_eq!(created.len(), 1);
+    assert!(created[0].starts_with("topic t created, with 3 partitions, id "), "{created:?}");
+    cluster.create(topic("t", 3, 1));
+    let request = CreatePartitionsRequest {
+        topics: vec![growth("t", 5, None)],
+        ..CreatePartitionsRequest::default()
+    };
+    let grown = told(&cluster, Input::CreatePartitions(request));
+    assert_eq!(grown, ["topic t has 2 partitions more"]);
+    let request = DeleteTopicsRequest { topics: vec![named("t")], ..Default::default() };
+    let deleted = told(&cluster, Input::DeleteTopics(request));
+    assert!(deleted[0].starts_with("topic t deleted, id "), "{deleted:?}");
+}

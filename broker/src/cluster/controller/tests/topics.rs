@@ -1,0 +1,297 @@
+//! Topics come, grow and go, as Kafka says they may.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn a_topic_is_created_with_what_was_asked_for_or_the_defaults() {
+    let mut cluster = Cluster::of(3);
+    let asked = with_settings(topic("t", 5, 2), &[("size", Some("7"))]);
+    let created = cluster.create(asked);
+    assert_eq!((created.error_code, created.error_message), (ErrorCode::NONE, None));
+    assert_eq!((created.num_partitions, created.replication_factor), (5, 2));
+    let found = cluster.state.image().topic("t").unwrap();
+    assert_eq!((found.id, found.partition_count()), (created.topic_id, 5));
+    assert!(found.partitions.iter().all(|partition| partition.replicas.len() == 2));
+    assert_eq!(cluster.own("t"), [("size".to_string(), "7".to_string())]);
+    let defaults = cluster.create(topic("d", -1, -1));
+    assert_eq!((defaults.num_partitions, defaults.replication_factor), (2, 1));
+}
+
+#[test]
+fn topic_ids_are_like_kafkas() {
+    let mut cluster = Cluster::of(1);
+    let many: Vec<_> = (0..200).map(|n| topic(&format!("t{n}"), 1, 1)).collect();
+    let ids: BTreeSet<Uuid> =
+        cluster.create_all(many).iter().map(|created| created.topic_id).collect();
+    assert_eq!(ids.len(), 200);
+    for id in ids {
+        assert!(!id.to_string().starts_with('-'), "{id}");
+        assert_eq!((id.0 >> 76 & 0xf, id.0 >> 62 & 0b11), (4, 0b10), "version and variant");
+    }
+}
+
+/// A topic that is refused, with this error and these words.
+fn refused(cluster: &mut Cluster, asked: CreatableTopic, error: ErrorCode, words: &str) {
+    let before = cluster.state.image().clone();
+    let answer = cluster.create(asked.clone());
+    assert_eq!(answer.error_code, error, "{asked:?}");
+    assert_eq!(text(answer.error_message), words);
+    assert!(*cluster.state.image() == before);
+}
+
+#[test]
+fn names_that_kafka_refuses() {
+    let mut cluster = Cluster::of(1);
+    cluster.create(topic("a.b", 1, 1));
+    let mut refuse = |name: &str, error, words: &str| {
+        refused(&mut cluster, topic(name, 1, 1), error, words);
+    };
+    let invalid = ErrorCode::INVALID_TOPIC_EXCEPTION;
+    refuse("a.b", ErrorCode::TOPIC_ALREADY_EXISTS, "Topic 'a.b' already exists.");
+    refuse("a_b", invalid, "Topic 'a_b' collides with existing topic: a.b");
+    refuse("", invalid, "Topic name is invalid: the empty string is not allowed");
+    refuse("..", invalid, "Topic name is invalid: '..' is not allowed");
+    let prohibited = "Creation of internal topic __cluster_metadata is prohibited.";
+    refuse("__cluster_metadata", ErrorCode::INVALID_REQUEST, prohibited);
+}
+
+#[test]
+fn counts_that_kafka_refuses() {
+    let mut cluster = Cluster::of(2);
+    let mut refuse = |partitions, replication, error, words: &str| {
+        refused(&mut cluster, topic("t", partitions, replication), error, words);
+    };
+    let words = "Number of partitions was set to an invalid non-positive value.";
+    refuse(0, 1, ErrorCode::INVALID_PARTITIONS, words);
+    refuse(-2, 1, ErrorCode::INVALID_PARTITIONS, words);
+    let words = "Replication factor must be larger than 0, or -1 to use the default value.";
+    refuse(1, 0, ErrorCode::INVALID_REPLICATION_FACTOR, words);
+    let words = "Unable to replicate the partition 3 time(s): The target replication factor of 3 \
+                 cannot be reached because only 2 broker(s) are registered.";
+    refuse(1, 3, ErrorCode::INVALID_REPLICATION_FACTOR, words);
+}
+
+#[test]
+fn settings_that_kafka_refuses_at_creation() {
+    let mut cluster = Cluster::of(1);
+    let mut refuse = |settings: &[(&str, Option<&str>)], words: &str| {
+        let asked = with_settings(topic("t", 1, 1), settings);
+        refused(&mut cluster, asked, ErrorCode::INVALID_CONFIG, words);
+    };
+    refuse(&[("size", None), ("x", None)], "Null value not supported for topic configs: size,x");
+    refuse(&[("x", Some("1"))], "Unknown topic config name: x");
+}
+
+#[test]
+fn assignments_that_kafka_refuses() {
+    let mut cluster = Cluster::of(2);
+    let mut refuse = |assignments: &[(i32, &[i32])], words: &str| {
+        let asked = with_assignments(topic("t", -1, -1), assignments);
+        refused(&mut cluster, asked, ErrorCode::INVALID_REPLICA_ASSIGNMENT, words);
+    };
+    let words = "Found multiple manual partition assignments for partition 0";
+    refuse(&[(0, &[1]), (0, &[2])], words);
+    let words = "partitions should be a consecutive 0-based integer sequence";
+    refuse(&[(0, &[1]), (2, &[2])], words);
+    refuse(&[(1, &[1])], words);
+    refuse(&[(0, &[])], "The manual partition assignment includes an empty replica list.");
+    let words =
+        "The manual partition assignment includes broker 5, but no such broker is registered.";
+    refuse(&[(0, &[5])], words);
+    let words = "The manual partition assignment includes the broker 1 more than once.";
+    refuse(&[(0, &[1, 1])], words);
+    let words = "The manual partition assignment includes a partition with 2 replica(s), but this \
+                 is not consistent with previous partitions, which have 1 replica(s).";
+    refuse(&[(0, &[1]), (1, &[1, 2])], words);
+    let said = "A manual partition assignment was specified, but";
+    for (partitions, replication, what) in [(1, -1, "numPartitions"), (-1, 1, "replication factor")]
+    {
+        let asked = with_assignments(topic("t", partitions, replication), &[(0, &[1])]);
+        let words = format!("{said} {what} was not set to -1.");
+        refused(&mut cluster, asked, ErrorCode::INVALID_REQUEST, &words);
+    }
+}
+
+#[test]
+fn assignments_are_kept() {
+    let mut cluster = Cluster::of(3);
+    cluster.create(with_assignments(topic("t", -1, -1), &[(1, &[3, 1]), (0, &[2, 3])]));
+    let found = cluster.state.image().topic("t").unwrap();
+    let nodes: Vec<_> = found.partitions.iter().map(|partition| partition.node_ids()).collect();
+    assert_eq!(nodes, [[2, 3], [3, 1]]);
+}
+
+#[test]
+fn each_topic_of_a_request_stands_for_itself() {
+    let mut cluster = Cluster::of(1);
+    let twice = || topic("twice", 1, 1);
+    let results = cluster.create_all(vec![
+        topic("x.y", 1, 1),
+        topic("x_y", 1, 1),
+        twice(),
+        topic("bad", 0, 1),
+        twice(),
+        topic("good", 1, 1),
+    ]);
+    let found: Vec<(&str, ErrorCode)> =
+        results.iter().map(|result| (result.name.as_str(), result.error_code)).collect();
+    assert_eq!(
+        found,
+        [
+            ("x.y", ErrorCode::NONE),
+            ("x_y", ErrorCode::INVALID_TOPIC_EXCEPTION),
+            ("bad", ErrorCode::INVALID_PARTITIONS),
+            ("good", ErrorCode::NONE),
+            ("twice", ErrorCode::INVALID_REQUEST),
+        ]
+    );
+    assert_eq!(cluster.state.image().topic_count(), 2);
+}
+
+#[test]
+fn validate_only_changes_nothing() {
+    let mut cluster = Cluster::of(1);
+    let request = CreateTopicsRequest {
+        topics: vec![topic("t", 3, 1), topic("u", 0, 1)],
+        validate_only: true,
+        ..CreateTopicsRequest::default()
+    };
+    let Reply::CreateTopics(response) = cluster.ask(Input::CreateTopics { request, random: 1 })
+    else {
+        panic!("another answer")
+    };
+    assert_eq!(response.topics[0].num_partitions, 3);
+    assert_eq!(response.topics[1].error_code, ErrorCode::INVALID_PARTITIONS);
+    assert_eq!(cluster.state.image().topic_count(), 0);
+}
+
+#[test]
+fn bounds_hold() {
+    let mut cluster = Cluster::of(1);
+    let request = CreateTopicsRequest {
+        topics: vec![topic("t", 9_999, 1), topic("u", 2, 1)],
+        ..CreateTopicsRequest::default()
+    };
+    let refused = cluster.ask(Input::CreateTopics { request, random: 1 });
+    assert!(matches!(refused, Reply::Refused { error: ErrorCode::POLICY_VIOLATION, .. }));
+    for n in 0..20 {
+        assert_eq!(cluster.create(topic(&format!("t{n}"), 10_000, 1)).error_code, ErrorCode::NONE);
+    }
+    let full = cluster.create(topic("one", 1, 1));
+    assert_eq!(full.error_code, ErrorCode::POLICY_VIOLATION);
+    assert_eq!(cluster.grow(growth("t0", 10_001, None)).0, ErrorCode::POLICY_VIOLATION);
+    assert_eq!(cluster.state.image().partition_count(), PARTITIONS_MAX);
+}
+
+#[test]
+fn topics_are_deleted_by_name_and_by_id() {
+    let mut cluster = Cluster::of(1);
+    cluster.create(topic("a", 1, 1));
+    let id = cluster.create(topic("b", 1, 1)).topic_id;
+    let by_id = DeleteTopicState { name: None, topic_id: id };
+    let results = cluster.delete(vec![named("a"), by_id.clone(), named("none")]);
+    assert_eq!(results[0], (ErrorCode::NONE, String::new()));
+    assert_eq!(results[1], (ErrorCode::NONE, String::new()));
+    assert_eq!(results[2].0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(cluster.state.image().topic_count(), 0);
+    assert_eq!(cluster.delete(vec![by_id])[0].0, ErrorCode::UNKNOWN_TOPIC_ID);
+}
+
+#[test]
+fn deletions_that_kafka_refuses() {
+    let mut cluster = Cluster::of(1);
+    let id = cluster.create(topic("a", 1, 1)).topic_id;
+    let invalid = ErrorCode::INVALID_REQUEST;
+    let both = DeleteTopicState { name: Some(Str::from("a")), topic_id: id };
+    let by_id = || DeleteTopicState { name: None, topic_id: id };
+    for (asked, expected) in [
+        (vec![named("a"), named("a")], vec![(invalid, "Duplicate topic name.")]),
+        (vec![by_id(), by_id()], vec![(invalid, "Duplicate topic id.")]),
+        (vec![both], vec![(invalid, "You may not specify both topic name and topic id.")]),
+        (
+            vec![DeleteTopicState::default()],
+            vec![(invalid, "Neither topic name nor id were specified.")],
+        ),
+        (
+            vec![by_id(), named("a")],
+            vec![(invalid, "The provided topic name maps to an ID that was already supplied.")],
+        ),
+    ] {
+        let expected: Vec<_> =
+            expected.into_iter().map(|(error, message)| (error, message.to_string())).collect();
+        assert_eq!(cluster.delete(asked), expected);
+    }
+    assert_eq!(cluster.state.image().topic_count(), 1);
+}
+
+#[test]
+fn a_deleted_topic_no_longer_collides_and_comes_back_under_another_id() {
+    let mut cluster = Cluster::of(1);
+    let first = cluster.create(topic("a.b", 1, 1)).topic_id;
+    cluster.delete(vec![named("a.b")]);
+    assert_eq!(cluster.create(topic("a_b", 1, 1)).error_code, ErrorCode::NONE);
+    cluster.delete(vec![named("a_b")]);
+    let request = CreateTopicsRequest { topics: vec![topic("a.b", 1, 1)], ..Default::default() };
+    let Reply::CreateTopics(response) = cluster.ask(Input::CreateTopics { request, random: 78 })
+    else {
+        panic!("another answer")
+    };
+    assert_ne!(response.topics[0].topic_id, first);
+}
+
+#[test]
+fn partitions_are_added() {
+    let mut cluster = Cluster::of(3);
+    cluster.create(topic("t", 2, 2));
+    assert_eq!(cluster.grow(growth("t", 4, None)), (ErrorCode::NONE, String::new()));
+    let assigned = cluster.grow(growth("t", 5, Some(&[&[3, 1]])));
+    assert_eq!(assigned.0, ErrorCode::NONE);
+    let found = cluster.state.image().topic("t").unwrap();
+    assert_eq!(found.partition_count(), 5);
+    assert_eq!(found.partition(4).unwrap().node_ids(), [3, 1]);
+}
+
+#[test]
+fn growth_that_kafka_refuses() {
+    let mut cluster = Cluster::of(2);
+    cluster.create(topic("t", 2, 1));
+    let (partitions, assignment) =
+        (ErrorCode::INVALID_PARTITIONS, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
+    for (asked, error, message) in [
+        (growth("t", 2, None), partitions, "Topic already has 2 partition(s)."),
+        (
+            growth("t", 1, None),
+            partitions,
+            "The topic t currently has 2 partition(s); 1 would not be an increase.",
+        ),
+        (growth("t", -5, None), partitions, "would not be an increase."),
+        (
+            growth("t", 4, Some(&[&[1]])),
+            assignment,
+            "Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified.",
+        ),
+        (
+            growth("t", 3, Some(&[&[1, 2]])),
+            assignment,
+            "not consistent with previous partitions, which have 1 replica(s).",
+        ),
+        (growth("t", 3, Some(&[&[9]])), assignment, "no such broker is registered."),
+        (growth("none", 3, None), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ""),
+    ] {
+        let (found, words) = cluster.grow(asked);
+        assert_eq!(found, error, "{words}");
+        assert!(words.contains(message), "{words}");
+    }
+    let twice = CreatePartitionsRequest {
+        topics: vec![growth("t", 3, None), growth("t", 4, None)],
+        ..Default::default()
+    };
+    let Reply::CreatePartitions(response) = cluster.ask(Input::CreatePartitions(twice)) else {
+        panic!("another answer")
+    };
+    assert_eq!(response.results.len(), 1);
+    assert_eq!(response.results[0].error_code, ErrorCode::INVALID_REQUEST);
+    assert_eq!(cluster.state.image().partition_count(), 2);
+}

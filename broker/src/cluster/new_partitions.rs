@@ -1,0 +1,115 @@
+//! Where new partitions go, of topics new or old: where the client wants them, or where we choose.
+
+use std::collections::BTreeMap;
+
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::create_topics::CreatableReplicaAssignment;
+use vltava_protocol::types::Uuid;
+
+use super::controller::PARTITIONS_MAX;
+use super::placement::{self, Candidate};
+use super::refusal::Refusal;
+use crate::metadata::image::{Image, Node, Partition, PartitionId, Replica};
+use crate::metadata::records::Record;
+
+/// The client's own choice, for partitions 0 and on.
+pub(super) fn assigned(
+    image: &Image,
+    assignments: &[CreatableReplicaAssignment],
+) -> Result<Vec<Vec<i32>>, Refusal> {
+    let mut by_index: BTreeMap<i32, &Vec<i32>> = BTreeMap::new();
+    let mut replication_factor = None;
+    for CreatableReplicaAssignment { partition_index, broker_ids } in assignments {
+        if by_index.contains_key(partition_index) {
+            return Err(Refusal::invalid_assignment(format!(
+                "Found multiple manual partition assignments for partition {partition_index}"
+            )));
+        }
+        check_assignment(image, broker_ids, replication_factor)?;
+        replication_factor = Some(broker_ids.len());
+        by_index.insert(*partition_index, broker_ids);
+    }
+    if !by_index.keys().copied().eq((0..).take(by_index.len())) {
+        let message = "partitions should be a consecutive 0-based integer sequence";
+        return Err(Refusal::invalid_assignment(message));
+    }
+    Ok(by_index.into_values().cloned().collect())
+}
+
+/// One partition's replicas as a client names them: registered nodes, each once, as many as the
+/// other partitions have.
+pub(super) fn check_assignment(
+    image: &Image,
+    node_ids: &[i32],
+    replication_factor: Option<usize>,
+) -> Result<(), Refusal> {
+    if node_ids.is_empty() {
+        let message = "The manual partition assignment includes an empty replica list.";
+        return Err(Refusal::invalid_assignment(message));
+    }
+    let mut sorted = node_ids.to_vec();
+    sorted.sort_unstable();
+    let mut previous = None;
+    for node_id in sorted {
+        if image.node(node_id).is_none() {
+            return Err(Refusal::invalid_assignment(format!(
+                "The manual partition assignment includes broker {node_id}, but no such broker is \
+                 registered."
+            )));
+        }
+        if previous == Some(node_id) {
+            return Err(Refusal::invalid_assignment(format!(
+                "The manual partition assignment includes the broker {node_id} more than once."
+            )));
+        }
+        previous = Some(node_id);
+    }
+    let count = node_ids.len();
+    match replication_factor {
+        Some(expected) if expected != count => Err(Refusal::invalid_assignment(format!(
+            "The manual partition assignment includes a partition with {count} replica(s), but \
+             this is not consistent with previous partitions, which have {expected} replica(s)."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Our choice, for partitions `first` and on.
+pub(super) fn chosen(
+    image: &Image,
+    topic_id: Uuid,
+    first: usize,
+    count: usize,
+    replication_factor: i16,
+) -> Result<Vec<Vec<i32>>, Refusal> {
+    let candidate = |node: &Node| Candidate { id: node.id, rack: node.rack.clone() };
+    let nodes: Vec<Candidate> = image.nodes().map(candidate).collect();
+    let wanted = usize::try_from(replication_factor).unwrap_or(0);
+    placement::place(&nodes, topic_id, first, count, wanted).ok_or_else(|| {
+        let registered = nodes.len();
+        let message = format!(
+            "The target replication factor of {replication_factor} cannot be reached because only \
+             {registered} broker(s) are registered."
+        );
+        Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, message)
+    })
+}
+
+/// Partitions `first` and on of a topic.
+pub(super) fn partition_records(
+    topic_id: Uuid,
+    first: i32,
+    replicas: Vec<Vec<i32>>,
+) -> impl Iterator<Item = Record> {
+    (first..).zip(replicas).map(move |(index, node_ids)| {
+        let replica = |node_id| Replica { node_id, disk_id: Uuid::ZERO };
+        let replicas = node_ids.into_iter().map(replica).collect();
+        Record::Partition(PartitionId { topic_id, index }, Partition { replicas })
+    })
+}
+
+/// More partitions than the cluster may have.
+pub(super) fn too_many() -> Refusal {
+    let message = format!("The cluster would have more than {PARTITIONS_MAX} partitions.");
+    Refusal::new(ErrorCode::POLICY_VIOLATION, message)
+}
