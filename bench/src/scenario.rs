@@ -409,20 +409,6 @@ mod tests {
     }
 
     #[test]
-    fn all_files_are_scenarios_that_say_why() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
-        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-        let mut count = 0;
-        for path in files {
-            let parsed = Scenario::parse(&std::fs::read_to_string(&path).unwrap());
-            let scenario = parsed.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            assert!(scenario.why.len() > 50, "{}", path.display());
-            count += 1;
-        }
-        assert!(count >= 6, "{count} files in {folder}");
-    }
-
-    #[test]
     fn single_values_can_be_changed() {
         let text = "title = 'x'\n[[producers]]\nkeys = 5\n";
         let changes = ["run.duration_s=2.5", "producers.0.acks=1", "producers.0.keys = 7"];
