@@ -145,7 +145,8 @@ fn load(
         return Err(RunError::Unsettled);
     }
     // Where nobody writes, the run is over when all there is has been read.
-    let enough = scenario.producers.is_empty().then(|| stage.ledger.expected(0));
+    let only_reads = scenario.producers.is_empty() && !scenario.consumers.is_empty();
+    let enough = only_reads.then(|| stage.ledger.expected(0));
     let mut measured = meter.measure(&mut crew, &scenario.run, enough)?;
     meter.observer.phase("draining");
     let gather = &mut measured.gather;

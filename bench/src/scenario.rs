@@ -305,6 +305,12 @@ impl Scenario {
         if self.producers.is_empty() && self.consumers.is_empty() && self.idle_connections == 0 {
             return refuse("producers", "nobody writes, and nobody reads");
         }
+        let only_reads = self.producers.is_empty() && !self.consumers.is_empty();
+        if only_reads && self.run.warm_up_s > 0.0 {
+            let what =
+                "nobody writes, and what is read in the warm-up is not measured: set it to 0";
+            return refuse("run.warm_up_s", what);
+        }
         for producers in &self.producers {
             producers.check()?;
         }
@@ -436,6 +442,9 @@ mod tests {
         assert!(producers("records_per_second = 0").contains("records_per_second"));
         assert!(producers("record_bytes = { min = 2, max = 1 }").contains("min is more"));
         assert!(producers("codec = 'zip'").contains("zip"));
-        assert!(refused("title = 'x'\n[[consumers]]\ngroups = 2").contains("more groups"));
+        let only_reads = "title = 'x'\nrun = { warm_up_s = 0 }\n[[consumers]]\n";
+        assert!(Scenario::parse(only_reads).is_ok());
+        assert!(refused(&only_reads.replace("= 0", "= 1")).contains("warm_up_s"));
+        assert!(refused(&format!("{only_reads}groups = 2")).contains("more groups"));
     }
 }

@@ -120,8 +120,11 @@ fn all_kinds_of_load_are_verified() {
     check(&result);
     assert_eq!(result.verification.expected, result.verification.acknowledged, "it was read back");
 
-    let written_before = scenario("[fill]\nbytes = 3000000\n[[consumers]]\nfrom = 'beginning'\n");
-    let written_before = lasting(0.0, 60.0, written_before);
+    let written_before = Scenario::parse(
+        "title = 'a test'\nrun = { warm_up_s = 0.0, duration_s = 60.0 }\n\
+         fill = { bytes = 3000000 }\n[[consumers]]\nfrom = 'beginning'\n",
+    );
+    let written_before = written_before.unwrap();
     let result = run(&written_before, &broker.target(), &mut ()).unwrap();
     check(&result);
     assert_eq!(result.consumed.records, 2930);

@@ -75,6 +75,9 @@ impl Meter<'_> {
         time: &RunTime,
         enough: Option<u64>,
     ) -> Result<Measured, RunError> {
+        // Before anything is measured: making its file takes its time, too.
+        let disk = self.disk.as_deref().map(DiskSample::start).transpose();
+        let disk = disk.map_err(RunError::Disk)?;
         let start_ns = self.clock.now_ns() + LEAD_NS;
         let from_ns = start_ns + nanoseconds(time.warm_up_s);
         let window = Window { start_ns, from_ns, to_ns: from_ns + nanoseconds(time.duration_s) };
@@ -84,8 +87,6 @@ impl Meter<'_> {
             let left = Duration::from_nanos(from_ns.saturating_sub(self.clock.now_ns()));
             crew.wait(left.min(PATIENCE))?;
         }
-        let disk = self.disk.as_deref().map(DiskSample::start).transpose();
-        let disk = disk.map_err(RunError::Disk)?;
         self.observer.phase("measuring");
         let before = self.edge(crew)?;
         let mut gather = Gather::new(crew.len(), time.duration_s);
