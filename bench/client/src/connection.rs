@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::decode::Reader;
 use vltava_protocol::encode::{Part, Writer};
@@ -18,7 +18,7 @@ use vltava_protocol::types::Str;
 use crate::error::ClientError;
 
 /// The largest answer that is taken.
-const FRAME_BYTES_MAX: usize = 256 << 20;
+pub const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// What a client calls itself.
 const SOFTWARE_NAME: Str = Str::from_static("vltava");
@@ -164,7 +164,15 @@ impl Connection {
             return Ok(None);
         }
         self.received.advance(LENGTH_BYTES);
-        let mut reader = Reader::new(self.received.split_to(length).freeze());
+        let frame = self.received.split_to(length).freeze();
+        self.answer(frame).map(Some)
+    }
+
+    /// The answer in a frame that has come in whole, without its length: for those who receive into
+    /// buffers of their own instead of [`Self::received`]. After an error the connection is of no
+    /// use.
+    pub fn answer(&mut self, frame: Bytes) -> Result<Answer, ClientError> {
+        let mut reader = Reader::new(frame);
         let Some(InFlight { correlation_id, api, version }) = self.in_flight.pop_front() else {
             return Err(ClientError::Correlation);
         };
@@ -173,7 +181,7 @@ impl Connection {
         if header.correlation_id != correlation_id {
             return Err(ClientError::Correlation);
         }
-        Ok(Some(Answer { api, version, reader }))
+        Ok(Answer { api, version, reader })
     }
 
     fn encode<R: Request>(

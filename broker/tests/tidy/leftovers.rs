@@ -14,6 +14,7 @@ const PRINTERS: &[&str] = &[
     "broker/src/cli/",
     "broker/src/main.rs",
     "bench/src/",
+    "bench/instructions/",
     "protocol/build.rs",
     "protocol/codegen/src/main.rs",
 ];

@@ -1,0 +1,39 @@
+//! The clock of a run.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since it was made, and what time that was.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+    origin_ms: i64,
+}
+
+impl Clock {
+    /// One that starts now.
+    pub fn start() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let origin_ms = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
+        Self { origin: Instant::now(), origin_ms }
+    }
+
+    /// Nanoseconds since the start.
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// What a moment of this clock is in milliseconds since 1970.
+    pub fn wall_ms(&self, at_ns: u64) -> i64 {
+        self.origin_ms.saturating_add(i64::try_from(at_ns / 1_000_000).unwrap_or(i64::MAX))
+    }
+}
+
+/// Seconds as nanoseconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "durations of a scenario: between 0 and a day"
+)]
+pub fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}

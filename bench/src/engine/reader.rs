@@ -1,0 +1,104 @@
+//! Reads the records that a fetch has brought, and checks each.
+
+use thiserror::Error;
+use vltava_protocol::batch::{Batch, BatchError, walk};
+use vltava_protocol::compression::{Codec, CompressionError};
+use vltava_protocol::record::{RecordError, records};
+
+use crate::engine::context::Context;
+use crate::engine::payload::{Seen, inspect};
+use crate::engine::verify::Verifier;
+
+/// What the records of one batch may decompress to.
+const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// A batch that cannot be read.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum ReadError {
+    /// It is none, or its CRC is wrong.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A codec of a number that is not known.
+    #[error("codec {0} is not known")]
+    Codec(u8),
+    /// It cannot be decompressed.
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
+    /// Its records are malformed.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// Whoever reads everything, or a part of it that nobody shares: a consumer, or a group.
+#[derive(Debug)]
+pub struct Reader {
+    /// What it has received so far.
+    pub verifier: Verifier,
+}
+
+impl Reader {
+    /// Reads batches of a partition, of which the records before `from_offset` have been read. The
+    /// offset behind the last one; what is wrong with the one at this offset, if anything.
+    pub fn read(
+        &mut self,
+        partition: u32,
+        from_offset: i64,
+        bytes: &[u8],
+        context: &mut Context,
+    ) -> (i64, Option<ReadError>) {
+        let mut next_offset = from_offset;
+        for batch in walk(bytes) {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => return (next_offset, Some(error.into())),
+            };
+            if batch.last_offset() < from_offset {
+                continue;
+            }
+            if let Err(error) = self.read_batch(partition, from_offset, &batch, context) {
+                return (next_offset, Some(error));
+            }
+            next_offset = batch.next_offset();
+        }
+        (next_offset, None)
+    }
+
+    fn read_batch(
+        &mut self,
+        partition: u32,
+        from_offset: i64,
+        batch: &Batch<'_>,
+        context: &mut Context,
+    ) -> Result<(), ReadError> {
+        let Context { decompressor, stats, now_ns, .. } = context;
+        let codec = batch.codec().map_err(ReadError::Codec)?;
+        // Records that carry a checksum need no other, if they are what travelled.
+        let mut is_checked = codec != Codec::None;
+        if is_checked {
+            batch.check_crc()?;
+        }
+        let payload = decompressor.decompress(codec, batch.payload(), BATCH_BYTES_MAX)?;
+        let (mut count, mut bytes) = (0, 0);
+        for record in records(payload, batch.record_count()) {
+            let record = record?;
+            if batch.base_offset() + i64::from(record.offset_delta) < from_offset {
+                continue;
+            }
+            let value = record.value.unwrap_or_default();
+            let seen = inspect(record.key, value);
+            match seen {
+                Seen::Whole { intended_ns, .. } => stats.received_after(intended_ns, *now_ns),
+                Seen::Placed { .. } | Seen::Bare if !is_checked => {
+                    batch.check_crc()?;
+                    is_checked = true;
+                }
+                Seen::Placed { .. } | Seen::Bare | Seen::Corrupt => {}
+            }
+            self.verifier.on_record(partition, seen);
+            count += 1;
+            bytes += (record.key.map_or(0, <[u8]>::len) + value.len()) as u64;
+        }
+        stats.on_received(*now_ns, count, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! The figures of a run, each with its unit and which way is better: what tables, pages and
+//! comparisons are made of.
+
+use crate::result::{Latency, ProcessUse, RunResult, Throughput};
+
+/// One figure.
+#[derive(Debug)]
+pub struct Measure {
+    /// What it is of.
+    pub name: &'static str,
+    /// Its unit, after the name.
+    pub unit: &'static str,
+    /// Which way is better.
+    pub better: Better,
+    /// Whether a page shows it first.
+    pub is_headline: bool,
+    /// It, where it was measured.
+    pub value: fn(&RunResult) -> Option<f64>,
+}
+
+/// Which way a figure is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// More of it.
+    More,
+    /// Less of it.
+    Less,
+    /// Neither: it says under which circumstances the others came about.
+    Neither,
+}
+
+impl Measure {
+    const fn new(
+        name: &'static str,
+        unit: &'static str,
+        better: Better,
+        value: fn(&RunResult) -> Option<f64>,
+    ) -> Self {
+        Self { name, unit, better, is_headline: false, value }
+    }
+
+    const fn headline(mut self) -> Self {
+        self.is_headline = true;
+        self
+    }
+
+    /// What it is in this run, where it was measured.
+    pub fn of(&self, result: &RunResult) -> Option<f64> {
+        (self.value)(result).filter(|value| value.is_finite())
+    }
+}
+
+/// All of them, in the order in which they are shown.
+pub const MEASURES: &[Measure] = &[
+    Measure::new("acknowledged", "MB/s", Better::More, |run| megabytes(run, &run.produced))
+        .headline(),
+    Measure::new("acknowledged", "records/s", Better::More, |run| records(run, &run.produced)),
+    Measure::new("received", "MB/s", Better::More, |run| megabytes(run, &run.consumed)).headline(),
+    Measure::new("received", "records/s", Better::More, |run| records(run, &run.consumed)),
+    Measure::new("acknowledgement, p50", "ms", Better::Less, |run| acknowledged(run, "50"))
+        .headline(),
+    Measure::new("acknowledgement, p99", "ms", Better::Less, |run| acknowledged(run, "99"))
+        .headline(),
+    Measure::new("acknowledgement, p99.9", "ms", Better::Less, |run| acknowledged(run, "99.9")),
+    Measure::new("acknowledgement, longest", "ms", Better::Less, |run| {
+        run.acknowledged_us.as_ref().map(longest)
+    }),
+    Measure::new("end to end, p50", "ms", Better::Less, |run| end_to_end(run, "50")).headline(),
+    Measure::new("end to end, p99", "ms", Better::Less, |run| end_to_end(run, "99")).headline(),
+    Measure::new("end to end, p99.9", "ms", Better::Less, |run| end_to_end(run, "99.9")),
+    Measure::new("end to end, longest", "ms", Better::Less, |run| {
+        run.end_to_end_us.as_ref().map(longest)
+    }),
+    Measure::new("disk's own 4 KiB data-sync write, p50", "ms", Better::Neither, |run| {
+        percentile(run.disk_sample_us.as_ref(), "50")
+    }),
+    Measure::new("disk's own 4 KiB data-sync write, p99", "ms", Better::Neither, |run| {
+        percentile(run.disk_sample_us.as_ref(), "99")
+    }),
+    Measure::new("never sent, for lack of room", "records", Better::Less, |run| {
+        (run.unsent > 0).then_some(run.unsent as f64)
+    }),
+    Measure::new("broker's CPU", "s/GB", Better::Less, RunResult::broker_cpu_s_per_gb).headline(),
+    Measure::new(
+        "broker's CPU",
+        "s/million records",
+        Better::Less,
+        RunResult::broker_cpu_s_per_million,
+    ),
+    Measure::new("broker's CPU", "cores", Better::Less, |run| {
+        broker(run, |broker| broker.cpu_s / run.measured_s)
+    }),
+    Measure::new("broker's peak memory", "MiB", Better::Less, |run| {
+        broker(run, |broker| mebibytes(broker.memory_peak_bytes))
+    })
+    .headline(),
+    Measure::new("broker's memory at the end", "MiB", Better::Less, |run| {
+        broker(run, |broker| mebibytes(broker.memory_bytes))
+    }),
+    Measure::new("broker's context switches", "/s", Better::Less, |run| {
+        let switches =
+            |broker: &ProcessUse| broker.voluntary_switches + broker.involuntary_switches;
+        broker(run, |broker| switches(broker) as f64 / run.measured_s)
+    }),
+    Measure::new("broker wrote to the disk", "MB/s", Better::Less, |run| {
+        broker(run, |broker| broker.written_bytes as f64 / 1e6 / run.measured_s)
+    }),
+    Measure::new("broker read from the disk", "MB/s", Better::Less, |run| {
+        broker(run, |broker| broker.read_bytes as f64 / 1e6 / run.measured_s)
+    }),
+    Measure::new("harness: busiest thread", "% of its time", Better::Neither, |run| {
+        Some(run.harness.busiest_thread * 100.0)
+    }),
+    Measure::new("harness: records sent late, p99", "ms", Better::Neither, |run| {
+        percentile(run.harness.late_us.as_ref(), "99")
+    }),
+];
+
+fn megabytes(run: &RunResult, through: &Throughput) -> Option<f64> {
+    (through.records > 0).then(|| through.bytes as f64 / 1e6 / run.measured_s)
+}
+
+fn records(run: &RunResult, through: &Throughput) -> Option<f64> {
+    (through.records > 0).then(|| through.records as f64 / run.measured_s)
+}
+
+fn acknowledged(run: &RunResult, name: &str) -> Option<f64> {
+    percentile(run.acknowledged_us.as_ref(), name)
+}
+
+fn end_to_end(run: &RunResult, name: &str) -> Option<f64> {
+    percentile(run.end_to_end_us.as_ref(), name)
+}
+
+fn percentile(latency: Option<&Latency>, name: &str) -> Option<f64> {
+    let us = latency?.percentiles.get(name).copied()?;
+    Some(us as f64 / 1e3)
+}
+
+fn longest(latency: &Latency) -> f64 {
+    latency.max as f64 / 1e3
+}
+
+fn broker(run: &RunResult, value: impl Fn(&ProcessUse) -> f64) -> Option<f64> {
+    run.broker.as_ref().map(value)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

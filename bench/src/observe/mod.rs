@@ -1,0 +1,8 @@
+//! What else is known of a run: the machine, what processes take, how the disk does.
+//!
+//! - [`machine`]: what the harness runs on. [`process`]: what a process and its threads take.
+//!   [`disk`]: small synchronous writes beside the run.
+
+pub mod disk;
+pub mod machine;
+pub mod process;

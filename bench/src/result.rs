@@ -1,0 +1,261 @@
+//! What a run found: one JSON line, and what tables and pages are made of.
+//!
+//! Times are in microseconds where they are latencies and in seconds where they are moments or
+//! durations; a moment counts from the begin of the measured part.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::Scenario;
+
+/// The format of [`RunResult`]; grows where a reader of the old one would misread the new one.
+pub const FORMAT: u32 = 1;
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct RunResult {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What was run.
+    pub scenario: Scenario,
+    /// Which broker, as the caller names it.
+    pub label: String,
+    /// Its first address.
+    pub bootstrap: String,
+    /// When measuring began, in milliseconds since 1970.
+    pub began_ms: i64,
+    /// How long it was measured, in seconds.
+    pub measured_s: f64,
+    /// The machine that the harness ran on.
+    pub machine: Machine,
+    /// What was acknowledged.
+    pub produced: Throughput,
+    /// What was received.
+    pub consumed: Throughput,
+    /// From the intended send of a record to the acknowledgement of its batch.
+    pub acknowledged_us: Option<Latency>,
+    /// From the intended send of a record to its receipt.
+    pub end_to_end_us: Option<Latency>,
+    /// The broker's process, where it was named.
+    pub broker: Option<ProcessUse>,
+    /// The harness's own process.
+    pub harness: HarnessUse,
+    /// Records whose time came and that were never sent, because the broker left no room for them:
+    /// they count as if they had been acknowledged at the end.
+    #[serde(default)]
+    pub unsent: u64,
+    /// A 4 KiB data-sync overwrite beside the run, where a directory for it was named.
+    pub disk_sample_us: Option<Latency>,
+    /// Second by second.
+    pub timeline: Vec<Interval>,
+    /// Whether what came back is what was sent.
+    pub verification: Verification,
+}
+
+/// A machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Machine {
+    /// Its processor, as it calls itself.
+    pub processor: String,
+    /// Cores that the harness may use.
+    pub cores: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// The kernel's name and version.
+    pub kernel: String,
+}
+
+/// How much went through in the measured part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Throughput {
+    /// Records.
+    pub records: u64,
+    /// Bytes of their keys and values, before compression.
+    pub bytes: u64,
+}
+
+/// A distribution of latencies, in microseconds.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Latency {
+    /// How many were recorded.
+    pub count: u64,
+    /// The mean.
+    pub mean: f64,
+    /// The largest.
+    pub max: u64,
+    /// By percentile: "50", "90", "99", "99.9", "99.99".
+    pub percentiles: BTreeMap<String, u64>,
+    /// Points of the whole distribution: percentile and latency.
+    pub curve: Vec<(f64, u64)>,
+}
+
+/// The percentiles that tables show.
+pub const PERCENTILES: [&str; 5] = ["50", "90", "99", "99.9", "99.99"];
+
+impl Latency {
+    /// What a histogram of microseconds holds; `None` where that is nothing.
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        if histogram.is_empty() {
+            return None;
+        }
+        let at = |percentile: f64| histogram.value_at_percentile(percentile);
+        let percentile = |name: &&str| Some(((*name).to_owned(), at(name.parse().ok()?)));
+        let points = histogram.iter_quantiles(5);
+        let curve = points.map(|point| (point.percentile(), point.value_iterated_to()));
+        Some(Self {
+            count: histogram.len(),
+            mean: histogram.mean(),
+            max: histogram.max(),
+            percentiles: PERCENTILES.iter().filter_map(percentile).collect(),
+            curve: curve.collect(),
+        })
+    }
+
+    /// One of [`PERCENTILES`], in microseconds.
+    pub fn percentile(&self, name: &str) -> u64 {
+        self.percentiles.get(name).copied().unwrap_or_default()
+    }
+}
+
+/// What a process took in the measured part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ProcessUse {
+    /// CPU time of all its threads, in seconds.
+    pub cpu_s: f64,
+    /// The most memory it had resident since it began, in bytes.
+    pub memory_peak_bytes: u64,
+    /// The memory it has resident at the end, in bytes.
+    pub memory_bytes: u64,
+    /// Times that a thread waited.
+    pub voluntary_switches: u64,
+    /// Times that a thread was made to wait.
+    pub involuntary_switches: u64,
+    /// Bytes it had written to storage.
+    pub written_bytes: u64,
+    /// Bytes it had read from storage.
+    pub read_bytes: u64,
+}
+
+/// What the harness took, and whether it held the run back.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct HarnessUse {
+    /// Its process.
+    pub process: ProcessUse,
+    /// The share of its time that its busiest thread ran, from 0 to 1.
+    pub busiest_thread: f64,
+    /// How late records were handed to their connection, by their intended time.
+    pub late_us: Option<Latency>,
+    /// Why the harness, and not the broker, may have been the limit; none: it was not.
+    pub bottleneck: Option<String>,
+}
+
+/// A part of the run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Interval {
+    /// When it ended, in seconds.
+    pub at_s: f64,
+    /// Acknowledged in it.
+    pub produced: Throughput,
+    /// Received in it.
+    pub consumed: Throughput,
+    /// Of acknowledgements in it: the median.
+    pub acknowledged_p50_us: Option<u64>,
+    /// The 99th percentile.
+    pub acknowledged_p99_us: Option<u64>,
+    /// Of receipts in it: the median.
+    pub end_to_end_p50_us: Option<u64>,
+    /// The 99th percentile.
+    pub end_to_end_p99_us: Option<u64>,
+    /// CPU time of the broker in it, in seconds.
+    pub broker_cpu_s: Option<f64>,
+}
+
+/// Whether what came back is what was sent, over the whole run, warm-up and fill included.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Verification {
+    /// Records acknowledged.
+    pub acknowledged: u64,
+    /// Records refused, or not answered in time.
+    pub failed: u64,
+    /// Records that were to be received: each as often as there are readers of everything.
+    pub expected: u64,
+    /// Records received.
+    pub received: u64,
+    /// Records that never came.
+    pub missing: u64,
+    /// Records that came again.
+    pub repeated: u64,
+    /// Records that came before an earlier one of the same producer and partition.
+    pub out_of_order: u64,
+    /// Records that are not what was sent.
+    pub corrupt: u64,
+    /// What else went wrong, in words.
+    pub faults: Vec<String>,
+}
+
+impl Verification {
+    /// Whether this run is a result.
+    pub fn is_sound(&self) -> bool {
+        let Self { failed, missing, repeated, out_of_order, corrupt, faults, .. } = self;
+        [failed, missing, repeated, out_of_order, corrupt].iter().all(|count| **count == 0)
+            && faults.is_empty()
+    }
+}
+
+impl RunResult {
+    /// Acknowledged, in megabytes (10^6) a second.
+    pub fn produced_mb_s(&self) -> f64 {
+        self.produced.bytes as f64 / 1e6 / self.measured_s
+    }
+
+    /// Received, likewise.
+    pub fn consumed_mb_s(&self) -> f64 {
+        self.consumed.bytes as f64 / 1e6 / self.measured_s
+    }
+
+    /// CPU seconds of the broker for each gigabyte (10^9) that went through it, in or out.
+    pub fn broker_cpu_s_per_gb(&self) -> Option<f64> {
+        let bytes = self.produced.bytes + self.consumed.bytes;
+        self.broker.as_ref().filter(|_| bytes > 0).map(|broker| broker.cpu_s * 1e9 / bytes as f64)
+    }
+
+    /// The same for each million records.
+    pub fn broker_cpu_s_per_million(&self) -> Option<f64> {
+        let records = self.produced.records + self.consumed.records;
+        let broker = self.broker.as_ref().filter(|_| records > 0);
+        broker.map(|broker| broker.cpu_s * 1e6 / records as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_distribution_is_told_by_its_percentiles() {
+        let mut histogram = Histogram::<u64>::new(3).unwrap();
+        assert_eq!(Latency::of(&histogram), None);
+        (1..=1000u64).for_each(|value| histogram.record(value).unwrap());
+        let latency = Latency::of(&histogram).unwrap();
+        assert_eq!((latency.count, latency.max), (1000, 1000));
+        assert_eq!((latency.percentile("50"), latency.percentile("99")), (500, 990));
+        assert!(latency.curve.is_sorted(), "{:?}", latency.curve);
+        assert_eq!(latency.curve.last().unwrap().0, 100.0);
+    }
+
+    #[test]
+    fn whatever_is_not_as_sent_spoils_a_run() {
+        assert!(Verification { acknowledged: 5, received: 5, ..Default::default() }.is_sound());
+        assert!(!Verification { failed: 1, ..Default::default() }.is_sound());
+        assert!(!Verification { missing: 1, ..Default::default() }.is_sound());
+        assert!(!Verification { repeated: 1, ..Default::default() }.is_sound());
+        assert!(!Verification { out_of_order: 1, ..Default::default() }.is_sound());
+        assert!(!Verification { corrupt: 1, ..Default::default() }.is_sound());
+        let faults = vec!["a topic was gone".to_owned()];
+        assert!(!Verification { faults, ..Default::default() }.is_sound());
+    }
+}

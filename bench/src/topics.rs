@@ -1,0 +1,106 @@
+//! The topics of a run: made before it, found with their leaders, deleted after it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vltava_client::blocking::Cluster;
+use vltava_client::error::ClientError;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use vltava_protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use vltava_protocol::types::{Str, Uuid};
+
+use crate::scenario::Topics;
+
+/// How long the broker may take to make or to delete them, in milliseconds.
+const TIMEOUT_MS: i32 = 120_000;
+/// How long a broker may not know of a topic that has been made.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+/// From this version on, -1 asks for the broker's own replication factor.
+const CREATE_TOPICS_DEFAULTS: i16 = 4;
+/// From this version on, topics are deleted by name or id, each in an entry of its own.
+const DELETE_TOPICS_ENTRIES: i16 = 6;
+
+/// Makes the topics under names that begin with `prefix`, and waits until each partition has a
+/// leader. Their names.
+///
+/// # Errors
+/// What the cluster says.
+pub fn create(
+    cluster: &mut Cluster,
+    topics: &Topics,
+    prefix: &str,
+) -> Result<Vec<Str>, ClientError> {
+    let names: Vec<Str> =
+        (0..topics.count).map(|index| Str::from(format!("{prefix}-{index}"))).collect();
+    let config = |(name, value): (&String, &String)| CreatableTopicConfig {
+        name: Str::from(name.as_str()),
+        value: Some(Str::from(value.as_str())),
+    };
+    let topic = |name: &Str| CreatableTopic {
+        name: name.clone(),
+        num_partitions: i32::try_from(topics.partitions).unwrap_or(i32::MAX),
+        replication_factor: topics.replication_factor,
+        configs: topics.configs.iter().map(config).collect(),
+        ..CreatableTopic::default()
+    };
+    let mut request = CreateTopicsRequest {
+        topics: names.iter().map(topic).collect(),
+        timeout_ms: TIMEOUT_MS,
+        ..CreateTopicsRequest::default()
+    };
+    let node = cluster.metadata().controller_id;
+    let has_defaults = cluster
+        .link(node)
+        .and_then(|link| link.version::<CreateTopicsRequest>())
+        .is_ok_and(|version| version >= CREATE_TOPICS_DEFAULTS);
+    if topics.replication_factor < 0 && !has_defaults {
+        request.topics.iter_mut().for_each(|topic| topic.replication_factor = 1);
+    }
+    let response = cluster.call_controller(&request)?;
+    for made in response.topics {
+        let what = format!("making topic {}", made.name);
+        ClientError::check(made.error_code, made.error_message.as_ref(), what)?;
+    }
+    // Not every broker knows at once what its controller has made.
+    let began = Instant::now();
+    loop {
+        match cluster.await_topics(&names, false) {
+            Err(ClientError::Missing(_)) if began.elapsed() < KNOWN_WITHIN => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(names),
+        }
+    }
+}
+
+/// Deletes them. One that is gone already is no error.
+///
+/// # Errors
+/// What the cluster says.
+pub fn delete(cluster: &mut Cluster, names: &[Str]) -> Result<(), ClientError> {
+    let node = cluster.metadata().controller_id;
+    let response = cluster.call_with(node, |version| {
+        let mut request =
+            DeleteTopicsRequest { timeout_ms: TIMEOUT_MS, ..DeleteTopicsRequest::default() };
+        if version < DELETE_TOPICS_ENTRIES {
+            request.topic_names = names.to_vec();
+        } else {
+            let entry =
+                |name: &Str| DeleteTopicState { name: Some(name.clone()), topic_id: Uuid::ZERO };
+            request.topics = names.iter().map(entry).collect();
+        }
+        request
+    })?;
+    for deleted in response.responses {
+        if deleted.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
+            continue;
+        }
+        let what = "deleting the topics of the run";
+        ClientError::check(deleted.error_code, deleted.error_message.as_ref(), what)?;
+    }
+    Ok(())
+}
