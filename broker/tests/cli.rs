@@ -256,8 +256,10 @@ fn commands_go_on_when_a_killed_broker_comes_back() {
 
 #[test]
 fn a_member_goes_on_when_a_commit_falls_due_while_the_broker_is_away() {
-    // Commits are five seconds apart.
-    const LONGER_THAN_COMMITS: Duration = Duration::from_secs(6);
+    // The first heartbeat leaves after three seconds, the first commit after five: it is to be the
+    // commit that finds the broker away.
+    const BEHIND_A_HEARTBEAT: Duration = Duration::from_millis(3500);
+    const BEHIND_A_COMMIT: Duration = Duration::from_secs(3);
     let mut broker = Broker::start(Options::default());
     printed(&broker, &["topic", "create", "t", "-p", "2"], "");
     let mut consumer = start(&broker, &["consume", "t", "-g", "g", "-c", "4"]);
@@ -265,8 +267,9 @@ fn a_member_goes_on_when_a_commit_falls_due_while_the_broker_is_away() {
     let mut read = |count| lines.by_ref().take(count).collect::<Result<Vec<_>, _>>().unwrap();
     printed(&broker, &["produce", "t", "-p", "0"], "1\n2\n");
     assert_eq!(read(2), ["1", "2"]);
+    std::thread::sleep(BEHIND_A_HEARTBEAT);
     broker.kill();
-    std::thread::sleep(LONGER_THAN_COMMITS);
+    std::thread::sleep(BEHIND_A_COMMIT);
     broker.run();
     printed(&broker, &["produce", "t", "-p", "0"], "3\n4\n");
     assert_eq!(read(2), ["3", "4"]);

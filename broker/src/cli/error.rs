@@ -149,8 +149,8 @@ fn hint_for(error: &ClientError) -> Option<&'static str> {
                 Some("`vltava topic list` shows what there is, `vltava topic create` makes one.")
             }
             ErrorCode::LEADER_NOT_AVAILABLE => Some(
-                "`vltava topic describe` shows which partitions have a leader; the broker's log says \
-                 why others have none.",
+                "`vltava topic describe` shows which partitions have a leader; the broker's log \
+                 says why others have none.",
             ),
             ErrorCode::KAFKA_STORAGE_ERROR => Some("The broker's log says why."),
             ErrorCode::MESSAGE_TOO_LARGE => {

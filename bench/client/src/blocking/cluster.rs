@@ -87,7 +87,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks for topics until each is there, or cannot be used. Single partitions may have no leader.
+    /// Asks for topics until each is there, or cannot be used. Partitions may have no leader.
     pub fn await_topics(&mut self, topics: &[Str], create: bool) -> Result<(), ClientError> {
         let topics = topics.to_vec();
         self.retry(|cluster| {
@@ -359,13 +359,14 @@ impl Cluster {
                 done => return done,
             };
             let wait = Duration::from_millis(backoff.next_ms());
-            if started.elapsed() + wait > patience {
+            let left = patience.saturating_sub(started.elapsed());
+            if left.is_zero() {
                 return Err(ClientError::TimedOut {
                     seconds: patience.as_secs(),
                     last: Box::new(error),
                 });
             }
-            thread::sleep(wait);
+            thread::sleep(wait.min(left));
         }
     }
 }
