@@ -72,9 +72,14 @@ pub fn create(
                 thread::sleep(Duration::from_millis(20));
             }
             Err(error) => return Err(error),
-            Ok(()) => return Ok(names),
+            Ok(()) => break,
         }
     }
+    let all: Vec<_> =
+        names.iter().flat_map(|name| cluster.metadata().partitions_of(name)).collect();
+    let patience = cluster.patience();
+    cluster.await_leaders(&all, patience)?;
+    Ok(names)
 }
 
 /// Deletes them. One that is gone already is no error.

@@ -118,6 +118,15 @@ impl Metadata {
         Some((found.leader?, found.leader_epoch))
     }
 
+    /// All partitions of a topic; none where it is not known.
+    pub fn partitions_of(&self, topic: &Str) -> Vec<TopicPartition> {
+        let found = self.topics.get(topic);
+        let numbers = found.into_iter().flat_map(|found| found.partitions.keys());
+        let partitions =
+            numbers.map(|partition| TopicPartition { topic: topic.clone(), partition: *partition });
+        partitions.collect()
+    }
+
     /// The id of a topic; zero where it is not known or has none.
     pub fn topic_id(&self, topic: &Str) -> Uuid {
         self.topics.get(topic).map_or(Uuid::ZERO, |topic| topic.id)

@@ -20,7 +20,6 @@ use crate::cli::member;
 use crate::cli::output::Output;
 use crate::cli::position::{PartitionList, Position};
 use crate::cli::reading::Reading;
-use crate::cli::topic::partitions_of;
 
 /// `vltava consume`.
 #[derive(Debug, clap::Args)]
@@ -95,7 +94,7 @@ pub(super) fn run(arguments: &ConsumeArguments) -> Result<(), CliError> {
 fn read_partitions(reading: &mut Reading, arguments: &ConsumeArguments) -> Result<(), CliError> {
     let mut partitions = Vec::new();
     for topic in &reading.topics {
-        let all = partitions_of(reading.cluster.metadata(), topic);
+        let all = reading.cluster.metadata().partitions_of(topic);
         match &arguments.partition {
             None => partitions.extend(all),
             Some(PartitionList(wanted)) => {

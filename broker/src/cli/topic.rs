@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
-use vltava_client::metadata::{Metadata, Topic, TopicPartition};
+use vltava_client::metadata::{Topic, TopicPartition};
 use vltava_client::offsets::{EARLIEST, LATEST};
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::{
@@ -283,7 +283,7 @@ fn configs_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(Str, Option<Str>
 }
 
 fn ranges_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(i32, Range)>, ClientError> {
-    let partitions: Vec<TopicPartition> = partitions_of(cluster.metadata(), name);
+    let partitions: Vec<TopicPartition> = cluster.metadata().partitions_of(name);
     // That some have none is what is to be shown.
     let _ = cluster.await_leaders(&partitions, ELECTION);
     let metadata = cluster.metadata();
@@ -296,15 +296,6 @@ fn ranges_of(cluster: &mut Cluster, name: &Str) -> Result<Vec<(i32, Range)>, Cli
         (at.partition, range)
     };
     Ok(partitions.iter().map(range).collect())
-}
-
-/// All partitions of a topic.
-pub(super) fn partitions_of(metadata: &Metadata, name: &Str) -> Vec<TopicPartition> {
-    let topic = metadata.topics.get(name);
-    let numbers = topic.into_iter().flat_map(|topic| topic.partitions.keys());
-    let partitions =
-        numbers.map(|partition| TopicPartition { topic: name.clone(), partition: *partition });
-    partitions.collect()
 }
 
 fn show(
