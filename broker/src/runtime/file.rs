@@ -387,6 +387,7 @@ impl File for MachineFile {
             done: 0,
             position,
             data_sync: durability == Durability::Flushed,
+            vectors: Vec::new(),
         };
         let mut fruitless = 0;
         loop {

@@ -204,7 +204,8 @@ impl AlignedBuffer {
             let to = self.memory.start.as_ptr().add(end - padding);
             std::ptr::write_bytes(to, 0, padding);
         }
-        AlignedBlocks { memory: Arc::clone(&self.memory), range: start..end }
+        let first = Blocks { memory: Arc::clone(&self.memory), range: start..end };
+        AlignedBlocks { first, rest: Vec::new() }
     }
 }
 
@@ -227,37 +228,64 @@ impl AsRef<[u8]> for Filled {
     }
 }
 
-/// Whole blocks of a buffer on their way to a disk; keeps the memory alive until the disk is done
-/// with it.
+/// Whole blocks on their way to a disk, in one write: of one buffer, or of several, one behind the
+/// other. Keeps the memory alive until the disk is done with it.
 #[derive(Clone)]
 pub struct AlignedBlocks {
+    first: Blocks,
+    /// What follows in other buffers.
+    rest: Vec<Blocks>,
+}
+
+/// Whole blocks of one buffer; never none.
+#[derive(Clone)]
+struct Blocks {
     memory: Arc<Memory>,
     range: Range<usize>,
+}
+
+impl Blocks {
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: inside the allocation, by `blocks`. Bytes behind `filled` do not change while a
+        // write is under way (the rule of `AlignedBuffer`), so this reads what nobody writes.
+        unsafe {
+            let start = self.memory.start.as_ptr().add(self.range.start);
+            std::slice::from_raw_parts(start, self.range.len())
+        }
+    }
 }
 
 impl AlignedBlocks {
     /// Length in bytes: a multiple of [`BLOCK_BYTES`], never 0.
     pub fn len(&self) -> usize {
-        self.range.len()
+        self.rest.iter().fold(self.first.range.len(), |len, blocks| len + blocks.range.len())
     }
 
     /// Never: a write of nothing is the caller's mistake.
     pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
+        self.len() == 0
     }
 
-    /// Where the blocks start, for the kernel. Aligned to [`BLOCK_BYTES`]; valid for
-    /// [`AlignedBlocks::len`] bytes while this lives.
-    pub fn as_ptr(&self) -> *const u8 {
-        // SAFETY: inside the allocation, by `blocks`.
-        unsafe { self.memory.start.as_ptr().add(self.range.start) }
+    /// What follows in the next buffer goes with it.
+    pub fn join(&mut self, next: Self) {
+        self.rest.push(next.first);
+        self.rest.extend(next.rest);
+    }
+
+    /// What is to be written, in this order. Each part begins at a multiple of [`BLOCK_BYTES`] in
+    /// memory, is whole blocks, and stays where it is while this lives.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.first).chain(&self.rest).map(Blocks::as_slice)
+    }
+
+    /// The one part, where there is no other.
+    pub fn only(&self) -> Option<&[u8]> {
+        self.rest.is_empty().then(|| self.first.as_slice())
     }
 
     /// A copy of what the blocks hold, for a disk that is only memory.
     pub fn to_vec(&self) -> Vec<u8> {
-        // SAFETY: inside the allocation. Bytes behind `filled` do not change while a write is under
-        // way (the rule of `AlignedBuffer`), so this reads what nobody writes.
-        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }.to_vec()
+        self.parts().collect::<Vec<_>>().concat()
     }
 }
 
@@ -284,9 +312,27 @@ mod tests {
         buffer.append(&vec![7; BLOCK_BYTES + 1]);
         let blocks = buffer.blocks(BLOCK_BYTES..BLOCK_BYTES + 1);
         assert_eq!(blocks.len(), BLOCK_BYTES);
-        assert_eq!(blocks.as_ptr() as usize % BLOCK_BYTES, 0);
+        assert!(blocks.parts().all(|part| part.as_ptr().addr().is_multiple_of(BLOCK_BYTES)));
         let bytes = blocks.to_vec();
         assert_eq!((bytes[0], bytes[1], bytes[BLOCK_BYTES - 1]), (7, 0, 0));
+    }
+
+    #[test]
+    fn blocks_of_several_buffers_are_one_write() {
+        let mut buffers = [1, 2, 3].map(|byte| {
+            let mut buffer = AlignedBuffer::new(BLOCK_BYTES);
+            buffer.append(&[byte; BLOCK_BYTES]);
+            buffer
+        });
+        let [mut joined, second, third] = buffers.each_mut().map(|b| b.blocks(0..BLOCK_BYTES));
+        joined.join(second);
+        joined.join(third);
+        drop(buffers);
+        assert_eq!((joined.len(), joined.parts().count()), (3 * BLOCK_BYTES, 3));
+        assert_eq!(
+            joined.to_vec(),
+            [[1; BLOCK_BYTES], [2; BLOCK_BYTES], [3; BLOCK_BYTES]].concat()
+        );
     }
 
     #[test]
