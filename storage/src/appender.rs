@@ -107,7 +107,8 @@ impl<D: Disk> LogInner<D> {
             _ => bytes::Bytes::new(),
         };
         while let Some(capacity) = self.next_capacity(prefix.len()) {
-            let buffer = self.environment.buffers.take(capacity);
+            let environment = &self.environment;
+            let buffer = environment.buffers.take(&environment.disk, capacity).await;
             let prefix = std::mem::take(&mut prefix);
             self.state.borrow_mut().queue.add_buffer(buffer, cursor.position, &prefix);
         }
