@@ -10,14 +10,11 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
-use crate::io::{BufferPool, Disk, IoError, IoResult, Space};
+use crate::buffer_supply::BufferSupply;
+use crate::io::{Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
-
-/// Buffers kept for the next log that wants one: of those that the batch cache gives up, few wait
-/// for long.
-const FREE_BUFFERS_MAX: usize = 4;
 
 /// Something an operator should hear of, though the call that met it went on.
 #[derive(Clone, Debug)]
@@ -97,7 +94,7 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
     /// Where the appenders' buffers come from.
-    pub(crate) buffers: BufferPool,
+    pub(crate) buffers: BufferSupply,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
     free_bytes: Cell<Option<u64>>,
@@ -117,10 +114,10 @@ impl<D: Disk> LogEnvironment<D> {
         notes: impl Into<LoadedNotes>,
     ) -> Rc<Self> {
         let options = options.rounded();
-        let buffers = BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX);
+        let buffers = BufferSupply::new(options.buffer_bytes_max, options.cache_bytes_max);
         Rc::new(Self {
             disk,
-            cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
+            cache: BatchCache::new(options.cache_bytes_max, buffers.pool().clone()),
             buffers,
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
@@ -198,7 +195,14 @@ impl<D: Disk> LogEnvironment<D> {
     /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
     /// of either.
     pub fn buffer_bytes(&self) -> usize {
-        self.buffers.lent_bytes()
+        self.buffers.pool().lent_bytes()
+    }
+
+    /// Makes large buffers ready before busy logs want them, for as long as the batch cache grows:
+    /// the first use of memory may take milliseconds, which nobody should wait for. For a task of
+    /// its own, in the background; never ends.
+    pub async fn prepare_buffers(&self) {
+        self.buffers.prepare(&self.disk).await;
     }
 
     /// Producer ids known to all logs.

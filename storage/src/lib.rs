@@ -29,7 +29,7 @@
 //! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
-//! | `environment`, `batch_cache` | what the logs of a shard share |
+//! | `buffer_supply`, `batch_cache`, `environment` | what the logs of a shard share |
 //! | `state`, `append_queue` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
@@ -45,6 +45,7 @@ mod retention;
 mod append_queue;
 mod appender;
 mod batch_cache;
+mod buffer_supply;
 mod checkpoint;
 mod cut;
 mod environment;

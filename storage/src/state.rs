@@ -298,10 +298,10 @@ impl<D: Disk> LogInner<D> {
         self.environment.count_producers(before, after);
     }
 
-    /// Lets go of the buffer. What of it is on disk goes to the batch cache where `keep`.
+    /// Lets go of the buffers. What of them is on disk goes to the batch cache where `keep`.
     pub(crate) fn retire_buffer(&self, keep: bool) {
         let mut state = self.state.borrow_mut();
-        let Some(buffer) = state.queue.buffer.take() else {
+        let Some(buffer) = state.queue.take_buffer() else {
             return;
         };
         let segment = state.active.base_offset;
