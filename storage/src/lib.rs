@@ -30,7 +30,7 @@
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
 //! | `environment`, `batch_cache` | what the logs of a shard share |
-//! | `state`, `append_queue` | what an open log holds in memory |
+//! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
 
@@ -64,6 +64,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod zero_ahead;
 
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};
