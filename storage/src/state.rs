@@ -22,6 +22,7 @@ use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
+use crate::zero_ahead::ZeroAhead;
 
 /// Places that a log remembers: of each kind.
 const PLACES_KEPT: usize = 8;
@@ -121,6 +122,7 @@ pub(crate) struct LogInner<D: Disk> {
     pub(crate) writer: Mutex<()>,
     pub(crate) files: Mutex<()>,
     pub(crate) note: Rc<NoteSlot>,
+    pub(crate) zero_ahead: RefCell<ZeroAhead>,
     pub(crate) state: RefCell<LogState<D>>,
 }
 
