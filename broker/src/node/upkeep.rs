@@ -69,7 +69,7 @@ pub fn warn_of_low(space: Space) {
 /// Writes down what a restart would have to work out again, and takes buffers back from logs that
 /// are idle.
 async fn checkpoint<R: Runtime>(node: &Rc<Node<R>>) {
-    for (_, replica) in node.parts.partitions.all_local() {
+    for (_, replica) in node.parts.partitions.local_where(|replica| !replica.is_tidy()) {
         if let Err(error) = replica.tidy_up().await {
             tracing::warn!(
                 partition = replica.name(), %error,
