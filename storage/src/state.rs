@@ -39,24 +39,29 @@ pub(crate) struct Place {
     pub(crate) until: i64,
 }
 
-/// The newest few places of one kind.
+/// The newest few places of one kind. They take no memory before there is one: most logs of a
+/// shard are idle, and have none.
 #[derive(Default)]
-pub(crate) struct Places {
-    kept: [Option<Place>; PLACES_KEPT],
+pub(crate) struct Places(Option<Box<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    places: [Option<Place>; PLACES_KEPT],
     next: usize,
 }
 
 impl Places {
     pub(crate) fn remember(&mut self, place: Place) {
-        self.kept[self.next] = Some(place);
-        self.next = (self.next + 1) % PLACES_KEPT;
+        let kept = self.0.get_or_insert_default();
+        kept.places[kept.next] = Some(place);
+        kept.next = (kept.next + 1) % PLACES_KEPT;
     }
 
     fn find(&self, segment: i64, offset: i64) -> Option<Place> {
         let fits = |place: &&Place| {
             place.segment == segment && place.after < offset && offset <= place.until
         };
-        let found = self.kept.iter().flatten().filter(fits);
+        let found = self.0.as_ref()?.places.iter().flatten().filter(fits);
         found.max_by_key(|place| place.after).copied()
     }
 }
