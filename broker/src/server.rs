@@ -113,6 +113,7 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
+        boot: facts.boot,
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {

@@ -383,6 +383,11 @@ impl<R: Runtime> Replica<R> {
         Ok(self.log.delete_records(to).await?)
     }
 
+    /// Notes where the log ends, for a start after the process was killed ([`Log::note_tail`]).
+    pub fn note_tail(&self) {
+        self.log.note_tail();
+    }
+
     /// Whether [`Replica::tidy_up`] has nothing to do. Of a thousand partitions, few are busy.
     pub fn is_tidy(&self) -> bool {
         self.is_tidy.get()
