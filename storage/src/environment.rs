@@ -10,7 +10,9 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
-use crate::io::{BufferPool, Disk, IoError, IoResult, Space};
+use crate::io::{
+    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool, Disk, IoError, IoResult, Space,
+};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
@@ -99,6 +101,8 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) cache: BatchCache,
     /// Where the appenders' buffers come from.
     pub(crate) buffers: BufferPool,
+    /// For all writes of zeros; filled when the first is made.
+    zeros: RefCell<Option<AlignedBuffer>>,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
     /// Counts what was flushed, of all logs.
@@ -130,6 +134,7 @@ impl<D: Disk> LogEnvironment<D> {
             disk,
             cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
             buffers,
+            zeros: RefCell::default(),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
@@ -289,6 +294,18 @@ impl<D: Disk> LogEnvironment<D> {
         if !slot.is_listed.replace(true) {
             self.moved.borrow_mut().push(slot);
         }
+    }
+
+    /// So many zeros, at most `zero_bytes_max`, in whole blocks.
+    pub(crate) fn zeros(&self, bytes: u64) -> AlignedBlocks {
+        let mut zeros = self.zeros.borrow_mut();
+        let buffer = zeros.get_or_insert_with(|| {
+            let mut buffer = AlignedBuffer::new(self.options.zero_bytes_max);
+            let block = [0; BLOCK_BYTES];
+            (0..buffer.capacity() / BLOCK_BYTES).for_each(|_| buffer.append(&block));
+            buffer
+        });
+        buffer.blocks(0..usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// Whether this append may take space.

@@ -31,7 +31,7 @@
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
 //! | `tails` | where logs ended a moment ago, for a start after a kill |
 //! | `environment`, `batch_cache` | what the logs of a shard share |
-//! | `state`, `append_queue` | what an open log holds in memory |
+//! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
 
@@ -66,6 +66,7 @@ mod tails;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod zero_ahead;
 
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};

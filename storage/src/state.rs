@@ -23,6 +23,7 @@ use crate::producer_state::ProducerStates;
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
 use crate::tails::{SNAPSHOT_BYTES_MAX, Tail};
+use crate::zero_ahead::ZeroAhead;
 
 /// Places that a log remembers: of each kind.
 const PLACES_KEPT: usize = 8;
@@ -127,6 +128,7 @@ pub(crate) struct LogInner<D: Disk> {
     pub(crate) writer: Mutex<()>,
     pub(crate) files: Mutex<()>,
     pub(crate) note: Rc<NoteSlot>,
+    pub(crate) zero_ahead: RefCell<ZeroAhead>,
     pub(crate) state: RefCell<LogState<D>>,
 }
 

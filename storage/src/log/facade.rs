@@ -211,6 +211,7 @@ impl<D: Disk> Log<D> {
             writer: Mutex::new(()),
             files: Mutex::new(()),
             note: NoteSlot::new(directory, note),
+            zero_ahead: RefCell::default(),
             state: RefCell::new(LogState::new(recovered, options)),
         };
         Self { inner: Rc::new(inner) }
@@ -487,9 +488,10 @@ impl<D: Disk> Log<D> {
         let Some(_writer) = self.inner.writer.try_lock() else {
             return false;
         };
-        if self.has_pending() {
+        if self.has_pending() || !self.inner.have_zeros_ended() {
             return false;
         }
+        self.inner.zero_ahead.borrow_mut().forget_trickle();
         self.inner.retire_buffer(false);
         let mut state = self.inner.state.borrow_mut();
         state.queue.shrink();
