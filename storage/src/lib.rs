@@ -18,6 +18,8 @@
 //! 6. Damage is reported, never cut silently: only what was never acknowledged may be cut.
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.
+//! 9. Zeros that are written ahead go only where no append was begun, and the file is not cut
+//!    meanwhile.
 //!
 //! From the ground up; a module names only those before it:
 //!

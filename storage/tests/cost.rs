@@ -113,9 +113,51 @@ fn many_appends_share_one_write_and_one_allocation_serves_many() {
             append(&log, 1000).unwrap();
             log.write_pending().await.unwrap();
         }
-        assert_eq!(count("write"), 401);
+        let is_append = |call: &&Operation| call.name == "write" && call.bytes <= 8192;
+        assert_eq!(calls.borrow().iter().filter(is_append).count(), 400);
+        // Zeros go ahead of them in larger and larger pieces.
+        assert!(count("write") < 412, "{} writes", count("write"));
         assert!(count("allocate") < 6, "{} allocations", count("allocate"));
         assert_eq!(count("sync") + count("set_len") + count("sync_dir"), 0);
+    });
+}
+
+/// Bytes of zeros that are written beside so many appends, and what the log holds then.
+async fn zeroed(log: &Log<FaultDisk>, disk: &FaultDisk, bytes: usize, appends: u64) -> (u64, u64) {
+    let calls = recorded(disk);
+    for _ in 0..appends {
+        append(log, bytes).unwrap();
+        log.write_pending().await.unwrap();
+    }
+    disk.set_latency(None);
+    let calls = calls.borrow();
+    let written = calls.iter().filter(|call| call.name == "write");
+    // What an append writes, and the block that it begins in.
+    let zeros = written.filter(|call| call.bytes > (bytes + 200).next_multiple_of(4096) + 4096);
+    (zeros.map(|call| call.bytes as u64).sum(), log.size_bytes())
+}
+
+#[test]
+fn zeros_are_written_for_a_trickle_only_and_as_many_as_it_may_need() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let log = new_log(&shard(&disk, EnvironmentOptions::default())).await;
+        // Ten thousand logs may hold a few records each, and get one now and then.
+        assert_eq!(zeroed(&log, &disk, 200, 50).await.0, 0);
+        for _ in 0..50 {
+            log.release_idle();
+            assert_eq!(zeroed(&log, &disk, 1000, 10).await.0, 0);
+        }
+        let before = log.size_bytes();
+        let (zeros, size) = zeroed(&log, &disk, 1000, 2000).await;
+        let ahead = 256 << 10;
+        assert!(zeros > size - before && zeros < size - before + 2 * ahead, "{zeros} of {size}");
+        // Large writes need them not: one piece more may come before that is known.
+        assert!(zeroed(&log, &disk, 200_000, 100).await.0 <= ahead);
+        let none = EnvironmentOptions { zero_bytes_max: 0, ..EnvironmentOptions::default() };
+        let disk = FaultDisk::new(1);
+        let log = new_log(&shard(&disk, none)).await;
+        assert_eq!(zeroed(&log, &disk, 1000, 500).await.0, 0);
     });
 }
 

@@ -143,6 +143,9 @@ pub trait File: Clone + 'static {
     /// nothing else has changed. Other errors: what those blocks hold is unknown, and no later call
     /// may be taken for proof that they are durable. After a crash an unflushed write may be there
     /// in part, torn at any multiple of 512 bytes.
+    ///
+    /// Of two writes at once to the same block either may come last: nobody makes them. A write
+    /// that nobody waits for any more goes on, where the process does.
     async fn write_at(
         &self,
         blocks: AlignedBlocks,
