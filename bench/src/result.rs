@@ -34,6 +34,9 @@ pub struct RunResult {
     pub produced: Throughput,
     /// What was received.
     pub consumed: Throughput,
+    /// Bytes on the harness's connections to the broker, frames and all.
+    #[serde(default)]
+    pub network: Network,
     /// From the intended send of a record to the acknowledgement of its batch.
     pub acknowledged_us: Option<Latency>,
     /// From the intended send of a record to its receipt.
@@ -42,6 +45,9 @@ pub struct RunResult {
     pub broker: Option<ProcessUse>,
     /// The harness's own process.
     pub harness: HarnessUse,
+    /// What came before it.
+    #[serde(default)]
+    pub preparation: Preparation,
     /// Records whose time came and that were never sent, because the broker left no room for them:
     /// they count as if they had been acknowledged at the end.
     #[serde(default)]
@@ -74,6 +80,15 @@ pub struct Throughput {
     pub records: u64,
     /// Bytes of their keys and values, before compression.
     pub bytes: u64,
+}
+
+/// Bytes that went over sockets in the measured part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Network {
+    /// To the broker.
+    pub sent_bytes: u64,
+    /// From it.
+    pub received_bytes: u64,
 }
 
 /// A distribution of latencies, in microseconds.
@@ -138,6 +153,47 @@ pub struct ProcessUse {
     pub read_bytes: u64,
 }
 
+/// What came before the measured part. Durations are in seconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Preparation {
+    /// From the broker's start on an empty directory to its first answer, where the harness started
+    /// it.
+    pub started_s: Option<f64>,
+    /// From the request for the run's topics to a leader of each of their partitions.
+    pub topics_s: Option<f64>,
+    /// Where it was ended and started again.
+    pub restart: Option<Restarted>,
+    /// What the broker's memory was meanwhile, where its process was named.
+    pub memory: Option<Footprint>,
+}
+
+/// How a broker came back on the data of its last life. Each counts from its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Restarted {
+    /// To its first answer, in seconds.
+    pub answered_s: f64,
+    /// To a leader of each of the run's partitions.
+    pub led_s: f64,
+    /// To the acknowledgement of the first record.
+    pub acknowledged_s: f64,
+    /// How fast its data was read from the disk before that, in megabytes (10^6) a second, where the
+    /// page cache was dropped.
+    pub disk_read_mb_s: Option<f64>,
+}
+
+/// Memory that a broker had resident before anything was measured, in bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Footprint {
+    /// Before the topics were made.
+    pub at_first_bytes: u64,
+    /// When they were there.
+    pub with_topics_bytes: u64,
+    /// Before the idle connections were opened.
+    pub before_connections_bytes: u64,
+    /// When they were there.
+    pub with_connections_bytes: u64,
+}
+
 /// What the harness took, and whether it held the run back.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct HarnessUse {
@@ -147,7 +203,8 @@ pub struct HarnessUse {
     pub busiest_thread: f64,
     /// How late records were handed to their connection, by their intended time.
     pub late_us: Option<Latency>,
-    /// Why the harness, and not the broker, may have been the limit; none: it was not.
+    /// What else than the broker was the limit: the harness, or cores that both shared; none:
+    /// nothing was.
     pub bottleneck: Option<String>,
 }
 

@@ -54,7 +54,9 @@ impl Context {
     /// # Errors
     /// Where the connection is gone.
     pub fn flush(&mut self, link: &mut Link, token: Token) -> Result<(), ClientError> {
+        let before = link.sent_bytes;
         link.flush(&mut self.buffers)?;
+        self.stats.on_network(self.now_ns, link.sent_bytes - before, 0);
         let wants_room = !link.is_flushed();
         if wants_room != link.wants_room {
             link.wants_room = wants_room;
@@ -68,7 +70,10 @@ impl Context {
     /// # Errors
     /// Where the connection is gone.
     pub fn receive(&mut self, link: &mut Link) -> Result<(), ClientError> {
-        link.receive(&mut self.buffers, &mut self.received)
+        let before = link.received_bytes;
+        let read = link.receive(&mut self.buffers, &mut self.received);
+        self.stats.on_network(self.now_ns, 0, link.received_bytes - before);
+        read
     }
 }
 

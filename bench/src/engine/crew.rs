@@ -150,6 +150,8 @@ impl Crew {
         let mut sum = Progress::default();
         for Hired { progress, .. } in &self.workers {
             sum.acknowledged += progress.acknowledged;
+            let last_ns = progress.last_acknowledgement_ns;
+            sum.last_acknowledgement_ns = sum.last_acknowledgement_ns.max(last_ns);
             sum.received += progress.received;
             sum.last_receipt_ns = sum.last_receipt_ns.max(progress.last_receipt_ns);
             sum.unsettled = sum.unsettled.saturating_add(progress.unsettled);

@@ -39,6 +39,10 @@ pub struct Link {
     /// The begin of an answer that has not even its length yet.
     prefix: Vec<u8>,
     frame: Option<Frame>,
+    /// Bytes that have left, in all.
+    pub sent_bytes: u64,
+    /// Bytes that have come, in all.
+    pub received_bytes: u64,
     /// Whether the poll was asked for room.
     pub wants_room: bool,
 }
@@ -74,6 +78,8 @@ impl Link {
             out_sent: 0,
             prefix: Vec::new(),
             frame: None,
+            sent_bytes: 0,
+            received_bytes: 0,
             wants_room: false,
         };
         let mut buffers = Buffers::default();
@@ -181,6 +187,7 @@ impl Link {
                 Err(source) => return Err(failed(&self.address, source)),
             };
             total += count;
+            self.received_bytes += count as u64;
             match &mut self.frame {
                 Some(frame) => frame.filled += count,
                 None => self.cut(count, buffers, received)?,
@@ -252,6 +259,7 @@ impl Link {
 
     fn forget(&mut self, sent: usize, buffers: &mut Buffers) {
         self.out_sent += sent;
+        self.sent_bytes += sent as u64;
         while let Some(first) = self.out.front() {
             if self.out_sent < first.len() {
                 return;

@@ -51,6 +51,8 @@ pub enum Event {
 pub struct Progress {
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// When the last ones were.
+    pub last_acknowledgement_ns: u64,
     /// Records received.
     pub received: u64,
     /// When the last one was.
@@ -224,6 +226,7 @@ impl Worker {
         let stats = &self.context.stats;
         Progress {
             acknowledged: stats.acknowledged,
+            last_acknowledgement_ns: stats.last_acknowledgement_ns,
             received: stats.received,
             last_receipt_ns: stats.last_receipt_ns,
             unsettled: self.clients.iter().filter(|client| !client.is_settled()).count(),

@@ -30,7 +30,7 @@ fn group(group: &Group<'_>) -> String {
             let round = if side.runs.len() > 1 { format!(", {}", at + 1) } else { String::new() };
             let _ = writeln!(text, "{}{round}: {}", side.label, verdict(&run.verification));
             if let Some(why) = &run.harness.bottleneck {
-                let _ = writeln!(text, "{}{round}: the harness was the limit: {why}", side.label);
+                let _ = writeln!(text, "{}{round}: {why}", side.label);
             }
         }
     }
@@ -180,7 +180,7 @@ mod tests {
         let text = table(&[run]);
         assert!(text.contains("NOT A RESULT"), "{text}");
         assert!(text.contains("3 missing; partition 7 was gone"), "{text}");
-        assert!(text.contains("the harness was the limit: a worker"), "{text}");
+        assert!(text.contains("a: a worker ran 97 %"), "{text}");
         assert!(!text.contains("MB/s"), "it has no figures: {text}");
     }
 }
