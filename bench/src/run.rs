@@ -15,7 +15,7 @@ use vltava_client::offsets;
 use vltava_protocol::types::Str;
 
 use crate::engine::client::ClientPlan;
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::consumer::ConsumerPlan;
 use crate::engine::crew::{Crew, CrewError};
 use crate::engine::map::{Map, dense, index};
@@ -27,7 +27,7 @@ use crate::result::{
     Verification,
 };
 use crate::scenario::{Consumers, Fill, From, Restart, Scenario, ScenarioError};
-use crate::topics;
+use crate::{groups, topics};
 
 mod ledger;
 mod limits;
@@ -138,13 +138,21 @@ pub fn run(
     let result =
         load(scenario, target, &mut cluster, &names, &mut meter, launched, &mut preparation);
     meter.observer.phase("deleting topics");
-    let deleted = topics::delete(&mut cluster, &names);
+    let deleted = once_more(|| topics::delete(&mut cluster, &names));
     let mut result = result?;
     result.preparation = preparation;
     if let Err(error) = deleted {
         result.verification.faults.push(format!("its topics could not be deleted: {error}"));
     }
     Ok(result)
+}
+
+/// Tries again where a connection was found lost: the broker may be back.
+fn once_more<T>(mut attempt: impl FnMut() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    match attempt() {
+        Err(error) if error.is_unreachable() => attempt(),
+        done => done,
+    }
 }
 
 fn connect(target: &Target) -> Result<Cluster, ClientError> {
@@ -172,7 +180,8 @@ fn load(
     preparation: &mut Preparation,
 ) -> Result<RunResult, RunError> {
     let map = Arc::new(Map::new(cluster.metadata(), names)?);
-    let mut stage = Stage { scenario, map, ledger: Ledger::default(), fillers: 0 };
+    let mut stage =
+        Stage { scenario, map, ledger: Ledger::default(), fillers: 0, groups: Vec::new() };
     if let Some(fill) = &scenario.fill {
         meter.observer.phase("filling");
         stage.fill(fill, meter)?;
@@ -204,7 +213,11 @@ fn load(
     let mut hear = |delta| gather.add_rest(&delta);
     if meter.wait_until(&mut crew, Crew::is_finished, &mut hear)? {
         let expected = stage.ledger.expected(crew.progress().acknowledged);
-        meter.wait_until(&mut crew, |crew| crew.progress().received >= expected, &mut hear)?;
+        let is_over = |crew: &Crew| {
+            let progress = crew.progress();
+            progress.received >= expected || progress.readers == 0
+        };
+        meter.wait_until(&mut crew, is_over, &mut hear)?;
     }
     let reports = crew.finish()?;
     reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
@@ -216,6 +229,9 @@ fn load(
             stage.ledger.fault(&format!("what was written could not be read back: {error}"));
         }
     }
+    if let Err(error) = once_more(|| groups::delete(cluster, &stage.groups)) {
+        stage.ledger.fault(&format!("its groups could not be deleted: {error}"));
+    }
     Ok(result(scenario, target, measured, stage.ledger.close()))
 }
 
@@ -226,6 +242,8 @@ struct Stage<'a> {
     ledger: Ledger,
     /// Producers have filled the topics; their numbers are below this.
     fillers: u32,
+    /// Groups of its consumers.
+    groups: Vec<Str>,
 }
 
 impl Stage<'_> {
@@ -237,7 +255,9 @@ impl Stage<'_> {
     }
 
     fn hire(&self, clients: Vec<ClientPlan>, meter: &Meter<'_>) -> Result<Crew, RunError> {
-        Ok(Crew::hire(plan::deal(clients, self.threads()), meter.clock, &self.map)?)
+        let retry_ns = nanoseconds(self.scenario.run.retry_s);
+        let hands = plan::deal(clients, self.threads());
+        Ok(Crew::hire(hands, meter.clock, &self.map, retry_ns)?)
     }
 
     /// Writes what is to be there beforehand. When the last of it was acknowledged.
@@ -298,7 +318,11 @@ impl Stage<'_> {
                 let plan = plan::consumer(&class, reader, all, &begin, producers);
                 plans.push(match class.groups {
                     0 => ClientPlan::Consumer(plan),
-                    _ => ClientPlan::Group(plan::group(cluster, plan, number, &self.map)?),
+                    _ => {
+                        let plan = plan::group(cluster, plan, number, &self.map)?;
+                        self.groups.push(plan.name.clone());
+                        ClientPlan::Group(plan)
+                    }
                 });
             }
         }

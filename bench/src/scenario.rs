@@ -49,11 +49,14 @@ pub struct RunTime {
     pub duration_s: f64,
     /// Threads that make the load; 0: one for each core, but no more than there are clients.
     pub threads: u32,
+    /// Seconds for which clients try again what failed and may pass: a leader that has moved, a
+    /// connection that is lost.
+    pub retry_s: f64,
 }
 
 impl Default for RunTime {
     fn default() -> Self {
-        Self { warm_up_s: 3.0, duration_s: 10.0, threads: 0 }
+        Self { warm_up_s: 3.0, duration_s: 10.0, threads: 0, retry_s: 30.0 }
     }
 }
 
@@ -328,8 +331,12 @@ impl Scenario {
     pub fn check(&self) -> Result<(), ScenarioError> {
         let refuse = |field, what| Err(ScenarioError::Value { field, what });
         let is_time = |seconds: f64| (0.0..=86_400.0).contains(&seconds);
-        if !is_time(self.run.warm_up_s) || !is_time(self.run.duration_s) {
+        let run = &self.run;
+        if !is_time(run.warm_up_s) || !is_time(run.duration_s) {
             return refuse("run", "not between 0 and 86400 seconds");
+        }
+        if !(0.0..=30.0).contains(&run.retry_s) {
+            return refuse("run.retry_s", "not between 0 and 30");
         }
         if self.topics.count == 0 || self.topics.partitions == 0 {
             return refuse("topics", "no partition at all");

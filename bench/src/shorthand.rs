@@ -114,6 +114,7 @@ impl Shorthand {
             warm_up_s: if writes { self.warm_up } else { 0.0 },
             duration_s: self.duration,
             threads: self.threads,
+            ..RunTime::default()
         };
         let (bytes, record_bytes) = (self.fill_bytes, self.record_bytes);
         let fill = Fill { bytes, record_bytes, batch_bytes: 1 << 20 };

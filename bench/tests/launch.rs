@@ -11,8 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::binary;
 use tempfile::{TempDir, tempdir_in};
 use vltava_bench::launch::{LaunchError, Launched};
-use vltava_bench::run::{RunError, Target, run};
-use vltava_bench::scenario::Scenario;
+use vltava_bench::result::Interval;
+use vltava_bench::run::{Observer, RunError, Target, run};
+use vltava_bench::scenario::{End, Scenario};
 
 const ARGUMENTS: &str = "serve --data-dir {data} --listen 127.0.0.1:{port} --admin none --shards 1 \
                          --memory 512MiB";
@@ -94,5 +95,49 @@ fn a_broker_that_is_killed_and_started_again_has_all_that_it_acknowledged() {
     assert!(result.preparation.topics_s.is_some_and(|seconds| seconds > 0.0));
     assert!(result.preparation.memory.unwrap().at_first_bytes > 0);
     assert!(result.broker.unwrap().memory_bytes > 0, "that of its second life");
+    broker.stop().unwrap();
+}
+
+#[test]
+fn a_broker_that_comes_back_under_load_spoils_nothing() {
+    /// Kills the broker in the first second, and starts it again.
+    struct Killer<'a> {
+        broker: &'a mut Launched,
+        kills: u32,
+    }
+    impl Observer for Killer<'_> {
+        fn second(&mut self, _: &Interval) {
+            if self.kills == 0 {
+                self.broker.end(End::Kill).unwrap();
+                self.broker.start_again().unwrap();
+            }
+            self.kills += 1;
+        }
+    }
+    let (Some(binary), parent) = (binary(), data_parent()) else {
+        return;
+    };
+    // So many partitions that they are fetched in a session.
+    let scenario = Scenario::parse(
+        "title = 'a test'\nrun = { warm_up_s = 0.0, duration_s = 3.0 }\n\
+         topics = { partitions = 20 }\n\
+         [[producers]]\nrecords_per_second = 2000.0\nkeys = 100\nidempotent = true\n\
+         [[producers]]\nrecords_per_second = 2000.0\nrecord_bytes = 100\n\
+         [[producers]]\nbatch_bytes = 20000\nin_flight = 3\nacks = '1'\n\
+         [[consumers]]\n",
+    );
+    let scenario = scenario.unwrap();
+    let command = format!("{} {ARGUMENTS}", binary.display());
+    let mut broker = Launched::start(&command, parent.path()).unwrap();
+    let bootstrap = vec![broker.address().to_owned()];
+    let target = Target { bootstrap, ..Target::default() };
+    let mut killer = Killer { broker: &mut broker, kills: 0 };
+    let result = run(&scenario, &target, None, &mut killer).unwrap();
+    let verification = &result.verification;
+    assert!(verification.is_sound(), "{verification:?}");
+    assert!(verification.reconnects >= 4, "each client lost its connection: {verification:?}");
+    assert!(verification.resent > 0, "{verification:?}");
+    let records = result.timeline.last().unwrap().consumed.records;
+    assert!(records > 2000, "it went on afterwards");
     broker.stop().unwrap();
 }

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use vltava_bench::result::{Interval, RunResult};
 use vltava_bench::run::{Observer, Target, run};
 use vltava_bench::scenario::Scenario;
+use vltava_client::blocking::Link;
+use vltava_protocol::messages::list_groups::ListGroupsRequest;
 
 /// What `vltava serve` says when it serves.
 const READY: &str = "is ready";
@@ -116,6 +118,7 @@ fn all_kinds_of_load_are_verified() {
     assert_eq!(verification.expected, 3 * verification.acknowledged, "three read everything");
     assert_eq!(result.acknowledged_us.as_ref().unwrap().count, 2000, "all that were intended");
     assert!(result.end_to_end_us.is_some());
+    assert_eq!(groups(&broker), Vec::<String>::new(), "its groups are gone");
 
     let closed = scenario("[[producers]]\nbatch_bytes = 20000\nacks = '1'\n");
     let result = run(&closed, &broker.target(), None, &mut ()).unwrap();
@@ -133,6 +136,14 @@ fn all_kinds_of_load_are_verified() {
     assert!(result.measured_s < 60.0, "it ends when all is read");
 }
 
+/// Groups that the broker knows.
+fn groups(broker: &Broker) -> Vec<String> {
+    let address = broker.address.to_string().parse().unwrap();
+    let mut link = Link::open(&address, &"test".into()).unwrap();
+    let listed = link.call(&ListGroupsRequest::default()).unwrap();
+    listed.groups.iter().map(|group| group.group_id.to_string()).collect()
+}
+
 #[test]
 fn a_broker_that_dies_spoils_the_run() {
     let Some(broker) = Broker::start() else {
@@ -147,7 +158,8 @@ fn a_broker_that_dies_spoils_the_run() {
         }
     }
     let endless = scenario("[[producers]]\nrecords_per_second = 1000.0\n[[consumers]]\n");
-    let endless = lasting(0.0, 3.0, endless);
+    let mut endless = lasting(0.0, 3.0, endless);
+    endless.run.retry_s = 0.5;
     let mut target = broker.target();
     target.broker_pid = None;
     let result = run(&endless, &target, None, &mut Killer(broker)).unwrap();

@@ -9,6 +9,7 @@ use vltava_protocol::compression::Decompressor;
 
 use crate::engine::buffers::Buffers;
 use crate::engine::clock::Clock;
+use crate::engine::leaders::Leaders;
 use crate::engine::link::{Link, Received};
 use crate::engine::map::Map;
 use crate::engine::poll::{Poll, Token};
@@ -22,6 +23,10 @@ pub struct Context {
     pub now_ns: u64,
     /// The run's partitions.
     pub map: Arc<Map>,
+    /// Who leads them, as far as this worker knows.
+    pub leaders: Leaders,
+    /// How long its clients try again what failed and may pass, in nanoseconds.
+    pub retry_ns: u64,
     /// Where its connections are waited for.
     pub poll: Poll,
     /// What it counts.

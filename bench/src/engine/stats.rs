@@ -87,6 +87,8 @@ pub struct Stats {
     pub received: u64,
     /// When the last one was.
     pub last_receipt_ns: u64,
+    /// Connections that were lost, in all.
+    pub reconnects: u64,
     faults: Vec<String>,
 }
 
@@ -100,6 +102,7 @@ impl Stats {
             last_acknowledgement_ns: 0,
             received: 0,
             last_receipt_ns: 0,
+            reconnects: 0,
             faults: Vec::new(),
         }
     }

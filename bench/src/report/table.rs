@@ -101,6 +101,10 @@ pub fn verdict(verification: &Verification) -> String {
             let _ = write!(text, ", {} {what}", count(number));
         }
     }
+    if verification.resent > 0 || verification.reconnects > 0 {
+        let (resent, lost) = (count(verification.resent), count(verification.reconnects));
+        let _ = write!(text, ", {resent} sent again, {lost} connections lost");
+    }
     for fault in &verification.faults {
         let _ = write!(text, "; {fault}");
     }
