@@ -83,22 +83,23 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("disk's own sequential read", "MB/s", Better::Neither, |run| {
         restart(run, |restart| restart.disk_read_mb_s)
     }),
-    Measure::new("start on an empty directory, to the first answer", "ms", Better::Less, |run| {
-        run.preparation.started_s.map(|seconds| seconds * 1e3)
+    Measure::new("start on an empty disk: first answer", "ms", Better::Less, |run| {
+        run.preparation.started_s.filter(|_| is_quiet(run)).map(|seconds| seconds * 1e3)
     })
     .headline(),
-    Measure::new("start on its data, to the first answer", "ms", Better::Less, |run| {
+    Measure::new("start on its data: first answer", "ms", Better::Less, |run| {
         restart(run, |restart| Some(restart.answered_s * 1e3))
     }),
-    Measure::new("to a leader of each partition", "ms", Better::Less, |run| {
+    Measure::new("start on its data: each partition led", "ms", Better::Less, |run| {
         restart(run, |restart| Some(restart.led_s * 1e3))
     }),
-    Measure::new("to the first acknowledgement", "ms", Better::Less, |run| {
+    Measure::new("start on its data: first acknowledgement", "ms", Better::Less, |run| {
         restart(run, |restart| Some(restart.acknowledged_s * 1e3))
     })
     .headline(),
     Measure::new("topics made, each partition led", "ms", Better::Less, |run| {
-        run.preparation.topics_s.map(|seconds| seconds * 1e3)
+        let is_told = is_quiet(run) || partitions(run) >= MANY;
+        run.preparation.topics_s.filter(|_| is_told).map(|seconds| seconds * 1e3)
     }),
     Measure::new("never sent, for lack of room", "records", Better::Less, |run| {
         (run.unsent > 0).then_some(run.unsent as f64)
@@ -121,9 +122,8 @@ pub const MEASURES: &[Measure] = &[
         broker(run, |broker| mebibytes(broker.memory_bytes))
     }),
     Measure::new("broker's memory for each partition", "KiB", Better::Less, |run| {
-        let topics = &run.scenario.topics;
         let of = |memory: &Footprint| (memory.at_first_bytes, memory.with_topics_bytes);
-        each(run, u64::from(topics.count) * u64::from(topics.partitions), of)
+        each(run, partitions(run), of)
     }),
     Measure::new("broker's memory for each idle connection", "KiB", Better::Less, |run| {
         let of =
@@ -184,6 +184,16 @@ fn broker(run: &RunResult, value: impl Fn(&ProcessUse) -> f64) -> Option<f64> {
     run.broker.as_ref().map(value)
 }
 
+/// Whether nobody writes or reads in it: what comes before is what it is about.
+fn is_quiet(run: &RunResult) -> bool {
+    run.scenario.producers.is_empty() && run.scenario.consumers.is_empty()
+}
+
+fn partitions(run: &RunResult) -> u64 {
+    let topics = &run.scenario.topics;
+    u64::from(topics.count) * u64::from(topics.partitions)
+}
+
 fn restart(run: &RunResult, value: impl Fn(&Restarted) -> Option<f64>) -> Option<f64> {
     run.preparation.restart.as_ref().and_then(value)
 }
@@ -200,4 +210,43 @@ fn network(run: &RunResult, bytes: u64) -> Option<f64> {
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+    use crate::result::Preparation;
+
+    fn shown(run: &RunResult) -> Vec<(&'static str, f64)> {
+        let values = MEASURES.iter().filter_map(|measure| Some((measure.name, measure.of(run)?)));
+        values.filter(|(name, _)| name.contains("start on") || name.contains("for each")).collect()
+    }
+
+    #[test]
+    fn what_comes_before_is_told_where_it_is_what_matters() {
+        let mut run = samples::run("a", 1.0);
+        let memory = Footprint {
+            at_first_bytes: 10 << 20,
+            with_topics_bytes: 30 << 20,
+            before_connections_bytes: 40 << 20,
+            with_connections_bytes: 60 << 20,
+        };
+        let restart = Restarted { acknowledged_s: 0.5, ..Restarted::default() };
+        run.preparation = Preparation {
+            started_s: Some(0.02),
+            topics_s: Some(3.0),
+            restart: None,
+            memory: Some(memory),
+        };
+        assert_eq!(shown(&run), [], "it has clients, and few partitions");
+        (run.scenario.topics.partitions, run.scenario.idle_connections) = (1024, 2048);
+        let each =
+            ["broker's memory for each partition", "broker's memory for each idle connection"];
+        assert_eq!(shown(&run), [(each[0], 20.0), (each[1], 10.0)]);
+        run.preparation.restart = Some(restart);
+        assert!(shown(&run).contains(&("start on its data: first acknowledgement", 500.0)));
+        (run.scenario.producers, run.scenario.consumers) = (Vec::new(), Vec::new());
+        assert!(shown(&run).contains(&("start on an empty disk: first answer", 20.0)));
+    }
 }
