@@ -62,6 +62,8 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Lane {
     line: Line,
+    /// Whether its broker leads any partition.
+    pub leads: bool,
     acks: Acks,
     is_idempotent: bool,
     in_flight_max: usize,
@@ -89,6 +91,7 @@ impl Lane {
         }
         Ok(Self {
             line,
+            leads: true,
             acks: class.acks,
             is_idempotent: class.idempotent,
             in_flight_max: index(class.in_flight),
@@ -103,13 +106,23 @@ impl Lane {
         self.ready.push_back(partition);
     }
 
+    /// Takes back all that may leave.
+    pub fn take_ready(&mut self) -> VecDeque<u32> {
+        std::mem::take(&mut self.ready)
+    }
+
     /// Whether it could take another request, and has none to send.
     pub fn is_hungry(&self) -> bool {
-        self.ready.is_empty() && self.has_room()
+        self.ready.is_empty() && self.may_take()
+    }
+
+    /// Whether records for it may leave at once.
+    pub fn may_take(&self) -> bool {
+        self.leads && self.has_room()
     }
 
     /// Whether it may send another request.
-    pub fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.in_flight < self.in_flight_max && self.line.is_up()
     }
 
@@ -120,7 +133,12 @@ impl Lane {
 
     /// When it wants its turn though nothing happens.
     pub fn due_ns(&self) -> u64 {
-        self.line.due_ns()
+        if self.is_unused() { u64::MAX } else { self.line.due_ns() }
+    }
+
+    /// Whether nobody would miss its connection.
+    fn is_unused(&self) -> bool {
+        !self.leads && self.ready.is_empty()
     }
 
     /// How many records have no answer.
@@ -145,7 +163,7 @@ impl Lane {
         mut taken: impl FnMut(u32),
     ) -> Result<Outcome, LaneError> {
         let was_up = self.line.is_up();
-        if !self.line.revive(context)? {
+        if !was_up && self.is_unused() || !self.line.revive(context)? {
             return Ok(Outcome::default());
         }
         if !was_up {

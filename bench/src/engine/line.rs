@@ -108,6 +108,8 @@ impl Line {
             }
             Err(error) if context.tick() - self.lost_ns > context.retry_ns => Err(error),
             Err(_) => {
+                // Somebody else may lead by now.
+                context.leaders.doubt();
                 self.retry_at_ns = context.now_ns + RECONNECT_NS;
                 Ok(false)
             }

@@ -69,6 +69,8 @@ pub struct ProducerReport {
 pub struct Producer {
     plan: ProducerPlan,
     lanes: Vec<Lane>,
+    /// The leaders by which work is divided among them; `None`: not yet.
+    leaders_version: Option<u32>,
     queues: Queues,
     /// Partitions with batches that are to be sent again, and when.
     returned: BTreeMap<u32, u64>,
@@ -111,6 +113,7 @@ impl Producer {
         let count = context.map.partitions.len();
         Ok(Self {
             lanes,
+            leaders_version: None,
             queues: Queues::new(plan.number, count, class.batch_bytes, plan.identity, compressor),
             returned: BTreeMap::new(),
             lingering: VecDeque::new(),
@@ -156,6 +159,9 @@ impl Producer {
         };
         if context.now_ns < window.start_ns {
             return window.start_ns;
+        }
+        if self.leaders_version != Some(context.leaders.version) {
+            self.deal(context);
         }
         let mut next_ns = if self.has_ended { u64::MAX } else { self.take_up(window, context) };
         self.end_lingering(context);
@@ -259,7 +265,7 @@ impl Producer {
 
     /// Whether nothing could be sent now.
     fn is_blocked(&self) -> bool {
-        !self.lanes.iter().any(Lane::has_room)
+        !self.lanes.iter().any(Lane::may_take)
     }
 
     /// A closed loop goes on where a connection could take another request.
@@ -301,6 +307,16 @@ impl Producer {
         if self.queues.list_if_ready(partition, context.now_ns) {
             self.list(partition, &context.map);
         }
+    }
+
+    /// Gives what may leave to the connections of those who lead now.
+    fn deal(&mut self, context: &Context) {
+        self.leaders_version = Some(context.leaders.version);
+        for (node, lane) in (0..).zip(&mut self.lanes) {
+            lane.leads = context.map.partitions.iter().any(|place| place.node == node);
+        }
+        let ready: Vec<u32> = self.lanes.iter_mut().flat_map(Lane::take_ready).collect();
+        ready.into_iter().for_each(|partition| self.list(partition, &context.map));
     }
 
     /// What came of batches that were under way.
