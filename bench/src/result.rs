@@ -176,8 +176,8 @@ pub struct Restarted {
     pub led_s: f64,
     /// To the acknowledgement of the first record.
     pub acknowledged_s: f64,
-    /// How fast its data was read from the disk before that, in megabytes (10^6) a second, where the
-    /// page cache was dropped.
+    /// How fast its data was read from the disk before that, in megabytes (10^6) a second, where
+    /// the page cache was dropped.
     pub disk_read_mb_s: Option<f64>,
 }
 

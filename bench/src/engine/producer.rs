@@ -1,8 +1,8 @@
 //! One producer: takes up records when their time has come, and sends them as batches.
 //!
 //! What is refused for now, or lost with a connection, is sent again as Kafka's clients do it: in
-//! order, before anything else of its partition. What is refused for good has failed, and spoils the
-//! run.
+//! order, before anything else of its partition. What is refused for good has failed, and spoils
+//! the run.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
