@@ -9,7 +9,7 @@ use crate::engine::link::Link;
 use crate::engine::map::Node;
 use crate::engine::poll::Token;
 
-/// How long is waited before another attempt, as Java's `reconnect.backoff.ms` at first doubles to.
+/// How long is waited before another attempt to connect.
 const RECONNECT_NS: u64 = 100_000_000;
 
 /// A connection that may be lost.
