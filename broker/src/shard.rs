@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use vltava_protocol::types::Str;
+use vltava_protocol::types::{Str, Uuid};
 use vltava_storage::io::Disk;
 use vltava_storage::{
-    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, remove_leftovers,
+    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, load_tails, remove_leftovers,
 };
 
 use crate::admin;
@@ -96,6 +96,8 @@ pub struct Blueprint {
     pub memory_bytes: usize,
     /// Connections of the node.
     pub connections: ConnectionCounts,
+    /// Names this boot of the system, as far as that is known.
+    pub boot: Option<Uuid>,
 }
 
 /// Why a shard cannot go on.
@@ -261,6 +263,7 @@ impl<R: Runtime> Shard<R> {
         runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
         runtime.spawn(Queue::Background, Rc::clone(&self.services).give_scratch_back());
         runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
+        runtime.spawn(Queue::Background, upkeep::prepare_buffers(Rc::clone(&self.services.node)));
         runtime.spawn(Queue::Background, verify::run(Rc::clone(&self.services.node)));
         self.services.node.serving.set();
     }
@@ -404,10 +407,15 @@ async fn log_environment<R: Runtime>(
         zero_bytes_max: defaults.zero_bytes_max.min(write_bytes_max),
         cache_bytes_max: cache_bytes_max(blueprint),
         reserve_bytes: config.disk_reserve_bytes,
+        boot: blueprint.boot,
         ..defaults
     };
     let number = u32::try_from(shard).unwrap_or(u32::MAX);
     let logs = LogEnvironment::new(disk.clone(), options, number, loaded);
+    if let Some(boot) = blueprint.boot {
+        let tails = load_tails(disk, boot).await;
+        logs.set_tails(tails.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?);
+    }
     // Known before anything is opened or served: below the reserve no client writes.
     match logs.refresh_space().await {
         Ok(space) if logs.is_low() && shard == 0 => upkeep::warn_of_low(space),

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use crate::append_queue::{RollPoint, TailBuffer, Write, block_start};
+use crate::append_queue::{RollPoint, Write, block_start};
 use crate::checkpoint::{Tail, remove_unneeded, replace};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
@@ -55,20 +55,17 @@ impl<D: Disk> LogInner<D> {
             self.roll(&roll).await?;
         }
         let write_bytes_max = self.environment.options.write_bytes_max;
-        let (end, has_room, is_empty) = {
+        let (end, is_empty) = {
             let state = self.state.borrow();
             let (_, run) = state.queue.next_bytes(write_bytes_max);
-            let end = state.active.flushed.get().position + run as u64;
-            (end, state.queue.has_room(), state.queue.is_empty())
+            (state.active.flushed.get().position + run as u64, state.queue.is_empty())
         };
         if is_empty {
             return Ok(None);
         }
         self.pass_zeros(end).await?;
         self.make_space(end).await?;
-        if !has_room {
-            self.make_room().await?;
-        }
+        self.make_room().await?;
         let mut state = self.state.borrow_mut();
         let space_end = state.allocated.min(self.zero_ahead.borrow().space_end());
         Ok(state.queue.gather(write_bytes_max, space_end))
@@ -158,35 +155,41 @@ impl<D: Disk> LogInner<D> {
         self.zero_ahead.borrow_mut().poll(&mut context).is_ready()
     }
 
-    /// A new buffer, beginning with what the last block on disk holds.
+    /// Buffers for all that could go into one write; where memory is short, for the next batch. The
+    /// first begins with what the last block on disk holds.
     async fn make_room(&self) -> StorageResult<()> {
         let cursor = self.state.borrow().active.flushed.get();
         let from = block_start(cursor.position);
-        let prefix_len = usize::try_from(cursor.position - from).unwrap_or(0);
-        let held = {
-            let state = self.state.borrow();
-            state.queue.buffer.as_ref().map(TailBuffer::last_block)
+        let has_buffer = self.state.borrow().queue.buffer.is_some();
+        let mut prefix = match usize::try_from(cursor.position - from) {
+            Ok(len) if len > 0 && !has_buffer => self.read_last_block(from, len).await?,
+            _ => bytes::Bytes::new(),
         };
-        let prefix = match held {
-            Some(held) => held,
-            None if prefix_len == 0 => bytes::Bytes::new(),
-            None => self.read_last_block(from, prefix_len).await?,
-        };
-        self.retire_buffer(true);
+        while let Some(capacity) = self.next_capacity(prefix.len()) {
+            let environment = &self.environment;
+            let buffer = environment.buffers.take(&environment.disk, capacity).await;
+            let prefix = std::mem::take(&mut prefix);
+            self.state.borrow_mut().queue.add_buffer(buffer, cursor.position, &prefix);
+        }
+        Ok(())
+    }
+
+    /// The size of the buffer that is lacking; `None`: there is room. Makes room for it in the
+    /// batch cache.
+    fn next_capacity(&self, prefix: usize) -> Option<usize> {
         let options = &self.environment.options;
         let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
         let mut state = self.state.borrow_mut();
-        let (_, run) = state.queue.next_bytes(options.write_bytes_max);
-        let mut capacity = state.queue.buffer_bytes(prefix.len(), run, min, max);
-        if !self.environment.cache.make_room(capacity) {
-            state.queue.shrink();
-            capacity = state.queue.buffer_bytes(prefix.len(), 0, min, min);
+        let (first, run) = state.queue.lacking(options.write_bytes_max);
+        if run == 0 {
+            return None;
         }
-        drop(state);
-        let pool = &self.environment.buffers;
-        let buffer = TailBuffer::new(pool, cursor.position, &prefix, capacity);
-        self.state.borrow_mut().queue.buffer = Some(buffer);
-        Ok(())
+        let capacity = state.queue.buffer_bytes(prefix + run, min, max);
+        if self.environment.cache.make_room(capacity) {
+            return Some(capacity);
+        }
+        state.queue.shrink();
+        (first > 0).then(|| (prefix + first).max(min).next_multiple_of(BLOCK_BYTES))
     }
 
     /// What the last block holds, from disk. It is written again with what follows, so it must be
@@ -223,8 +226,12 @@ impl<D: Disk> LogInner<D> {
     /// All of the write is on disk.
     fn finish(&self, write: Write) -> i64 {
         let mut state = self.state.borrow_mut();
-        state.queue.finish();
+        let full = state.queue.finish();
         let active = Rc::clone(&state.active);
+        for (position, bytes) in full {
+            let cache = &self.environment.cache;
+            cache.keep(self.number, active.base_offset, position, bytes);
+        }
         for queued in &write.batches {
             active.flushed.set(queued.after);
             let entries = queued.entries;
@@ -452,6 +459,7 @@ impl<D: Disk> LogInner<D> {
             state.proved = capture.cursor;
             state.snapshot = snapshot;
         }
+        self.environment.forget_tail(&self.directory);
         self.prune_snapshots().await
     }
 }

@@ -2,7 +2,7 @@
 //! bounds.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::{Rc, Weak};
 
@@ -10,16 +10,12 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
-use crate::io::{
-    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool, Disk, IoError, IoResult, Space,
-};
+use crate::buffer_supply::BufferSupply;
+use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
-
-/// Buffers kept for the next log that wants one: of those that the batch cache gives up, few wait
-/// for long.
-const FREE_BUFFERS_MAX: usize = 4;
+use crate::tails::{LoadedTails, Tail, TailFiles};
 
 /// Something an operator should hear of, though the call that met it went on.
 #[derive(Clone, Debug)]
@@ -99,11 +95,17 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
     /// Where the appenders' buffers come from.
-    pub(crate) buffers: BufferPool,
+    pub(crate) buffers: BufferSupply,
     /// For all writes of zeros; filled when the first is made.
     zeros: RefCell<Option<AlignedBuffer>>,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
+    /// Counts what was flushed, of all logs.
+    flushes: Cell<u64>,
+    /// Ends of logs that are behind their checkpoints.
+    tails: RefCell<BTreeMap<Rc<str>, Tail>>,
+    tail_files: Mutex<TailFiles<D>>,
+    loaded_tails: RefCell<LoadedTails>,
     free_bytes: Cell<Option<u64>>,
     producer_ids: Cell<usize>,
     next_log: Cell<u64>,
@@ -121,15 +123,20 @@ impl<D: Disk> LogEnvironment<D> {
         notes: impl Into<LoadedNotes>,
     ) -> Rc<Self> {
         let options = options.rounded();
-        let buffers = BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX);
+        let buffers = BufferSupply::new(options.buffer_bytes_max, options.cache_bytes_max);
+        let tail_files = Mutex::new(TailFiles::new(options.boot, shard));
         Rc::new(Self {
             disk,
-            cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
+            cache: BatchCache::new(options.cache_bytes_max, buffers.pool().clone()),
             buffers,
             zeros: RefCell::default(),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
+            flushes: Cell::new(0),
+            tails: RefCell::default(),
+            tail_files,
+            loaded_tails: RefCell::default(),
             free_bytes: Cell::new(None),
             producer_ids: Cell::new(0),
             next_log: Cell::new(0),
@@ -183,6 +190,44 @@ impl<D: Disk> LogEnvironment<D> {
         written
     }
 
+    /// Trusts these ends where logs are opened from now on.
+    pub fn set_tails(&self, tails: LoadedTails) {
+        *self.loaded_tails.borrow_mut() = tails;
+    }
+
+    /// Writes down the ends that logs have noted ([`crate::Log::note_tail`]); how many there are.
+    /// Call it a few times a second, while [`LogEnvironment::flushes`] grows.
+    ///
+    /// # Errors
+    /// Where the write failed: a start after this one takes longer.
+    pub async fn write_tails(&self) -> IoResult<usize> {
+        let mut files = self.tail_files.lock().await;
+        let tails = self.tails.borrow().clone();
+        files.write(&self.disk, &tails).await?;
+        Ok(tails.len())
+    }
+
+    /// Counts the writes of all logs.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.get()
+    }
+
+    pub(crate) fn note_tail(&self, directory: &Rc<str>, tail: Tail) {
+        if self.options.boot.is_some() {
+            self.tails.borrow_mut().insert(Rc::clone(directory), tail);
+        }
+    }
+
+    /// A checkpoint says it, or the log is gone.
+    pub(crate) fn forget_tail(&self, directory: &str) {
+        self.tails.borrow_mut().remove(directory);
+    }
+
+    /// Where a log ended when its process was killed, as far as that is known.
+    pub(crate) fn take_tail(&self, directory: &str, topic_id: Uuid) -> Option<Tail> {
+        self.loaded_tails.borrow_mut().take(directory, topic_id)
+    }
+
     /// Whether a log of this name and topic was made here, by the notes: up to where it is known to
     /// have been flushed. Its directory may be gone.
     pub async fn made(&self, directory: &str, topic_id: Uuid) -> Option<i64> {
@@ -203,7 +248,14 @@ impl<D: Disk> LogEnvironment<D> {
     /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
     /// of either.
     pub fn buffer_bytes(&self) -> usize {
-        self.buffers.lent_bytes()
+        self.buffers.pool().lent_bytes()
+    }
+
+    /// Makes large buffers ready before busy logs want them, for as long as the batch cache grows:
+    /// the first use of memory may take milliseconds, which nobody should wait for. For a task of
+    /// its own, in the background; never ends.
+    pub async fn prepare_buffers(&self) {
+        self.buffers.prepare(&self.disk).await;
     }
 
     /// Producer ids known to all logs.
@@ -236,6 +288,7 @@ impl<D: Disk> LogEnvironment<D> {
     /// A log was flushed further.
     pub(crate) fn note_flushed(&self, slot: &Rc<NoteSlot>, generation: u32, flushed_end: i64) {
         slot.note.set(Note { generation, flushed_end, ..slot.note.get() });
+        self.flushes.set(self.flushes.get() + 1);
         self.list_moved(Rc::clone(slot));
     }
 

@@ -192,6 +192,48 @@ fn a_sequential_reader_of_old_ranges_reads_a_header_for_each_answer() {
     });
 }
 
+/// Buffers are filled to their ends: headers and batches lie over the borders, at every place.
+#[test]
+fn what_lies_over_two_buffers_is_read_from_memory() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let options = EnvironmentOptions {
+            buffer_bytes_min: 4096,
+            buffer_bytes_max: 4096,
+            write_bytes_max: 8192,
+            ..EnvironmentOptions::default()
+        };
+        let log = new_log(&shard(&disk, options)).await;
+        let calls = recorded(&disk);
+        let mut batches = Vec::new();
+        // A header begins 1 to 80 bytes before a border, and batches go over one and over several.
+        for (n, size) in (0..80).flat_map(|n| [10, 4096 - 2 * 70 + n % 3, 9000]).zip(0..) {
+            let value = vec![u8::try_from(size % 251).unwrap(); n + size % 7];
+            batches.push(value.clone());
+            let timestamp = i64::from(u16::try_from(size).unwrap());
+            let batch = batch(timestamp, &[value], None);
+            log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+            if size % 3 == 0 {
+                log.write_pending().await.unwrap();
+            }
+        }
+        while log.has_pending() {
+            log.write_pending().await.unwrap();
+        }
+        for (offset, value) in (0..).zip(&batches) {
+            let read = log.read(offset, offset + 1, 1, true).await.unwrap();
+            let bytes = support::bytes_of(&read.parts).unwrap();
+            assert_eq!(support::records_of(&bytes).unwrap()[0].value, *value);
+            let joined = log.read_in_memory(offset, offset + 1, 1).await.unwrap();
+            assert_eq!(joined, bytes);
+            let found = log.offset_for_timestamp(offset).await.unwrap().unwrap();
+            assert_eq!(found.offset, offset);
+        }
+        let reads = calls.borrow().iter().filter(|call| call.name == "read").count();
+        assert_eq!(reads, 0);
+    });
+}
+
 #[test]
 fn clients_are_refused_below_the_reserve_and_the_broker_is_not() {
     run(async {

@@ -128,6 +128,13 @@ pub trait Disk: Clone + 'static {
 
     /// Space left. Cheap enough to ask once a second.
     async fn space(&self) -> IoResult<Space>;
+
+    /// Does work that takes milliseconds, and needs nothing of this disk, beside the thread that
+    /// asks; after what was asked for before. `Err`: it may not have been done.
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T>;
 }
 
 /// An open file. A clone is the same open file. Offsets and lengths are in bytes.

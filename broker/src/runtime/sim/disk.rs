@@ -161,6 +161,12 @@ impl SimDisk {
     pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
         Self(Paced { inner, kernel, pace })
     }
+
+    /// Names this boot of the host: another after its power has failed, the same after a process
+    /// was killed.
+    pub fn boot(&self) -> u64 {
+        self.0.inner.boot()
+    }
 }
 
 impl Disk for SimDisk {
@@ -213,6 +219,14 @@ impl Disk for SimDisk {
     async fn space(&self) -> IoResult<Space> {
         let ask = |disk: FaultDisk| async move { disk.space().await };
         self.0.perform(Kind::Read, "space", ask).await
+    }
+
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T> {
+        // It takes no time there.
+        Ok(work())
     }
 }
 

@@ -185,6 +185,11 @@ impl FaultDisk {
         self.lock().is_down = true;
     }
 
+    /// Names the machine's boot: another after each [`FaultDisk::restart`].
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// The disk after a crash and a restart: what was flushed, and of the rest what chance lets
     /// through. Handles from before are dead.
     pub fn restart(&self) -> Self {
@@ -467,5 +472,12 @@ impl Disk for FaultDisk {
     async fn space(&self) -> IoResult<Space> {
         let state = self.read("space", "", 0).await?;
         Ok(Space { free: state.free(), total: state.capacity })
+    }
+
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T> {
+        Ok(work())
     }
 }
