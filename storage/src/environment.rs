@@ -10,6 +10,7 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
+use crate::chunks::ChunkCache;
 use crate::io::{BufferPool, Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
@@ -96,6 +97,7 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) disk: D,
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
+    pub(crate) chunks: ChunkCache,
     /// Where the appenders' buffers come from.
     pub(crate) buffers: BufferPool,
     notes: Mutex<NoteFile<D>>,
@@ -122,6 +124,7 @@ impl<D: Disk> LogEnvironment<D> {
             disk,
             cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
             buffers,
+            chunks: ChunkCache::new(options.read_chunk_bytes, options.read_bytes_max),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
@@ -195,10 +198,10 @@ impl<D: Disk> LogEnvironment<D> {
         self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes)
     }
 
-    /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
-    /// of either.
+    /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges, and
+    /// what answers under way hold of any.
     pub fn buffer_bytes(&self) -> usize {
-        self.buffers.lent_bytes()
+        self.buffers.lent_bytes() + self.chunks.lent_bytes()
     }
 
     /// Producer ids known to all logs.

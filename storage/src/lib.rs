@@ -29,7 +29,7 @@
 //! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
-//! | `environment`, `batch_cache` | what the logs of a shard share |
+//! | `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
 //! | `state`, `append_queue` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
@@ -46,6 +46,7 @@ mod append_queue;
 mod appender;
 mod batch_cache;
 mod checkpoint;
+mod chunks;
 mod cut;
 mod environment;
 mod header;

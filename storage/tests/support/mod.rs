@@ -149,6 +149,8 @@ pub fn small_environment() -> EnvironmentOptions {
         buffer_bytes_min: 4096,
         buffer_bytes_max: 16_384,
         cache_bytes_max: 32_768,
+        read_bytes_max: 32_768,
+        read_chunk_bytes: 4096,
         open_files_max: 2,
         ..EnvironmentOptions::default()
     }
