@@ -138,14 +138,18 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
     }
 
     /// Whether the batch that an index entry names stands where it says.
-    async fn leads_to(&mut self, entry: &OffsetEntry) -> bool {
+    async fn leads_to(&mut self, entry: &OffsetEntry) -> StorageResult<bool> {
         let position = u64::from(entry.position);
         if position >= self.end {
-            return false;
+            return Ok(false);
         }
         let named = self.segment.base_offset + i64::from(entry.relative_offset);
-        let header = self.header(position).await;
-        header.is_ok_and(|header| header.last_offset() == named)
+        match self.header(position).await {
+            Ok(header) => Ok(header.last_offset() == named),
+            Err(StorageError::Corrupt(_)) => Ok(false),
+            // That says nothing of the index.
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn corrupt(&self, position: u64, what: &str) -> StorageError {
@@ -254,7 +258,8 @@ impl<D: Disk> LogInner<D> {
             })
         };
         let allowed = first.position + bytes_max as u64;
-        let wanted = allowed.min(first.position + self.bytes_at_once(segment, first.position));
+        let at_once = self.bytes_at_once(segment, first.position);
+        let wanted = allowed.min(first.position.saturating_add(at_once));
         if end <= first.position {
             return Ok(None);
         }
@@ -351,10 +356,12 @@ impl<D: Disk> LogInner<D> {
         let found = segment.offsets.floor(disk, &path, &holds).await;
         match found {
             Ok(None) if segment.offsets.count() == 0 => return Ok(None),
-            Ok(Some(entry)) if holds(&entry) && walk.leads_to(&entry).await => {
+            Ok(Some(entry)) if holds(&entry) && walk.leads_to(&entry).await? => {
                 return Ok(Some(entry));
             }
-            Ok(None) if self.first_entry_is_behind(segment, &holds, walk).await => return Ok(None),
+            Ok(None) if self.first_entry_is_behind(segment, &holds, walk).await? => {
+                return Ok(None);
+            }
             _ => {}
         }
         if !self.rebuild_indexes(segment).await? {
@@ -370,12 +377,12 @@ impl<D: Disk> LogInner<D> {
         segment: &Rc<Segment<D>>,
         holds: &impl Fn(&OffsetEntry) -> bool,
         walk: &mut HeaderWalk<'_, D>,
-    ) -> bool {
+    ) -> StorageResult<bool> {
         let disk = &self.environment.disk;
         let path = segment.offset_index_path();
         match segment.offsets.first(disk, &path).await {
-            Ok(Some(first)) => !holds(&first) && walk.leads_to(&first).await,
-            _ => false,
+            Ok(Some(first)) => Ok(!holds(&first) && walk.leads_to(&first).await?),
+            _ => Ok(false),
         }
     }
 
