@@ -118,6 +118,13 @@ impl Disk for MemoryDisk {
     async fn space(&self) -> IoResult<Space> {
         Ok(Space { free: 1 << 40, total: 1 << 40 })
     }
+
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T> {
+        Ok(work())
+    }
 }
 
 impl File for MemoryFile {

@@ -24,6 +24,11 @@ use crate::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 /// What a shard needs at least, in bytes: less would not hold a request and what answers it.
 const SHARD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
+/// What a shard is given where nobody says: a quarter holds the largest request that is allowed by
+/// default, and the batch cache, its half, a second or so of what one shard can take in. More would
+/// serve readers further behind from memory, and is fresh memory for as long to each write.
+const SHARD_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
 /// The kernel takes rings apart a moment after their process was killed, and the sockets with them.
 const LEFT_SOCKETS_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -124,8 +129,9 @@ pub fn start(
 fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
     let cores = facts.cores.len().max(1);
     let shards = config.shards.map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
-    let least = SHARD_MEMORY_BYTES_MIN * u64::try_from(shards).unwrap_or(u64::MAX);
-    let memory_bytes = config.memory_bytes.unwrap_or(facts.memory_bytes / 2).max(least);
+    let of_all = |bytes| u64::try_from(shards).unwrap_or(u64::MAX).saturating_mul(bytes);
+    let usual = of_all(SHARD_MEMORY_BYTES).min(facts.memory_bytes / 2);
+    let memory_bytes = config.memory_bytes.unwrap_or(usual).max(of_all(SHARD_MEMORY_BYTES_MIN));
     Chosen { shards, memory_bytes }
 }
 
@@ -256,5 +262,33 @@ async fn announce(
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listening, elapsed_ms, "ready");
     if let Err(error) = runtime::notify_service_manager("READY=1") {
         tracing::warn!(%error, "the service manager could not be told that the broker is ready");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::config::values::load;
+
+    const MIB: u64 = 1 << 20;
+
+    fn chosen(cores: usize, memory_bytes: u64, set: Option<u64>) -> (usize, u64) {
+        let config = BrokerConfig { memory_bytes: set, ..load(&[]).unwrap().config };
+        let cores = (0..cores).collect();
+        let facts =
+            MachineFacts { cores, memory_bytes, descriptors_max: 1024, kernel: String::new() };
+        let Chosen { shards, memory_bytes } = choose(&config, &facts);
+        (shards, memory_bytes / MIB)
+    }
+
+    #[test]
+    fn memory_goes_by_shards_and_leaves_half_of_the_machine() {
+        assert_eq!(chosen(2, 24 << 30, None), (2, 1024));
+        assert_eq!(chosen(64, 512 << 30, None), (64, 32 * 1024));
+        assert_eq!(chosen(16, 4 << 30, None), (16, 2048));
+        assert_eq!(chosen(16, 512 * MIB, None), (16, 16 * 32), "less would hold no request");
+        assert_eq!(chosen(2, 24 << 30, Some(6 << 30)), (2, 6 * 1024));
     }
 }

@@ -265,6 +265,7 @@ impl<R: Runtime> Shard<R> {
         runtime.spawn(Queue::Control, Rc::clone(connections).close_idle());
         runtime.spawn(Queue::Background, Rc::clone(&self.services).give_scratch_back());
         runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
+        runtime.spawn(Queue::Background, upkeep::prepare_buffers(Rc::clone(&self.services.node)));
         runtime.spawn(Queue::Background, verify::run(Rc::clone(&self.services.node)));
         self.services.node.serving.set();
     }

@@ -7,9 +7,12 @@
 //! the snapshot of producers are written; the new file's name is synced; the checkpoint that knows
 //! both is written.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
-use crate::append_queue::{RollPoint, TailBuffer, Write, block_start};
+use crate::append_queue::{RollPoint, Write, block_start};
 use crate::checkpoint::{Tail, remove_unneeded, replace};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
@@ -39,7 +42,7 @@ impl<D: Disk> LogInner<D> {
                 return Err(error);
             }
         };
-        match self.perform(&write).await {
+        match self.zero_beside(&write, self.perform(&write)).await {
             Ok(()) => Ok(self.finish(write)),
             Err(error) => Err(self.write_failed(write, error).await),
         }
@@ -52,22 +55,20 @@ impl<D: Disk> LogInner<D> {
             self.roll(&roll).await?;
         }
         let write_bytes_max = self.environment.options.write_bytes_max;
-        let (end, has_room, is_empty) = {
+        let (end, is_empty) = {
             let state = self.state.borrow();
             let (_, run) = state.queue.next_bytes(write_bytes_max);
-            let end = state.active.flushed.get().position + run as u64;
-            (end, state.queue.has_room(), state.queue.is_empty())
+            (state.active.flushed.get().position + run as u64, state.queue.is_empty())
         };
         if is_empty {
             return Ok(None);
         }
+        self.pass_zeros(end).await?;
         self.make_space(end).await?;
-        if !has_room {
-            self.make_room().await?;
-        }
+        self.make_room().await?;
         let mut state = self.state.borrow_mut();
-        let allocated = state.allocated;
-        Ok(state.queue.gather(write_bytes_max, allocated))
+        let space_end = state.allocated.min(self.zero_ahead.borrow().space_end());
+        Ok(state.queue.gather(write_bytes_max, space_end))
     }
 
     /// Allocates up to `end` of the active file, and ahead of it. A full disk changes nothing.
@@ -99,35 +100,96 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// A new buffer, beginning with what the last block on disk holds.
+    /// Runs a write of appends, and beside it one of zeros where that is due. Zeros may still be
+    /// under way when this returns.
+    async fn zero_beside<T>(&self, write: &Write, append: impl Future<Output = T>) -> T {
+        self.begin_zeros(write);
+        let mut append = pin!(append);
+        poll_fn(|context| {
+            let done = append.as_mut().poll(context);
+            // Whether zeros are done is asked by whoever needs their blocks.
+            let _ = self.zero_ahead.borrow_mut().poll(context);
+            done
+        })
+        .await
+    }
+
+    fn begin_zeros(&self, write: &Write) {
+        let bytes_max = self.environment.options.zero_bytes_max as u64;
+        let mut ahead = self.zero_ahead.borrow_mut();
+        ahead.begin_write(write, bytes_max);
+        let state = self.state.borrow();
+        let next = ahead.next(state.allocated, bytes_max);
+        // Where it is not open yet, there is another append soon.
+        let Some((range, file)) = next.zip(state.active.open_file()) else {
+            return;
+        };
+        let zeros = self.environment.zeros(range.end - range.start);
+        let start = range.start;
+        let write = async move { file.write_at(zeros, start, Durability::Flushed).await };
+        ahead.begin(range, Box::pin(write));
+    }
+
+    /// Waits for zeros under way where appends up to `end` need their blocks.
+    async fn pass_zeros(&self, end: u64) -> StorageResult<()> {
+        let space_end = self.zero_ahead.borrow().space_end();
+        if end.next_multiple_of(BLOCK_BYTES as u64) > space_end {
+            return self.end_zeros().await;
+        }
+        self.zero_ahead.borrow().check()
+    }
+
+    /// Waits for zeros under way. The caller holds `writer`: no others begin.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`] where they were not written.
+    pub(crate) async fn end_zeros(&self) -> StorageResult<()> {
+        // Polled in its place: whoever gives up waiting leaves it there for the next.
+        poll_fn(|context| self.zero_ahead.borrow_mut().poll(context)).await;
+        self.zero_ahead.borrow().check()
+    }
+
+    /// Whether no zeros are under way. The caller holds `writer`.
+    pub(crate) fn have_zeros_ended(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.zero_ahead.borrow_mut().poll(&mut context).is_ready()
+    }
+
+    /// Buffers for all that could go into one write; where memory is short, for the next batch. The
+    /// first begins with what the last block on disk holds.
     async fn make_room(&self) -> StorageResult<()> {
         let cursor = self.state.borrow().active.flushed.get();
         let from = block_start(cursor.position);
-        let prefix_len = usize::try_from(cursor.position - from).unwrap_or(0);
-        let held = {
-            let state = self.state.borrow();
-            state.queue.buffer.as_ref().map(TailBuffer::last_block)
+        let has_buffer = self.state.borrow().queue.buffer.is_some();
+        let mut prefix = match usize::try_from(cursor.position - from) {
+            Ok(len) if len > 0 && !has_buffer => self.read_last_block(from, len).await?,
+            _ => bytes::Bytes::new(),
         };
-        let prefix = match held {
-            Some(held) => held,
-            None if prefix_len == 0 => bytes::Bytes::new(),
-            None => self.read_last_block(from, prefix_len).await?,
-        };
-        self.retire_buffer(true);
+        while let Some(capacity) = self.next_capacity(prefix.len()) {
+            let environment = &self.environment;
+            let buffer = environment.buffers.take(&environment.disk, capacity).await;
+            let prefix = std::mem::take(&mut prefix);
+            self.state.borrow_mut().queue.add_buffer(buffer, cursor.position, &prefix);
+        }
+        Ok(())
+    }
+
+    /// The size of the buffer that is lacking; `None`: there is room. Makes room for it in the
+    /// batch cache.
+    fn next_capacity(&self, prefix: usize) -> Option<usize> {
         let options = &self.environment.options;
         let (min, max) = (options.buffer_bytes_min, options.buffer_bytes_max);
         let mut state = self.state.borrow_mut();
-        let (_, run) = state.queue.next_bytes(options.write_bytes_max);
-        let mut capacity = state.queue.buffer_bytes(prefix.len(), run, min, max);
-        if !self.environment.cache.make_room(capacity) {
-            state.queue.shrink();
-            capacity = state.queue.buffer_bytes(prefix.len(), 0, min, min);
+        let (first, run) = state.queue.lacking(options.write_bytes_max);
+        if run == 0 {
+            return None;
         }
-        drop(state);
-        let pool = &self.environment.buffers;
-        let buffer = TailBuffer::new(pool, cursor.position, &prefix, capacity);
-        self.state.borrow_mut().queue.buffer = Some(buffer);
-        Ok(())
+        let capacity = state.queue.buffer_bytes(prefix + run, min, max);
+        if self.environment.cache.make_room(capacity) {
+            return Some(capacity);
+        }
+        state.queue.shrink();
+        (first > 0).then(|| (prefix + first).max(min).next_multiple_of(BLOCK_BYTES))
     }
 
     /// What the last block holds, from disk. It is written again with what follows, so it must be
@@ -164,8 +226,12 @@ impl<D: Disk> LogInner<D> {
     /// All of the write is on disk.
     fn finish(&self, write: Write) -> i64 {
         let mut state = self.state.borrow_mut();
-        state.queue.finish();
+        let full = state.queue.finish();
         let active = Rc::clone(&state.active);
+        for (position, bytes) in full {
+            let cache = &self.environment.cache;
+            cache.keep(self.number, active.base_offset, position, bytes);
+        }
         for queued in &write.batches {
             active.flushed.set(queued.after);
             let entries = queued.entries;
@@ -206,12 +272,14 @@ impl<D: Disk> LogInner<D> {
 
     /// Makes the active file end with its last flushed batch, durably.
     pub(crate) async fn cut_active(&self, active: &Rc<Segment<D>>) -> StorageResult<()> {
+        self.end_zeros().await?;
         let file = active.file(&self.environment.disk).await?;
         let position = active.flushed.get().position;
         let failed = |error| StorageError::Failed(error);
         file.set_len(position).await.map_err(failed)?;
         file.sync().await.map_err(failed)?;
         self.state.borrow_mut().allocated = position;
+        self.zero_ahead.borrow_mut().begin_file();
         Ok(())
     }
 

@@ -39,7 +39,10 @@ impl<D: Disk> LogInner<D> {
         self.take_back(Vec::new());
         self.retire_buffer(true);
         self.state.borrow_mut().truncating = true;
-        let done = self.truncate_flushed(to).await;
+        let done = match self.end_zeros().await {
+            Ok(()) => self.truncate_flushed(to).await,
+            Err(error) => Err(self.fail(error)),
+        };
         self.state.borrow_mut().truncating = false;
         done
     }
@@ -187,6 +190,7 @@ impl<D: Disk> LogInner<D> {
         let later: Vec<i64> = later.filter(|base| *base > segment.base_offset).collect();
         let options = self.state.borrow().options.clone();
         self.recovery(&options).remove_segments(later.iter()).await?;
+        self.zero_ahead.borrow_mut().begin_file();
         self.environment.cache.forget_from(self.number, segment.base_offset, position);
         segment.close_files();
         segment.is_closed.set(false);
@@ -410,6 +414,8 @@ impl<D: Disk> LogInner<D> {
     pub(crate) async fn remove(&self) -> StorageResult<()> {
         let _writer = self.writer.lock().await;
         let _files = self.files.lock().await;
+        // Whether they were written is all the same.
+        let _ = self.end_zeros().await;
         self.take_back(Vec::new());
         self.retire_buffer(false);
         self.state.borrow_mut().ended = Some(StorageError::Closed);

@@ -10,15 +10,12 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
+use crate::buffer_supply::BufferSupply;
 use crate::chunks::ChunkCache;
-use crate::io::{BufferPool, Disk, IoError, IoResult, Space};
+use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
-
-/// Buffers kept for the next log that wants one: of those that the batch cache gives up, few wait
-/// for long.
-const FREE_BUFFERS_MAX: usize = 4;
 
 /// Something an operator should hear of, though the call that met it went on.
 #[derive(Clone, Debug)]
@@ -99,7 +96,9 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) cache: BatchCache,
     pub(crate) chunks: ChunkCache,
     /// Where the appenders' buffers come from.
-    pub(crate) buffers: BufferPool,
+    pub(crate) buffers: BufferSupply,
+    /// For all writes of zeros; filled when the first is made.
+    zeros: RefCell<Option<AlignedBuffer>>,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
     free_bytes: Cell<Option<u64>>,
@@ -119,12 +118,13 @@ impl<D: Disk> LogEnvironment<D> {
         notes: impl Into<LoadedNotes>,
     ) -> Rc<Self> {
         let options = options.rounded();
-        let buffers = BufferPool::new(options.buffer_bytes_max, FREE_BUFFERS_MAX);
+        let buffers = BufferSupply::new(options.buffer_bytes_max, options.cache_bytes_max);
         Rc::new(Self {
             disk,
-            cache: BatchCache::new(options.cache_bytes_max, buffers.clone()),
+            cache: BatchCache::new(options.cache_bytes_max, buffers.pool().clone()),
             buffers,
             chunks: ChunkCache::new(options.read_chunk_bytes, options.read_bytes_max),
+            zeros: RefCell::default(),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
@@ -201,7 +201,14 @@ impl<D: Disk> LogEnvironment<D> {
     /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges, and
     /// what answers under way hold of any.
     pub fn buffer_bytes(&self) -> usize {
-        self.buffers.lent_bytes() + self.chunks.lent_bytes()
+        self.buffers.pool().lent_bytes() + self.chunks.lent_bytes()
+    }
+
+    /// Makes large buffers ready before busy logs want them, for as long as the batch cache grows:
+    /// the first use of memory may take milliseconds, which nobody should wait for. For a task of
+    /// its own, in the background; never ends.
+    pub async fn prepare_buffers(&self) {
+        self.buffers.prepare(&self.disk).await;
     }
 
     /// Producer ids known to all logs.
@@ -241,6 +248,18 @@ impl<D: Disk> LogEnvironment<D> {
         if !slot.is_listed.replace(true) {
             self.moved.borrow_mut().push(slot);
         }
+    }
+
+    /// So many zeros, at most `zero_bytes_max`, in whole blocks.
+    pub(crate) fn zeros(&self, bytes: u64) -> AlignedBlocks {
+        let mut zeros = self.zeros.borrow_mut();
+        let buffer = zeros.get_or_insert_with(|| {
+            let mut buffer = AlignedBuffer::new(self.options.zero_bytes_max);
+            let block = [0; BLOCK_BYTES];
+            (0..buffer.capacity() / BLOCK_BYTES).for_each(|_| buffer.append(&block));
+            buffer
+        });
+        buffer.blocks(0..usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// Whether this append may take space.

@@ -18,6 +18,8 @@
 //! 6. Damage is reported, never cut silently: only what was never acknowledged may be cut.
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.
+//! 9. Zeros that are written ahead go only where no append was begun, and the file is not cut
+//!    meanwhile.
 //!
 //! From the ground up; a module names only those before it:
 //!
@@ -29,8 +31,8 @@
 //! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
-//! | `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
-//! | `state`, `append_queue` | what an open log holds in memory |
+//! | `buffer_supply`, `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
+//! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
 
@@ -45,6 +47,7 @@ mod retention;
 mod append_queue;
 mod appender;
 mod batch_cache;
+mod buffer_supply;
 mod checkpoint;
 mod chunks;
 mod cut;
@@ -65,6 +68,7 @@ mod state;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod zero_ahead;
 
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};

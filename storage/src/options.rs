@@ -54,6 +54,9 @@ pub struct EnvironmentOptions {
     pub buffer_bytes_min: usize,
     /// The largest that buffers of a busy log grow to.
     pub buffer_bytes_max: usize,
+    /// The largest piece of zeros that is written ahead of a log which grows in small writes; 0:
+    /// none are.
+    pub zero_bytes_max: usize,
     /// All buffers, those being filled and those kept as the batch cache.
     pub cache_bytes_max: usize,
     /// Older ranges that are read, and read ahead: what is kept of them. As much again may be held
@@ -76,6 +79,7 @@ impl Default for EnvironmentOptions {
             write_bytes_max: 1 << 20,
             buffer_bytes_min: 16 << 10,
             buffer_bytes_max: 2 << 20,
+            zero_bytes_max: 256 << 10,
             cache_bytes_max: 64 << 20,
             read_bytes_max: 16 << 20,
             read_chunk_bytes: 256 << 10,
@@ -94,6 +98,7 @@ impl EnvironmentOptions {
         self.buffer_bytes_min = round(self.buffer_bytes_min);
         self.buffer_bytes_max = round(self.buffer_bytes_max).max(self.buffer_bytes_min);
         self.read_chunk_bytes = round(self.read_chunk_bytes);
+        self.zero_bytes_max = self.zero_bytes_max.next_multiple_of(BLOCK_BYTES);
         self.open_files_max = self.open_files_max.max(1);
         self.producer_ids_max = self.producer_ids_max.max(1);
         self

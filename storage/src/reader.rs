@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use vltava_protocol::batch::HEADER_BYTES;
 use vltava_protocol::encode::{ExternalBytes, Part};
 
@@ -109,9 +109,7 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
 
     /// Exactly `len` bytes.
     pub(crate) async fn bytes(&mut self, position: u64, len: usize) -> StorageResult<Bytes> {
-        if let Ok(bytes) = self.log.in_memory(self.segment, position, len)
-            && bytes.len() == len
-        {
+        if let Some(bytes) = self.log.joined_in_memory(self.segment, position, len) {
             return Ok(bytes);
         }
         let in_chunk = |chunk: &Bytes, chunk_at: u64| {
@@ -478,6 +476,23 @@ impl<D: Disk> LogInner<D> {
             (Some(cached), Some(start)) => Some(cached.min(start)),
             (next, None) | (None, next) => next,
         })
+    }
+
+    /// Exactly `len` bytes, where all of them are in memory: copied together where they lie over
+    /// several buffers.
+    fn joined_in_memory(&self, segment: &Segment<D>, position: u64, len: usize) -> Option<Bytes> {
+        let first = self.in_memory(segment, position, len).ok()?;
+        if first.len() == len {
+            return Some(first);
+        }
+        let mut joined = BytesMut::with_capacity(len);
+        joined.extend_from_slice(&first);
+        while joined.len() < len {
+            let behind = position + joined.len() as u64;
+            let next = self.in_memory(segment, behind, len - joined.len()).ok()?;
+            joined.extend_from_slice(&next);
+        }
+        Some(joined.freeze())
     }
 
     /// How much an answer that begins here takes at once: what is to be read from the disk takes

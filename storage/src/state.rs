@@ -22,6 +22,7 @@ use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
+use crate::zero_ahead::ZeroAhead;
 
 /// Places that a log remembers: of each kind.
 const PLACES_KEPT: usize = 8;
@@ -121,6 +122,7 @@ pub(crate) struct LogInner<D: Disk> {
     pub(crate) writer: Mutex<()>,
     pub(crate) files: Mutex<()>,
     pub(crate) note: Rc<NoteSlot>,
+    pub(crate) zero_ahead: RefCell<ZeroAhead>,
     pub(crate) state: RefCell<LogState<D>>,
 }
 
@@ -298,10 +300,10 @@ impl<D: Disk> LogInner<D> {
         self.environment.count_producers(before, after);
     }
 
-    /// Lets go of the buffer. What of it is on disk goes to the batch cache where `keep`.
+    /// Lets go of the buffers. What of them is on disk goes to the batch cache where `keep`.
     pub(crate) fn retire_buffer(&self, keep: bool) {
         let mut state = self.state.borrow_mut();
-        let Some(buffer) = state.queue.buffer.take() else {
+        let Some(buffer) = state.queue.take_buffer() else {
             return;
         };
         let segment = state.active.base_offset;

@@ -113,9 +113,51 @@ fn many_appends_share_one_write_and_one_allocation_serves_many() {
             append(&log, 1000).unwrap();
             log.write_pending().await.unwrap();
         }
-        assert_eq!(count("write"), 401);
+        let is_append = |call: &&Operation| call.name == "write" && call.bytes <= 8192;
+        assert_eq!(calls.borrow().iter().filter(is_append).count(), 400);
+        // Zeros go ahead of them in larger and larger pieces.
+        assert!(count("write") < 412, "{} writes", count("write"));
         assert!(count("allocate") < 6, "{} allocations", count("allocate"));
         assert_eq!(count("sync") + count("set_len") + count("sync_dir"), 0);
+    });
+}
+
+/// Bytes of zeros that are written beside so many appends, and what the log holds then.
+async fn zeroed(log: &Log<FaultDisk>, disk: &FaultDisk, bytes: usize, appends: u64) -> (u64, u64) {
+    let calls = recorded(disk);
+    for _ in 0..appends {
+        append(log, bytes).unwrap();
+        log.write_pending().await.unwrap();
+    }
+    disk.set_latency(None);
+    let calls = calls.borrow();
+    let written = calls.iter().filter(|call| call.name == "write");
+    // What an append writes, and the block that it begins in.
+    let zeros = written.filter(|call| call.bytes > (bytes + 200).next_multiple_of(4096) + 4096);
+    (zeros.map(|call| call.bytes as u64).sum(), log.size_bytes())
+}
+
+#[test]
+fn zeros_are_written_for_a_trickle_only_and_as_many_as_it_may_need() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let log = new_log(&shard(&disk, EnvironmentOptions::default())).await;
+        // Ten thousand logs may hold a few records each, and get one now and then.
+        assert_eq!(zeroed(&log, &disk, 200, 50).await.0, 0);
+        for _ in 0..50 {
+            log.release_idle();
+            assert_eq!(zeroed(&log, &disk, 1000, 10).await.0, 0);
+        }
+        let before = log.size_bytes();
+        let (zeros, size) = zeroed(&log, &disk, 1000, 2000).await;
+        let ahead = 256 << 10;
+        assert!(zeros > size - before && zeros < size - before + 2 * ahead, "{zeros} of {size}");
+        // Large writes need them not: one piece more may come before that is known.
+        assert!(zeroed(&log, &disk, 200_000, 100).await.0 <= ahead);
+        let none = EnvironmentOptions { zero_bytes_max: 0, ..EnvironmentOptions::default() };
+        let disk = FaultDisk::new(1);
+        let log = new_log(&shard(&disk, none)).await;
+        assert_eq!(zeroed(&log, &disk, 1000, 500).await.0, 0);
     });
 }
 
@@ -150,6 +192,48 @@ fn a_sequential_reader_of_old_ranges_reads_each_chunk_once() {
         let index_bytes = 2 * 8 * log_bytes / 4096;
         let read = bytes_read(&calls) as u64;
         assert!(read <= log_bytes + index_bytes, "{read} bytes read of {log_bytes}");
+    });
+}
+
+/// Buffers are filled to their ends: headers and batches lie over the borders, at every place.
+#[test]
+fn what_lies_over_two_buffers_is_read_from_memory() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let options = EnvironmentOptions {
+            buffer_bytes_min: 4096,
+            buffer_bytes_max: 4096,
+            write_bytes_max: 8192,
+            ..EnvironmentOptions::default()
+        };
+        let log = new_log(&shard(&disk, options)).await;
+        let calls = recorded(&disk);
+        let mut batches = Vec::new();
+        // A header begins 1 to 80 bytes before a border, and batches go over one and over several.
+        for (n, size) in (0..80).flat_map(|n| [10, 4096 - 2 * 70 + n % 3, 9000]).zip(0..) {
+            let value = vec![u8::try_from(size % 251).unwrap(); n + size % 7];
+            batches.push(value.clone());
+            let timestamp = i64::from(u16::try_from(size).unwrap());
+            let batch = batch(timestamp, &[value], None);
+            log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+            if size % 3 == 0 {
+                log.write_pending().await.unwrap();
+            }
+        }
+        while log.has_pending() {
+            log.write_pending().await.unwrap();
+        }
+        for (offset, value) in (0..).zip(&batches) {
+            let read = log.read(offset, offset + 1, 1, true).await.unwrap();
+            let bytes = support::bytes_of(&read.parts).unwrap();
+            assert_eq!(support::records_of(&bytes).unwrap()[0].value, *value);
+            let joined = log.read_in_memory(offset, offset + 1, 1).await.unwrap();
+            assert_eq!(joined, bytes);
+            let found = log.offset_for_timestamp(offset).await.unwrap().unwrap();
+            assert_eq!(found.offset, offset);
+        }
+        let reads = calls.borrow().iter().filter(|call| call.name == "read").count();
+        assert_eq!(reads, 0);
     });
 }
 

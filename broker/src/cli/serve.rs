@@ -34,7 +34,7 @@ pub struct Serve {
     /// Shards: threads, each with its own partitions and connections [default: one for each core]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     shards: Option<String>,
-    /// Memory for requests, caches and buffers, such as 4GiB [default: half of the machine's]
+    /// Memory for requests, caches and buffers, such as 4GiB [default: 512 MiB for each shard]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     memory: Option<String>,
     /// This broker's node.id [default: 1]

@@ -65,7 +65,7 @@ pub struct BrokerConfig {
     pub admin_listener: Option<HostAndPort>,
     /// `shards`; `None`: one for each core.
     pub shards: Option<u32>,
-    /// `memory` in bytes; `None`: half of what there is.
+    /// `memory` in bytes; `None`: so much for each shard.
     pub memory_bytes: Option<u64>,
     /// `disk.reserve.bytes`.
     pub disk_reserve_bytes: u64,

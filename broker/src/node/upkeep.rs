@@ -31,6 +31,11 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     join3(noting, checkpointing, retaining).await;
 }
 
+/// Has memory ready for logs that are written to, for as long as the process lives.
+pub async fn prepare_buffers<R: Runtime>(node: Rc<Node<R>>) {
+    node.parts.logs.prepare_buffers().await;
+}
+
 /// Does it again and again, with this pause in between.
 async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl AsyncFn(&Rc<Node<R>>)) {
     let runtime = &node.parts.runtime;

@@ -314,6 +314,14 @@ impl Disk for MachineDisk {
         let space = self.0.blocking.run(move || space(&directory)).await;
         space.map_err(|error| io_error("statvfs", ".", &error))
     }
+
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T> {
+        let done = self.blocking().run(move || Ok(work())).await;
+        done.map_err(|error| io_error("run", ".", &error))
+    }
 }
 
 /// A file that a socket can be sent from: what [`File::source`] gives. Crosses threads.
@@ -392,6 +400,7 @@ impl File for MachineFile {
             done: 0,
             position,
             data_sync: durability == Durability::Flushed,
+            vectors: Vec::new(),
         };
         let mut fruitless = 0;
         loop {

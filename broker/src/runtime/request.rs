@@ -39,7 +39,7 @@ impl Handle for OwnedFd {}
 pub(super) type SharedHandle = Arc<dyn Handle>;
 
 /// The longest vector of buffers the kernel takes at once (`IOV_MAX`).
-const PARTS_PER_SEND_MAX: usize = 1024;
+const PARTS_AT_ONCE_MAX: usize = 1024;
 /// The longest single write or read; the kernel takes 2 GiB less a page.
 const BYTES_PER_REQUEST_MAX: usize = 1 << 30;
 /// Modes of what is made, cut by the process's umask.
@@ -66,6 +66,8 @@ pub(super) enum Request {
         done: usize,
         position: u64,
         data_sync: bool,
+        /// The parts of what is left, where there are several.
+        vectors: Vec<libc::iovec>,
     },
     /// Reads into the spare capacity of the buffer, up to `len` bytes.
     Read { handle: SharedHandle, buffer: BytesMut, len: usize, position: u64 },
@@ -124,12 +126,21 @@ impl Request {
     /// [`Request::entry`] of what moves the bytes of files.
     fn file_entry(&mut self) -> squeue::Entry {
         match self {
-            Self::Write { handle, blocks, done, position, data_sync } => {
-                assert!(*done < blocks.len(), "a write of nothing");
-                let start = blocks.as_ptr().wrapping_add(*done);
-                opcode::Write::new(descriptor(handle), start, length(blocks.len() - *done))
-                    .offset(*position + *done as u64)
-                    .rw_flags(if *data_sync { libc::RWF_DSYNC } else { 0 })
+            Self::Write { handle, blocks, done, position, data_sync, vectors } => {
+                let (handle, at) = (descriptor(handle), *position + *done as u64);
+                let flags = if *data_sync { libc::RWF_DSYNC } else { 0 };
+                if let Some(only) = blocks.only() {
+                    assert!(*done < only.len(), "a write of nothing");
+                    let (start, len) = (only[*done..].as_ptr(), length(only.len() - *done));
+                    return opcode::Write::new(handle, start, len)
+                        .offset(at)
+                        .rw_flags(flags)
+                        .build();
+                }
+                collect_left(blocks, *done, vectors);
+                opcode::Writev::new(handle, vectors.as_ptr(), length(vectors.len()))
+                    .offset(at)
+                    .rw_flags(flags)
                     .build()
             }
             Self::Read { handle, buffer, len, position } => {
@@ -267,6 +278,21 @@ fn length(len: usize) -> u32 {
     len.min(BYTES_PER_REQUEST_MAX) as u32
 }
 
+/// The parts of blocks behind the first `done` bytes, as many as go at once.
+fn collect_left(blocks: &AlignedBlocks, done: usize, vectors: &mut Vec<libc::iovec>) {
+    assert!(done < blocks.len(), "a write of nothing");
+    let mut skip = done;
+    vectors.clear();
+    for part in blocks.parts() {
+        let left = part.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(part.len());
+        if !left.is_empty() && vectors.len() < PARTS_AT_ONCE_MAX {
+            let iov_base = left.as_ptr().cast_mut().cast();
+            vectors.push(libc::iovec { iov_base, iov_len: left.len() });
+        }
+    }
+}
+
 /// Parts on their way to a socket.
 pub(super) struct Message {
     parts: Vec<Bytes>,
@@ -305,13 +331,13 @@ impl Message {
     /// What is left, as much of it as goes at once.
     fn left(&self) -> &[Bytes] {
         let left = &self.parts[self.first..];
-        &left[..left.len().min(PARTS_PER_SEND_MAX)]
+        &left[..left.len().min(PARTS_AT_ONCE_MAX)]
     }
 
     /// What is left, as `sendmsg` takes it.
     fn header(&mut self) -> *const libc::msghdr {
         self.vectors.clear();
-        let left = self.parts[self.first..].iter().take(PARTS_PER_SEND_MAX);
+        let left = self.parts[self.first..].iter().take(PARTS_AT_ONCE_MAX);
         self.vectors.extend(left.map(|part| libc::iovec {
             iov_base: part.as_ptr().cast_mut().cast(),
             iov_len: part.len(),

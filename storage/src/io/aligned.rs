@@ -10,12 +10,12 @@ use bytes::Bytes;
 
 /// Writes begin and end at multiples of this.
 pub const BLOCK_BYTES: usize = 4096;
-/// Memory of at least this much is aligned to it, and asks for pages of this size: a fault for
+/// Memory of so much, or a multiple, is aligned to it and asks for pages of this size: a fault for
 /// each small page costs more than the disk's write of it.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Memory of its own, aligned to [`BLOCK_BYTES`], as the allocator gave it: nothing may be read
-/// that was not written.
+/// Memory of its own, aligned to [`BLOCK_BYTES`], as the allocator or the kernel gave it: nothing
+/// may be read that was not written.
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
@@ -31,26 +31,66 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
+    /// Whether it is whole huge pages.
+    fn is_huge(capacity: usize) -> bool {
+        capacity.is_multiple_of(HUGE_PAGE_BYTES)
+    }
+
     fn layout(capacity: usize) -> Layout {
-        let is_huge = capacity.is_multiple_of(HUGE_PAGE_BYTES);
-        let align = if is_huge { HUGE_PAGE_BYTES } else { BLOCK_BYTES };
         // Capacity is a multiple of the block and was checked by `new`.
-        Layout::from_size_align(capacity, align).unwrap_or(Layout::new::<u8>())
+        Layout::from_size_align(capacity, BLOCK_BYTES).unwrap_or(Layout::new::<u8>())
     }
 
     fn new(capacity: usize) -> Self {
         let layout = Self::layout(capacity);
         assert!(layout.size() == capacity && capacity > 0, "capacity {capacity} is no layout");
-        // SAFETY: the layout's size is not zero, asserted above.
-        let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        if layout.align() == HUGE_PAGE_BYTES {
-            // SAFETY: the range is this allocation, and whole pages. Advice changes no contents;
-            // where it is refused the pages are small, which is slower and nothing else.
-            unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
-        }
+        let start = match Self::is_huge(capacity) {
+            true => map(capacity),
+            // SAFETY: the layout's size is not zero, asserted above.
+            false => NonNull::new(unsafe { alloc(layout) }),
+        };
+        let Some(start) = start else { handle_alloc_error(layout) };
         Self { start, capacity, pool: None }
     }
+}
+
+/// Whole huge pages from the kernel itself: neighbours become one area there, of which a process
+/// may have 65,530 only; and an allocator would take twice as much to align it.
+fn map(capacity: usize) -> Option<NonNull<u8>> {
+    let new = |len| {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+        // SAFETY: a new mapping, where the kernel likes: no memory of ours is touched.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, access, kind | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED)
+    };
+    let is_aligned = |start: &NonNull<u8>| start.addr().get().is_multiple_of(HUGE_PAGE_BYTES);
+    let mut start = new(capacity)?;
+    if !is_aligned(&start) {
+        // SAFETY: just made, and nobody else knows it.
+        unsafe { unmap(start, capacity) };
+        let larger = new(capacity + HUGE_PAGE_BYTES)?;
+        let before = larger.addr().get().next_multiple_of(HUGE_PAGE_BYTES) - larger.addr().get();
+        // SAFETY: of the mapping just made, what lies before and behind the aligned part; nobody
+        // knows it. A length of 0 is refused, which is right.
+        unsafe {
+            start = larger.add(before);
+            unmap(larger, before);
+            unmap(start.add(capacity), HUGE_PAGE_BYTES - before);
+        }
+    }
+    // SAFETY: the range is this mapping. Advice changes no contents; where it is refused the pages
+    // are small, which is slower and nothing else.
+    unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
+    Some(start)
+}
+
+/// # Safety
+/// The range was mapped by [`map`], and nobody uses it any more.
+unsafe fn unmap(start: NonNull<u8>, len: usize) {
+    // SAFETY: by the caller.
+    unsafe { libc::munmap(start.as_ptr().cast(), len) };
 }
 
 impl Drop for Memory {
@@ -59,8 +99,9 @@ impl Drop for Memory {
         match self.pool.take() {
             // It takes over what is owned here; without room for it, it drops it, without a pool.
             Some(pool) => pool.give_back(Self { start, capacity, pool: None }),
-            // SAFETY: allocated in `new` with the same layout, freed once: who has a pool has
-            // handed it on above.
+            // SAFETY: mapped in `new`, given back once: who has a pool has handed it on above.
+            None if Self::is_huge(capacity) => unsafe { unmap(start, capacity) },
+            // SAFETY: allocated in `new` with the same layout, freed once, as above.
             None => unsafe { dealloc(start.as_ptr(), Self::layout(capacity)) },
         }
     }
@@ -93,10 +134,24 @@ impl BufferPool {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
         let is_kept = capacity == self.0.buffer_bytes;
         let used = is_kept.then(|| self.free().pop()).flatten();
-        let mut memory = used.unwrap_or_else(|| Memory::new(capacity));
+        let is_fresh = used.is_none();
+        self.lend(used.unwrap_or_else(|| Memory::new(capacity)), is_fresh)
+    }
+
+    /// An empty buffer of the pool's size that nobody has used.
+    pub fn take_fresh(&self) -> AlignedBuffer {
+        self.lend(Memory::new(self.0.buffer_bytes), true)
+    }
+
+    fn lend(&self, mut memory: Memory, is_fresh: bool) -> AlignedBuffer {
         memory.pool = Some(self.clone());
-        self.0.lent_bytes.fetch_add(capacity, Ordering::Relaxed);
-        AlignedBuffer { memory: Arc::new(memory), filled: 0 }
+        self.0.lent_bytes.fetch_add(memory.capacity, Ordering::Relaxed);
+        AlignedBuffer { memory: Arc::new(memory), filled: 0, is_fresh }
+    }
+
+    /// How many buffers nobody uses.
+    pub fn free_buffers(&self) -> usize {
+        self.free().len()
     }
 
     /// Bytes of all buffers that are being filled, or of which a slice is left, wherever it is.
@@ -126,13 +181,15 @@ impl BufferPool {
 pub struct AlignedBuffer {
     memory: Arc<Memory>,
     filled: usize,
+    /// Nobody has used its memory.
+    is_fresh: bool,
 }
 
 impl AlignedBuffer {
     /// An empty buffer of `capacity` bytes, rounded up to whole blocks.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
-        Self { memory: Arc::new(Memory::new(capacity)), filled: 0 }
+        Self { memory: Arc::new(Memory::new(capacity)), filled: 0, is_fresh: true }
     }
 
     /// All it can hold, in bytes.
@@ -148,6 +205,24 @@ impl AlignedBuffer {
     /// What still fits, in bytes.
     pub fn remaining(&self) -> usize {
         self.memory.capacity - self.filled
+    }
+
+    /// Whether its first use will stop the thread for milliseconds, where the host has taken the
+    /// memory back: a huge page is cleared at once. Smaller ones come one after the other, as they
+    /// are filled.
+    pub fn is_slow(&self) -> bool {
+        self.is_fresh && Memory::is_huge(self.memory.capacity)
+    }
+
+    /// Takes its memory from the system, on this thread.
+    pub fn touch(&mut self) {
+        let behind = self.filled.next_multiple_of(BLOCK_BYTES);
+        for at in (behind..self.memory.capacity).step_by(BLOCK_BYTES) {
+            // SAFETY: inside the allocation and behind `filled`, where no slice reaches; `&mut
+            // self` is the only writer. Volatile, so that it is done though nobody reads it.
+            unsafe { self.memory.start.as_ptr().add(at).write_volatile(0) };
+        }
+        self.is_fresh = false;
     }
 
     /// Copies `bytes` behind what is filled.
@@ -223,7 +298,8 @@ impl AlignedBuffer {
             let to = self.memory.start.as_ptr().add(end - padding);
             std::ptr::write_bytes(to, 0, padding);
         }
-        AlignedBlocks { memory: Arc::clone(&self.memory), range: start..end }
+        let first = Blocks { memory: Arc::clone(&self.memory), range: start..end };
+        AlignedBlocks { first, rest: Vec::new() }
     }
 }
 
@@ -246,37 +322,64 @@ impl AsRef<[u8]> for Filled {
     }
 }
 
-/// Whole blocks of a buffer on their way to a disk; keeps the memory alive until the disk is done
-/// with it.
+/// Whole blocks on their way to a disk, in one write: of one buffer, or of several, one behind the
+/// other. Keeps the memory alive until the disk is done with it.
 #[derive(Clone)]
 pub struct AlignedBlocks {
+    first: Blocks,
+    /// What follows in other buffers.
+    rest: Vec<Blocks>,
+}
+
+/// Whole blocks of one buffer; never none.
+#[derive(Clone)]
+struct Blocks {
     memory: Arc<Memory>,
     range: Range<usize>,
+}
+
+impl Blocks {
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: inside the allocation, by `blocks`. Bytes behind `filled` do not change while a
+        // write is under way (the rule of `AlignedBuffer`), so this reads what nobody writes.
+        unsafe {
+            let start = self.memory.start.as_ptr().add(self.range.start);
+            std::slice::from_raw_parts(start, self.range.len())
+        }
+    }
 }
 
 impl AlignedBlocks {
     /// Length in bytes: a multiple of [`BLOCK_BYTES`], never 0.
     pub fn len(&self) -> usize {
-        self.range.len()
+        self.rest.iter().fold(self.first.range.len(), |len, blocks| len + blocks.range.len())
     }
 
     /// Never: a write of nothing is the caller's mistake.
     pub fn is_empty(&self) -> bool {
-        self.range.is_empty()
+        self.len() == 0
     }
 
-    /// Where the blocks start, for the kernel. Aligned to [`BLOCK_BYTES`]; valid for
-    /// [`AlignedBlocks::len`] bytes while this lives.
-    pub fn as_ptr(&self) -> *const u8 {
-        // SAFETY: inside the allocation, by `blocks`.
-        unsafe { self.memory.start.as_ptr().add(self.range.start) }
+    /// What follows in the next buffer goes with it.
+    pub fn join(&mut self, next: Self) {
+        self.rest.push(next.first);
+        self.rest.extend(next.rest);
+    }
+
+    /// What is to be written, in this order. Each part begins at a multiple of [`BLOCK_BYTES`] in
+    /// memory, is whole blocks, and stays where it is while this lives.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.first).chain(&self.rest).map(Blocks::as_slice)
+    }
+
+    /// The one part, where there is no other.
+    pub fn only(&self) -> Option<&[u8]> {
+        self.rest.is_empty().then(|| self.first.as_slice())
     }
 
     /// A copy of what the blocks hold, for a disk that is only memory.
     pub fn to_vec(&self) -> Vec<u8> {
-        // SAFETY: inside the allocation. Bytes behind `filled` do not change while a write is under
-        // way (the rule of `AlignedBuffer`), so this reads what nobody writes.
-        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }.to_vec()
+        self.parts().collect::<Vec<_>>().concat()
     }
 }
 
@@ -303,9 +406,27 @@ mod tests {
         buffer.append(&vec![7; BLOCK_BYTES + 1]);
         let blocks = buffer.blocks(BLOCK_BYTES..BLOCK_BYTES + 1);
         assert_eq!(blocks.len(), BLOCK_BYTES);
-        assert_eq!(blocks.as_ptr() as usize % BLOCK_BYTES, 0);
+        assert!(blocks.parts().all(|part| part.as_ptr().addr().is_multiple_of(BLOCK_BYTES)));
         let bytes = blocks.to_vec();
         assert_eq!((bytes[0], bytes[1], bytes[BLOCK_BYTES - 1]), (7, 0, 0));
+    }
+
+    #[test]
+    fn blocks_of_several_buffers_are_one_write() {
+        let mut buffers = [1, 2, 3].map(|byte| {
+            let mut buffer = AlignedBuffer::new(BLOCK_BYTES);
+            buffer.append(&[byte; BLOCK_BYTES]);
+            buffer
+        });
+        let [mut joined, second, third] = buffers.each_mut().map(|b| b.blocks(0..BLOCK_BYTES));
+        joined.join(second);
+        joined.join(third);
+        drop(buffers);
+        assert_eq!((joined.len(), joined.parts().count()), (3 * BLOCK_BYTES, 3));
+        assert_eq!(
+            joined.to_vec(),
+            [[1; BLOCK_BYTES], [2; BLOCK_BYTES], [3; BLOCK_BYTES]].concat()
+        );
     }
 
     #[test]
@@ -328,6 +449,39 @@ mod tests {
         drop((pool.take(2 * BLOCK_BYTES), again, other));
         assert_eq!(pool.free().len(), 1, "no more than it may keep, none of another size");
         assert_eq!(pool.lent_bytes(), 0);
+    }
+
+    #[test]
+    fn huge_buffers_are_aligned_and_come_and_go() {
+        let mut buffers = Vec::new();
+        for round in 0..40 {
+            let huge = HUGE_PAGE_BYTES * (1 + round % 3);
+            // What is mapped in between moves what comes next.
+            buffers.push(AlignedBuffer::new(huge));
+            buffers.push(AlignedBuffer::new(round * BLOCK_BYTES));
+            let mut buffer = buffers.swap_remove(buffers.len() - 2);
+            buffer.append(&[7; 3 * BLOCK_BYTES]);
+            let blocks = buffer.blocks(0..3 * BLOCK_BYTES);
+            assert!(blocks.only().unwrap().as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
+            if round % 2 == 0 {
+                buffers.push(buffer);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_touched_or_was_used_is_not_slow() {
+        let pool = BufferPool::new(HUGE_PAGE_BYTES, 1);
+        let mut buffer = pool.take(HUGE_PAGE_BYTES);
+        assert!(buffer.is_slow());
+        buffer.append(b"first");
+        buffer.touch();
+        assert!(!buffer.is_slow() && !pool.take(BLOCK_BYTES).is_slow());
+        assert_eq!(buffer.slice(0..5), b"first"[..]);
+        drop(buffer);
+        assert!(pool.take_fresh().is_slow());
+        assert!(!pool.take(HUGE_PAGE_BYTES).is_slow());
+        assert_eq!((pool.lent_bytes(), pool.free_buffers()), (0, 1));
     }
 
     #[test]

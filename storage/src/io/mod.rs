@@ -135,6 +135,13 @@ pub trait Disk: Clone + 'static {
 
     /// Space left. Cheap enough to ask once a second.
     async fn space(&self) -> IoResult<Space>;
+
+    /// Does work that takes milliseconds, and needs nothing of this disk, beside the thread that
+    /// asks; after what was asked for before. `Err`: it may not have been done.
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T>;
 }
 
 /// An open file. A clone is the same open file. Offsets and lengths are in bytes.
@@ -150,6 +157,9 @@ pub trait File: Clone + 'static {
     /// nothing else has changed. Other errors: what those blocks hold is unknown, and no later call
     /// may be taken for proof that they are durable. After a crash an unflushed write may be there
     /// in part, torn at any multiple of 512 bytes.
+    ///
+    /// Of two writes at once to the same block either may come last: nobody makes them. A write
+    /// that nobody waits for any more goes on, where the process does.
     async fn write_at(
         &self,
         blocks: AlignedBlocks,

@@ -193,6 +193,7 @@ impl<D: Disk> Log<D> {
             writer: Mutex::new(()),
             files: Mutex::new(()),
             note: NoteSlot::new(directory, note),
+            zero_ahead: RefCell::default(),
             state: RefCell::new(LogState::new(recovered, options)),
         };
         Self { inner: Rc::new(inner) }
@@ -462,9 +463,10 @@ impl<D: Disk> Log<D> {
         let Some(_writer) = self.inner.writer.try_lock() else {
             return;
         };
-        if self.has_pending() {
+        if self.has_pending() || !self.inner.have_zeros_ended() {
             return;
         }
+        self.inner.zero_ahead.borrow_mut().forget_trickle();
         self.inner.retire_buffer(false);
         let mut state = self.inner.state.borrow_mut();
         state.queue.shrink();

@@ -148,6 +148,7 @@ pub fn small_environment() -> EnvironmentOptions {
         write_bytes_max: 8192,
         buffer_bytes_min: 4096,
         buffer_bytes_max: 16_384,
+        zero_bytes_max: 65_536,
         cache_bytes_max: 32_768,
         read_bytes_max: 32_768,
         read_chunk_bytes: 4096,

@@ -241,6 +241,22 @@ fn an_allocation_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn blocks_of_many_buffers_are_one_write() {
+    run(1, |start| async move {
+        let file = start.runtime.disk().open("log", OpenMode::Create).await.unwrap();
+        // More than the kernel takes at once.
+        for parts in [2, 1500] {
+            let mut joined = blocks(&[0; BLOCK_BYTES]);
+            let bytes = (1..parts).map(|part| u8::try_from(part % 251).unwrap());
+            bytes.for_each(|byte| joined.join(blocks(&[byte; BLOCK_BYTES])));
+            let expected = joined.to_vec();
+            file.write_at(joined, 4096, Durability::Flushed).await.unwrap();
+            assert!(file.read_at(4096, expected.len()).await.unwrap() == expected, "{parts}");
+        }
+    });
+}
+
+#[test]
 fn writes_that_are_given_up_run_to_their_end() {
     run(1, |start| async move {
         let file = start.runtime.disk().open("log", OpenMode::Create).await.unwrap();

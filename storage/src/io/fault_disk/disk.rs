@@ -472,4 +472,11 @@ impl Disk for FaultDisk {
         let state = self.read("space", "", 0).await?;
         Ok(Space { free: state.free(), total: state.capacity })
     }
+
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> IoResult<T> {
+        Ok(work())
+    }
 }

@@ -57,6 +57,20 @@ impl FaultFile {
     }
 }
 
+/// Somebody waits for the end of a write.
+struct Waiting<'a> {
+    file: &'a FaultFile,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(image) = self.file.disk.lock().tree.image_mut(self.file.node) {
+            image.abandon_write(self.number);
+        }
+    }
+}
+
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -78,6 +92,7 @@ impl File for FaultFile {
             }
             let verdict = state.begin();
             let mut position = to_usize(position);
+            let is_astray = matches!(verdict, Verdict::Misdirect(_));
             match verdict {
                 Verdict::Lose => return Ok(()),
                 Verdict::Misdirect(by) => {
@@ -91,8 +106,12 @@ impl File for FaultFile {
             }
             let image = state.tree.image_mut(self.node);
             let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "write"))?;
+            let path = &self.path;
+            let is_alone = is_astray || !image.is_written_to(position, len);
+            assert!(is_alone, "{path}: two writes at once to {len} bytes at {position}");
             (image.begin_write(position, bytes), verdict)
         };
+        let _waiting = Waiting { file: self, number };
         self.disk.wait("write", &self.path, len).await;
         let mut state = self.disk.lock();
         if state.is_down || state.boot != self.disk.boot {
