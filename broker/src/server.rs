@@ -118,6 +118,7 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
+        boot: facts.boot,
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {
@@ -275,10 +276,16 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn chosen(cores: usize, memory_bytes: u64, set: Option<u64>) -> (usize, u64) {
-        let config = BrokerConfig { memory_bytes: set, ..load(&[]).unwrap().config };
+        let mut config = load(&[]).unwrap().config;
+        config.memory_bytes = set;
         let cores = (0..cores).collect();
-        let facts =
-            MachineFacts { cores, memory_bytes, descriptors_max: 1024, kernel: String::new() };
+        let facts = MachineFacts {
+            cores,
+            memory_bytes,
+            descriptors_max: 1024,
+            kernel: String::new(),
+            boot: None,
+        };
         let Chosen { shards, memory_bytes } = choose(&config, &facts);
         (shards, memory_bytes / MIB)
     }

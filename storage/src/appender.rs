@@ -459,6 +459,7 @@ impl<D: Disk> LogInner<D> {
             state.proved = capture.cursor;
             state.snapshot = snapshot;
         }
+        self.environment.forget_tail(&self.directory);
         self.prune_snapshots().await
     }
 }
