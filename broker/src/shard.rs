@@ -50,6 +50,10 @@ const IN_FLIGHT_MAX: usize = 64;
 /// How long a shard waits for the others' connections when the broker stops: longer than these may
 /// take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
+/// Least and most memory of a shard for older ranges that are read: a few readers ahead of whom it
+/// reads, up to as much as they can make use of.
+const READ_BYTES_MIN: usize = 4 << 20;
+const READ_BYTES_MAX: usize = 32 << 20;
 
 /// One shard's ports: one for each room that spans shards.
 pub struct Ports<R: Runtime> {
@@ -380,6 +384,11 @@ fn cache_bytes_max(blueprint: &Blueprint) -> usize {
     blueprint.memory_bytes / 2
 }
 
+/// What is kept of older ranges that are read; answers on their way may hold as much again.
+fn read_bytes_max(blueprint: &Blueprint) -> usize {
+    (blueprint.memory_bytes / 16).clamp(READ_BYTES_MIN, READ_BYTES_MAX)
+}
+
 fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
     ConnectionOptions {
         request_bytes_max: usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX),
@@ -406,6 +415,7 @@ async fn log_environment<R: Runtime>(
         write_bytes_max,
         zero_bytes_max: defaults.zero_bytes_max.min(write_bytes_max),
         cache_bytes_max: cache_bytes_max(blueprint),
+        read_bytes_max: read_bytes_max(blueprint),
         reserve_bytes: config.disk_reserve_bytes,
         boot: blueprint.boot,
         ..defaults

@@ -11,6 +11,7 @@ use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
 use crate::buffer_supply::BufferSupply;
+use crate::chunks::ChunkCache;
 use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
@@ -94,6 +95,7 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) disk: D,
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
+    pub(crate) chunks: ChunkCache,
     /// Where the appenders' buffers come from.
     pub(crate) buffers: BufferSupply,
     /// For all writes of zeros; filled when the first is made.
@@ -129,6 +131,7 @@ impl<D: Disk> LogEnvironment<D> {
             disk,
             cache: BatchCache::new(options.cache_bytes_max, buffers.pool().clone()),
             buffers,
+            chunks: ChunkCache::new(options.read_chunk_bytes, options.read_bytes_max),
             zeros: RefCell::default(),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
@@ -245,10 +248,10 @@ impl<D: Disk> LogEnvironment<D> {
         self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes)
     }
 
-    /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
-    /// of either.
+    /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges, and
+    /// what answers under way hold of any.
     pub fn buffer_bytes(&self) -> usize {
-        self.buffers.pool().lent_bytes()
+        self.buffers.pool().lent_bytes() + self.chunks.lent_bytes()
     }
 
     /// Makes large buffers ready before busy logs want them, for as long as the batch cache grows:

@@ -32,7 +32,7 @@
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
 //! | `tails` | where logs ended a moment ago, for a start after a kill |
-//! | `buffer_supply`, `batch_cache`, `environment` | what the logs of a shard share |
+//! | `buffer_supply`, `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
 //! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
@@ -50,6 +50,7 @@ mod appender;
 mod batch_cache;
 mod buffer_supply;
 mod checkpoint;
+mod chunks;
 mod cut;
 mod environment;
 mod header;

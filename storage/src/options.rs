@@ -61,6 +61,11 @@ pub struct EnvironmentOptions {
     pub zero_bytes_max: usize,
     /// All buffers, those being filled and those kept as the batch cache.
     pub cache_bytes_max: usize,
+    /// Older ranges that are read, and read ahead: what is kept of them. As much again may be held
+    /// by answers that do not leave. 0: nothing, they are given out as ranges of files.
+    pub read_bytes_max: usize,
+    /// How much of a file such a read takes, in whole blocks.
+    pub read_chunk_bytes: usize,
     /// Client appends are refused when less space than this is free (`disk.reserve.bytes`).
     pub reserve_bytes: u64,
     /// Segment files kept open for readers.
@@ -84,6 +89,8 @@ impl Default for EnvironmentOptions {
             buffer_bytes_max: 2 << 20,
             zero_bytes_max: 256 << 10,
             cache_bytes_max: 64 << 20,
+            read_bytes_max: 16 << 20,
+            read_chunk_bytes: 256 << 10,
             reserve_bytes: 0,
             open_files_max: 1024,
             boot: None,
@@ -100,6 +107,7 @@ impl EnvironmentOptions {
         self.write_bytes_max = round(self.write_bytes_max);
         self.buffer_bytes_min = round(self.buffer_bytes_min);
         self.buffer_bytes_max = round(self.buffer_bytes_max).max(self.buffer_bytes_min);
+        self.read_chunk_bytes = round(self.read_chunk_bytes);
         self.zero_bytes_max = self.zero_bytes_max.next_multiple_of(BLOCK_BYTES);
         self.open_files_max = self.open_files_max.max(1);
         self.producer_ids_max = self.producer_ids_max.max(1);

@@ -21,7 +21,10 @@ use support::{
 use vltava_protocol::encode::Part;
 use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::producer_state::SequenceCheck;
-use vltava_storage::{AppendClass, Log, ReadResult, StorageError, TimestampOffset};
+use vltava_storage::{
+    AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, ReadResult, StorageError,
+    TimestampOffset,
+};
 
 /// One random read, compared with the vector.
 async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
@@ -314,7 +317,8 @@ fn everything_may_overlap() {
 fn a_reader_keeps_its_file_while_the_log_is_deleted() {
     run(async {
         let disk = FaultDisk::new(1);
-        let environment = environment(&disk).await.unwrap();
+        let options = EnvironmentOptions { read_bytes_max: 0, ..support::small_environment() };
+        let environment = LogEnvironment::new(disk.clone(), options, 0, LoadedNotes::default());
         let log = opened(&environment).await;
         let values = vec![vec![7; 5000]];
         for _ in 0..10 {

@@ -98,8 +98,8 @@ pub static BROKER: &[Definition] = &[
     node("memory", Kind::Size, "").no_default().ours().unit(Unit::Bytes).doc(
         "Memory for requests, caches, buffers and groups of all shards, such as `4GiB`. Half of it \
          is the batch cache, from which readers near a log's end are served. Default: 512 MiB for \
-         each shard, at most half of the machine or its cgroup; the rest is the page cache's, from \
-         which older records are read.",
+         each shard, at most half of the machine or its cgroup; older records are read \
+         from the disk, past the page cache.",
     ),
     node("node.id", Kind::Int, "1")
         .check(Check::AtLeast(0))

@@ -150,6 +150,8 @@ pub fn small_environment() -> EnvironmentOptions {
         buffer_bytes_max: 16_384,
         zero_bytes_max: 65_536,
         cache_bytes_max: 32_768,
+        read_bytes_max: 32_768,
+        read_chunk_bytes: 4096,
         open_files_max: 2,
         tail_bytes_min: 600,
         ..EnvironmentOptions::default()

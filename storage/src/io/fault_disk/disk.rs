@@ -469,6 +469,10 @@ impl Disk for FaultDisk {
         crash_if(&mut state, &verdict, "sync_dir", directory)
     }
 
+    fn reads_past_cache(&self) -> bool {
+        true
+    }
+
     async fn space(&self) -> IoResult<Space> {
         let state = self.read("space", "", 0).await?;
         Ok(Space { free: state.free(), total: state.capacity })

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,9 @@ use bytes::Bytes;
 use super::disk::{FaultDisk, State, Verdict, crash_if, error};
 use super::image::{Image, SECTOR_BYTES};
 use super::tree::NodeId;
-use crate::io::{AlignedBlocks, BLOCK_BYTES, Durability, File, IoError, IoErrorKind, IoResult};
+use crate::io::{
+    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Durability, File, IoError, IoErrorKind, IoResult,
+};
 
 /// An open file of a [`FaultDisk`].
 #[derive(Clone)]
@@ -142,6 +145,21 @@ impl File for FaultFile {
         let start = to_usize(position).min(content.len());
         let end = start.saturating_add(len).min(content.len());
         Ok(Bytes::copy_from_slice(&content[start..end]))
+    }
+
+    fn begin_read(
+        &self,
+        position: u64,
+        len: usize,
+        mut buffer: AlignedBuffer,
+    ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
+        assert_eq!(position % BLOCK_BYTES as u64, 0, "read at {position}");
+        assert!(len.next_multiple_of(BLOCK_BYTES) <= buffer.remaining(), "no room for {len}");
+        let file = self.clone();
+        async move {
+            buffer.append(&file.read_at(position, len).await?);
+            Ok(buffer)
+        }
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {
