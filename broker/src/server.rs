@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{Either, select};
+use vltava_protocol::types::Uuid;
 
 use crate::admin::server::ProcessProbe;
 use crate::config::listeners::Endpoint;
@@ -118,7 +119,7 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
-        boot: facts.boot,
+        boot: facts.boot.map(Uuid),
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {

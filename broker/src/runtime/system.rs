@@ -11,8 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use vltava_protocol::types::Uuid;
-
 use super::ring;
 
 /// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
@@ -31,7 +29,7 @@ pub struct MachineFacts {
     /// The kernel's release, as `uname -r` says it.
     pub kernel: String,
     /// Names this boot of the system; `None` where the system does not say.
-    pub boot: Option<Uuid>,
+    pub boot: Option<u128>,
 }
 
 /// Looks at the machine. Raises the soft limits of locked memory and descriptors to the hard ones.
@@ -48,10 +46,9 @@ pub fn probe() -> MachineFacts {
 }
 
 /// The id in the kernel's own words: hexadecimal digits in groups.
-fn boot(text: &str) -> Option<Uuid> {
+fn boot(text: &str) -> Option<u128> {
     let digits: String = text.trim().split('-').collect();
-    let is_whole = digits.len() == 32;
-    is_whole.then(|| u128::from_str_radix(&digits, 16).ok().map(Uuid))?
+    u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)
 }
 
 /// What this process has taken so far, for whoever watches it. What the system does not say is 0.
