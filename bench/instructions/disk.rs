@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use vltava_storage::io::{
-    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
+    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste, IoError, IoErrorKind,
     IoResult, OpenMode, Space,
 };
 
@@ -121,6 +121,7 @@ impl Disk for MemoryDisk {
 
     async fn beside<T: Send + 'static>(
         &self,
+        _haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T> {
         Ok(work())

@@ -275,7 +275,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn chosen(cores: usize, memory_bytes: u64, set: Option<u64>) -> (usize, u64) {
-        let config = BrokerConfig { memory_bytes: set, ..load(&[]).unwrap().config };
+        let mut config = load(&[]).unwrap().config;
+        config.memory_bytes = set;
         let cores = (0..cores).collect();
         let facts =
             MachineFacts { cores, memory_bytes, descriptors_max: 1024, kernel: String::new() };

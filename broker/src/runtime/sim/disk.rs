@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use vltava_storage::io::fault_disk::{FaultDisk, FaultFile};
 use vltava_storage::io::{
-    AlignedBlocks, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind, IoResult,
+    AlignedBlocks, DirectoryEntry, Disk, Durability, File, Haste, IoError, IoErrorKind, IoResult,
     OpenMode, Space,
 };
 
@@ -217,6 +217,7 @@ impl Disk for SimDisk {
 
     async fn beside<T: Send + 'static>(
         &self,
+        _haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T> {
         // It takes no time there.
