@@ -118,6 +118,7 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
+        boot: facts.boot,
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {
@@ -278,8 +279,13 @@ mod tests {
         let mut config = load(&[]).unwrap().config;
         config.memory_bytes = set;
         let cores = (0..cores).collect();
-        let facts =
-            MachineFacts { cores, memory_bytes, descriptors_max: 1024, kernel: String::new() };
+        let facts = MachineFacts {
+            cores,
+            memory_bytes,
+            descriptors_max: 1024,
+            kernel: String::new(),
+            boot: None,
+        };
         let Chosen { shards, memory_bytes } = choose(&config, &facts);
         (shards, memory_bytes / MIB)
     }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use vltava_protocol::types::Str;
+use vltava_protocol::types::{Str, Uuid};
 use vltava_storage::io::Disk;
 use vltava_storage::{
-    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, remove_leftovers,
+    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, load_tails, remove_leftovers,
 };
 
 use crate::admin;
@@ -50,6 +50,10 @@ const IN_FLIGHT_MAX: usize = 64;
 /// How long a shard waits for the others' connections when the broker stops: longer than these may
 /// take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
+/// Least and most memory of a shard for older ranges that are read: a few readers ahead of whom it
+/// reads, up to as much as they can make use of.
+const READ_BYTES_MIN: usize = 4 << 20;
+const READ_BYTES_MAX: usize = 32 << 20;
 
 /// One shard's ports: one for each room that spans shards.
 pub struct Ports<R: Runtime> {
@@ -96,6 +100,8 @@ pub struct Blueprint {
     pub memory_bytes: usize,
     /// Connections of the node.
     pub connections: ConnectionCounts,
+    /// Names this boot of the system, as far as that is known.
+    pub boot: Option<Uuid>,
 }
 
 /// Why a shard cannot go on.
@@ -378,6 +384,11 @@ fn cache_bytes_max(blueprint: &Blueprint) -> usize {
     blueprint.memory_bytes / 2
 }
 
+/// What is kept of older ranges that are read; answers on their way may hold as much again.
+fn read_bytes_max(blueprint: &Blueprint) -> usize {
+    (blueprint.memory_bytes / 16).clamp(READ_BYTES_MIN, READ_BYTES_MAX)
+}
+
 fn connection_options(config: &BrokerConfig) -> ConnectionOptions {
     ConnectionOptions {
         request_bytes_max: usize::try_from(config.request_bytes_max).unwrap_or(usize::MAX),
@@ -398,14 +409,23 @@ async fn log_environment<R: Runtime>(
         tracing::warn!(file, "damaged notes of what was flushed: recovery is less sharp");
     }
     let config = &blueprint.config;
+    let defaults = EnvironmentOptions::default();
+    let write_bytes_max = usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX);
     let options = EnvironmentOptions {
-        write_bytes_max: usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX),
+        write_bytes_max,
+        zero_bytes_max: defaults.zero_bytes_max.min(write_bytes_max),
         cache_bytes_max: cache_bytes_max(blueprint),
+        read_bytes_max: read_bytes_max(blueprint),
         reserve_bytes: config.disk_reserve_bytes,
-        ..EnvironmentOptions::default()
+        boot: blueprint.boot,
+        ..defaults
     };
     let number = u32::try_from(shard).unwrap_or(u32::MAX);
     let logs = LogEnvironment::new(disk.clone(), options, number, loaded);
+    if let Some(boot) = blueprint.boot {
+        let tails = load_tails(disk, boot).await;
+        logs.set_tails(tails.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?);
+    }
     // Known before anything is opened or served: below the reserve no client writes.
     match logs.refresh_space().await {
         Ok(space) if logs.is_low() && shard == 0 => upkeep::warn_of_low(space),

@@ -204,14 +204,14 @@ impl AppendQueue {
     }
 
     /// Copies what fits into the buffers, stamped, and gives it as one write. There is room for the
-    /// first batch; `allocated` is the length of the file, behind which nothing else is written:
-    /// what came while it was made longer waits for the next write.
-    pub(crate) fn gather(&mut self, write_bytes_max: usize, allocated: u64) -> Option<Write> {
+    /// first batch; `space_end` is where the space that was made for it ends: what came meanwhile
+    /// waits for the next write.
+    pub(crate) fn gather(&mut self, write_bytes_max: usize, space_end: u64) -> Option<Write> {
         assert_eq!(write_bytes_max % BLOCK_BYTES, 0, "a write of whole blocks");
         let tail = self.buffer.as_ref()?;
         // The first block is written from its start.
         let bytes_max = write_bytes_max - tail.flushed % BLOCK_BYTES;
-        let space = allocated.saturating_sub(tail.start + tail.flushed as u64);
+        let space = space_end.saturating_sub(tail.start + tail.flushed as u64);
         let bytes_max = bytes_max.min(usize::try_from(space).unwrap_or(usize::MAX));
         let room: usize = self.buffers().map(|buffer| buffer.buffer.remaining()).sum();
         let mut batches: Vec<Queued> = Vec::new();

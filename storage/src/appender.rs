@@ -7,7 +7,10 @@
 //! the snapshot of producers are written; the new file's name is synced; the checkpoint that knows
 //! both is written.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
 use crate::append_queue::{RollPoint, Write, block_start};
 use crate::checkpoint::{Tail, remove_unneeded, replace};
@@ -39,7 +42,7 @@ impl<D: Disk> LogInner<D> {
                 return Err(error);
             }
         };
-        match self.perform(&write).await {
+        match self.zero_beside(&write, self.perform(&write)).await {
             Ok(()) => Ok(self.finish(write)),
             Err(error) => Err(self.write_failed(write, error).await),
         }
@@ -60,11 +63,12 @@ impl<D: Disk> LogInner<D> {
         if is_empty {
             return Ok(None);
         }
+        self.pass_zeros(end).await?;
         self.make_space(end).await?;
         self.make_room().await?;
         let mut state = self.state.borrow_mut();
-        let allocated = state.allocated;
-        Ok(state.queue.gather(write_bytes_max, allocated))
+        let space_end = state.allocated.min(self.zero_ahead.borrow().space_end());
+        Ok(state.queue.gather(write_bytes_max, space_end))
     }
 
     /// Allocates up to `end` of the active file, and ahead of it. A full disk changes nothing.
@@ -94,6 +98,61 @@ impl<D: Disk> LogInner<D> {
         self.environment.take_space(target - allocated);
         self.state.borrow_mut().allocated = target;
         Ok(())
+    }
+
+    /// Runs a write of appends, and beside it one of zeros where that is due. Zeros may still be
+    /// under way when this returns.
+    async fn zero_beside<T>(&self, write: &Write, append: impl Future<Output = T>) -> T {
+        self.begin_zeros(write);
+        let mut append = pin!(append);
+        poll_fn(|context| {
+            let done = append.as_mut().poll(context);
+            // Whether zeros are done is asked by whoever needs their blocks.
+            let _ = self.zero_ahead.borrow_mut().poll(context);
+            done
+        })
+        .await
+    }
+
+    fn begin_zeros(&self, write: &Write) {
+        let bytes_max = self.environment.options.zero_bytes_max as u64;
+        let mut ahead = self.zero_ahead.borrow_mut();
+        ahead.begin_write(write, bytes_max);
+        let state = self.state.borrow();
+        let next = ahead.next(state.allocated, bytes_max);
+        // Where it is not open yet, there is another append soon.
+        let Some((range, file)) = next.zip(state.active.open_file()) else {
+            return;
+        };
+        let zeros = self.environment.zeros(range.end - range.start);
+        let start = range.start;
+        let write = async move { file.write_at(zeros, start, Durability::Flushed).await };
+        ahead.begin(range, Box::pin(write));
+    }
+
+    /// Waits for zeros under way where appends up to `end` need their blocks.
+    async fn pass_zeros(&self, end: u64) -> StorageResult<()> {
+        let space_end = self.zero_ahead.borrow().space_end();
+        if end.next_multiple_of(BLOCK_BYTES as u64) > space_end {
+            return self.end_zeros().await;
+        }
+        self.zero_ahead.borrow().check()
+    }
+
+    /// Waits for zeros under way. The caller holds `writer`: no others begin.
+    ///
+    /// # Errors
+    /// [`StorageError::Failed`] where they were not written.
+    pub(crate) async fn end_zeros(&self) -> StorageResult<()> {
+        // Polled in its place: whoever gives up waiting leaves it there for the next.
+        poll_fn(|context| self.zero_ahead.borrow_mut().poll(context)).await;
+        self.zero_ahead.borrow().check()
+    }
+
+    /// Whether no zeros are under way. The caller holds `writer`.
+    pub(crate) fn have_zeros_ended(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        self.zero_ahead.borrow_mut().poll(&mut context).is_ready()
     }
 
     /// Buffers for all that could go into one write; where memory is short, for the next batch. The
@@ -213,12 +272,14 @@ impl<D: Disk> LogInner<D> {
 
     /// Makes the active file end with its last flushed batch, durably.
     pub(crate) async fn cut_active(&self, active: &Rc<Segment<D>>) -> StorageResult<()> {
+        self.end_zeros().await?;
         let file = active.file(&self.environment.disk).await?;
         let position = active.flushed.get().position;
         let failed = |error| StorageError::Failed(error);
         file.set_len(position).await.map_err(failed)?;
         file.sync().await.map_err(failed)?;
         self.state.borrow_mut().allocated = position;
+        self.zero_ahead.borrow_mut().begin_file();
         Ok(())
     }
 
@@ -398,6 +459,7 @@ impl<D: Disk> LogInner<D> {
             state.proved = capture.cursor;
             state.snapshot = snapshot;
         }
+        self.environment.forget_tail(&self.directory);
         self.prune_snapshots().await
     }
 }

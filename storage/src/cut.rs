@@ -26,6 +26,7 @@ impl<D: Disk> LogInner<D> {
             directory: Rc::clone(&self.directory),
             options,
             flushed_note: None,
+            tail: None,
             reach: self.environment.options.write_bytes_max as u64,
             damage: Damage::Refuse,
         }
@@ -39,7 +40,10 @@ impl<D: Disk> LogInner<D> {
         self.take_back(Vec::new());
         self.retire_buffer(true);
         self.state.borrow_mut().truncating = true;
-        let done = self.truncate_flushed(to).await;
+        let done = match self.end_zeros().await {
+            Ok(()) => self.truncate_flushed(to).await,
+            Err(error) => Err(self.fail(error)),
+        };
         self.state.borrow_mut().truncating = false;
         done
     }
@@ -187,6 +191,7 @@ impl<D: Disk> LogInner<D> {
         let later: Vec<i64> = later.filter(|base| *base > segment.base_offset).collect();
         let options = self.state.borrow().options.clone();
         self.recovery(&options).remove_segments(later.iter()).await?;
+        self.zero_ahead.borrow_mut().begin_file();
         self.environment.cache.forget_from(self.number, segment.base_offset, position);
         segment.close_files();
         segment.is_closed.set(false);
@@ -410,10 +415,13 @@ impl<D: Disk> LogInner<D> {
     pub(crate) async fn remove(&self) -> StorageResult<()> {
         let _writer = self.writer.lock().await;
         let _files = self.files.lock().await;
+        // Whether they were written is all the same.
+        let _ = self.end_zeros().await;
         self.take_back(Vec::new());
         self.retire_buffer(false);
         self.state.borrow_mut().ended = Some(StorageError::Closed);
         self.environment.forget_note(&self.note).await;
+        self.environment.forget_tail(&self.directory);
         self.environment.cache.forget_from(self.number, i64::MIN, 0);
         let segments: BTreeMap<i64, Rc<Segment<D>>> = self.state.borrow().segments.clone();
         segments.values().for_each(|segment| segment.close_files());

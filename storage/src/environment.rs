@@ -2,7 +2,7 @@
 //! bounds.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::{Rc, Weak};
 
@@ -11,10 +11,12 @@ use vltava_protocol::types::Uuid;
 
 use crate::batch_cache::BatchCache;
 use crate::buffer_supply::BufferSupply;
-use crate::io::{Disk, IoError, IoResult, Space};
+use crate::chunks::ChunkCache;
+use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
+use crate::tails::{LoadedTails, Tail, TailFiles};
 
 /// Something an operator should hear of, though the call that met it went on.
 #[derive(Clone, Debug)]
@@ -93,10 +95,19 @@ pub struct LogEnvironment<D: Disk> {
     pub(crate) disk: D,
     pub(crate) options: EnvironmentOptions,
     pub(crate) cache: BatchCache,
+    pub(crate) chunks: ChunkCache,
     /// Where the appenders' buffers come from.
     pub(crate) buffers: BufferSupply,
+    /// For all writes of zeros; filled when the first is made.
+    zeros: RefCell<Option<AlignedBuffer>>,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
+    /// Counts what was flushed, of all logs.
+    flushes: Cell<u64>,
+    /// Ends of logs that are behind their checkpoints.
+    tails: RefCell<BTreeMap<Rc<str>, Tail>>,
+    tail_files: Mutex<TailFiles<D>>,
+    loaded_tails: RefCell<LoadedTails>,
     free_bytes: Cell<Option<u64>>,
     producer_ids: Cell<usize>,
     next_log: Cell<u64>,
@@ -115,13 +126,20 @@ impl<D: Disk> LogEnvironment<D> {
     ) -> Rc<Self> {
         let options = options.rounded();
         let buffers = BufferSupply::new(options.buffer_bytes_max, options.cache_bytes_max);
+        let tail_files = Mutex::new(TailFiles::new(options.boot, shard));
         Rc::new(Self {
             disk,
             cache: BatchCache::new(options.cache_bytes_max, buffers.pool().clone()),
             buffers,
+            chunks: ChunkCache::new(options.read_chunk_bytes, options.read_bytes_max),
+            zeros: RefCell::default(),
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
+            flushes: Cell::new(0),
+            tails: RefCell::default(),
+            tail_files,
+            loaded_tails: RefCell::default(),
             free_bytes: Cell::new(None),
             producer_ids: Cell::new(0),
             next_log: Cell::new(0),
@@ -175,6 +193,44 @@ impl<D: Disk> LogEnvironment<D> {
         written
     }
 
+    /// Trusts these ends where logs are opened from now on.
+    pub fn set_tails(&self, tails: LoadedTails) {
+        *self.loaded_tails.borrow_mut() = tails;
+    }
+
+    /// Writes down the ends that logs have noted ([`crate::Log::note_tail`]); how many there are.
+    /// Call it a few times a second, while [`LogEnvironment::flushes`] grows.
+    ///
+    /// # Errors
+    /// Where the write failed: a start after this one takes longer.
+    pub async fn write_tails(&self) -> IoResult<usize> {
+        let mut files = self.tail_files.lock().await;
+        let tails = self.tails.borrow().clone();
+        files.write(&self.disk, &tails).await?;
+        Ok(tails.len())
+    }
+
+    /// Counts the writes of all logs.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.get()
+    }
+
+    pub(crate) fn note_tail(&self, directory: &Rc<str>, tail: Tail) {
+        if self.options.boot.is_some() {
+            self.tails.borrow_mut().insert(Rc::clone(directory), tail);
+        }
+    }
+
+    /// A checkpoint says it, or the log is gone.
+    pub(crate) fn forget_tail(&self, directory: &str) {
+        self.tails.borrow_mut().remove(directory);
+    }
+
+    /// Where a log ended when its process was killed, as far as that is known.
+    pub(crate) fn take_tail(&self, directory: &str, topic_id: Uuid) -> Option<Tail> {
+        self.loaded_tails.borrow_mut().take(directory, topic_id)
+    }
+
     /// Whether a log of this name and topic was made here, by the notes: up to where it is known to
     /// have been flushed. Its directory may be gone.
     pub async fn made(&self, directory: &str, topic_id: Uuid) -> Option<i64> {
@@ -192,10 +248,10 @@ impl<D: Disk> LogEnvironment<D> {
         self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes)
     }
 
-    /// Memory of all buffers: those being filled, the batch cache, and what answers under way hold
-    /// of either.
+    /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges, and
+    /// what answers under way hold of any.
     pub fn buffer_bytes(&self) -> usize {
-        self.buffers.pool().lent_bytes()
+        self.buffers.pool().lent_bytes() + self.chunks.lent_bytes()
     }
 
     /// Makes large buffers ready before busy logs want them, for as long as the batch cache grows:
@@ -235,6 +291,7 @@ impl<D: Disk> LogEnvironment<D> {
     /// A log was flushed further.
     pub(crate) fn note_flushed(&self, slot: &Rc<NoteSlot>, generation: u32, flushed_end: i64) {
         slot.note.set(Note { generation, flushed_end, ..slot.note.get() });
+        self.flushes.set(self.flushes.get() + 1);
         self.list_moved(Rc::clone(slot));
     }
 
@@ -242,6 +299,18 @@ impl<D: Disk> LogEnvironment<D> {
         if !slot.is_listed.replace(true) {
             self.moved.borrow_mut().push(slot);
         }
+    }
+
+    /// So many zeros, at most `zero_bytes_max`, in whole blocks.
+    pub(crate) fn zeros(&self, bytes: u64) -> AlignedBlocks {
+        let mut zeros = self.zeros.borrow_mut();
+        let buffer = zeros.get_or_insert_with(|| {
+            let mut buffer = AlignedBuffer::new(self.options.zero_bytes_max);
+            let block = [0; BLOCK_BYTES];
+            (0..buffer.capacity() / BLOCK_BYTES).for_each(|_| buffer.append(&block));
+            buffer
+        });
+        buffer.blocks(0..usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// Whether this append may take space.

@@ -18,6 +18,8 @@
 //! 6. Damage is reported, never cut silently: only what was never acknowledged may be cut.
 //! 7. The last block is written again only with the same prefix.
 //! 8. Files that stand under a final name are whole.
+//! 9. Zeros that are written ahead go only where no append was begun, and the file is not cut
+//!    meanwhile.
 //!
 //! From the ground up; a module names only those before it:
 //!
@@ -29,8 +31,9 @@
 //! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
-//! | `buffer_supply`, `batch_cache`, `environment` | what the logs of a shard share |
-//! | `state`, `append_queue` | what an open log holds in memory |
+//! | `tails` | where logs ended a moment ago, for a start after a kill |
+//! | `buffer_supply`, `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
+//! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
 //! | `log` | all of it, as its users see it |
 
@@ -47,6 +50,7 @@ mod appender;
 mod batch_cache;
 mod buffer_supply;
 mod checkpoint;
+mod chunks;
 mod cut;
 mod environment;
 mod header;
@@ -62,9 +66,11 @@ mod refused;
 mod scan;
 mod segment;
 mod state;
+mod tails;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod zero_ahead;
 
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};
@@ -78,3 +84,4 @@ pub use self::partition_files::{partition_directories, remove_leftovers, remove_
 pub use self::reader::ReadResult;
 pub use self::recovery::Loss;
 pub use self::retention::SegmentFacts;
+pub use self::tails::{LoadedTails, load_tails};

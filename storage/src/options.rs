@@ -1,5 +1,7 @@
 //! What callers decide: plain structs. Storage knows no configuration names.
 
+use vltava_protocol::types::Uuid;
+
 use crate::io::BLOCK_BYTES;
 
 /// Options of one log. Kafka's topic settings, in plain units.
@@ -54,12 +56,26 @@ pub struct EnvironmentOptions {
     pub buffer_bytes_min: usize,
     /// The largest that buffers of a busy log grow to.
     pub buffer_bytes_max: usize,
+    /// The largest piece of zeros that is written ahead of a log which grows in small writes; 0:
+    /// none are.
+    pub zero_bytes_max: usize,
     /// All buffers, those being filled and those kept as the batch cache.
     pub cache_bytes_max: usize,
+    /// Older ranges that are read, and read ahead: what is kept of them. As much again may be held
+    /// by answers that do not leave. 0: nothing, they are given out as ranges of files.
+    pub read_bytes_max: usize,
+    /// How much of a file such a read takes, in whole blocks.
+    pub read_chunk_bytes: usize,
     /// Client appends are refused when less space than this is free (`disk.reserve.bytes`).
     pub reserve_bytes: u64,
     /// Segment files kept open for readers.
     pub open_files_max: usize,
+    /// Names this boot of the system. What a process has flushed is known to be there as long as it
+    /// is the same; `None`: not known, and never trusted.
+    pub boot: Option<Uuid>,
+    /// A log that is less than this behind its checkpoint is not noted: reading so much again costs
+    /// a start nothing beside opening the log.
+    pub tail_bytes_min: u64,
     /// Producer ids remembered by all logs of the shard; beyond it, the log that learns a new one
     /// forgets its oldest.
     pub producer_ids_max: usize,
@@ -68,12 +84,17 @@ pub struct EnvironmentOptions {
 impl Default for EnvironmentOptions {
     fn default() -> Self {
         Self {
-            write_bytes_max: 1 << 20,
+            write_bytes_max: 2 << 20,
             buffer_bytes_min: 16 << 10,
             buffer_bytes_max: 2 << 20,
+            zero_bytes_max: 256 << 10,
             cache_bytes_max: 64 << 20,
+            read_bytes_max: 16 << 20,
+            read_chunk_bytes: 256 << 10,
             reserve_bytes: 0,
             open_files_max: 1024,
+            boot: None,
+            tail_bytes_min: 32 << 10,
             producer_ids_max: 200_000,
         }
     }
@@ -86,6 +107,8 @@ impl EnvironmentOptions {
         self.write_bytes_max = round(self.write_bytes_max);
         self.buffer_bytes_min = round(self.buffer_bytes_min);
         self.buffer_bytes_max = round(self.buffer_bytes_max).max(self.buffer_bytes_min);
+        self.read_chunk_bytes = round(self.read_chunk_bytes);
+        self.zero_bytes_max = self.zero_bytes_max.next_multiple_of(BLOCK_BYTES);
         self.open_files_max = self.open_files_max.max(1);
         self.producer_ids_max = self.producer_ids_max.max(1);
         self

@@ -1,17 +1,19 @@
-//! From offsets to bytes: the tail from memory, older ranges as ranges of files.
+//! From offsets to bytes: the tail from memory, older ranges by chunks of their files.
 //!
-//! A range of a file is given out only below the last whole block on disk, which is not written
-//! again; what stands in that last block comes from memory, or is read into memory. Answers end at
+//! Where there is no memory for a chunk, a range of the file itself is given out. Both reach only to
+//! the last whole block on disk, which is not written again; what stands in that last block comes
+//! from memory, or is read into memory. Answers end at
 //! whole batches. A sequential reader does not search the index twice: where a read ended is
 //! remembered.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use vltava_protocol::batch::HEADER_BYTES;
 use vltava_protocol::encode::{ExternalBytes, Part};
 
-use crate::append_queue::block_start;
+use crate::chunks::{ChunkKey, Purpose, Reading};
 use crate::environment::StorageEvent;
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::header::BatchHeader;
@@ -20,8 +22,8 @@ use crate::io::{Disk, File};
 use crate::segment::{Segment, SegmentCursor};
 use crate::state::{LogInner, Place};
 
-/// Read at once while walking over headers in a file.
-const CHUNK_BYTES: usize = 16 << 10;
+/// Read at once while walking over headers in a file, where chunks cannot be had.
+const HEADERS_BYTES: usize = 16 << 10;
 
 /// What a read gives.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,30 @@ struct Run<D: Disk> {
     end: u64,
     /// The offset behind it, where it is known.
     next_offset: Option<i64>,
+}
+
+/// A part of an answer, before what is to be read for it is here.
+enum Piece {
+    Here(Part),
+    /// A range of the file, in a chunk of it that begins at `at`.
+    Chunk {
+        key: ChunkKey,
+        reading: Reading,
+        at: u64,
+        range: Range<u64>,
+    },
+    /// A range of the active file that is written again as it fills.
+    LastBlock(Range<u64>),
+}
+
+impl Piece {
+    /// Where a piece ends that begins at `position`.
+    fn end(&self, position: u64) -> u64 {
+        match self {
+            Self::Here(part) => position + part.len() as u64,
+            Self::Chunk { range, .. } | Self::LastBlock(range) => range.end,
+        }
+    }
 }
 
 /// Walks over the headers of a segment, in memory where they are, else in chunks of its file.
@@ -95,9 +121,15 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
         if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
             return Ok(bytes);
         }
+        if let Some((chunk_at, chunk)) = self.log.chunk_at(self.segment, position, len).await? {
+            (self.chunk_at, self.chunk) = (chunk_at, chunk);
+            if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
+                return Ok(bytes);
+            }
+        }
         let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
         let file = self.log.reader_file(self.segment).await?;
-        let chunk = file.read_at(position, len.max(CHUNK_BYTES).min(left)).await;
+        let chunk = file.read_at(position, len.max(HEADERS_BYTES).min(left)).await;
         self.chunk = chunk.map_err(StorageError::from_read)?;
         self.chunk_at = position;
         let bytes = in_chunk(&self.chunk, self.chunk_at);
@@ -105,14 +137,18 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
     }
 
     /// Whether the batch that an index entry names stands where it says.
-    async fn leads_to(&mut self, entry: &OffsetEntry) -> bool {
+    async fn leads_to(&mut self, entry: &OffsetEntry) -> StorageResult<bool> {
         let position = u64::from(entry.position);
         if position >= self.end {
-            return false;
+            return Ok(false);
         }
         let named = self.segment.base_offset + i64::from(entry.relative_offset);
-        let header = self.header(position).await;
-        header.is_ok_and(|header| header.last_offset() == named)
+        match self.header(position).await {
+            Ok(header) => Ok(header.last_offset() == named),
+            Err(StorageError::Corrupt(_)) => Ok(false),
+            // That says nothing of the index.
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn corrupt(&self, position: u64, what: &str) -> StorageError {
@@ -220,7 +256,9 @@ impl<D: Disk> LogInner<D> {
                 (found.position, found.base_offset)
             })
         };
-        let wanted = first.position + bytes_max as u64;
+        let allowed = first.position + bytes_max as u64;
+        let at_once = self.bytes_at_once(segment, first.position);
+        let wanted = allowed.min(first.position.saturating_add(at_once));
         if end <= first.position {
             return Ok(None);
         }
@@ -231,7 +269,8 @@ impl<D: Disk> LogInner<D> {
         let first_end = first.position + header.bytes;
         if first_end > wanted {
             let next = Some(header.next_offset());
-            return Ok(at_least_one.then_some((first, first_end, next)));
+            let fits = at_least_one || first_end <= allowed;
+            return Ok(fits.then_some((first, first_end, next)));
         }
         // End where the index knows that a batch begins, and remember that place for the next read.
         let holds = |e: &OffsetEntry| u64::from(e.position) <= wanted;
@@ -316,10 +355,12 @@ impl<D: Disk> LogInner<D> {
         let found = segment.offsets.floor(disk, &path, &holds).await;
         match found {
             Ok(None) if segment.offsets.count() == 0 => return Ok(None),
-            Ok(Some(entry)) if holds(&entry) && walk.leads_to(&entry).await => {
+            Ok(Some(entry)) if holds(&entry) && walk.leads_to(&entry).await? => {
                 return Ok(Some(entry));
             }
-            Ok(None) if self.first_entry_is_behind(segment, &holds, walk).await => return Ok(None),
+            Ok(None) if self.first_entry_is_behind(segment, &holds, walk).await? => {
+                return Ok(None);
+            }
             _ => {}
         }
         if !self.rebuild_indexes(segment).await? {
@@ -335,12 +376,12 @@ impl<D: Disk> LogInner<D> {
         segment: &Rc<Segment<D>>,
         holds: &impl Fn(&OffsetEntry) -> bool,
         walk: &mut HeaderWalk<'_, D>,
-    ) -> bool {
+    ) -> StorageResult<bool> {
         let disk = &self.environment.disk;
         let path = segment.offset_index_path();
         match segment.offsets.first(disk, &path).await {
-            Ok(Some(first)) => !holds(&first) && walk.leads_to(&first).await,
-            _ => false,
+            Ok(Some(first)) => Ok(!holds(&first) && walk.leads_to(&first).await?),
+            _ => Ok(false),
         }
     }
 
@@ -455,51 +496,171 @@ impl<D: Disk> LogInner<D> {
         Some(joined.freeze())
     }
 
-    /// Bytes `[from, end)` of a segment as parts of an answer.
+    /// How much an answer that begins here takes at once: what is to be read from the disk takes
+    /// memory.
+    fn bytes_at_once(&self, segment: &Segment<D>, position: u64) -> u64 {
+        let environment = &self.environment;
+        let is_read = environment.disk.reads_past_cache()
+            && position < segment.stable_end()
+            && self.in_memory(segment, position, 1).is_err();
+        if is_read { environment.chunks.answer_bytes_max() as u64 } else { u64::MAX }
+    }
+
+    /// Bytes `[from, end)` of a segment as parts of an answer. All that is to be read is asked for
+    /// before any of it is awaited.
     async fn parts(
         &self,
         segment: &Rc<Segment<D>>,
         from: u64,
         end: u64,
     ) -> StorageResult<Vec<Part>> {
-        let mut parts = Vec::new();
+        let mut pieces = Vec::new();
         let mut position = from;
+        let mut is_older = false;
         while position < end {
             let left = usize::try_from(end - position).unwrap_or(usize::MAX);
             let next = match self.in_memory(segment, position, left) {
                 Ok(bytes) => {
                     position += bytes.len() as u64;
-                    parts.push(Part::Memory(bytes));
+                    pieces.push(Piece::Here(Part::Memory(bytes)));
                     continue;
                 }
                 Err(next) => next.map_or(end, |next| next.min(end)),
             };
             let file = self.reader_file(segment).await?;
             // Of the active file, the last block is written again: only what is below is given out
-            // as a range.
-            let flushed = segment.flushed.get().position;
-            let stable = if segment.is_closed.get() { flushed } else { block_start(flushed) };
-            let file_end = next.min(stable);
-            if position < file_end {
-                parts.push(Part::External(ExternalBytes {
-                    source: file.source(),
-                    position,
-                    len: usize::try_from(file_end - position).unwrap_or(usize::MAX),
-                }));
-                position = file_end;
-                continue;
-            }
-            let len = usize::try_from(next - position).unwrap_or(usize::MAX);
-            let bytes = file.read_at(position, len).await;
-            let bytes = bytes.map_err(StorageError::from_read)?;
-            if bytes.len() != len {
-                let walk = HeaderWalk::new(self, segment);
-                return Err(walk.corrupt(position, "the file ends before the log does"));
-            }
-            position = next;
-            parts.push(Part::Memory(bytes));
+            // as a range, and kept as a chunk.
+            let file_end = next.min(segment.stable_end());
+            let piece = if position < file_end {
+                is_older = true;
+                self.older(segment, &file, position..file_end)
+            } else {
+                Piece::LastBlock(position..next)
+            };
+            position = piece.end(position);
+            pieces.push(piece);
+        }
+        if is_older {
+            self.read_ahead(segment, from..end);
+        }
+        let mut parts = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            parts.push(self.part(segment, piece).await?);
         }
         Ok(parts)
+    }
+
+    /// The first piece of what is not in memory, nor written again: of a chunk, or, where there is
+    /// no memory for one, a range of the file.
+    fn older(&self, segment: &Segment<D>, file: &D::File, range: Range<u64>) -> Piece {
+        if self.environment.disk.reads_past_cache() {
+            let chunk_bytes = self.environment.chunks.chunk_bytes();
+            let number = range.start / chunk_bytes;
+            if let Some((key, reading)) = self.chunk(segment, file, number, Purpose::Answer) {
+                let at = number * chunk_bytes;
+                let end = range.end.min(at + chunk_bytes);
+                return Piece::Chunk { key, reading, at, range: range.start..end };
+            }
+        }
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let source = file.source();
+        Piece::Here(Part::External(ExternalBytes { source, position: range.start, len }))
+    }
+
+    /// A chunk, as much of it as is not written again.
+    fn chunk(
+        &self,
+        segment: &Segment<D>,
+        file: &D::File,
+        number: u64,
+        purpose: Purpose,
+    ) -> Option<(ChunkKey, Reading)> {
+        let chunks = &self.environment.chunks;
+        let left = segment.stable_end().checked_sub(number * chunks.chunk_bytes())?;
+        let bytes = usize::try_from(left.min(chunks.chunk_bytes())).unwrap_or(usize::MAX);
+        let key = (segment.number(chunks), number);
+        let reading = (bytes > 0).then(|| chunks.chunk(key, bytes, purpose, file)).flatten()?;
+        Some((key, reading))
+    }
+
+    /// The chunk that holds these bytes, and where it begins; `None` where no one chunk does, or
+    /// can be had.
+    async fn chunk_at(
+        &self,
+        segment: &Rc<Segment<D>>,
+        position: u64,
+        len: usize,
+    ) -> StorageResult<Option<(u64, Bytes)>> {
+        let chunk_bytes = self.environment.chunks.chunk_bytes();
+        let (number, at) = (position / chunk_bytes, position - position % chunk_bytes);
+        let end = position + len as u64;
+        let is_in_one = end <= segment.stable_end().min(at + chunk_bytes);
+        if !is_in_one || !self.environment.disk.reads_past_cache() {
+            return Ok(None);
+        }
+        let file = self.reader_file(segment).await?;
+        match self.chunk(segment, &file, number, Purpose::Answer) {
+            Some((key, reading)) => Ok(Some((at, self.read_chunk(key, reading).await?))),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_chunk(&self, key: ChunkKey, reading: Reading) -> StorageResult<Bytes> {
+        let read = reading.await;
+        if read.is_err() {
+            self.environment.chunks.forget(key);
+        }
+        read.map_err(StorageError::from_read)
+    }
+
+    /// Begins to read what follows, for who reads on.
+    fn read_ahead(&self, segment: &Segment<D>, range: Range<u64>) {
+        let chunks = &self.environment.chunks;
+        let end = range.end;
+        let ahead = chunks.ahead_bytes(segment.number(chunks), range) as u64;
+        let Some(file) = segment.open_file().filter(|_| ahead > 0) else {
+            return;
+        };
+        if !self.environment.disk.reads_past_cache() {
+            return;
+        }
+        let in_memory_from =
+            self.in_memory(segment, end, 1).map_or_else(|next| next, |_| Some(end));
+        let until = (end + ahead).min(in_memory_from.unwrap_or(u64::MAX));
+        let first = end / chunks.chunk_bytes();
+        for number in first..until.div_ceil(chunks.chunk_bytes()) {
+            if self.chunk(segment, &file, number, Purpose::Ahead).is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn part(&self, segment: &Rc<Segment<D>>, piece: Piece) -> StorageResult<Part> {
+        let (bytes, range) = match piece {
+            Piece::Here(part) => return Ok(part),
+            Piece::Chunk { key, reading, at, range } => {
+                let chunk = self.read_chunk(key, reading).await?;
+                let chunks = &self.environment.chunks;
+                if range.end == at + chunks.chunk_bytes() {
+                    chunks.spend(key);
+                }
+                let of_chunk = |position: u64| {
+                    usize::try_from(position - at).unwrap_or(usize::MAX).min(chunk.len())
+                };
+                (chunk.slice(of_chunk(range.start)..of_chunk(range.end)), range)
+            }
+            Piece::LastBlock(range) => {
+                let file = self.reader_file(segment).await?;
+                let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                let bytes = file.read_at(range.start, len).await;
+                (bytes.map_err(StorageError::from_read)?, range)
+            }
+        };
+        if bytes.len() as u64 != range.end - range.start {
+            let walk = HeaderWalk::new(self, segment);
+            return Err(walk.corrupt(range.start, "the file ends before the log does"));
+        }
+        Ok(Part::Memory(bytes))
     }
 
     /// A segment's file, for a reader: where that opens it, it counts as open for readers.

@@ -12,6 +12,7 @@ mod survey;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::append_queue::block_start;
 use crate::checkpoint::read_file;
 use crate::environment::{LogEnvironment, StorageEvent};
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -25,6 +26,7 @@ use crate::producer_state::ProducerStates;
 use crate::scan::FileScan;
 use crate::segment::{Segment, SegmentCursor};
 use crate::state::Recovered;
+use crate::tails::Tail;
 
 pub use self::survey::Loss;
 
@@ -44,6 +46,8 @@ pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) options: &'a LogOptions,
     /// Everything below was flushed.
     pub(crate) flushed_note: Option<i64>,
+    /// Where it ended when its process was killed, as far as that is known.
+    pub(crate) tail: Option<Tail>,
     /// The most bytes of one write.
     pub(crate) reach: u64,
     pub(crate) damage: Damage,
@@ -75,6 +79,8 @@ struct Walked<D: Disk> {
     segments: BTreeMap<i64, Rc<Segment<D>>>,
     epochs: LeaderEpochs,
     producers: ProducerStates,
+    /// The walk began where the log ended when its process was killed.
+    is_from_tail: bool,
 }
 
 impl<D: Disk> Recovery<'_, D> {
@@ -87,10 +93,16 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let first = checkpoint.segments[0].base_offset;
         self.remove_segments(files.segments.iter().filter(|base| **base < first)).await?;
-        let mut walked = Walked {
-            segments: self.closed_segments(&checkpoint),
-            producers: self.producers(&checkpoint, &files).await?,
-            epochs: checkpoint.epochs.clone(),
+        let segments = self.closed_segments(&checkpoint);
+        let (proved, mut walked) = match self.usable_tail(&proved).await? {
+            Some((cursor, epochs, producers)) => {
+                (cursor, Walked { segments, epochs, producers, is_from_tail: true })
+            }
+            None => {
+                let (epochs, is_from_tail) = (checkpoint.epochs.clone(), false);
+                let producers = self.producers(&checkpoint, &files).await?;
+                (proved, Walked { segments, epochs, producers, is_from_tail })
+            }
         };
         let later = files.segments.iter().copied();
         let later: Vec<i64> = later.filter(|base| *base > proved.base_offset).collect();
@@ -112,6 +124,42 @@ impl<D: Disk> Recovery<'_, D> {
             snapshots,
             allocated,
         })
+    }
+
+    /// What is noted of the log's end, where it fits what is found: then the walk begins there.
+    async fn usable_tail(
+        &self,
+        proved: &SegmentCursor,
+    ) -> StorageResult<Option<(SegmentCursor, LeaderEpochs, ProducerStates)>> {
+        let Some(tail) = &self.tail else {
+            return Ok(None);
+        };
+        let cursor = tail.cursor;
+        if cursor.base_offset != proved.base_offset || cursor.position < proved.position {
+            return Ok(None);
+        }
+        let path = self.path(&layout::log_file(cursor.base_offset));
+        let file = self.environment.disk.open(&path, OpenMode::Read).await;
+        let file = file.map_err(StorageError::from_read)?;
+        let last_block = block_start(cursor.position);
+        let len = usize::try_from(cursor.position - last_block).unwrap_or(usize::MAX);
+        let held = file.read_at(last_block, len).await.map_err(StorageError::from_read)?;
+        let fits = tail.last_block_crc.is_none_or(|crc| crc == crc32c::crc32c(&held));
+        let producers = match &tail.snapshot {
+            Some(snapshot) => ProducerStates::from_snapshot(snapshot),
+            None => Some(ProducerStates::default()),
+        };
+        let Some(producers) = producers.filter(|_| fits && held.len() == len) else {
+            return Ok(None);
+        };
+        // Entries of the indexes between the two are not made: a look-up goes on from the last.
+        let cursor = SegmentCursor {
+            offset_entries: proved.offset_entries,
+            time_entries: proved.time_entries,
+            last_time_entry: proved.last_time_entry,
+            ..cursor
+        };
+        Ok(Some((cursor, tail.epochs.clone(), producers)))
     }
 
     fn corrupt(&self, file: &str, position: u64, offset: i64, what: &str) -> StorageError {
@@ -303,7 +351,9 @@ impl<D: Disk> Recovery<'_, D> {
                 (_, Some(_)) if joins => None,
                 (Some(failing), Some(_)) => Some(failing.what),
                 (None, Some(_)) => Some("the next segment does not continue it"),
-                (Some(failing), None) => self.is_damage(&mut scan, end, failing).await?,
+                (Some(failing), None) => {
+                    self.is_damage(&mut scan, end, failing, walked.is_from_tail).await?
+                }
                 (None, None) => self.is_below_note(end.next_offset),
             };
             if let Some(what) = damaged.filter(|_| self.damage == Damage::Refuse) {
@@ -404,9 +454,16 @@ impl<D: Disk> Recovery<'_, D> {
         scan: &mut FileScan<D>,
         end: SegmentCursor,
         failing: &Failing,
+        is_from_tail: bool,
     ) -> StorageResult<Option<&'static str>> {
         if self.is_below_note(end.next_offset).is_some() {
             return Ok(Some(failing.what));
+        }
+        if is_from_tail && failing.what == ZEROS {
+            // The system that took the writes still runs, and each was begun when the one before was
+            // done: nothing can stand behind blocks that were never written. To look for it would
+            // be to read all the space that was allocated ahead.
+            return Ok(None);
         }
         let reach = self.reach;
         // A batch larger than one write is written in pieces: what stands inside it is its payload.

@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::checkpoint::{FieldReader, FieldWriter, join};
+use crate::chunks::ChunkCache;
 use crate::error::{StorageError, StorageResult};
 use crate::header::BatchHeader;
 use crate::index::{Entry, OffsetEntry, SparseIndex, TimeEntry};
-use crate::io::{Disk, OpenMode};
+use crate::io::{BLOCK_BYTES, Disk, OpenMode};
 use crate::layout;
 use crate::options::LogOptions;
 
@@ -192,6 +193,8 @@ pub(crate) struct Segment<D: Disk> {
     directory: Rc<str>,
     pub(crate) base_offset: i64,
     file: RefCell<Option<D::File>>,
+    /// Names it among the chunks of older ranges; 0: it has no number yet.
+    number: Cell<u64>,
     /// What is flushed of it.
     pub(crate) flushed: Cell<SegmentCursor>,
     /// Of a closed segment nothing changes; its file may be closed by the shard's bound on open
@@ -213,6 +216,7 @@ impl<D: Disk> Segment<D> {
             directory,
             base_offset: flushed.base_offset,
             file: RefCell::new(None),
+            number: Cell::new(0),
             flushed: Cell::new(flushed),
             is_closed: Cell::new(is_closed),
             offsets: SparseIndex::new(saved.0),
@@ -232,6 +236,20 @@ impl<D: Disk> Segment<D> {
         join(&self.directory, &layout::time_index_file(self.base_offset))
     }
 
+    /// Its number among the chunks of older ranges.
+    pub(crate) fn number(&self, chunks: &ChunkCache) -> u64 {
+        if self.number.get() == 0 {
+            self.number.set(chunks.number_segment());
+        }
+        self.number.get()
+    }
+
+    /// How much of its file is never written again: of the active one, not the last block.
+    pub(crate) fn stable_end(&self) -> u64 {
+        let flushed = self.flushed.get().position;
+        if self.is_closed.get() { flushed } else { flushed - flushed % BLOCK_BYTES as u64 }
+    }
+
     /// The open file; `None` where it is not open.
     pub(crate) fn open_file(&self) -> Option<D::File> {
         self.file.borrow().clone()
@@ -242,7 +260,7 @@ impl<D: Disk> Segment<D> {
         if let Some(file) = self.open_file() {
             return Ok(file);
         }
-        let mode = if self.is_closed.get() { OpenMode::Read } else { OpenMode::Write };
+        let mode = if self.is_closed.get() { OpenMode::ReadBlocks } else { OpenMode::Write };
         let opened = disk.open(&self.log_path(), mode).await;
         let file = opened.map_err(StorageError::from_read)?;
         *self.file.borrow_mut() = Some(file.clone());

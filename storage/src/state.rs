@@ -22,6 +22,8 @@ use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
+use crate::tails::{SNAPSHOT_BYTES_MAX, Tail};
+use crate::zero_ahead::ZeroAhead;
 
 /// Places that a log remembers: of each kind.
 const PLACES_KEPT: usize = 8;
@@ -39,24 +41,29 @@ pub(crate) struct Place {
     pub(crate) until: i64,
 }
 
-/// The newest few places of one kind.
+/// The newest few places of one kind. They take no memory before there is one: most logs of a
+/// shard are idle, and have none.
 #[derive(Default)]
-pub(crate) struct Places {
-    kept: [Option<Place>; PLACES_KEPT],
+pub(crate) struct Places(Option<Box<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    places: [Option<Place>; PLACES_KEPT],
     next: usize,
 }
 
 impl Places {
     pub(crate) fn remember(&mut self, place: Place) {
-        self.kept[self.next] = Some(place);
-        self.next = (self.next + 1) % PLACES_KEPT;
+        let kept = self.0.get_or_insert_default();
+        kept.places[kept.next] = Some(place);
+        kept.next = (kept.next + 1) % PLACES_KEPT;
     }
 
     fn find(&self, segment: i64, offset: i64) -> Option<Place> {
         let fits = |place: &&Place| {
             place.segment == segment && place.after < offset && offset <= place.until
         };
-        let found = self.kept.iter().flatten().filter(fits);
+        let found = self.0.as_ref()?.places.iter().flatten().filter(fits);
         found.max_by_key(|place| place.after).copied()
     }
 }
@@ -121,6 +128,7 @@ pub(crate) struct LogInner<D: Disk> {
     pub(crate) writer: Mutex<()>,
     pub(crate) files: Mutex<()>,
     pub(crate) note: Rc<NoteSlot>,
+    pub(crate) zero_ahead: RefCell<ZeroAhead>,
     pub(crate) state: RefCell<LogState<D>>,
 }
 
@@ -296,6 +304,35 @@ impl<D: Disk> LogInner<D> {
         state.capture = None;
         drop(state);
         self.environment.count_producers(before, after);
+    }
+
+    /// Notes the flushed end, where a checkpoint has not said nearly as much.
+    pub(crate) fn note_tail(&self) {
+        let state = self.state.borrow();
+        let cursor = state.active.flushed.get();
+        let is_behind = cursor.base_offset == state.proved.base_offset
+            && cursor.position >= state.proved.position + self.environment.options.tail_bytes_min;
+        let knows_more = !state.producers.is_empty() && state.end() > cursor.next_offset;
+        if !is_behind || knows_more || state.truncating || state.ended.is_some() {
+            return;
+        }
+        let snapshot = (!state.producers.is_empty()).then(|| state.producers.to_snapshot());
+        if snapshot.as_ref().is_some_and(|snapshot| snapshot.len() > SNAPSHOT_BYTES_MAX) {
+            return;
+        }
+        let mut epochs = state.epochs.clone();
+        epochs.truncate(cursor.next_offset, state.log_start);
+        let held = state.queue.buffer.as_ref().map(|buffer| crc32c::crc32c(&buffer.last_block()));
+        let tail = Tail {
+            topic_id: self.topic_id,
+            generation: state.generation,
+            cursor,
+            epochs,
+            snapshot,
+            last_block_crc: held.or(state.last_block_crc),
+        };
+        drop(state);
+        self.environment.note_tail(&self.directory, tail);
     }
 
     /// Lets go of the buffers. What of them is on disk goes to the batch cache where `keep`.

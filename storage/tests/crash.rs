@@ -11,8 +11,10 @@
 
 mod support;
 
+use std::rc::Rc;
+
 use support::workload::{Model, Went, check_reopened, log_on, open_or_create, opened, work};
-use support::{Chance, batch, environment, read_all, ready, records_of, run};
+use support::{Chance, batch, environment, read_all, ready, records_of, run, slow_down};
 use vltava_storage::io::IoErrorKind;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::producer_state::SequenceCheck;
@@ -33,6 +35,10 @@ async fn first_life(seed: u64, fault: Option<Fault>, notes_last: bool) -> (Fault
     disk.inject(fault.unwrap_or(Fault::Crash { at: u64::MAX }));
     let mut model = Model::default();
     let chance = Chance::new(seed);
+    if seed / 100 % 2 == 1 {
+        // Zeros are still under way when the append beside them has ended.
+        slow_down(&disk, &Rc::new(Chance::new(seed)));
+    }
     let environment = environment(&disk).await.unwrap();
     let log = match open_or_create(&environment).await {
         Ok(opened) => ready(opened),

@@ -21,7 +21,10 @@ use support::{
 use vltava_protocol::encode::Part;
 use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::producer_state::SequenceCheck;
-use vltava_storage::{AppendClass, Log, ReadResult, StorageError, TimestampOffset};
+use vltava_storage::{
+    AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, ReadResult, StorageError,
+    TimestampOffset,
+};
 
 /// One random read, compared with the vector.
 async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
@@ -134,7 +137,11 @@ async fn one_after_the_other(seed: u64) {
             16 => check_times(&log, &model, &chance).await,
             17 => check_epochs(&log, &model).await,
             18 => drop(log.checkpoint().await.unwrap()),
-            19 => log.release_idle(),
+            19 => _ = log.release_idle(),
+            20 if chance.one_in(2) => {
+                log.note_tail();
+                environment.write_tails().await.unwrap();
+            }
             20 if chance.one_in(2) && log.flushed_end() > log.log_start() => {
                 let range = (log.flushed_end() - log.log_start()) as u64;
                 let to = log.log_start() + chance.below(range + 1) as i64;
@@ -275,7 +282,7 @@ fn all_at_once(seed: u64) {
             match chance_too.below(5) {
                 0 => drop(keeper.checkpoint().await.unwrap()),
                 1 => noting.write_notes().await.unwrap(),
-                2 => keeper.release_idle(),
+                2 => _ = keeper.release_idle(),
                 3 => drop(keeper.offset_for_timestamp(1050).await.unwrap()),
                 _ => {
                     let to = keeper.flushed_end() - 40;
@@ -310,7 +317,8 @@ fn everything_may_overlap() {
 fn a_reader_keeps_its_file_while_the_log_is_deleted() {
     run(async {
         let disk = FaultDisk::new(1);
-        let environment = environment(&disk).await.unwrap();
+        let options = EnvironmentOptions { read_bytes_max: 0, ..support::small_environment() };
+        let environment = LogEnvironment::new(disk.clone(), options, 0, LoadedNotes::default());
         let log = opened(&environment).await;
         let values = vec![vec![7; 5000]];
         for _ in 0..10 {

@@ -17,13 +17,13 @@ use std::rc::Rc;
 
 use support::workload::{log_on, opened};
 use support::{
-    Chance, Record, Task, batch, pause, read_all, run, run_all, slow_down, small_environment,
-    small_options,
+    Chance, DIRECTORY, Record, TOPIC_ID, Task, batch, pause, read_all, run, run_all, slow_down,
+    small_environment, small_options,
 };
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::io::{Disk, IoErrorKind};
 use vltava_storage::{
-    AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, StorageError,
+    AppendClass, EnvironmentOptions, LoadedNotes, Log, LogEnvironment, LogOptions, StorageError,
 };
 
 /// What the clients of a log, and whoever drives it, know.
@@ -268,6 +268,139 @@ fn nothing_is_written_where_no_space_was_taken() {
 fn append(log: &Log<FaultDisk>, bytes: usize) {
     let batch = batch(1000, &[vec![7; bytes]], None);
     log.append(vec![batch], 0, AppendClass::Client, 1000).unwrap();
+}
+
+/// Zeros take as long as `held` says; appends take no time.
+fn hold_zeros(disk: &FaultDisk, held: &Rc<Cell<u64>>) -> Rc<Cell<u64>> {
+    let (held, begun) = (Rc::clone(held), Rc::new(Cell::new(0)));
+    let count = Rc::clone(&begun);
+    disk.set_latency(Some(Rc::new(move |operation| {
+        let are_zeros = operation.name == "write" && operation.bytes > 8192;
+        if !are_zeros {
+            return Box::pin(pause(0)) as Task;
+        }
+        count.set(count.get() + 1);
+        let held = Rc::clone(&held);
+        Box::pin(std::future::poll_fn(move |_| {
+            held.set(held.get().saturating_sub(1));
+            if held.get() == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })) as Task
+    })));
+    begun
+}
+
+/// A log with a trickle, and zeros under way ahead of it that end when `held` is 0.
+fn with_zeros_under_way(disk: &FaultDisk, held: &Rc<Cell<u64>>) -> Log<FaultDisk> {
+    let environment = LogEnvironment::new(
+        disk.clone(),
+        EnvironmentOptions { zero_bytes_max: 65_536, ..EnvironmentOptions::default() },
+        0,
+        LoadedNotes::default(),
+    );
+    let log = run(Log::create(&environment, DIRECTORY, TOPIC_ID, LogOptions::default())).unwrap();
+    let begun = hold_zeros(disk, held);
+    while begun.get() == 0 {
+        run(write_small(&log));
+    }
+    log
+}
+
+async fn write_small(log: &Log<FaultDisk>) {
+    append(log, 1000);
+    log.write_pending().await.unwrap();
+}
+
+/// Zeros are written beside the appends, not before them; but where they go, appends wait: the disk
+/// asserts that no two writes at once touch a block.
+#[test]
+fn appends_go_on_beside_zeros_and_wait_only_for_those_in_their_way() {
+    let disk = FaultDisk::new(1);
+    let held = Rc::new(Cell::new(u64::MAX));
+    let log = with_zeros_under_way(&disk, &held);
+    assert!(disk.under_way().iter().any(|(path, _)| path.ends_with(".log")));
+    run(write_small(&log));
+    append(&log, 20_000);
+    let waited = Rc::new(Cell::new(false));
+    let (driver, still_held) = (log.clone(), Rc::clone(&held));
+    let (did_wait, end) = (Rc::clone(&waited), log.end());
+    let tasks: Vec<Task> = vec![
+        Box::pin(async move {
+            assert_eq!(driver.write_pending().await.unwrap(), end);
+            assert!(did_wait.get(), "it went where zeros were under way");
+        }),
+        Box::pin(async move {
+            pause(100).await;
+            waited.set(true);
+            still_held.set(1);
+        }),
+    ];
+    run_all(&Chance::new(1), tasks);
+    for _ in 0..200 {
+        held.set(3);
+        run(write_small(&log));
+    }
+    let found = run(read_all(&log, 5000)).unwrap();
+    assert_eq!(found.len() as i64, log.end());
+    drop(log);
+    let log = run(log_on(&disk.restart()));
+    assert_eq!(run(read_all(&log, 5000)).unwrap(), found);
+}
+
+/// Whatever makes the file shorter waits for zeros under way: the disk asserts that no file is cut
+/// while it is written to.
+#[test]
+fn nothing_is_cut_closed_or_removed_while_zeros_are_under_way() {
+    for way in 0..5 {
+        let disk = FaultDisk::new(1);
+        let held = Rc::new(Cell::new(u64::MAX));
+        let log = with_zeros_under_way(&disk, &held);
+        let end = log.end();
+        assert!(!log.release_idle() && !disk.under_way().is_empty(), "they go on");
+        held.set(50);
+        match way {
+            0 => run(log.close()).unwrap(),
+            1 => run(log.truncate(end - 3)).unwrap(),
+            2 => run(log.clone().remove()).unwrap(),
+            3 => {
+                log.set_options(LogOptions { segment_bytes: 1, ..LogOptions::default() });
+                run(write_small(&log));
+                assert_eq!(log.segments().len(), 2);
+            }
+            _ => {
+                let options = LogOptions { retention_bytes: Some(0), ..LogOptions::default() };
+                log.set_options(options);
+                assert_eq!(run(log.apply_retention(1000, end)).unwrap(), 1);
+            }
+        }
+        assert!(disk.under_way().is_empty(), "way {way}");
+        if way == 1 || way == 3 || way == 4 {
+            run(write_small(&log));
+            let first = log.log_start();
+            assert_eq!(run(read_all(&log, 5000)).unwrap().len() as i64, log.end() - first);
+        }
+    }
+}
+
+/// What a failed write of zeros leaves is not known, as with any other: the log ends. Where there
+/// was no space after all it goes on, without zeros.
+#[test]
+fn zeros_that_fail_end_the_log_and_without_space_there_are_none() {
+    let disk = FaultDisk::new(1);
+    drop(with_zeros_under_way(&disk, &Rc::new(Cell::new(u64::MAX))));
+    let at = disk.operations() - 1;
+    for kind in [IoErrorKind::Failed, IoErrorKind::Full] {
+        let disk = FaultDisk::new(1);
+        disk.inject(Fault::Fail { at, kind });
+        let log = with_zeros_under_way(&disk, &Rc::new(Cell::new(1)));
+        append(&log, 1000);
+        let written = run(log.write_pending());
+        assert_eq!(written.is_ok(), kind == IoErrorKind::Full, "{written:?}");
+        assert_eq!(log.ended().is_some(), kind == IoErrorKind::Failed);
+        let found = run(read_all(&log, 5000)).unwrap().len() as i64;
+        assert_eq!(found, log.flushed_end());
+        let log = run(log_on(&disk.restart()));
+        assert_eq!(log.flushed_end(), found);
+    }
 }
 
 /// An offset is given once only: while the log is cut, none is given.

@@ -98,8 +98,8 @@ pub static BROKER: &[Definition] = &[
     node("memory", Kind::Size, "").no_default().ours().unit(Unit::Bytes).doc(
         "Memory for requests, caches, buffers and groups of all shards, such as `4GiB`. Half of it \
          is the batch cache, from which readers near a log's end are served. Default: 512 MiB for \
-         each shard, at most half of the machine or its cgroup; the rest is the page cache's, from \
-         which older records are read.",
+         each shard, at most half of the machine or its cgroup; older records are read \
+         from the disk, past the page cache.",
     ),
     node("node.id", Kind::Int, "1")
         .check(Check::AtLeast(0))
@@ -154,7 +154,7 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Bytes)
         .check(Check::AtLeast(1))
         .doc("Largest request; a connection that announces more is closed."),
-    node("write.max.bytes", Kind::Size, "1MiB").ours().unit(Unit::Bytes).doc(
+    node("write.max.bytes", Kind::Size, "2MiB").ours().unit(Unit::Bytes).doc(
         "Most bytes that one write to a log carries. What waits meanwhile goes with the next \
              write.",
     ),

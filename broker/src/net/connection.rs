@@ -25,9 +25,11 @@ use crate::metrics::ShardMetrics;
 use crate::runtime::log_limit::LogLimit;
 use crate::runtime::{Connection, Monotonic, Network, Queue, Runtime};
 
-/// What a connection reads into while it does not know how large its next request is, in bytes: all
-/// that an idle one holds.
+/// What a connection reads into while it does not know how large its next request is, in bytes: at
+/// most this, at least the other. An idle connection holds nothing else.
 const SMALL_BUFFER_BYTES: usize = 4 * 1024;
+/// What a connection begins with, and one whose requests are small goes on with.
+const IDLE_BUFFER_BYTES: usize = 512;
 /// Memory reserved at once for a request whose length is known, in bytes; a larger one grows as its
 /// bytes arrive.
 const RESERVE_BYTES_MAX: usize = 1024 * 1024;
@@ -269,6 +271,7 @@ pub fn start<R: Runtime>(
         options: *options,
         counted,
         buffer: received,
+        expected_bytes: IDLE_BUFFER_BYTES,
     };
     runtime.spawn(Queue::Foreground, reader.run(ended));
     runtime.spawn(Queue::Foreground, write_answers(Rc::clone(&shared)));
@@ -284,6 +287,8 @@ struct Reader<R: Runtime> {
     options: ConnectionOptions,
     counted: OpenConnection,
     buffer: BytesMut,
+    /// Room for the next request, going by those before it.
+    expected_bytes: usize,
     close: Rc<dyn Fn()>,
 }
 
@@ -404,6 +409,8 @@ impl<R: Runtime> Reader<R> {
                 && self.buffer.len() >= bytes
             {
                 let mut frame = self.buffer.split_to(bytes).freeze();
+                let twice = (2 * bytes).clamp(IDLE_BUFFER_BYTES, SMALL_BUFFER_BYTES);
+                self.expected_bytes = twice.max(self.expected_bytes / 2);
                 return Ok(frame.split_off(frame::LENGTH_BYTES));
             }
             self.make_room(needed);
@@ -423,13 +430,14 @@ impl<R: Runtime> Reader<R> {
     /// it ends where its buffer ends and was never moved (memory that is reserved costs nothing
     /// before its bytes arrive).
     fn make_room(&mut self, needed: Option<usize>) {
-        if self.buffer.capacity() > self.buffer.len() {
+        let (held, spare) = (self.buffer.len(), self.buffer.capacity() - self.buffer.len());
+        if spare >= IDLE_BUFFER_BYTES || (held > 0 && spare > 0) {
             return;
         }
-        let held = self.buffer.len();
         let capacity = match needed {
             Some(bytes) if bytes > SMALL_BUFFER_BYTES => bytes.min(RESERVE_BYTES_MAX.max(held * 2)),
-            _ => held + SMALL_BUFFER_BYTES,
+            Some(_) => held + SMALL_BUFFER_BYTES,
+            None => held + self.expected_bytes,
         };
         let mut larger = BytesMut::with_capacity(capacity);
         larger.extend_from_slice(&self.buffer);

@@ -24,10 +24,11 @@ impl<R: Runtime> Node<R> {
     /// know.
     pub(super) async fn announce(self: &Rc<Self>, opened: Vec<PartitionId>) {
         let node_id = self.parts.config.node_id;
+        let alone: Arc<[i32]> = Arc::from([node_id]);
         let leaders = opened.into_iter().filter_map(|id| {
             let replica = self.parts.partitions.local(id).ok()?;
             let epoch = replica.leader_epoch();
-            let in_sync = Arc::from([node_id]);
+            let in_sync = Arc::clone(&alone);
             Some((id, Leader { node_id, epoch, in_sync_version: 0, in_sync }))
         });
         let announced: Arc<Announced> = Arc::new(leaders.collect());

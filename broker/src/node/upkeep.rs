@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join3;
+use futures_util::future::join4;
 use vltava_storage::io::Space;
 
 use super::view::Node;
@@ -13,6 +13,11 @@ use crate::runtime::Runtime;
 /// How often the flushed ends of logs that moved are noted (`docs/storage-format.md` says what
 /// for).
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often ends of logs are noted, for a start after the process was killed, while they move.
+const TAIL_PERIOD: Duration = Duration::from_millis(250);
+/// The same for each log that is noted: of ten thousand, every two seconds.
+const TAIL_PERIOD_EACH: Duration = Duration::from_micros(200);
 
 /// How often logs are looked at for what a restart would have to work out again.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(1);
@@ -28,7 +33,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
         checkpoint(node).await;
     });
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
-    join3(noting, checkpointing, retaining).await;
+    join4(noting, note_tails(&node), checkpointing, retaining).await;
 }
 
 /// Has memory ready for logs that are written to, for as long as the process lives.
@@ -63,6 +68,32 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     }
 }
 
+/// Notes the ends of logs for as long as the process lives. An idle shard notes nothing.
+async fn note_tails<R: Runtime>(node: &Rc<Node<R>>) {
+    let (runtime, logs) = (&node.parts.runtime, &node.parts.logs);
+    let (mut pause, mut noted) = (TAIL_PERIOD, 0);
+    loop {
+        runtime.sleep_until(runtime.now().after(pause)).await;
+        if noted == logs.flushes() {
+            continue;
+        }
+        noted = logs.flushes();
+        for (_, replica) in node.parts.partitions.local_where(|replica| !replica.is_tidy()) {
+            replica.note_tail();
+            runtime.yield_if_needed().await;
+        }
+        match logs.write_tails().await {
+            Ok(count) => {
+                let each =
+                    TAIL_PERIOD_EACH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+                pause = TAIL_PERIOD.max(each);
+            }
+            // Only a start after this one would have taken less time.
+            Err(error) => tracing::debug!(%error, "the ends of logs could not be noted"),
+        }
+    }
+}
+
 /// Says that clients may not write.
 pub fn warn_of_low(space: Space) {
     tracing::warn!(
@@ -74,7 +105,7 @@ pub fn warn_of_low(space: Space) {
 /// Writes down what a restart would have to work out again, and takes buffers back from logs that
 /// are idle.
 async fn checkpoint<R: Runtime>(node: &Rc<Node<R>>) {
-    for (_, replica) in node.parts.partitions.all_local() {
+    for (_, replica) in node.parts.partitions.local_where(|replica| !replica.is_tidy()) {
         if let Err(error) = replica.tidy_up().await {
             tracing::warn!(
                 partition = replica.name(), %error,

@@ -115,9 +115,17 @@ impl<R: Runtime> Partitions<R> {
 
     /// All replicas of this shard that take requests.
     pub fn all_local(&self) -> Vec<(PartitionId, Rc<Replica<R>>)> {
+        self.local_where(|_| true)
+    }
+
+    /// Those of them for which this holds.
+    pub fn local_where(
+        &self,
+        holds: impl Fn(&Replica<R>) -> bool,
+    ) -> Vec<(PartitionId, Rc<Replica<R>>)> {
         let slots = self.slots.borrow();
         let ready = slots.iter().filter_map(|(id, slot)| match slot {
-            Slot::Ready(replica) => Some((*id, Rc::clone(replica))),
+            Slot::Ready(replica) if holds(replica) => Some((*id, Rc::clone(replica))),
             _ => None,
         });
         ready.collect()

@@ -51,7 +51,7 @@ async fn read_one<R: Runtime>(
         return Ok(nothing(&replica, None));
     }
     let bytes_max = read.bytes_max.min(bytes_left);
-    let read = replica.log.read(read.offset, end, bytes_max, at_least_one).await?;
+    let read = replica.log_to_read().read(read.offset, end, bytes_max, at_least_one).await?;
     Ok(Found {
         bytes: read.bytes,
         parts: read.parts,

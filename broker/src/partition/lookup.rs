@@ -62,8 +62,10 @@ impl<R: Runtime> Replica<R> {
                 return Ok(at(start, self.log.epoch_at(start).unwrap_or(self.leader_epoch())));
             }
             Lookup::Tiered => return Ok(Position::NONE),
-            Lookup::MaxTimestamp => self.log.largest_timestamp().await?,
-            Lookup::Timestamp(timestamp) => self.log.offset_for_timestamp(timestamp).await?,
+            Lookup::MaxTimestamp => self.log_to_read().largest_timestamp().await?,
+            Lookup::Timestamp(timestamp) => {
+                self.log_to_read().offset_for_timestamp(timestamp).await?
+            }
         };
         // With one voter, all that is flushed is committed.
         let found = found.filter(|found| found.offset < end);

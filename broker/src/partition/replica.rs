@@ -2,6 +2,7 @@
 //! committed to those who wait.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Replica<R: Runtime> {
     bytes_tidied: Cell<u64>,
     /// Those of them that watches have been told of.
     bytes_counted: Cell<u64>,
+    /// Nothing was written or read since it was tidied up: there is nothing to give back.
+    is_tidy: Cell<bool>,
 }
 
 type Waiter = oneshot::Sender<Result<(), PartitionError>>;
@@ -113,6 +116,7 @@ impl<R: Runtime> Replica<R> {
             bytes_appended: Cell::new(0),
             bytes_tidied: Cell::new(0),
             bytes_counted: Cell::new(0),
+            is_tidy: Cell::new(false),
         })
     }
 
@@ -198,6 +202,7 @@ impl<R: Runtime> Replica<R> {
             "somebody waits above the end of the log"
         );
         self.bytes_appended.set(self.bytes_appended.get() + bytes);
+        self.is_tidy.set(false);
         Ok((appended.base_offset, appended.last_offset))
     }
 
@@ -337,7 +342,13 @@ impl<R: Runtime> Replica<R> {
     /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them.
     /// Only what is flushed can be read.
     pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
-        Ok(self.log.read_in_memory(offset, self.log.flushed_end(), bytes_max).await?)
+        let log = self.log_to_read();
+        Ok(log.read_in_memory(offset, log.flushed_end(), bytes_max).await?)
+    }
+
+    /// The log, for a reader: what it opens is to be closed again.
+    pub(super) fn log_to_read(&self) -> LogToRead<'_, R> {
+        LogToRead(self)
     }
 
     /// Whether a segment is closed: whoever keeps the log short may write its live state again.
@@ -372,15 +383,25 @@ impl<R: Runtime> Replica<R> {
         Ok(self.log.delete_records(to).await?)
     }
 
+    /// Notes where the log ends, for a start after the process was killed ([`Log::note_tail`]).
+    pub fn note_tail(&self) {
+        self.log.note_tail();
+    }
+
+    /// Whether [`Replica::tidy_up`] has nothing to do. Of a thousand partitions, few are busy.
+    pub fn is_tidy(&self) -> bool {
+        self.is_tidy.get()
+    }
+
     /// To be called about once a second: writes a checkpoint where one is due, gives back the
     /// buffer of a log that took nothing since the last call.
     pub async fn tidy_up(&self) -> Result<(), PartitionError> {
-        if self.log.is_checkpoint_due() {
-            self.log.checkpoint().await?;
+        if self.log.is_checkpoint_due() && !self.log.checkpoint().await? {
+            return Ok(());
         }
         let appended = self.bytes_appended.get();
         if self.bytes_tidied.replace(appended) == appended {
-            self.log.release_idle();
+            self.is_tidy.set(self.log.release_idle());
         }
         Ok(())
     }
@@ -443,6 +464,24 @@ impl<R: Runtime> Replica<R> {
         // It takes nothing more; what it had taken is gone.
         self.refuse_queued(&PartitionError::Unknown);
         Ok(removed?)
+    }
+}
+
+/// The log of a replica, while something reads it.
+pub(super) struct LogToRead<'a, R: Runtime>(&'a Replica<R>);
+
+impl<R: Runtime> Deref for LogToRead<'_, R> {
+    type Target = Log<R::Disk>;
+
+    fn deref(&self) -> &Log<R::Disk> {
+        &self.0.log
+    }
+}
+
+impl<R: Runtime> Drop for LogToRead<'_, R> {
+    fn drop(&mut self) {
+        // Not before: it may have been tidied up while this waited for the disk.
+        self.0.is_tidy.set(false);
     }
 }
 

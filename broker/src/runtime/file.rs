@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::ffi::CString;
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -20,8 +21,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use io_uring::opcode;
 use vltava_storage::io::{
-    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste, IoError,
-    IoErrorKind, IoResult, OpenMode, Space,
+    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste,
+    IoError, IoErrorKind, IoResult, OpenMode, Space,
 };
 
 use super::blocking::Blocking;
@@ -248,7 +249,7 @@ impl Disk for MachineDisk {
     async fn open(&self, path: &str, mode: OpenMode) -> IoResult<MachineFile> {
         let direct = mode != OpenMode::Read && self.0.directory.direct;
         let access = match mode {
-            OpenMode::Read => libc::O_RDONLY,
+            OpenMode::Read | OpenMode::ReadBlocks => libc::O_RDONLY,
             OpenMode::Write => libc::O_RDWR,
             OpenMode::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
         };
@@ -309,6 +310,10 @@ impl Disk for MachineDisk {
         let handle = self.open_descriptor(directory, flags).await?;
         let request = Request::Sync { handle: Arc::new(handle) };
         self.call(request, "sync directory", directory).await.map(drop)
+    }
+
+    fn reads_past_cache(&self) -> bool {
+        self.0.directory.direct
     }
 
     async fn space(&self) -> IoResult<Space> {
@@ -449,6 +454,40 @@ impl File for MachineFile {
             }
         }
         Ok(buffer.freeze())
+    }
+
+    fn begin_read(
+        &self,
+        position: u64,
+        len: usize,
+        buffer: AlignedBuffer,
+    ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
+        let blocks = len.next_multiple_of(BLOCK_BYTES);
+        let is_aligned = position.is_multiple_of(BLOCK_BYTES as u64);
+        assert!(is_aligned && blocks <= buffer.remaining(), "a read of {len} bytes at {position}");
+        let handle = self.handle();
+        let request = Request::ReadBlocks { handle, buffer, len: blocks, position };
+        // Asked for now, not when it is awaited.
+        let mut pending = self.disk.0.ring.ask(request);
+        let file = self.clone();
+        async move {
+            let mut left = blocks;
+            loop {
+                let (result, request) = pending.await;
+                let read = result.map_err(|error| file.error("read", &error))?;
+                let Request::ReadBlocks { handle, buffer, position, .. } = request else {
+                    unreachable!("the ring gives back what it was asked");
+                };
+                left = left.saturating_sub(read);
+                // The file ends where a read ends that is not of whole blocks.
+                if read == 0 || left == 0 || !read.is_multiple_of(BLOCK_BYTES) {
+                    return Ok(buffer);
+                }
+                let position = position + read as u64;
+                let request = Request::ReadBlocks { handle, buffer, len: left, position };
+                pending = file.disk.0.ring.ask(request);
+            }
+        }
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use io_uring::{opcode, squeue, types};
-use vltava_storage::io::AlignedBlocks;
+use vltava_storage::io::{AlignedBlocks, AlignedBuffer};
 
 use super::recorder::Operation;
 
@@ -71,6 +71,8 @@ pub(super) enum Request {
     },
     /// Reads into the spare capacity of the buffer, up to `len` bytes.
     Read { handle: SharedHandle, buffer: BytesMut, len: usize, position: u64 },
+    /// Reads blocks behind what is filled of the buffer.
+    ReadBlocks { handle: SharedHandle, buffer: AlignedBuffer, len: usize, position: u64 },
     /// Starts reading a range into the page cache.
     ReadAhead { handle: SharedHandle, position: u64, len: u32 },
     /// Opens a file of a directory.
@@ -148,6 +150,10 @@ impl Request {
                     .offset(*position)
                     .build()
             }
+            Self::ReadBlocks { handle, buffer, len, position } => {
+                let len = length(buffer.remaining().min(*len));
+                opcode::Read::new(descriptor(handle), buffer.spare(), len).offset(*position).build()
+            }
             Self::ReadAhead { handle, position, len } => {
                 let len = libc::off_t::from(*len);
                 opcode::Fadvise::new(descriptor(handle), len, libc::POSIX_FADV_WILLNEED)
@@ -195,6 +201,7 @@ impl Request {
             | Self::Connect { .. }
             | Self::Write { .. }
             | Self::Read { .. }
+            | Self::ReadBlocks { .. }
             | Self::ReadAhead { .. } => unreachable!("made before"),
         }
     }
@@ -210,6 +217,11 @@ impl Request {
                 | Self::Accept { .. }
                 | Self::Connect { .. }
         )
+    }
+
+    /// Whether it moves much: few of these are in the kernel's hands at a time.
+    pub(super) fn is_bulk(&self) -> bool {
+        matches!(self, Self::ReadBlocks { .. })
     }
 
     /// What a [`super::recorder::Recorder`] sees. `flags` are those of the entry itself.
@@ -243,7 +255,7 @@ impl Request {
                 descriptor: handle.as_raw_fd(),
                 len: *len,
             },
-            Self::Read { .. } => Operation::Other("read"),
+            Self::Read { .. } | Self::ReadBlocks { .. } => Operation::Other("read"),
             Self::ReadAhead { .. } => Operation::Other("read-ahead"),
             Self::Poll { .. } => Operation::Other("poll"),
             Self::Receive { .. } => Operation::Other("receive"),

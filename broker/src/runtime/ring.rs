@@ -39,6 +39,8 @@ const COMPLETIONS: u32 = 8192;
 const CANCELLATION: u64 = u64::MAX;
 /// The user data of the read that the alarm ends.
 const ALARM: u64 = u64::MAX - 1;
+/// Requests that move much, in the kernel's hands at a time.
+const BULK_IN_FLIGHT_MAX: usize = 8;
 /// How long a shutdown waits for the kernel to give the memory of requests back.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
@@ -62,6 +64,8 @@ struct Core {
     slots: Slab<Slot>,
     /// Requests that are not submitted yet.
     queued: VecDeque<usize>,
+    /// Those among them that move much.
+    bulk: Bulk,
     /// Submitted requests that nobody waits for, to be cancelled.
     cancelled: VecDeque<usize>,
     timers: Timers,
@@ -72,6 +76,26 @@ struct Core {
     next_id: u64,
     /// Tasks to wake once the core is no longer borrowed.
     woken: Vec<Waker>,
+}
+
+/// Requests that move much: so many that the disk is busy, so few that what is asked of it next
+/// does not wait for long.
+#[derive(Default)]
+struct Bulk {
+    queued: VecDeque<usize>,
+    in_flight: usize,
+}
+
+impl Bulk {
+    /// One that may go out now.
+    fn next(&mut self) -> Option<usize> {
+        if self.in_flight < BULK_IN_FLIGHT_MAX { self.queued.pop_front() } else { None }
+    }
+
+    /// Whether nothing can go out before something comes back.
+    fn is_waiting(&self) -> bool {
+        self.queued.is_empty() || self.in_flight == BULK_IN_FLIGHT_MAX
+    }
 }
 
 struct Slot {
@@ -124,6 +148,7 @@ impl Ring {
             uring: Some(Box::new(uring)),
             slots: Slab::new(),
             queued: VecDeque::new(),
+            bulk: Bulk::default(),
             cancelled: VecDeque::new(),
             timers: Timers::default(),
             is_alarm_read: false,
@@ -153,6 +178,7 @@ impl Ring {
         let id = core.next_id;
         core.next_id += 1;
         let closed = core.uring.is_none();
+        let is_bulk = request.is_bulk();
         let key = core.slots.insert(Slot {
             id,
             request,
@@ -160,7 +186,9 @@ impl Ring {
             waker: None,
         });
         if !closed {
-            core.queued.push_back(key);
+            let core = &mut *core;
+            let queue = if is_bulk { &mut core.bulk.queued } else { &mut core.queued };
+            queue.push_back(key);
         }
         Pending { ring: self.clone(), key: Some(key) }
     }
@@ -258,6 +286,7 @@ impl Core {
         let is_idle = self.woken.is_empty()
             && self.is_alarm_read
             && self.queued.is_empty()
+            && self.bulk.is_waiting()
             && self.cancelled.is_empty()
             && uring.completion().is_empty();
         if may_sleep && is_idle {
@@ -289,11 +318,12 @@ impl Core {
             self.is_alarm_read = true;
         }
         while !submissions.is_full() {
-            let Some(key) = self.queued.pop_front() else {
+            let Some(key) = self.queued.pop_front().or_else(|| self.bulk.next()) else {
                 break;
             };
             let slot = &mut self.slots[key];
-            if slot.state != State::Queued && slot.request.is_endless() {
+            let is_bulk = slot.request.is_bulk();
+            if slot.state != State::Queued && (is_bulk || slot.request.is_endless()) {
                 self.slots.remove(key); // Given up before it went out.
                 continue;
             }
@@ -311,6 +341,7 @@ impl Core {
                 _ => State::InFlight,
             };
             self.in_flight += 1;
+            self.bulk.in_flight += usize::from(is_bulk);
         }
         while !submissions.is_full() {
             let Some(key) = self.cancelled.pop_front() else {
@@ -350,6 +381,7 @@ impl Core {
         }
         take_result(&mut slot.request, result);
         self.in_flight -= 1;
+        self.bulk.in_flight -= usize::from(slot.request.is_bulk());
         match slot.state {
             State::InFlight => {
                 slot.state = State::Done(result);
@@ -385,7 +417,7 @@ impl Core {
         let Some(mut uring) = self.uring.take() else {
             return;
         };
-        for key in self.queued.drain(..) {
+        for key in self.queued.drain(..).chain(self.bulk.queued.drain(..)) {
             match self.slots[key].state {
                 State::Queued => {
                     self.slots[key].state = State::Done(-libc::ECANCELED);
@@ -449,6 +481,11 @@ fn take_result(request: &mut Request, result: i32) {
             // SAFETY: the kernel has filled so many bytes of the spare capacity that the entry
             // pointed to.
             unsafe { buffer.advance_mut(filled) };
+        }
+        Request::ReadBlocks { buffer, .. } => {
+            // SAFETY: the kernel has filled so many bytes where the entry pointed, at what was
+            // spare.
+            unsafe { buffer.advance(filled) };
         }
         Request::Accept { accepted: opened, .. } | Request::Open { opened, .. } => {
             // SAFETY: a descriptor that the kernel has just made for this request; nobody else

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use vltava_protocol::types::Uuid;
+
 use super::ring;
 
 /// Locked memory below which nothing starts: kernels before Linux 5.12 charge rings to it.
@@ -28,6 +30,8 @@ pub struct MachineFacts {
     pub descriptors_max: u64,
     /// The kernel's release, as `uname -r` says it.
     pub kernel: String,
+    /// Names this boot of the system; `None` where the system does not say.
+    pub boot: Option<Uuid>,
 }
 
 /// Looks at the machine. Raises the soft limits of locked memory and descriptors to the hard ones.
@@ -39,7 +43,15 @@ pub fn probe() -> MachineFacts {
         memory_bytes: memory_bytes(),
         descriptors_max: limit("Max open files"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        boot: boot(&read("/proc/sys/kernel/random/boot_id")),
     }
+}
+
+/// The id in the kernel's own words: hexadecimal digits in groups.
+fn boot(text: &str) -> Option<Uuid> {
+    let digits: String = text.trim().split('-').collect();
+    let is_whole = digits.len() == 32;
+    is_whole.then(|| u128::from_str_radix(&digits, 16).ok().map(Uuid))?
 }
 
 /// What this process has taken so far, for whoever watches it. What the system does not say is 0.

@@ -242,14 +242,17 @@ fn fetch(talk: &mut Talk, id: Uuid) {
             let mut answer = talk.ask(version, &request);
             assert_eq!(answer.error_code, ErrorCode::NONE);
             assert_eq!(answer.session_id, 0);
-            // A Kafka may name a topic twice.
+            // A Kafka may name a topic twice, and orders topics by a hash; ids are other ones on
+            // each broker.
             let mut topics: BTreeMap<_, Vec<PartitionData>> = BTreeMap::new();
             for topic in answer.responses {
-                let partitions = topics.entry((topic.topic, topic.topic_id)).or_default();
+                let is_unknown = topic.topic_id == UNKNOWN_ID;
+                let key = (is_unknown, topic.topic, topic.topic_id);
+                let partitions = topics.entry(key).or_default();
                 partitions.extend(topic.partitions);
                 partitions.sort_by_key(|partition| partition.partition_index);
             }
-            let topics = topics.into_iter().map(|((topic, topic_id), partitions)| {
+            let topics = topics.into_iter().map(|((_, topic, topic_id), partitions)| {
                 FetchableTopicResponse { topic, topic_id, partitions }
             });
             answer.responses = topics.collect();

@@ -307,6 +307,25 @@ impl AlignedBuffer {
         self.filled += bytes.len();
     }
 
+    /// Where what follows belongs, for a kernel that fills it: [`AlignedBuffer::remaining`] bytes,
+    /// which stay where they are when the buffer moves.
+    pub fn spare(&mut self) -> *mut u8 {
+        // SAFETY: `filled` is at most the capacity: inside the allocation, or its end.
+        unsafe { self.memory.start.as_ptr().add(self.filled) }
+    }
+
+    /// So many bytes of what was spare are filled.
+    ///
+    /// # Safety
+    /// They were written, by whoever had [`AlignedBuffer::spare`].
+    ///
+    /// # Panics
+    /// Where so many do not fit.
+    pub unsafe fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.remaining(), "{bytes} more of {}", self.remaining());
+        self.filled += bytes;
+    }
+
     /// Filled bytes, shared: no copy. `range` lies within what is filled.
     ///
     /// # Panics

@@ -10,6 +10,7 @@ mod aligned;
 pub mod fault_disk;
 
 use std::any::Any;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool};
 pub enum OpenMode {
     /// Exists; is only read.
     Read,
+    /// Exists; is only read, mostly with [`File::begin_read`].
+    ReadBlocks,
     /// Exists; is read and written.
     Write,
     /// Does not exist yet (else [`IoErrorKind::AlreadyExists`]); is read and written. The name is
@@ -135,6 +138,10 @@ pub trait Disk: Clone + 'static {
     /// Makes names in this directory durable. After an error they are unknown.
     async fn sync_dir(&self, directory: &str) -> IoResult<()>;
 
+    /// Whether [`File::begin_read`] goes past a cache of the system's. Where it does not, what is
+    /// sent to a socket is better left to [`File::source`].
+    fn reads_past_cache(&self) -> bool;
+
     /// Space left. Cheap enough to ask once a second.
     async fn space(&self) -> IoResult<Space>;
 
@@ -160,6 +167,9 @@ pub trait File: Clone + 'static {
     /// nothing else has changed. Other errors: what those blocks hold is unknown, and no later call
     /// may be taken for proof that they are durable. After a crash an unflushed write may be there
     /// in part, torn at any multiple of 512 bytes.
+    ///
+    /// Of two writes at once to the same block either may come last: nobody makes them. A write
+    /// that nobody waits for any more goes on, where the process does.
     async fn write_at(
         &self,
         blocks: AlignedBlocks,
@@ -170,6 +180,17 @@ pub trait File: Clone + 'static {
     /// Reads up to `len` bytes; fewer only at the end of the file. Sees every write that has
     /// returned.
     async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes>;
+
+    /// Reads `len` bytes from a position that is a multiple of [`BLOCK_BYTES`] into the buffer,
+    /// which has room for the whole blocks they lie in. Sees every write that has returned; fewer
+    /// bytes only at the end of the file. The read is under way when this returns, whether or not
+    /// anybody waits for it; a disk may put off some of many.
+    fn begin_read(
+        &self,
+        position: u64,
+        len: usize,
+        buffer: AlignedBuffer,
+    ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static;
 
     /// Allocates space for `[position, position + len)` and makes the file at least that long; what
     /// was never written reads as zeros. `Err(Full)`: nothing has changed. Durable after

@@ -1,6 +1,7 @@
 //! One partition's log, as its users see it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::header::AppendBatches;
-use crate::io::Disk;
+use crate::io::{Disk, IoErrorKind};
 use crate::layout;
 use crate::leader_epochs::{EpochEnd, LeaderEpochs};
 use crate::log_checkpoint::LogCheckpoint;
@@ -21,11 +22,11 @@ use crate::lookup::TimestampOffset;
 use crate::notes::Note;
 use crate::options::{AppendClass, LogOptions};
 use crate::partition_files::make_directory;
-use crate::producer_state::{ProducerBatch, ProducerEntry, SequenceCheck};
+use crate::producer_state::{ProducerBatch, ProducerEntry, ProducerStates, SequenceCheck};
 use crate::reader::ReadResult;
 use crate::recovery::{Damage, Recovery};
 use crate::retention::SegmentFacts;
-use crate::segment::{SEGMENT_BYTES_LIMIT, SegmentCursor};
+use crate::segment::{SEGMENT_BYTES_LIMIT, Segment, SegmentCursor};
 use crate::state::{LogInner, LogState, Recovered};
 
 /// Where appended batches stand.
@@ -68,10 +69,12 @@ impl<D: Disk> Log<D> {
         options: LogOptions,
     ) -> StorageResult<Self> {
         let disk = &environment.disk;
-        let at_root = disk.list("").await.map_err(StorageError::from_read)?;
-        if at_root.iter().any(|entry| entry.name == directory) {
-            return Err(StorageError::AlreadyExists(directory.to_owned()));
+        match disk.list(directory).await {
+            Err(error) if error.kind == IoErrorKind::NotFound => {}
+            Err(error) => return Err(StorageError::from_read(error)),
+            Ok(_) => return Err(StorageError::AlreadyExists(directory.to_owned())),
         }
+        let cursor = SegmentCursor::new(0, 0);
         let checkpoint = LogCheckpoint {
             topic_id,
             generation: 0,
@@ -79,14 +82,25 @@ impl<D: Disk> Log<D> {
             write_bytes_max: environment.options.write_bytes_max as u64,
             snapshot: None,
             epochs: LeaderEpochs::default(),
-            segments: vec![SegmentCursor::new(0, 0)],
+            segments: vec![cursor],
         };
         let made = make_directory(disk, directory, &checkpoint).await;
         made.map_err(StorageError::from_write)?;
-        match Self::open(environment, directory, options).await? {
-            Opened::Ready(log) => Ok(log),
-            Opened::Corrupt(corrupt) => Err(StorageError::Corrupt(corrupt.corruption().clone())),
-        }
+        // What was just made whole needs no recovery: it is this.
+        let directory: Rc<str> = Rc::from(directory);
+        let active = Rc::new(Segment::new(Rc::clone(&directory), cursor, false, (0, 0)));
+        let recovered = Recovered {
+            checkpoint,
+            segments: BTreeMap::from([(cursor.base_offset, Rc::clone(&active))]),
+            active,
+            epochs: LeaderEpochs::default(),
+            producers: ProducerStates::default(),
+            snapshots: Vec::new(),
+            allocated: 0,
+        };
+        let log = Self::with_state(environment, directory, topic_id, recovered, options);
+        environment.note_flushed(&log.inner.note, 0, 0);
+        Ok(log)
     }
 
     /// Opens a partition's log, and recovers it where the last stop was no orderly one.
@@ -134,6 +148,8 @@ impl<D: Disk> Log<D> {
             }));
         }
         let note = note.filter(|note| note.generation == generation);
+        let tail = environment.take_tail(directory, topic_id);
+        let tail = tail.filter(|t| t.generation == generation && damage == Damage::Refuse);
         let reach = checkpoint.write_bytes_max;
         let directory: Rc<str> = Rc::from(directory);
         let recovery = Recovery {
@@ -141,6 +157,7 @@ impl<D: Disk> Log<D> {
             directory: Rc::clone(&directory),
             options,
             flushed_note: note.map(|note| note.flushed_end),
+            tail,
             reach,
             damage,
         };
@@ -169,6 +186,7 @@ impl<D: Disk> Log<D> {
         if note.is_none() || end > noted_end.max(proved_end) {
             environment.note_flushed(&log.inner.note, generation, end);
         }
+        log.note_tail();
         Ok(log)
     }
 
@@ -193,6 +211,7 @@ impl<D: Disk> Log<D> {
             writer: Mutex::new(()),
             files: Mutex::new(()),
             note: NoteSlot::new(directory, note),
+            zero_ahead: RefCell::default(),
             state: RefCell::new(LogState::new(recovered, options)),
         };
         Self { inner: Rc::new(inner) }
@@ -447,6 +466,13 @@ impl<D: Disk> Log<D> {
         self.inner.is_checkpoint_due()
     }
 
+    /// Notes where the log ends, for a start after the process was killed; to be written with
+    /// [`LogEnvironment::write_tails`]. Nothing is noted where a start would have little to read, or
+    /// while what the log knows of producers is ahead of what is flushed.
+    pub fn note_tail(&self) {
+        self.inner.note_tail();
+    }
+
     /// Writes down what a restart would have to work out again: indexes, producers, epochs. Writes
     /// go on meanwhile. False where it could not be done yet; call again later.
     ///
@@ -456,19 +482,21 @@ impl<D: Disk> Log<D> {
         self.inner.checkpoint().await
     }
 
-    /// Gives back buffer and file handle, unless something is being written. For logs that were
-    /// idle for a while.
-    pub fn release_idle(&self) {
+    /// Gives back buffer and file handle, unless something is being written; whether it did. For
+    /// logs that were idle for a while.
+    pub fn release_idle(&self) -> bool {
         let Some(_writer) = self.inner.writer.try_lock() else {
-            return;
+            return false;
         };
-        if self.has_pending() {
-            return;
+        if self.has_pending() || !self.inner.have_zeros_ended() {
+            return false;
         }
+        self.inner.zero_ahead.borrow_mut().forget_trickle();
         self.inner.retire_buffer(false);
         let mut state = self.inner.state.borrow_mut();
         state.queue.shrink();
         state.active.close_files();
+        true
     }
 
     /// Checks every batch of one segment against its CRC, reading it from disk: the segment that

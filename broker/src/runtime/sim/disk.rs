@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use vltava_storage::io::fault_disk::{FaultDisk, FaultFile};
 use vltava_storage::io::{
-    AlignedBlocks, DirectoryEntry, Disk, Durability, File, Haste, IoError, IoErrorKind, IoResult,
-    OpenMode, Space,
+    AlignedBlocks, AlignedBuffer, DirectoryEntry, Disk, Durability, File, Haste, IoError,
+    IoErrorKind, IoResult, OpenMode, Space,
 };
 
 use super::executor::{Executor, ProcessId};
@@ -98,14 +98,14 @@ impl Pace {
         (before_ns, total_ns - before_ns)
     }
 
-    /// Does it, in time, as part of `kernel`; goes on without the caller.
-    async fn perform<T: 'static>(
+    /// Does it, in time, as part of `kernel`, from now on; goes on without the caller.
+    fn perform<T: 'static>(
         &self,
         kernel: ProcessId,
         kind: Kind,
         what: &'static str,
         operation: impl Future<Output = IoResult<T>> + 'static,
-    ) -> IoResult<T> {
+    ) -> impl Future<Output = IoResult<T>> + 'static {
         let (before_ns, after_ns) = self.draw(kind);
         let pace = self.clone();
         let (done, result) = oneshot::channel();
@@ -121,15 +121,17 @@ impl Pace {
             // Nobody may be waiting any more.
             let _ = done.send(result);
         });
-        result.await.unwrap_or_else(|oneshot::Canceled| {
-            // Without power there is no answer; nor will there be anyone to see this one.
-            Err(IoError {
-                kind: IoErrorKind::Failed,
-                operation: what,
-                path: String::new(),
-                message: "the power has failed".to_owned(),
+        async move {
+            result.await.unwrap_or_else(|oneshot::Canceled| {
+                // Without power there is no answer; nor will there be anyone to see this one.
+                Err(IoError {
+                    kind: IoErrorKind::Failed,
+                    operation: what,
+                    path: String::new(),
+                    message: "the power has failed".to_owned(),
+                })
             })
-        })
+        }
     }
 }
 
@@ -142,14 +144,14 @@ struct Paced<T> {
 }
 
 impl<T: Clone> Paced<T> {
-    async fn perform<A: 'static, F: Future<Output = IoResult<A>> + 'static>(
+    fn perform<A: 'static, F: Future<Output = IoResult<A>> + 'static>(
         &self,
         kind: Kind,
         what: &'static str,
         operation: impl FnOnce(T) -> F,
-    ) -> IoResult<A> {
+    ) -> impl Future<Output = IoResult<A>> + 'static {
         let operation = operation(self.inner.clone());
-        self.pace.perform(self.kernel, kind, what, operation).await
+        self.pace.perform(self.kernel, kind, what, operation)
     }
 }
 
@@ -160,6 +162,12 @@ pub struct SimDisk(Paced<FaultDisk>);
 impl SimDisk {
     pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
         Self(Paced { inner, kernel, pace })
+    }
+
+    /// Names this boot of the host: another after its power has failed, the same after a process
+    /// was killed.
+    pub fn boot(&self) -> u64 {
+        self.0.inner.boot()
     }
 }
 
@@ -210,6 +218,10 @@ impl Disk for SimDisk {
         self.0.perform(Kind::Flush, "sync_dir", sync).await
     }
 
+    fn reads_past_cache(&self) -> bool {
+        self.0.inner.reads_past_cache()
+    }
+
     async fn space(&self) -> IoResult<Space> {
         let ask = |disk: FaultDisk| async move { disk.space().await };
         self.0.perform(Kind::Read, "space", ask).await
@@ -248,6 +260,17 @@ impl File for SimFile {
     async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
         let read = move |file: FaultFile| async move { file.read_at(position, len).await };
         self.0.perform(Kind::Read, "read", read).await
+    }
+
+    fn begin_read(
+        &self,
+        position: u64,
+        len: usize,
+        buffer: AlignedBuffer,
+    ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
+        let read =
+            move |file: FaultFile| async move { file.begin_read(position, len, buffer).await };
+        self.0.perform(Kind::Read, "read", read)
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use vltava_storage::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
+use vltava_storage::io::{BLOCK_BYTES, BufferPool, Disk, Durability, File, IoErrorKind, OpenMode};
 
 use super::*;
 
@@ -46,6 +46,41 @@ fn reads_see_every_write_that_has_returned() {
 }
 
 #[test]
+fn blocks_are_read_as_soon_as_they_are_asked_for() {
+    const BYTES: usize = 50 * BLOCK_BYTES + 100;
+    run(1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("log", OpenMode::Create).await.unwrap();
+        file.write_at(blocks(&pattern(BYTES)), 0, Durability::Flushed).await.unwrap();
+        file.set_len(BYTES as u64).await.unwrap();
+        drop(file);
+        let file = disk.open("log", OpenMode::ReadBlocks).await.unwrap();
+        let pool = BufferPool::new(4 * BLOCK_BYTES, 64, 0);
+        let read = |block: usize, len| {
+            let position = (block * BLOCK_BYTES) as u64;
+            file.begin_read(position, len, pool.take(4 * BLOCK_BYTES))
+        };
+        let whole: Vec<_> = (0..40).map(|block| read(block, 4 * BLOCK_BYTES)).collect();
+        // Nobody waits for these.
+        drop((0..40).map(|block| read(block, 1)).collect::<Vec<_>>());
+        let end = read(48, 3 * BLOCK_BYTES).await.unwrap();
+        let expected = pattern(BYTES);
+        assert_eq!(end.slice(0..end.filled()), expected[48 * BLOCK_BYTES..]);
+        assert_eq!(read(51, 1).await.unwrap().filled(), 0, "behind the end");
+        let unaligned = read(3, BLOCK_BYTES + 7).await.unwrap();
+        assert!(unaligned.filled() >= BLOCK_BYTES + 7);
+        for (block, read) in whole.into_iter().enumerate() {
+            let read = read.await.unwrap();
+            let from = block * BLOCK_BYTES;
+            let read = read.slice(0..read.filled());
+            assert_eq!(read, expected[from..from + 4 * BLOCK_BYTES], "{block}");
+        }
+        drop((end, unaligned));
+        assert_eq!(pool.lent_bytes(), 0);
+    });
+}
+
+#[test]
 fn a_file_system_that_refuses_direct_writes_gets_others() {
     let directory = tempfile::tempdir().unwrap();
     let mut data = DataDirectory::open(directory.path()).unwrap();
@@ -58,6 +93,7 @@ fn a_file_system_that_refuses_direct_writes_gets_others() {
         file.write_at(written, 0, Durability::Flushed).await.unwrap();
         let read = file.read_at(0, 5 * BLOCK_BYTES).await.unwrap();
         assert!(read == pattern(5 * BLOCK_BYTES));
+        assert!(!disk.reads_past_cache());
     });
 }
 

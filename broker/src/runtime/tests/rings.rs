@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use futures_util::future::join_all;
+use vltava_storage::io::{AlignedBuffer, BLOCK_BYTES};
 
 use super::super::executor::Executor;
 use super::super::request::{Handle, Request, SharedHandle};
@@ -71,6 +72,43 @@ fn many_reads_of_a_file() {
                 assert_eq!(result.unwrap(), 10);
                 let Request::Read { buffer, .. } = request else { unreachable!("what was asked") };
                 assert_eq!(buffer, expected[i * 1000..i * 1000 + 10], "{mode:?} {i}");
+            }
+        });
+    }
+}
+
+/// Few of those that move much are with the kernel at a time, and the others do not wait for them.
+#[test]
+fn what_moves_much_goes_out_a_few_at_a_time() {
+    for mode in MODES {
+        with_ring(mode, |ring| async move {
+            let (_writer, handle) = sleeping();
+            let read = || {
+                let buffer = AlignedBuffer::new(BLOCK_BYTES);
+                let len = BLOCK_BYTES;
+                // Of a socket: it waits.
+                ring.ask(Request::ReadBlocks {
+                    handle: Arc::clone(&handle),
+                    buffer,
+                    len,
+                    position: 0,
+                })
+            };
+            let mut reads: Vec<_> = (0..30).map(|_| read()).collect();
+            let (mut other, theirs) = sleeping();
+            let waiting = ring.ask(poll(&theirs));
+            while ring.in_flight() < 9 {
+                yield_now().await;
+            }
+            yield_now().await;
+            assert_eq!((ring.in_flight(), ring.remembered()), (9, 31), "{mode:?}");
+            other.write_all(b"x").unwrap();
+            waiting.await.0.unwrap();
+            // Given up before they went out.
+            reads.truncate(20);
+            drop(_writer);
+            for (result, _) in join_all(reads).await {
+                assert_eq!(result.unwrap(), 0, "{mode:?}");
             }
         });
     }

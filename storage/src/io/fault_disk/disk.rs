@@ -185,6 +185,11 @@ impl FaultDisk {
         self.lock().is_down = true;
     }
 
+    /// Names the machine's boot: another after each [`FaultDisk::restart`].
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// The disk after a crash and a restart: what was flushed, and of the rest what chance lets
     /// through. Handles from before are dead.
     pub fn restart(&self) -> Self {
@@ -462,6 +467,10 @@ impl Disk for FaultDisk {
             _ => state.tree.sync_dir(node),
         }
         crash_if(&mut state, &verdict, "sync_dir", directory)
+    }
+
+    fn reads_past_cache(&self) -> bool {
+        true
     }
 
     async fn space(&self) -> IoResult<Space> {

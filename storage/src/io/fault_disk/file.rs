@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,9 @@ use bytes::Bytes;
 use super::disk::{FaultDisk, State, Verdict, crash_if, error};
 use super::image::{Image, SECTOR_BYTES};
 use super::tree::NodeId;
-use crate::io::{AlignedBlocks, BLOCK_BYTES, Durability, File, IoError, IoErrorKind, IoResult};
+use crate::io::{
+    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Durability, File, IoError, IoErrorKind, IoResult,
+};
 
 /// An open file of a [`FaultDisk`].
 #[derive(Clone)]
@@ -54,6 +57,20 @@ impl FaultFile {
     }
 }
 
+/// Somebody waits for the end of a write.
+struct Waiting<'a> {
+    file: &'a FaultFile,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(image) = self.file.disk.lock().tree.image_mut(self.file.node) {
+            image.abandon_write(self.number);
+        }
+    }
+}
+
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -75,6 +92,7 @@ impl File for FaultFile {
             }
             let verdict = state.begin();
             let mut position = to_usize(position);
+            let is_astray = matches!(verdict, Verdict::Misdirect(_));
             match verdict {
                 Verdict::Lose => return Ok(()),
                 Verdict::Misdirect(by) => {
@@ -88,8 +106,12 @@ impl File for FaultFile {
             }
             let image = state.tree.image_mut(self.node);
             let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "write"))?;
+            let path = &self.path;
+            let is_alone = is_astray || !image.is_written_to(position, len);
+            assert!(is_alone, "{path}: two writes at once to {len} bytes at {position}");
             (image.begin_write(position, bytes), verdict)
         };
+        let _waiting = Waiting { file: self, number };
         self.disk.wait("write", &self.path, len).await;
         let mut state = self.disk.lock();
         if state.is_down || state.boot != self.disk.boot {
@@ -123,6 +145,21 @@ impl File for FaultFile {
         let start = to_usize(position).min(content.len());
         let end = start.saturating_add(len).min(content.len());
         Ok(Bytes::copy_from_slice(&content[start..end]))
+    }
+
+    fn begin_read(
+        &self,
+        position: u64,
+        len: usize,
+        mut buffer: AlignedBuffer,
+    ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
+        assert_eq!(position % BLOCK_BYTES as u64, 0, "read at {position}");
+        assert!(len.next_multiple_of(BLOCK_BYTES) <= buffer.remaining(), "no room for {len}");
+        let file = self.clone();
+        async move {
+            buffer.append(&file.read_at(position, len).await?);
+            Ok(buffer)
+        }
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {

@@ -46,6 +46,8 @@ struct Pending {
     certain: bool,
     /// A write that has begun and has not ended: no sync that returns meanwhile speaks of it.
     in_flight: bool,
+    /// Nobody waits for it any more; it does not end.
+    is_abandoned: bool,
     number: u64,
 }
 
@@ -99,6 +101,25 @@ impl Image {
         number
     }
 
+    /// Whether a write that somebody waits for covers some of these bytes: in which order two such
+    /// writes arrive is not known.
+    pub(super) fn is_written_to(&self, position: usize, len: usize) -> bool {
+        self.pending.iter().filter(|p| p.in_flight && !p.is_abandoned).any(|p| match &p.change {
+            Change::Write { position: other, bytes } => {
+                *other < position + len && position < other + bytes.len()
+            }
+            Change::Length(_) | Change::Grow(_) => false,
+        })
+    }
+
+    /// Whoever waited for the write is gone.
+    pub(super) fn abandon_write(&mut self, number: u64) {
+        let mut writes = self.pending.iter_mut();
+        if let Some(write) = writes.find(|pending| pending.number == number) {
+            write.is_abandoned = true;
+        }
+    }
+
     /// The write is done: it can be read, and where `flushed` it survives.
     pub(super) fn finish_write(&mut self, number: u64, flushed: bool) {
         let Some(at) = self.pending.iter().position(|p| p.number == number) else {
@@ -145,6 +166,7 @@ impl Image {
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
+        assert!(!self.is_written_to(0, usize::MAX), "a file is cut while it is written to");
         apply(&mut self.current, &Change::Length(len));
         self.push(Change::Length(len), false);
     }
@@ -188,7 +210,9 @@ impl Image {
 
     fn push(&mut self, change: Change, certain: bool) -> u64 {
         self.next_number += 1;
-        self.pending.push(Pending { change, certain, in_flight: false, number: self.next_number });
+        let number = self.next_number;
+        let pending = Pending { change, certain, in_flight: false, is_abandoned: false, number };
+        self.pending.push(pending);
         self.next_number
     }
 }
@@ -304,6 +328,19 @@ mod tests {
             survived += usize::from(!image.current().is_empty());
         }
         assert!(survived > 10 && survived < 90, "{survived}");
+    }
+
+    #[test]
+    fn two_writes_at_once_to_the_same_bytes_are_seen() {
+        let mut image = Image::default();
+        let number = image.begin_write(4096, vec![1; 4096]);
+        assert!(!image.is_written_to(0, 4096) && !image.is_written_to(8192, 4096));
+        assert!(image.is_written_to(4095, 2) && image.is_written_to(0, 16_384));
+        image.abandon_write(number);
+        assert!(!image.is_written_to(0, 16_384));
+        let number = image.begin_write(4096, vec![1; 4096]);
+        image.finish_write(number, true);
+        assert!(!image.is_written_to(0, 16_384));
     }
 
     #[test]
