@@ -460,9 +460,9 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(Some(failing.what));
         }
         if is_from_tail && failing.what == ZEROS {
-            // The system that took the writes still runs, and each was begun when the one before was
-            // done: nothing can stand behind blocks that were never written. To look for it would
-            // be to read all the space that was allocated ahead.
+            // The system that took the writes still runs, and each was begun when the one before
+            // was done: nothing can stand behind blocks that were never written. To look for it
+            // would be to read all the space that was allocated ahead.
             return Ok(None);
         }
         let reach = self.reach;

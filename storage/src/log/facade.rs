@@ -467,8 +467,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Notes where the log ends, for a start after the process was killed; to be written with
-    /// [`LogEnvironment::write_tails`]. Nothing is noted where a start would have little to read, or
-    /// while what the log knows of producers is ahead of what is flushed.
+    /// [`LogEnvironment::write_tails`]. Nothing is noted where a start would have little to read,
+    /// or while what the log knows of producers is ahead of what is flushed.
     pub fn note_tail(&self) {
         self.inner.note_tail();
     }
