@@ -10,7 +10,7 @@ use crate::tree::Tree;
 const ROOMS: &[(&str, &str)] = &[
     ("config", "protocol"),
     ("metrics", ""),
-    ("runtime", "storage::io metrics protocol::encode"),
+    ("runtime", "storage::io metrics protocol::encode protocol::types"),
     ("raft", "protocol::types"),
     ("metadata", "protocol"),
     ("machine", "protocol::types metadata"),
@@ -81,7 +81,7 @@ const LIBRARIES: &[Tiers] = &[
         crate_folder: "storage/src/",
         tiers: &[
             &["io", "layout", "leader_epochs"],
-            &["batch_cache"],
+            &["batch_cache", "buffer_supply", "chunks"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
             &["producer_state", "notes", "vote_journal"],
