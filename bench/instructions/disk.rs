@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use vltava_storage::io::{
-    AlignedBlocks, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
-    IoResult, OpenMode, Space,
+    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste,
+    IoError, IoErrorKind, IoResult, OpenMode, Space,
 };
 
 /// The disk. A clone is the same one.
@@ -115,12 +115,17 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn reads_past_cache(&self) -> bool {
+        true
+    }
+
     async fn space(&self) -> IoResult<Space> {
         Ok(Space { free: 1 << 40, total: 1 << 40 })
     }
 
     async fn beside<T: Send + 'static>(
         &self,
+        _haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T> {
         Ok(work())
@@ -163,6 +168,19 @@ impl File for MemoryFile {
             at += take as u64;
         }
         Ok(bytes.freeze())
+    }
+
+    fn begin_read(
+        &self,
+        position: u64,
+        len: usize,
+        mut buffer: AlignedBuffer,
+    ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
+        let file = self.clone();
+        async move {
+            buffer.append(&file.read_at(position, len).await?);
+            Ok(buffer)
+        }
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {

@@ -4,6 +4,7 @@ mod compare;
 mod files;
 mod report;
 mod search;
+mod target;
 
 use std::io::stderr;
 use std::path::PathBuf;
@@ -15,9 +16,10 @@ use self::compare::CompareCommand;
 use self::files::{Outputs, Settings, read_scenario};
 use self::report::{Report, is_sound};
 use self::search::SearchCommand;
+use self::target::TargetArguments;
 use crate::report::live::Live;
 use crate::report::table::table;
-use crate::run::{RunError, Target, run};
+use crate::run::run;
 use crate::scenario::Scenario;
 use crate::shorthand::{Kind, Shorthand};
 
@@ -52,6 +54,8 @@ struct ShorthandArguments {
     shorthand: Shorthand,
     #[command(flatten)]
     target: TargetArguments,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
 #[derive(Debug, Args)]
@@ -62,72 +66,54 @@ struct RunArguments {
     settings: Settings,
     #[command(flatten)]
     target: TargetArguments,
-}
-
-/// Against whom, and where results go.
-#[derive(Debug, Args)]
-struct TargetArguments {
-    /// Addresses of brokers, with commas between them
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092", value_delimiter = ',')]
-    bootstrap: Vec<String>,
-    /// The broker's process on this machine: its CPU, memory and I/O are told, too
-    #[arg(long, value_name = "PID")]
-    broker_pid: Option<u32>,
-    /// What to call the broker in results
-    #[arg(long, default_value = "broker")]
-    label: String,
-    /// Overwrites 4 KiB of a file in this directory twenty times a second beside the run, and tells
-    /// how long that took: a directory on the broker's disk
-    #[arg(long, value_name = "DIR")]
-    disk_sample: Option<PathBuf>,
     #[command(flatten)]
     outputs: Outputs,
 }
 
-/// Why a command has failed.
+/// Why a command has failed, in words.
 #[derive(Debug, Error)]
-pub enum CliError {
-    /// The run.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// What a command says by itself: a file that cannot be read or written, a wrong setting.
-    #[error("{0}")]
-    Told(String),
-}
+#[error("{0}")]
+pub struct CliError(String);
 
 /// Does what the command line says. Whether all that was run is sound.
 ///
 /// # Errors
 /// Where it could not be done.
 pub fn main(cli: Cli) -> Result<bool, CliError> {
-    let (kind, ShorthandArguments { shorthand, target }) = match cli.command {
-        Command::Run(arguments) => {
-            let scenario = read_scenario(&arguments.scenario, &arguments.settings);
-            return run_and_tell(&scenario.map_err(CliError::Told)?, &arguments.target);
+    let done = match cli.command {
+        Command::Run(RunArguments { scenario, settings, target, outputs }) => {
+            read_scenario(&scenario, &settings)
+                .and_then(|scenario| run_and_tell(&scenario, &target, &outputs))
         }
-        Command::Produce(arguments) => (Kind::Produce, arguments),
-        Command::Consume(arguments) => (Kind::Consume, arguments),
-        Command::Both(arguments) => (Kind::Both, arguments),
-        Command::EndToEnd(arguments) => (Kind::EndToEnd, arguments),
-        Command::Search(command) => return command.run().map_err(CliError::Told),
-        Command::Compare(command) => return command.run().map_err(CliError::Told),
-        Command::Report(command) => return command.run().map_err(CliError::Told),
+        Command::Produce(arguments) => arguments.run(Kind::Produce),
+        Command::Consume(arguments) => arguments.run(Kind::Consume),
+        Command::Both(arguments) => arguments.run(Kind::Both),
+        Command::EndToEnd(arguments) => arguments.run(Kind::EndToEnd),
+        Command::Search(command) => command.run(),
+        Command::Compare(command) => command.run(),
+        Command::Report(command) => command.run(),
     };
-    run_and_tell(&shorthand.scenario(kind), &target)
+    done.map_err(CliError)
 }
 
-fn run_and_tell(scenario: &Scenario, arguments: &TargetArguments) -> Result<bool, CliError> {
-    let target = Target {
-        label: arguments.label.clone(),
-        bootstrap: arguments.bootstrap.clone(),
-        broker_pid: arguments.broker_pid,
-        disk_sample_dir: arguments.disk_sample.clone(),
-    };
-    let result = run(scenario, &target, &mut Live::new(stderr(), &target.label))?;
-    let outputs = &arguments.outputs;
-    outputs.append(&result).map_err(CliError::Told)?;
+impl ShorthandArguments {
+    fn run(&self, kind: Kind) -> Result<bool, String> {
+        run_and_tell(&self.shorthand.scenario(kind), &self.target, &self.outputs)
+    }
+}
+
+fn run_and_tell(
+    scenario: &Scenario,
+    target: &TargetArguments,
+    outputs: &Outputs,
+) -> Result<bool, String> {
+    let result = target.side().with_target(&target.place(), |target, launched| {
+        let mut live = Live::new(stderr(), &target.label);
+        run(scenario, target, launched, &mut live).map_err(|error| error.to_string())
+    })?;
+    outputs.append(&result)?;
     let results = [result];
-    outputs.write_page(&results).map_err(CliError::Told)?;
+    outputs.write_page(&results)?;
     print!("{}", table(&results));
     Ok(is_sound(&results))
 }

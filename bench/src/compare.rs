@@ -77,16 +77,17 @@ pub fn compare<E: ToString>(
     scenarios: &[Scenario],
     rounds: u32,
     place: &Place,
-    mut run: impl FnMut(&Scenario, &Target) -> Result<RunResult, E>,
+    mut run: impl FnMut(&Scenario, &Target, Option<&mut Launched>) -> Result<RunResult, E>,
     mut tell: impl FnMut(Turn<'_>),
 ) -> Vec<RunResult> {
     let mut results = Vec::new();
     for scenario in scenarios {
         for round in 1..=rounds {
             for side in sides {
-                let turn = side.with_target(place, |target, ready_s| {
+                let turn = side.with_target(place, |target, launched| {
+                    let ready_s = launched.as_ref().map(|broker| broker.ready().as_secs_f64());
                     tell(Turn::Begins { scenario, round, target, ready_s });
-                    run(scenario, target).map_err(|error| error.to_string())
+                    run(scenario, target, launched).map_err(|error| error.to_string())
                 });
                 match turn {
                     Ok(result) => results.push(result),
@@ -100,10 +101,13 @@ pub fn compare<E: ToString>(
 
 impl Side {
     /// Calls `run` with a broker that answers; started and stopped around it where it must be.
-    fn with_target(
+    ///
+    /// # Errors
+    /// What `run` says, and what starting and stopping the broker does.
+    pub fn with_target(
         &self,
         place: &Place,
-        run: impl FnOnce(&Target, Option<f64>) -> Result<RunResult, String>,
+        run: impl FnOnce(&Target, Option<&mut Launched>) -> Result<RunResult, String>,
     ) -> Result<RunResult, String> {
         match &self.broker {
             Broker::Running { bootstrap, pid } => {
@@ -111,11 +115,11 @@ impl Side {
             }
             Broker::Started { command } => {
                 let started = Launched::start(command, &place.data_parent);
-                let broker = started.map_err(|error: LaunchError| error.to_string())?;
+                let mut broker = started.map_err(|error: LaunchError| error.to_string())?;
                 let bootstrap = vec![broker.address().to_owned()];
                 let disk = place.disk_sample_dir.as_deref();
                 let target = self.target(bootstrap, Some(broker.pid()), disk);
-                let result = run(&target, Some(broker.ready().as_secs_f64()))?;
+                let result = run(&target, Some(&mut broker))?;
                 broker.stop().map_err(|error| error.to_string())?;
                 Ok(result)
             }
@@ -154,7 +158,7 @@ mod tests {
         second.title = "second".to_owned();
         let scenarios = [samples::run("", 1.0).scenario, second];
         let mut order = String::new();
-        let run = |scenario: &Scenario, target: &Target| {
+        let run = |scenario: &Scenario, target: &Target, _: Option<&mut Launched>| {
             let mut result = samples::run(&target.label, 1.0);
             result.scenario = scenario.clone();
             Ok::<_, String>(result)
@@ -175,7 +179,7 @@ mod tests {
         let scenarios = [samples::run("", 1.0).scenario];
         let mut runs = 0;
         let mut failures = Vec::new();
-        let run = |_: &Scenario, target: &Target| {
+        let run = |_: &Scenario, target: &Target, _: Option<&mut Launched>| {
             runs += 1;
             match runs {
                 2 => Err("refused"),

@@ -11,14 +11,17 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use vltava_client::blocking::{Address, Link};
+use vltava_client::metadata::Metadata;
 use vltava_protocol::types::Str;
+
+use crate::scenario::End;
 
 /// How long a broker may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How long it may take to stop when it is asked to.
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is asked.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(1);
 /// How much of what it wrote is shown where it fails.
 const OUTPUT_LINES: usize = 12;
 
@@ -26,6 +29,8 @@ const OUTPUT_LINES: usize = 12;
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
+    /// As it was started.
+    command: String,
     directory: PathBuf,
     address: String,
     ready: Duration,
@@ -63,6 +68,12 @@ pub enum LaunchError {
         /// The end of what it wrote.
         output: String,
     },
+    /// It does not end.
+    #[error("`{command}` does not end within {} s", STOPPED_WITHIN.as_secs())]
+    Lasting {
+        /// How it was started.
+        command: String,
+    },
     /// The process that was started is gone, and something still answers.
     #[error(
         "the command for {0} ended, but a broker still answers there: the command is to be the \
@@ -87,28 +98,49 @@ impl Launched {
     pub fn start(command: &str, data_parent: &Path) -> Result<Self, LaunchError> {
         let directory = new_directory(data_parent)?;
         let data = directory.join("data");
-        let output = directory.join("output");
-        let made = fs::create_dir(&data).and_then(|()| File::create(&output));
-        let log = made.map_err(system(format!("making {}", data.display())))?;
-        let errors = log.try_clone().map_err(system("its standard error"))?;
+        fs::create_dir(&data).map_err(system(format!("making {}", data.display())))?;
         let (port, port2) = free_ports().map_err(system("finding a free port"))?;
         let command = command
             .replace("{port}", &port.to_string())
             .replace("{port2}", &port2.to_string())
             .replace("{data}", &quoted(&data));
         let begun = Instant::now();
-        let child = Command::new("sh")
-            .args(["-c", &format!("exec env {command}")])
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .map_err(system(format!("starting `{command}`")))?;
+        let child = spawn(&command, &directory)?;
         let address = format!("127.0.0.1:{port}");
-        let mut launched = Self { child, directory, address, ready: Duration::ZERO };
-        launched.wait_until_ready(&command, begun)?;
+        let ready = Duration::ZERO;
+        let mut launched = Self { child, command, directory, address, ready };
+        launched.wait_until_ready(begun)?;
         launched.ready = begun.elapsed();
         Ok(launched)
+    }
+
+    /// Ends it, and waits until it has ended. Its data stays, and [`Self::start_again`] is to
+    /// follow.
+    ///
+    /// # Errors
+    /// Where the process was not the broker, or does not end.
+    pub fn end(&mut self, how: End) -> Result<(), LaunchError> {
+        let signal = match how {
+            End::Stop => Signal::TERM,
+            End::Kill => Signal::KILL,
+        };
+        match self.await_end(signal)? {
+            None => Err(LaunchError::Lasting { command: self.command.clone() }),
+            Some(_) if self.answers() => Err(LaunchError::Detached(self.address.clone())),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Starts it with the same command, on the same port and data. How long it took until it
+    /// answered.
+    ///
+    /// # Errors
+    /// Where it cannot be started, or does not answer.
+    pub fn start_again(&mut self) -> Result<Duration, LaunchError> {
+        let begun = Instant::now();
+        self.child = spawn(&self.command, &self.directory)?;
+        self.wait_until_ready(begun)?;
+        Ok(begun.elapsed())
     }
 
     /// Where it listens.
@@ -136,43 +168,51 @@ impl Launched {
     /// # Errors
     /// Where the process was not the broker.
     pub fn stop(mut self) -> Result<(), LaunchError> {
+        match self.await_end(Signal::TERM)? {
+            Some(_) if self.answers() => Err(LaunchError::Detached(self.address.clone())),
+            // One that takes longer than that is ended the hard way, when this is dropped.
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks it to end, and waits for that; `None`: it has not ended.
+    fn await_end(&mut self, signal: Signal) -> Result<Option<ExitStatus>, LaunchError> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        let asked = pid.is_some_and(|pid| kill_process(pid, signal).is_ok());
         let deadline = Instant::now() + STOPPED_WITHIN;
         while asked && Instant::now() < deadline {
             let status = self.child.try_wait().map_err(system("waiting for a broker to end"))?;
-            match status {
-                None => {}
-                Some(_) if self.answers() => {
-                    return Err(LaunchError::Detached(self.address.clone()));
-                }
-                Some(_) => return Ok(()),
+            if status.is_some() {
+                return Ok(status);
             }
             sleep(PAUSE);
         }
-        // One that takes longer than that is ended the hard way, when this is dropped.
-        Ok(())
+        Ok(None)
     }
 
-    fn wait_until_ready(&mut self, command: &str, begun: Instant) -> Result<(), LaunchError> {
+    fn wait_until_ready(&mut self, begun: Instant) -> Result<(), LaunchError> {
         while begun.elapsed() < READY_WITHIN {
             if self.answers() {
                 return Ok(());
             }
             let status = self.child.try_wait().map_err(system("waiting for a broker"))?;
             if let Some(status) = status {
-                let (command, output) = (command.to_owned(), self.output());
+                let (command, output) = (self.command.clone(), self.output());
                 return Err(LaunchError::Ended { command, status, output });
             }
             sleep(PAUSE);
         }
-        Err(LaunchError::Silent { command: command.to_owned(), output: self.output() })
+        Err(LaunchError::Silent { command: self.command.clone(), output: self.output() })
     }
 
-    /// Whether it says which APIs it serves.
+    /// Whether it says which APIs it serves, and which brokers there are.
     fn answers(&self) -> bool {
-        let address = self.address.parse::<Address>();
-        address.is_ok_and(|address| Link::open(&address, &Str::from_static("ready")).is_ok())
+        let Ok(address) = self.address.parse::<Address>() else {
+            return false;
+        };
+        let linked = Link::open(&address, &Str::from_static("ready"));
+        let asked = linked.and_then(|mut link| link.call(&Metadata::request(Some(&[]), false)));
+        asked.is_ok_and(|metadata| !metadata.brokers.is_empty())
     }
 
     /// The end of what it wrote.
@@ -191,6 +231,20 @@ impl Drop for Launched {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Starts a process whose words go to the end of a file in the directory.
+fn spawn(command: &str, directory: &Path) -> Result<Child, LaunchError> {
+    let opened = File::options().create(true).append(true).open(directory.join("output"));
+    let log = opened.map_err(system("a file for what the broker writes"))?;
+    let errors = log.try_clone().map_err(system("its standard error"))?;
+    Command::new("sh")
+        .args(["-c", &format!("exec env {command}")])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .spawn()
+        .map_err(system(format!("starting `{command}`")))
 }
 
 /// An empty directory that nobody else has.

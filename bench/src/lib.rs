@@ -2,7 +2,8 @@
 //!
 //! - [`scenario`]: what a run does, as a file says it.
 //! - [`result`]: what it found. [`measures`]: its figures, and which way each is better.
-//! - [`run`]: from one to the other. [`topics`] are what it makes for it.
+//! - [`run`]: from one to the other. [`topics`] are what it makes for it, and
+//!   [`groups`] what its consumers leave behind.
 //! - [`cli`]: the command line; [`shorthand`]: scenarios without a file.
 //! - [`engine`]: who makes the load.
 //! - [`observe`]: what else is known: the machine, processes, the disk.
@@ -14,6 +15,7 @@
 pub mod cli;
 pub mod compare;
 pub mod engine;
+pub mod groups;
 pub mod launch;
 pub mod measures;
 pub mod observe;

@@ -1,7 +1,10 @@
 //! The figures of a run, each with its unit and which way is better: what tables, pages and
 //! comparisons are made of.
 
-use crate::result::{Latency, ProcessUse, RunResult, Throughput};
+use crate::result::{Footprint, Latency, ProcessUse, Restarted, RunResult, Throughput};
+
+/// Memory is told for each of so many things, or more.
+const MANY: u64 = 500;
 
 /// One figure.
 #[derive(Debug)]
@@ -77,6 +80,27 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("disk's own 4 KiB data-sync write, p99", "ms", Better::Neither, |run| {
         percentile(run.disk_sample_us.as_ref(), "99")
     }),
+    Measure::new("disk's own sequential read", "MB/s", Better::Neither, |run| {
+        restart(run, |restart| restart.disk_read_mb_s)
+    }),
+    Measure::new("start on an empty disk: first answer", "ms", Better::Less, |run| {
+        run.preparation.started_s.filter(|_| is_quiet(run)).map(|seconds| seconds * 1e3)
+    })
+    .headline(),
+    Measure::new("start on its data: first answer", "ms", Better::Less, |run| {
+        restart(run, |restart| Some(restart.answered_s * 1e3))
+    }),
+    Measure::new("start on its data: each partition led", "ms", Better::Less, |run| {
+        restart(run, |restart| Some(restart.led_s * 1e3))
+    }),
+    Measure::new("start on its data: first acknowledgement", "ms", Better::Less, |run| {
+        restart(run, |restart| Some(restart.acknowledged_s * 1e3))
+    })
+    .headline(),
+    Measure::new("topics made, each partition led", "ms", Better::Less, |run| {
+        let is_told = is_quiet(run) || partitions(run) >= MANY;
+        run.preparation.topics_s.filter(|_| is_told).map(|seconds| seconds * 1e3)
+    }),
     Measure::new("never sent, for lack of room", "records", Better::Less, |run| {
         (run.unsent > 0).then_some(run.unsent as f64)
     }),
@@ -97,6 +121,15 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("broker's memory at the end", "MiB", Better::Less, |run| {
         broker(run, |broker| mebibytes(broker.memory_bytes))
     }),
+    Measure::new("broker's memory for each partition", "KiB", Better::Less, |run| {
+        let of = |memory: &Footprint| (memory.at_first_bytes, memory.with_topics_bytes);
+        each(run, partitions(run), of)
+    }),
+    Measure::new("broker's memory for each idle connection", "KiB", Better::Less, |run| {
+        let of =
+            |memory: &Footprint| (memory.before_connections_bytes, memory.with_connections_bytes);
+        each(run, run.scenario.idle_connections.into(), of)
+    }),
     Measure::new("broker's context switches", "/s", Better::Less, |run| {
         let switches =
             |broker: &ProcessUse| broker.voluntary_switches + broker.involuntary_switches;
@@ -107,6 +140,12 @@ pub const MEASURES: &[Measure] = &[
     }),
     Measure::new("broker read from the disk", "MB/s", Better::Less, |run| {
         broker(run, |broker| broker.read_bytes as f64 / 1e6 / run.measured_s)
+    }),
+    Measure::new("went to the broker", "MB/s", Better::Neither, |run| {
+        network(run, run.network.sent_bytes)
+    }),
+    Measure::new("came from the broker", "MB/s", Better::Neither, |run| {
+        network(run, run.network.received_bytes)
     }),
     Measure::new("harness: busiest thread", "% of its time", Better::Neither, |run| {
         Some(run.harness.busiest_thread * 100.0)
@@ -145,6 +184,69 @@ fn broker(run: &RunResult, value: impl Fn(&ProcessUse) -> f64) -> Option<f64> {
     run.broker.as_ref().map(value)
 }
 
+/// Whether nobody writes or reads in it: what comes before is what it is about.
+fn is_quiet(run: &RunResult) -> bool {
+    run.scenario.producers.is_empty() && run.scenario.consumers.is_empty()
+}
+
+fn partitions(run: &RunResult) -> u64 {
+    let topics = &run.scenario.topics;
+    u64::from(topics.count) * u64::from(topics.partitions)
+}
+
+fn restart(run: &RunResult, value: impl Fn(&Restarted) -> Option<f64>) -> Option<f64> {
+    run.preparation.restart.as_ref().and_then(value)
+}
+
+/// What the broker's memory grew by for each of many things, in KiB; of few, it says nothing.
+fn each(run: &RunResult, count: u64, of: impl Fn(&Footprint) -> (u64, u64)) -> Option<f64> {
+    let (before, after) = run.preparation.memory.as_ref().map(of)?;
+    (count >= MANY).then(|| after.saturating_sub(before) as f64 / 1024.0 / count as f64)
+}
+
+fn network(run: &RunResult, bytes: u64) -> Option<f64> {
+    (bytes > 0 && run.measured_s > 0.0).then(|| bytes as f64 / 1e6 / run.measured_s)
+}
+
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+    use crate::result::Preparation;
+
+    fn shown(run: &RunResult) -> Vec<(&'static str, f64)> {
+        let values = MEASURES.iter().filter_map(|measure| Some((measure.name, measure.of(run)?)));
+        values.filter(|(name, _)| name.contains("start on") || name.contains("for each")).collect()
+    }
+
+    #[test]
+    fn what_comes_before_is_told_where_it_is_what_matters() {
+        let mut run = samples::run("a", 1.0);
+        let memory = Footprint {
+            at_first_bytes: 10 << 20,
+            with_topics_bytes: 30 << 20,
+            before_connections_bytes: 40 << 20,
+            with_connections_bytes: 60 << 20,
+        };
+        let restart = Restarted { acknowledged_s: 0.5, ..Restarted::default() };
+        run.preparation = Preparation {
+            started_s: Some(0.02),
+            topics_s: Some(3.0),
+            restart: None,
+            memory: Some(memory),
+        };
+        assert_eq!(shown(&run), [], "it has clients, and few partitions");
+        (run.scenario.topics.partitions, run.scenario.idle_connections) = (1024, 2048);
+        let each =
+            ["broker's memory for each partition", "broker's memory for each idle connection"];
+        assert_eq!(shown(&run), [(each[0], 20.0), (each[1], 10.0)]);
+        run.preparation.restart = Some(restart);
+        assert!(shown(&run).contains(&("start on its data: first acknowledgement", 500.0)));
+        (run.scenario.producers, run.scenario.consumers) = (Vec::new(), Vec::new());
+        assert!(shown(&run).contains(&("start on an empty disk: first answer", 20.0)));
+    }
 }

@@ -34,6 +34,9 @@ pub struct RunResult {
     pub produced: Throughput,
     /// What was received.
     pub consumed: Throughput,
+    /// Bytes on the harness's connections to the broker, frames and all.
+    #[serde(default)]
+    pub network: Network,
     /// From the intended send of a record to the acknowledgement of its batch.
     pub acknowledged_us: Option<Latency>,
     /// From the intended send of a record to its receipt.
@@ -42,6 +45,9 @@ pub struct RunResult {
     pub broker: Option<ProcessUse>,
     /// The harness's own process.
     pub harness: HarnessUse,
+    /// What came before it.
+    #[serde(default)]
+    pub preparation: Preparation,
     /// Records whose time came and that were never sent, because the broker left no room for them:
     /// they count as if they had been acknowledged at the end.
     #[serde(default)]
@@ -74,6 +80,15 @@ pub struct Throughput {
     pub records: u64,
     /// Bytes of their keys and values, before compression.
     pub bytes: u64,
+}
+
+/// Bytes that went over sockets in the measured part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Network {
+    /// To the broker.
+    pub sent_bytes: u64,
+    /// From it.
+    pub received_bytes: u64,
 }
 
 /// A distribution of latencies, in microseconds.
@@ -138,6 +153,47 @@ pub struct ProcessUse {
     pub read_bytes: u64,
 }
 
+/// What came before the measured part. Durations are in seconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Preparation {
+    /// From the broker's start on an empty directory to its first answer, where the harness started
+    /// it.
+    pub started_s: Option<f64>,
+    /// From the request for the run's topics to a leader of each of their partitions.
+    pub topics_s: Option<f64>,
+    /// Where it was ended and started again.
+    pub restart: Option<Restarted>,
+    /// What the broker's memory was meanwhile, where its process was named.
+    pub memory: Option<Footprint>,
+}
+
+/// How a broker came back on the data of its last life. Each counts from its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Restarted {
+    /// To its first answer, in seconds.
+    pub answered_s: f64,
+    /// To a leader of each of the run's partitions.
+    pub led_s: f64,
+    /// To the acknowledgement of the first record.
+    pub acknowledged_s: f64,
+    /// How fast its data was read from the disk before that, in megabytes (10^6) a second, where
+    /// the page cache was dropped.
+    pub disk_read_mb_s: Option<f64>,
+}
+
+/// Memory that a broker had resident before anything was measured, in bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Footprint {
+    /// Before the topics were made.
+    pub at_first_bytes: u64,
+    /// When they were there.
+    pub with_topics_bytes: u64,
+    /// Before the idle connections were opened.
+    pub before_connections_bytes: u64,
+    /// When they were there.
+    pub with_connections_bytes: u64,
+}
+
 /// What the harness took, and whether it held the run back.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct HarnessUse {
@@ -147,7 +203,8 @@ pub struct HarnessUse {
     pub busiest_thread: f64,
     /// How late records were handed to their connection, by their intended time.
     pub late_us: Option<Latency>,
-    /// Why the harness, and not the broker, may have been the limit; none: it was not.
+    /// What else than the broker was the limit: the harness, or cores that both shared; none:
+    /// nothing was.
     pub bottleneck: Option<String>,
 }
 
@@ -191,6 +248,16 @@ pub struct Verification {
     pub out_of_order: u64,
     /// Records that are not what was sent.
     pub corrupt: u64,
+    /// Records that were sent again: refused for now, or lost with a connection.
+    #[serde(default)]
+    pub resent: u64,
+    /// So many may have come again or late for that, as their producers do not number batches:
+    /// each once for each reader.
+    #[serde(default)]
+    pub may_repeat: u64,
+    /// Connections that were lost, and made anew.
+    #[serde(default)]
+    pub reconnects: u64,
     /// What else went wrong, in words.
     pub faults: Vec<String>,
 }
@@ -198,9 +265,13 @@ pub struct Verification {
 impl Verification {
     /// Whether this run is a result.
     pub fn is_sound(&self) -> bool {
-        let Self { failed, missing, repeated, out_of_order, corrupt, faults, .. } = self;
-        [failed, missing, repeated, out_of_order, corrupt].iter().all(|count| **count == 0)
-            && faults.is_empty()
+        self.failed == 0 && self.is_intact() && self.faults.is_empty()
+    }
+
+    /// Whether all that was acknowledged came back as it was sent.
+    pub fn is_intact(&self) -> bool {
+        let is_whole = self.missing == 0 && self.corrupt == 0;
+        is_whole && self.repeated + self.out_of_order <= self.may_repeat
     }
 }
 
@@ -255,6 +326,9 @@ mod tests {
         assert!(!Verification { repeated: 1, ..Default::default() }.is_sound());
         assert!(!Verification { out_of_order: 1, ..Default::default() }.is_sound());
         assert!(!Verification { corrupt: 1, ..Default::default() }.is_sound());
+        let again = Verification { repeated: 3, out_of_order: 2, ..Default::default() };
+        assert!(Verification { may_repeat: 5, ..again.clone() }.is_sound());
+        assert!(!Verification { may_repeat: 4, ..again }.is_sound());
         let faults = vec!["a topic was gone".to_owned()];
         assert!(!Verification { faults, ..Default::default() }.is_sound());
     }

@@ -1,4 +1,6 @@
 //! One run: connect, make topics, load, measure, verify, delete.
+//!
+//! A scenario may have the broker started again in between: [`restart`].
 
 use std::io;
 use std::path::PathBuf;
@@ -13,28 +15,32 @@ use vltava_client::offsets;
 use vltava_protocol::types::Str;
 
 use crate::engine::client::ClientPlan;
-use crate::engine::clock::Clock;
+use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::consumer::ConsumerPlan;
 use crate::engine::crew::{Crew, CrewError};
 use crate::engine::map::{Map, dense, index};
+use crate::launch::{LaunchError, Launched};
 use crate::observe::machine::machine;
 use crate::observe::process::Process;
-use crate::result::{FORMAT, HarnessUse, Interval, Latency, RunResult, Verification};
-use crate::scenario::{Consumers, Fill, From, Scenario, ScenarioError};
-use crate::topics;
+use crate::result::{
+    FORMAT, Footprint, HarnessUse, Interval, Latency, Preparation, Restarted, RunResult,
+    Verification,
+};
+use crate::scenario::{Consumers, Fill, From, Restart, Scenario, ScenarioError};
+use crate::{groups, topics};
 
 mod ledger;
+mod limits;
 mod measure;
 mod plan;
+mod restart;
 
 use ledger::{Ledger, Reading};
+use limits::Load;
 use measure::{Measured, Meter};
 
-/// A worker that runs a larger share of its time than this may be what holds the run back.
-const BUSY: f64 = 0.9;
-/// Records may be taken up this much later than intended, by their 99th percentiles, before the
-/// harness itself is what was measured.
-const LATE: f64 = 0.1;
+/// Bytes of the one record that a broker gets first when it was started again.
+const FIRST_RECORD_BYTES: u32 = 100;
 
 /// Against whom a scenario is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,42 +84,82 @@ pub enum RunError {
     /// The disk that is to be sampled.
     #[error("sampling the disk: {0}")]
     Disk(io::Error),
+    /// The broker could not be ended, or started again.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Its files.
+    #[error("having the page cache give up the broker's files: {0}")]
+    Cache(io::Error),
+    /// It is somebody else's.
+    #[error("the scenario ends the broker and starts it again, so its command is needed")]
+    NotOurs,
     /// Groups do not come to rest.
     #[error("the members of a group did not get their partitions in time")]
     Unsettled,
 }
 
 /// Runs a scenario. A result says by itself whether it is sound
-/// ([`crate::result::Verification::is_sound`]).
+/// ([`crate::result::Verification::is_sound`]). `launched`: the target, where it is the harness's
+/// own.
 ///
 /// # Errors
 /// Where the run could not be made at all.
 pub fn run(
     scenario: &Scenario,
     target: &Target,
+    launched: Option<&mut Launched>,
     observer: &mut dyn Observer,
 ) -> Result<RunResult, RunError> {
     scenario.check()?;
+    if scenario.restart.is_some() && launched.is_none() {
+        return Err(RunError::NotOurs);
+    }
     allow_connections();
-    let bootstrap = target.bootstrap.iter().map(|address| address.parse::<Address>());
-    let options =
-        ClusterOptions { client_id: Str::from_static("vltava-bench"), ..ClusterOptions::default() };
-    let mut cluster = Cluster::connect(bootstrap.collect::<Result<_, _>>()?, options)?;
+    let mut cluster = connect(target)?;
     let clock = Clock::start();
-    observer.phase("making topics");
-    let prefix = format!("vltava-bench-{}-{}", std::process::id(), clock.wall_ms(0));
-    let names = topics::create(&mut cluster, &scenario.topics, &prefix)?;
+    let mut preparation = Preparation {
+        started_s: launched.as_ref().map(|broker| broker.ready().as_secs_f64()),
+        ..Preparation::default()
+    };
     let broker = target.broker_pid.map(Process::new);
     let disk = target.disk_sample_dir.clone();
     let mut meter = Meter { clock, broker, disk, observer };
-    let result = load(scenario, target, &mut cluster, &names, &mut meter);
+    let at_first_bytes = meter.broker_memory_bytes()?;
+    meter.observer.phase("making topics");
+    let prefix = format!("vltava-bench-{}-{}", std::process::id(), clock.wall_ms(0));
+    let begun_ns = clock.now_ns();
+    let names = topics::create(&mut cluster, &scenario.topics, &prefix)?;
+    preparation.topics_s = Some(clock.seconds_since(begun_ns));
+    let with_topics_bytes = meter.broker_memory_bytes()?;
+    preparation.memory = at_first_bytes.zip(with_topics_bytes).map(|(at_first, with_topics)| {
+        let (at_first_bytes, with_topics_bytes) = (at_first, with_topics);
+        Footprint { at_first_bytes, with_topics_bytes, ..Footprint::default() }
+    });
+    let result =
+        load(scenario, target, &mut cluster, &names, &mut meter, launched, &mut preparation);
     meter.observer.phase("deleting topics");
-    let deleted = topics::delete(&mut cluster, &names);
+    let deleted = once_more(|| topics::delete(&mut cluster, &names));
     let mut result = result?;
+    result.preparation = preparation;
     if let Err(error) = deleted {
         result.verification.faults.push(format!("its topics could not be deleted: {error}"));
     }
     Ok(result)
+}
+
+/// Tries again where a connection was found lost: the broker may be back.
+fn once_more<T>(mut attempt: impl FnMut() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    match attempt() {
+        Err(error) if error.is_unreachable() => attempt(),
+        done => done,
+    }
+}
+
+fn connect(target: &Target) -> Result<Cluster, ClientError> {
+    let bootstrap = target.bootstrap.iter().map(|address| address.parse::<Address>());
+    let options =
+        ClusterOptions { client_id: Str::from_static("vltava-bench"), ..ClusterOptions::default() };
+    Cluster::connect(bootstrap.collect::<Result<_, _>>()?, options)
 }
 
 /// As many as the system lets this process have without asking anybody; 1,024 is what it has at
@@ -130,13 +176,27 @@ fn load(
     cluster: &mut Cluster,
     names: &[Str],
     meter: &mut Meter<'_>,
+    launched: Option<&mut Launched>,
+    preparation: &mut Preparation,
 ) -> Result<RunResult, RunError> {
     let map = Arc::new(Map::new(cluster.metadata(), names)?);
-    let mut stage = Stage { scenario, map, ledger: Ledger::default(), fillers: 0 };
+    let mut stage =
+        Stage { scenario, map, ledger: Ledger::default(), fillers: 0, groups: Vec::new() };
     if let Some(fill) = &scenario.fill {
+        meter.observer.phase("filling");
         stage.fill(fill, meter)?;
     }
+    if let (Some(spec), Some(launched)) = (&scenario.restart, launched) {
+        meter.observer.phase("ending the broker, and starting it again");
+        let restarted = stage.restart(spec, launched, target, names, cluster, meter)?;
+        preparation.restart = Some(restarted);
+    }
+    let before_connections = meter.broker_memory_bytes()?;
     let _idle = plan::idle(scenario.idle_connections, &stage.map)?;
+    if let Some(memory) = &mut preparation.memory {
+        memory.before_connections_bytes = before_connections.unwrap_or_default();
+        memory.with_connections_bytes = meter.broker_memory_bytes()?.unwrap_or_default();
+    }
     let mut clients = plan::producers(cluster, scenario, &stage.map, stage.fillers)?;
     let producers = stage.fillers + dense(clients.len());
     clients.extend(stage.consumers(cluster, producers)?);
@@ -153,16 +213,24 @@ fn load(
     let mut hear = |delta| gather.add_rest(&delta);
     if meter.wait_until(&mut crew, Crew::is_finished, &mut hear)? {
         let expected = stage.ledger.expected(crew.progress().acknowledged);
-        meter.wait_until(&mut crew, |crew| crew.progress().received >= expected, &mut hear)?;
+        let is_over = |crew: &Crew| {
+            let progress = crew.progress();
+            progress.received >= expected || progress.readers == 0
+        };
+        meter.wait_until(&mut crew, is_over, &mut hear)?;
     }
     let reports = crew.finish()?;
     reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
     stage.ledger.take_in(reports);
-    if scenario.consumers.is_empty() && !scenario.producers.is_empty() {
+    let has_written = !scenario.producers.is_empty() || scenario.restart.is_some();
+    if scenario.consumers.is_empty() && has_written {
         // What was measured is not lost for that.
         if let Err(error) = stage.read_back(cluster, producers, meter) {
             stage.ledger.fault(&format!("what was written could not be read back: {error}"));
         }
+    }
+    if let Err(error) = once_more(|| groups::delete(cluster, &stage.groups)) {
+        stage.ledger.fault(&format!("its groups could not be deleted: {error}"));
     }
     Ok(result(scenario, target, measured, stage.ledger.close()))
 }
@@ -174,6 +242,8 @@ struct Stage<'a> {
     ledger: Ledger,
     /// Producers have filled the topics; their numbers are below this.
     fillers: u32,
+    /// Groups of its consumers.
+    groups: Vec<Str>,
 }
 
 impl Stage<'_> {
@@ -185,18 +255,45 @@ impl Stage<'_> {
     }
 
     fn hire(&self, clients: Vec<ClientPlan>, meter: &Meter<'_>) -> Result<Crew, RunError> {
-        Ok(Crew::hire(plan::deal(clients, self.threads()), meter.clock, &self.map)?)
+        let retry_ns = nanoseconds(self.scenario.run.retry_s);
+        let hands = plan::deal(clients, self.threads());
+        Ok(Crew::hire(hands, meter.clock, &self.map, retry_ns)?)
     }
 
-    fn fill(&mut self, fill: &Fill, meter: &mut Meter<'_>) -> Result<(), RunError> {
-        meter.observer.phase("filling");
-        self.fillers = 1;
-        let fillers = plan::fillers(fill.bytes, fill.record_bytes, self.fillers, &self.map);
-        let mut crew = self.hire(fillers, meter)?;
+    /// Writes what is to be there beforehand. When the last of it was acknowledged.
+    fn fill(&mut self, fill: &Fill, meter: &mut Meter<'_>) -> Result<u64, RunError> {
+        let filler = plan::filler(fill, self.fillers, &self.map);
+        self.fillers += 1;
+        let mut crew = self.hire(vec![filler], meter)?;
         crew.begin_at_once(meter.clock);
         meter.wait_until(&mut crew, Crew::is_finished, &mut drop)?;
+        let last_ns = crew.progress().last_acknowledgement_ns;
         self.ledger.take_in(crew.finish()?);
-        Ok(())
+        Ok(last_ns)
+    }
+
+    /// Ends the broker, starts it again, and finds its partitions anew.
+    fn restart(
+        &mut self,
+        spec: &Restart,
+        launched: &mut Launched,
+        target: &Target,
+        names: &[Str],
+        cluster: &mut Cluster,
+        meter: &mut Meter<'_>,
+    ) -> Result<Restarted, RunError> {
+        let (started_ns, mut restarted) = restart::restart(launched, spec, meter.clock)?;
+        meter.broker = target.broker_pid.map(|_| Process::new(launched.pid()));
+        *cluster = connect(target)?;
+        restart::await_leaders(cluster, names, meter.clock)?;
+        restarted.led_s = meter.clock.seconds_since(started_ns);
+        self.map = Arc::new(Map::new(cluster.metadata(), names)?);
+        let record_bytes = FIRST_RECORD_BYTES;
+        let bytes = u64::from(record_bytes);
+        let fill = Fill { bytes, record_bytes, batch_bytes: record_bytes };
+        let acknowledged_ns = self.fill(&fill, meter)?;
+        restarted.acknowledged_s = acknowledged_ns.saturating_sub(started_ns) as f64 / 1e9;
+        Ok(restarted)
     }
 
     /// The scenario's consumers, where producers have numbers below `producers`.
@@ -221,7 +318,11 @@ impl Stage<'_> {
                 let plan = plan::consumer(&class, reader, all, &begin, producers);
                 plans.push(match class.groups {
                     0 => ClientPlan::Consumer(plan),
-                    _ => ClientPlan::Group(plan::group(cluster, plan, number, &self.map)?),
+                    _ => {
+                        let plan = plan::group(cluster, plan, number, &self.map)?;
+                        self.groups.push(plan.name.clone());
+                        ClientPlan::Group(plan)
+                    }
                 });
             }
         }
@@ -273,8 +374,17 @@ fn result(
     let late_us = Latency::of(&total.late);
     let acknowledged_us = Latency::of(&total.acknowledged);
     let end_to_end_us = Latency::of(&total.end_to_end);
-    let measured_us = acknowledged_us.as_ref().or(end_to_end_us.as_ref());
-    let bottleneck = bottleneck(measured.busiest_thread, late_us.as_ref(), measured_us);
+    let machine = machine();
+    let cores = |cpu_s: f64| cpu_s / measured.load_s;
+    let load = Load {
+        busiest_thread: measured.busiest_thread,
+        harness_cores: cores(measured.harness.cpu_s),
+        broker_cores: measured.broker.as_ref().map(|broker| cores(broker.cpu_s)),
+        cores: machine.cores,
+        late: late_us.as_ref(),
+        told: acknowledged_us.as_ref().or(end_to_end_us.as_ref()),
+    };
+    let bottleneck = load.limit();
     RunResult {
         format: FORMAT,
         scenario: scenario.clone(),
@@ -282,9 +392,10 @@ fn result(
         bootstrap: target.bootstrap.first().cloned().unwrap_or_default(),
         began_ms: measured.began_ms,
         measured_s: seconds,
-        machine: machine(),
+        machine,
         produced: total.produced.clone(),
         consumed: total.consumed.clone(),
+        network: total.network.clone(),
         acknowledged_us,
         end_to_end_us,
         broker: measured.broker,
@@ -294,24 +405,10 @@ fn result(
             late_us,
             bottleneck,
         },
+        preparation: Preparation::default(),
         unsent: total.unsent,
         disk_sample_us: measured.disk.as_ref().and_then(Latency::of),
         timeline,
         verification,
     }
-}
-
-/// Why the harness may have been the limit.
-fn bottleneck(busiest: f64, late: Option<&Latency>, measured: Option<&Latency>) -> Option<String> {
-    if busiest > BUSY {
-        return Some(format!(
-            "a thread of the harness was busy {:.0} % of the time",
-            busiest * 100.0
-        ));
-    }
-    let (late_us, measured_us) = (late?.percentile("99"), measured?.percentile("99"));
-    let is_late = late_us as f64 > LATE * measured_us as f64;
-    is_late.then(|| {
-        format!("records were taken up {late_us} us late (p99), of {measured_us} us that count")
-    })
 }

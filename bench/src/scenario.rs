@@ -25,6 +25,9 @@ pub struct Scenario {
     /// What is written before anything is measured.
     #[serde(default)]
     pub fill: Option<Fill>,
+    /// Whether the broker is ended and started again then; it must be the harness's own.
+    #[serde(default)]
+    pub restart: Option<Restart>,
     /// Who writes: each entry is a class of producers that are alike.
     #[serde(default)]
     pub producers: Vec<Producers>,
@@ -46,11 +49,14 @@ pub struct RunTime {
     pub duration_s: f64,
     /// Threads that make the load; 0: one for each core, but no more than there are clients.
     pub threads: u32,
+    /// Seconds for which clients try again what failed and may pass: a leader that has moved, a
+    /// connection that is lost.
+    pub retry_s: f64,
 }
 
 impl Default for RunTime {
     fn default() -> Self {
-        Self { warm_up_s: 3.0, duration_s: 10.0, threads: 0 }
+        Self { warm_up_s: 3.0, duration_s: 10.0, threads: 0, retry_s: 30.0 }
     }
 }
 
@@ -83,10 +89,39 @@ pub struct Fill {
     /// How large each value is, in bytes.
     #[serde(default = "default_record_bytes")]
     pub record_bytes: u32,
+    /// How large batches are, in bytes: each goes to another partition than the last.
+    #[serde(default = "default_batch_bytes")]
+    pub batch_bytes: u32,
 }
 
 fn default_record_bytes() -> u32 {
     1024
+}
+
+fn default_batch_bytes() -> u32 {
+    1 << 20
+}
+
+/// How the broker is ended and started again, on the same data, after what was written beforehand.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// How it is ended.
+    pub end: End,
+    /// Whether the system's page cache gives up its data in between, so that all reads are the
+    /// disk's.
+    #[serde(default)]
+    pub drop_page_cache: bool,
+}
+
+/// How a broker is ended.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// In an orderly way: SIGTERM.
+    Stop,
+    /// At once: SIGKILL.
+    Kill,
 }
 
 /// Producers that are alike.
@@ -296,13 +331,18 @@ impl Scenario {
     pub fn check(&self) -> Result<(), ScenarioError> {
         let refuse = |field, what| Err(ScenarioError::Value { field, what });
         let is_time = |seconds: f64| (0.0..=86_400.0).contains(&seconds);
-        if !is_time(self.run.warm_up_s) || !is_time(self.run.duration_s) {
+        let run = &self.run;
+        if !is_time(run.warm_up_s) || !is_time(run.duration_s) {
             return refuse("run", "not between 0 and 86400 seconds");
+        }
+        if !(0.0..=30.0).contains(&run.retry_s) {
+            return refuse("run.retry_s", "not between 0 and 30");
         }
         if self.topics.count == 0 || self.topics.partitions == 0 {
             return refuse("topics", "no partition at all");
         }
-        if self.producers.is_empty() && self.consumers.is_empty() && self.idle_connections == 0 {
+        let has_clients = !(self.producers.is_empty() && self.consumers.is_empty());
+        if !has_clients && self.idle_connections == 0 && self.restart.is_none() {
             return refuse("producers", "nobody writes, and nobody reads");
         }
         let only_reads = self.producers.is_empty() && !self.consumers.is_empty();
@@ -318,7 +358,9 @@ impl Scenario {
             consumers.check()?;
         }
         match &self.fill {
-            Some(fill) if fill.record_bytes == 0 => refuse("fill.record_bytes", "is 0"),
+            Some(fill) if fill.record_bytes == 0 || fill.batch_bytes == 0 => {
+                refuse("fill", "record_bytes and batch_bytes are 1 at least")
+            }
             _ => Ok(()),
         }
     }

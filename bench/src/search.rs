@@ -128,7 +128,7 @@ impl<F> Runs<'_, F> {
     {
         let result = (self.run)(rate).map_err(SearchError::Run)?;
         let seen = &result.verification;
-        if seen.missing + seen.repeated + seen.out_of_order + seen.corrupt > 0 {
+        if !seen.is_intact() {
             return Err(SearchError::Broken { rate, result: Box::new(result) });
         }
         let miss = self.goal.miss(rate, &result);

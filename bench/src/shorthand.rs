@@ -114,8 +114,10 @@ impl Shorthand {
             warm_up_s: if writes { self.warm_up } else { 0.0 },
             duration_s: self.duration,
             threads: self.threads,
+            ..RunTime::default()
         };
-        let fill = Fill { bytes: self.fill_bytes, record_bytes: self.record_bytes };
+        let (bytes, record_bytes) = (self.fill_bytes, self.record_bytes);
+        let fill = Fill { bytes, record_bytes, batch_bytes: 1 << 20 };
         Scenario {
             title: self.title(kind),
             why: String::new(),
@@ -127,6 +129,7 @@ impl Shorthand {
                 ..Topics::default()
             },
             fill: (!writes).then_some(fill),
+            restart: None,
             producers: writes.then(|| self.producers(kind)).into_iter().collect(),
             consumers: reads.then(|| self.consumers(kind)).into_iter().collect(),
             idle_connections: self.idle_connections,

@@ -16,6 +16,8 @@ use crate::scenario::Topics;
 
 /// How long the broker may take to make or to delete them, in milliseconds.
 const TIMEOUT_MS: i32 = 120_000;
+/// How long its answer to that may take: longer, for what stands before it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 /// How long a broker may not know of a topic that has been made.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 /// From this version on, -1 asks for the broker's own replication factor.
@@ -59,6 +61,9 @@ pub fn create(
     if topics.replication_factor < 0 && !has_defaults {
         request.topics.iter_mut().for_each(|topic| topic.replication_factor = 1);
     }
+    if let Ok(link) = cluster.link(node) {
+        link.answer_within(ANSWER_WITHIN)?;
+    }
     let response = cluster.call_controller(&request)?;
     for made in response.topics {
         let what = format!("making topic {}", made.name);
@@ -88,6 +93,7 @@ pub fn create(
 /// What the cluster says.
 pub fn delete(cluster: &mut Cluster, names: &[Str]) -> Result<(), ClientError> {
     let node = cluster.metadata().controller_id;
+    cluster.link(node)?.answer_within(ANSWER_WITHIN)?;
     let response = cluster.call_with(node, |version| {
         let mut request =
             DeleteTopicsRequest { timeout_ms: TIMEOUT_MS, ..DeleteTopicsRequest::default() };

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use vltava_bench::result::{Interval, RunResult};
 use vltava_bench::run::{Observer, Target, run};
 use vltava_bench::scenario::Scenario;
+use vltava_client::blocking::Link;
+use vltava_protocol::messages::list_groups::ListGroupsRequest;
 
 /// What `vltava serve` says when it serves.
 const READY: &str = "is ready";
@@ -92,6 +94,8 @@ fn check(result: &RunResult) {
     assert!(verification.acknowledged > 0, "{verification:?}");
     assert_eq!(verification.received, verification.expected, "{verification:?}");
     assert!(result.broker.as_ref().unwrap().memory_bytes > 0);
+    let network = &result.network;
+    assert!(network.sent_bytes + network.received_bytes > 0, "{network:?}");
     let records = |of: fn(&Interval) -> u64| result.timeline.iter().map(of).sum::<u64>();
     assert_eq!(records(|second| second.produced.records), result.produced.records);
     assert_eq!(records(|second| second.consumed.records), result.consumed.records);
@@ -108,15 +112,16 @@ fn all_kinds_of_load_are_verified() {
          record_bytes = { min = 5, max = 300 }\ncodec = 'lz4'\nentropy = 0.5\nidempotent = true\n\
          [[consumers]]\ncount = 3\ngroups = 2\n[[consumers]]\n",
     );
-    let result = run(&keyed_to_groups, &broker.target(), &mut ()).unwrap();
+    let result = run(&keyed_to_groups, &broker.target(), None, &mut ()).unwrap();
     check(&result);
     let verification = &result.verification;
     assert_eq!(verification.expected, 3 * verification.acknowledged, "three read everything");
     assert_eq!(result.acknowledged_us.as_ref().unwrap().count, 2000, "all that were intended");
     assert!(result.end_to_end_us.is_some());
+    assert_eq!(groups(&broker), Vec::<String>::new(), "its groups are gone");
 
     let closed = scenario("[[producers]]\nbatch_bytes = 20000\nacks = '1'\n");
-    let result = run(&closed, &broker.target(), &mut ()).unwrap();
+    let result = run(&closed, &broker.target(), None, &mut ()).unwrap();
     check(&result);
     assert_eq!(result.verification.expected, result.verification.acknowledged, "it was read back");
 
@@ -125,10 +130,18 @@ fn all_kinds_of_load_are_verified() {
          fill = { bytes = 3000000 }\n[[consumers]]\nfrom = 'beginning'\n",
     );
     let written_before = written_before.unwrap();
-    let result = run(&written_before, &broker.target(), &mut ()).unwrap();
+    let result = run(&written_before, &broker.target(), None, &mut ()).unwrap();
     check(&result);
     assert_eq!(result.consumed.records, 2930);
     assert!(result.measured_s < 60.0, "it ends when all is read");
+}
+
+/// Groups that the broker knows.
+fn groups(broker: &Broker) -> Vec<String> {
+    let address = broker.address.to_string().parse().unwrap();
+    let mut link = Link::open(&address, &"test".into()).unwrap();
+    let listed = link.call(&ListGroupsRequest::default()).unwrap();
+    listed.groups.iter().map(|group| group.group_id.to_string()).collect()
 }
 
 #[test]
@@ -145,10 +158,11 @@ fn a_broker_that_dies_spoils_the_run() {
         }
     }
     let endless = scenario("[[producers]]\nrecords_per_second = 1000.0\n[[consumers]]\n");
-    let endless = lasting(0.0, 3.0, endless);
+    let mut endless = lasting(0.0, 3.0, endless);
+    endless.run.retry_s = 0.5;
     let mut target = broker.target();
     target.broker_pid = None;
-    let result = run(&endless, &target, &mut Killer(broker)).unwrap();
+    let result = run(&endless, &target, None, &mut Killer(broker)).unwrap();
     assert!(!result.verification.is_sound(), "{:?}", result.verification);
     assert!(!result.verification.faults.is_empty());
 }

@@ -26,3 +26,28 @@ fn each_scenario_is_one_and_says_why() {
     }
     assert!(count >= 20, "{count} scenarios");
 }
+
+#[test]
+fn what_repeats_a_row_of_the_documentation_is_there() {
+    let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(bench.join("../docs/performance.md")).unwrap();
+    let (_, table) = page.split_once("## To repeat it").unwrap();
+    let named: Vec<&str> = table.split('`').filter(|word| word.ends_with(".toml")).collect();
+    assert!(named.len() >= 18, "{named:?}");
+    for name in named {
+        assert!(bench.join("scenarios").join(name).exists(), "{name}");
+    }
+    let script = fs::read_to_string(bench.join("librdkafka/compare")).unwrap();
+    let columns = table.lines().filter_map(|line| line.split('|').nth(3));
+    let cases: Vec<&str> = columns
+        .flat_map(|column| column.split('`'))
+        .filter(|word| word.starts_with(|first: char| first.is_ascii_lowercase()))
+        .filter(|word| word.contains('-'))
+        .collect();
+    assert!(cases.len() >= 9, "{cases:?}");
+    for case in cases {
+        let kind = case.split('-').next().unwrap();
+        assert!(script.contains(&format!("  {case})")) || script.contains(&format!("  {kind}-*)")));
+        assert!(script.contains(case), "{case} is in no list");
+    }
+}

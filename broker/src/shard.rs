@@ -409,13 +409,16 @@ async fn log_environment<R: Runtime>(
         tracing::warn!(file, "damaged notes of what was flushed: recovery is less sharp");
     }
     let config = &blueprint.config;
+    let defaults = EnvironmentOptions::default();
+    let write_bytes_max = usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX);
     let options = EnvironmentOptions {
-        write_bytes_max: usize::try_from(config.write_bytes_max).unwrap_or(usize::MAX),
+        write_bytes_max,
+        zero_bytes_max: defaults.zero_bytes_max.min(write_bytes_max),
         cache_bytes_max: cache_bytes_max(blueprint),
         read_bytes_max: read_bytes_max(blueprint),
         reserve_bytes: config.disk_reserve_bytes,
         boot: blueprint.boot,
-        ..EnvironmentOptions::default()
+        ..defaults
     };
     let number = u32::try_from(shard).unwrap_or(u32::MAX);
     let logs = LogEnvironment::new(disk.clone(), options, number, loaded);

@@ -104,7 +104,7 @@ mod tests {
     use crate::io::BLOCK_BYTES;
 
     fn cache(blocks: usize) -> BatchCache {
-        BatchCache::new(blocks * BLOCK_BYTES, BufferPool::new(BLOCK_BYTES, 0))
+        BatchCache::new(blocks * BLOCK_BYTES, BufferPool::new(BLOCK_BYTES, 0, 0))
     }
 
     /// Bytes in a buffer of one block of the pool.

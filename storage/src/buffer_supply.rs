@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-use crate::io::{AlignedBuffer, BufferPool, Disk};
+use crate::io::{AlignedBuffer, BufferPool, Disk, Haste};
 
 /// Buffers kept for the next log that wants one: of those that the batch cache gives up, few wait
 /// for long.
@@ -32,7 +32,8 @@ pub(crate) struct BufferSupply {
 impl BufferSupply {
     /// Large buffers are of `buffer_bytes`; all together are of at most `bytes_max`.
     pub(crate) fn new(buffer_bytes: usize, bytes_max: usize) -> Self {
-        let pool = BufferPool::new(buffer_bytes, FREE_BUFFERS_MAX);
+        let buffers_max = bytes_max / buffer_bytes + FREE_BUFFERS_MAX + READY_BUFFERS;
+        let pool = BufferPool::new(buffer_bytes, FREE_BUFFERS_MAX, buffers_max);
         let (is_wanted, preparer) = (Cell::new(false), RefCell::default());
         Self { pool, buffer_bytes, bytes_max, is_wanted, preparer }
     }
@@ -52,7 +53,7 @@ impl BufferSupply {
         if !buffer.is_slow() {
             return buffer;
         }
-        let ready = disk.beside(move || {
+        let ready = disk.beside(Haste::Soon, move || {
             buffer.touch();
             buffer
         });
@@ -74,7 +75,7 @@ impl BufferSupply {
             while self.wants_ready() {
                 let mut buffer = self.pool.take_fresh();
                 // Dropped there, it is free.
-                if disk.beside(move || buffer.touch()).await.is_err() {
+                if disk.beside(Haste::WhenIdle, move || buffer.touch()).await.is_err() {
                     break;
                 }
             }

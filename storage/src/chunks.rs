@@ -75,7 +75,7 @@ impl ChunkCache {
         Self {
             chunk_bytes,
             bytes_max,
-            pool: BufferPool::new(chunk_bytes, bytes_max / chunk_bytes),
+            pool: BufferPool::new(chunk_bytes, bytes_max / chunk_bytes, 0),
             kept: RefCell::default(),
             clock: Cell::new(0),
             segments: Cell::new(0),

@@ -84,7 +84,7 @@ pub struct EnvironmentOptions {
 impl Default for EnvironmentOptions {
     fn default() -> Self {
         Self {
-            write_bytes_max: 1 << 20,
+            write_bytes_max: 2 << 20,
             buffer_bytes_min: 16 << 10,
             buffer_bytes_max: 2 << 20,
             zero_bytes_max: 256 << 10,

@@ -79,6 +79,8 @@ struct Walked<D: Disk> {
     segments: BTreeMap<i64, Rc<Segment<D>>>,
     epochs: LeaderEpochs,
     producers: ProducerStates,
+    /// The walk began where the log ended when its process was killed.
+    is_from_tail: bool,
 }
 
 impl<D: Disk> Recovery<'_, D> {
@@ -93,10 +95,13 @@ impl<D: Disk> Recovery<'_, D> {
         self.remove_segments(files.segments.iter().filter(|base| **base < first)).await?;
         let segments = self.closed_segments(&checkpoint);
         let (proved, mut walked) = match self.usable_tail(&proved).await? {
-            Some((cursor, epochs, producers)) => (cursor, Walked { segments, epochs, producers }),
+            Some((cursor, epochs, producers)) => {
+                (cursor, Walked { segments, epochs, producers, is_from_tail: true })
+            }
             None => {
+                let (epochs, is_from_tail) = (checkpoint.epochs.clone(), false);
                 let producers = self.producers(&checkpoint, &files).await?;
-                (proved, Walked { segments, epochs: checkpoint.epochs.clone(), producers })
+                (proved, Walked { segments, epochs, producers, is_from_tail })
             }
         };
         let later = files.segments.iter().copied();
@@ -346,7 +351,9 @@ impl<D: Disk> Recovery<'_, D> {
                 (_, Some(_)) if joins => None,
                 (Some(failing), Some(_)) => Some(failing.what),
                 (None, Some(_)) => Some("the next segment does not continue it"),
-                (Some(failing), None) => self.is_damage(&mut scan, end, failing).await?,
+                (Some(failing), None) => {
+                    self.is_damage(&mut scan, end, failing, walked.is_from_tail).await?
+                }
                 (None, None) => self.is_below_note(end.next_offset),
             };
             if let Some(what) = damaged.filter(|_| self.damage == Damage::Refuse) {
@@ -447,9 +454,16 @@ impl<D: Disk> Recovery<'_, D> {
         scan: &mut FileScan<D>,
         end: SegmentCursor,
         failing: &Failing,
+        is_from_tail: bool,
     ) -> StorageResult<Option<&'static str>> {
         if self.is_below_note(end.next_offset).is_some() {
             return Ok(Some(failing.what));
+        }
+        if is_from_tail && failing.what == ZEROS {
+            // The system that took the writes still runs, and each was begun when the one before was
+            // done: nothing can stand behind blocks that were never written. To look for it would
+            // be to read all the space that was allocated ahead.
+            return Ok(None);
         }
         let reach = self.reach;
         // A batch larger than one write is written in pieces: what stands inside it is its payload.

@@ -7,8 +7,11 @@ use crate::error::{StorageError, StorageResult};
 use crate::header::{BatchHeader, CRC_START};
 use crate::io::{Disk, File, OpenMode};
 
-/// Read at once.
+/// The most that is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// What is read first, and then twice as much each time: behind the end of most logs there is
+/// nothing but space that was allocated, and reading that takes memory and time for zeros.
+const CHUNK_BYTES_FIRST: usize = 16 << 10;
 
 /// A file, and the piece of it that was read last.
 pub(crate) struct FileScan<D: Disk> {
@@ -16,6 +19,7 @@ pub(crate) struct FileScan<D: Disk> {
     len: u64,
     chunk: Bytes,
     chunk_at: u64,
+    next_chunk: usize,
 }
 
 impl<D: Disk> FileScan<D> {
@@ -23,7 +27,8 @@ impl<D: Disk> FileScan<D> {
         let file = disk.open(path, OpenMode::Read).await;
         let file = file.map_err(StorageError::from_read)?;
         let len = file.len().await.map_err(StorageError::from_read)?;
-        Ok(Self { file, len, chunk: Bytes::new(), chunk_at: 0 })
+        let chunk = Bytes::new();
+        Ok(Self { file, len, chunk, chunk_at: 0, next_chunk: CHUNK_BYTES_FIRST })
     }
 
     /// Length of the file.
@@ -42,7 +47,9 @@ impl<D: Disk> FileScan<D> {
         if held.len() >= wanted || held.len() as u64 >= left {
             return Ok(held);
         }
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        let len = self.next_chunk.max(wanted.min(CHUNK_BYTES));
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(len);
+        self.next_chunk = (2 * self.next_chunk).min(CHUNK_BYTES);
         let chunk = self.file.read_at(position, len).await;
         self.chunk = chunk.map_err(StorageError::from_read)?;
         self.chunk_at = position;

@@ -44,7 +44,7 @@ pub(crate) struct ZeroAhead {
     /// The disk did not take zeros into space that it had given: it gets none any more.
     is_refused: bool,
     /// A write of zeros failed: whether the disk holds what it holds is no longer known.
-    failed: Option<IoError>,
+    failed: Option<Box<IoError>>,
 }
 
 impl ZeroAhead {
@@ -102,7 +102,7 @@ impl ZeroAhead {
             Ok(()) => self.written_end = range.end,
             // A part of it may be there: zeros, as before.
             Err(error) if error.kind == IoErrorKind::Full => self.is_refused = true,
-            Err(error) => self.failed = Some(error),
+            Err(error) => self.failed = Some(Box::new(error)),
         }
         self.under_way = None;
         Poll::Ready(())
@@ -111,7 +111,8 @@ impl ZeroAhead {
     /// # Errors
     /// [`StorageError::Failed`] where zeros were not written.
     pub(crate) fn check(&self) -> StorageResult<()> {
-        self.failed.clone().map_or(Ok(()), |error| Err(StorageError::Failed(error)))
+        let failed = self.failed.as_deref().cloned();
+        failed.map_or(Ok(()), |error| Err(StorageError::Failed(error)))
     }
 
     /// The active file is another, or was cut.

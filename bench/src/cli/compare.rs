@@ -81,8 +81,9 @@ impl CompareCommand {
             &scenarios,
             self.rounds,
             &place,
-            |scenario, target| {
-                let result = run(scenario, target, &mut Live::new(stderr(), &target.label));
+            |scenario, target, launched| {
+                let mut live = Live::new(stderr(), &target.label);
+                let result = run(scenario, target, launched, &mut live);
                 let result = result.map_err(|error| error.to_string())?;
                 self.outputs.append(&result)?;
                 Ok::<_, String>(result)

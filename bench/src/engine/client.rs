@@ -92,6 +92,15 @@ impl Client {
         }
     }
 
+    /// Whether it reads, and has not given up.
+    pub fn is_reading(&self) -> bool {
+        match self {
+            Self::Producer(_) => false,
+            Self::Consumer(consumer) => !consumer.is_broken(),
+            Self::Group(group) => !group.is_broken(),
+        }
+    }
+
     /// Whether it has nothing left to do, as far as it knows.
     pub fn is_done(&self) -> bool {
         match self {

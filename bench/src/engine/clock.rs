@@ -22,6 +22,11 @@ impl Clock {
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Seconds since a moment of it.
+    pub fn seconds_since(&self, at_ns: u64) -> f64 {
+        self.now_ns().saturating_sub(at_ns) as f64 / 1e9
+    }
+
     /// What a moment of this clock is in milliseconds since 1970.
     pub fn wall_ms(&self, at_ns: u64) -> i64 {
         self.origin_ms.saturating_add(i64::try_from(at_ns / 1_000_000).unwrap_or(i64::MAX))

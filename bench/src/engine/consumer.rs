@@ -102,6 +102,11 @@ impl Consumer {
         })
     }
 
+    /// Whether it has given up.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// What it has found.
     pub fn finish(self) -> ReaderReport {
         ReaderReport { reader: self.plan.reader, verifier: self.reader.verifier }
@@ -121,6 +126,8 @@ pub struct Fetching {
     lanes: Vec<FetchLane>,
     /// By partition; -1: it is not this consumer's.
     positions: Vec<i64>,
+    /// The leaders by which they are divided among connections.
+    leaders_version: u32,
     /// Load begins and ends then; `None`: not yet known.
     pub window: Option<Window>,
     /// A slow consumer asks again only then.
@@ -145,6 +152,7 @@ impl Fetching {
             class: Arc::clone(class),
             lanes: lanes.collect::<Result<Vec<FetchLane>, ClientError>>()?,
             positions: vec![-1; context.map.partitions.len()],
+            leaders_version: context.leaders.version,
             window: None,
             allowed_ns: 0,
         })
@@ -157,12 +165,16 @@ impl Fetching {
             let offset = offsets.get(index(*partition)).copied().unwrap_or_default();
             self.positions[index(*partition)] = offset;
         }
+        self.deal(map);
+    }
+
+    /// Gives each connection those partitions that its broker leads.
+    fn deal(&mut self, map: &Map) {
+        let partitions: Vec<u32> = self.positions().map(|(partition, _)| partition).collect();
         for (node, lane) in (0..).zip(&mut self.lanes) {
             let is_here =
                 |partition: &&u32| map.place(**partition).is_some_and(|place| place.node == node);
-            let mut here: Vec<u32> = partitions.iter().filter(is_here).copied().collect();
-            here.sort_unstable();
-            lane.assign(here);
+            lane.assign(partitions.iter().filter(is_here).copied().collect());
         }
     }
 
@@ -184,6 +196,10 @@ impl Fetching {
         let allowed_ns = window.start_ns.max(self.allowed_ns.min(window.to_ns));
         if context.now_ns < allowed_ns {
             return Ok(allowed_ns);
+        }
+        if self.leaders_version != context.leaders.version {
+            self.leaders_version = context.leaders.version;
+            self.deal(&context.map);
         }
         let mut next_ns = u64::MAX;
         for lane in &mut self.lanes {

@@ -9,6 +9,7 @@ use vltava_protocol::compression::Decompressor;
 
 use crate::engine::buffers::Buffers;
 use crate::engine::clock::Clock;
+use crate::engine::leaders::Leaders;
 use crate::engine::link::{Link, Received};
 use crate::engine::map::Map;
 use crate::engine::poll::{Poll, Token};
@@ -22,6 +23,10 @@ pub struct Context {
     pub now_ns: u64,
     /// The run's partitions.
     pub map: Arc<Map>,
+    /// Who leads them, as far as this worker knows.
+    pub leaders: Leaders,
+    /// How long its clients try again what failed and may pass, in nanoseconds.
+    pub retry_ns: u64,
     /// Where its connections are waited for.
     pub poll: Poll,
     /// What it counts.
@@ -54,7 +59,9 @@ impl Context {
     /// # Errors
     /// Where the connection is gone.
     pub fn flush(&mut self, link: &mut Link, token: Token) -> Result<(), ClientError> {
+        let before = link.sent_bytes;
         link.flush(&mut self.buffers)?;
+        self.stats.on_network(self.now_ns, link.sent_bytes - before, 0);
         let wants_room = !link.is_flushed();
         if wants_room != link.wants_room {
             link.wants_room = wants_room;
@@ -68,7 +75,10 @@ impl Context {
     /// # Errors
     /// Where the connection is gone.
     pub fn receive(&mut self, link: &mut Link) -> Result<(), ClientError> {
-        link.receive(&mut self.buffers, &mut self.received)
+        let before = link.received_bytes;
+        let read = link.receive(&mut self.buffers, &mut self.received);
+        self.stats.on_network(self.now_ns, 0, link.received_bytes - before);
+        read
     }
 }
 

@@ -56,6 +56,7 @@ impl Crew {
         plans: Vec<Vec<ClientPlan>>,
         clock: Clock,
         map: &Arc<Map>,
+        retry_ns: u64,
     ) -> Result<Self, CrewError> {
         let (sender, events) = channel();
         let mut workers = Vec::new();
@@ -65,7 +66,7 @@ impl Crew {
             let map = Arc::clone(map);
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(plans, clock, map, wires))?;
+                .spawn(move || work(plans, clock, map, retry_ns, wires))?;
             let progress =
                 Progress { unfinished: usize::MAX, unsettled: usize::MAX, ..Progress::default() };
             workers.push(Hired { commands, thread, thread_id: None, progress });
@@ -150,8 +151,11 @@ impl Crew {
         let mut sum = Progress::default();
         for Hired { progress, .. } in &self.workers {
             sum.acknowledged += progress.acknowledged;
+            let last_ns = progress.last_acknowledgement_ns;
+            sum.last_acknowledgement_ns = sum.last_acknowledgement_ns.max(last_ns);
             sum.received += progress.received;
             sum.last_receipt_ns = sum.last_receipt_ns.max(progress.last_receipt_ns);
+            sum.readers += progress.readers;
             sum.unsettled = sum.unsettled.saturating_add(progress.unsettled);
             sum.unfinished = sum.unfinished.saturating_add(progress.unfinished);
         }

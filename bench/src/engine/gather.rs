@@ -77,6 +77,8 @@ fn merge(sum: &mut Delta, more: &Delta) {
     };
     add(&mut sum.produced, &more.produced);
     add(&mut sum.consumed, &more.consumed);
+    sum.network.sent_bytes += more.network.sent_bytes;
+    sum.network.received_bytes += more.network.received_bytes;
     sum.unsent += more.unsent;
     for (sum, more) in [
         (&mut sum.acknowledged, &more.acknowledged),

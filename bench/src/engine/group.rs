@@ -118,6 +118,11 @@ impl Group {
         }
     }
 
+    /// Whether it has given up.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// What it has found. Its members leave.
     pub fn finish(self, context: &mut Context) -> ReaderReport {
         for Member { fetching, seat } in self.members {

@@ -6,12 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use vltava_client::blocking::Address;
+use vltava_client::blocking::{Address, connect};
 use vltava_client::connection::{Answer, Connection, FRAME_BYTES_MAX};
 use vltava_client::error::ClientError;
 use vltava_protocol::encode::Part;
@@ -21,7 +21,8 @@ use vltava_protocol::types::Str;
 
 use crate::engine::buffers::Buffers;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a broker may take to say what it serves.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// At most so many pieces leave with one call.
 const PIECES: usize = 64;
 /// At most so much is read before other connections have their turn.
@@ -39,6 +40,10 @@ pub struct Link {
     /// The begin of an answer that has not even its length yet.
     prefix: Vec<u8>,
     frame: Option<Frame>,
+    /// Bytes that have left, in all.
+    pub sent_bytes: u64,
+    /// Bytes that have come, in all.
+    pub received_bytes: u64,
     /// Whether the poll was asked for room.
     pub wants_room: bool,
 }
@@ -65,7 +70,11 @@ impl Link {
     /// # Errors
     /// Where nobody listens, or it is no broker.
     pub fn open(address: &Address, client_id: &Str) -> Result<Self, ClientError> {
-        let stream = connect(address).map_err(|source| failed(address, source))?;
+        let stream = connect(address).and_then(|stream| {
+            stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+            Ok(stream)
+        });
+        let stream = stream.map_err(|source| failed(address, source))?;
         let mut link = Self {
             address: address.clone(),
             stream,
@@ -74,6 +83,8 @@ impl Link {
             out_sent: 0,
             prefix: Vec::new(),
             frame: None,
+            sent_bytes: 0,
+            received_bytes: 0,
             wants_room: false,
         };
         let mut buffers = Buffers::default();
@@ -181,6 +192,7 @@ impl Link {
                 Err(source) => return Err(failed(&self.address, source)),
             };
             total += count;
+            self.received_bytes += count as u64;
             match &mut self.frame {
                 Some(frame) => frame.filled += count,
                 None => self.cut(count, buffers, received)?,
@@ -252,6 +264,7 @@ impl Link {
 
     fn forget(&mut self, sent: usize, buffers: &mut Buffers) {
         self.out_sent += sent;
+        self.sent_bytes += sent as u64;
         while let Some(first) = self.out.front() {
             if self.out_sent < first.len() {
                 return;
@@ -268,22 +281,6 @@ impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
-}
-
-/// Tries all addresses that the name has.
-fn connect(address: &Address) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for socket_address in (address.host.as_str(), address.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 fn failed(address: &Address, source: io::Error) -> ClientError {

@@ -42,15 +42,15 @@ pub struct Node {
     pub address: Address,
 }
 
-/// Topics, partitions and brokers. As of the begin: whoever moves a leader under load finds it in
-/// the run's faults.
+/// Topics, partitions and brokers. Brokers are those of the begin; leaders may move among them
+/// ([`crate::engine::leaders`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map {
     /// In order of their names' making.
     pub topics: Vec<Topic>,
     /// By dense number: topic by topic.
     pub partitions: Vec<Place>,
-    /// Those that lead something.
+    /// All of the cluster's.
     pub nodes: Vec<Node>,
     by_id: BTreeMap<Uuid, u32>,
     by_name: BTreeMap<Str, u32>,
@@ -63,7 +63,10 @@ impl Map {
     /// One that it does not know, or a partition without a leader.
     pub fn new(metadata: &Metadata, names: &[Str]) -> Result<Self, ClientError> {
         let mut map = Self::default();
-        let mut nodes: BTreeMap<NodeId, u32> = BTreeMap::new();
+        let known = metadata.brokers.keys().map(|id| Node::of(metadata, *id));
+        map.nodes = known.collect::<Result<_, _>>()?;
+        let nodes: BTreeMap<NodeId, u32> =
+            (0..).zip(metadata.brokers.keys()).map(|(number, id)| (*id, number)).collect();
         for (number, name) in (0..).zip(names) {
             let missing = || ClientError::Missing(format!("topic {name}"));
             let topic = metadata.topics.get(name).ok_or_else(missing)?;
@@ -72,15 +75,8 @@ impl Map {
                 let leaderless =
                     || ClientError::Missing(format!("a leader of {name}[{partition}]"));
                 let leader = found.leader.ok_or_else(leaderless)?;
-                let node = match nodes.get(&leader) {
-                    Some(node) => *node,
-                    None => {
-                        let node = dense(map.nodes.len());
-                        map.nodes.push(Node::of(metadata, leader)?);
-                        nodes.insert(leader, node);
-                        node
-                    }
-                };
+                let unknown = || ClientError::Missing(format!("broker {leader}"));
+                let node = *nodes.get(&leader).ok_or_else(unknown)?;
                 let leader_epoch = found.leader_epoch;
                 map.partitions.push(Place {
                     topic: number,

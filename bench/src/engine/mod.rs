@@ -9,6 +9,8 @@
 //!   and [`verify`] knows whether it is what was sent.
 //! - [`group`]: consumers that are one reader together; [`seat`]: membership of one of them.
 //! - [`payload`]: what records carry, so that they can be checked.
+//! - [`line`]: a way to one broker, made anew where it is lost; [`leaders`]: who leads what, asked
+//!   again where that is in doubt; [`session`]: what a broker remembers of a consumer's fetches.
 //! - [`link`]: a connection that does not block; [`poll`]: waiting for many; [`buffers`].
 //! - [`map`]: partitions by dense numbers; [`stats`]: what is counted; [`clock`]; [`random`];
 //!   [`context`]: what the clients of a worker share.
@@ -25,6 +27,8 @@ pub mod fetch;
 pub mod gather;
 pub mod group;
 pub mod lane;
+pub mod leaders;
+pub mod line;
 pub mod link;
 pub mod map;
 pub mod pacer;
@@ -35,6 +39,7 @@ pub mod queue;
 pub mod random;
 pub mod reader;
 pub mod seat;
+pub mod session;
 pub mod stats;
 pub mod verify;
 pub mod worker;

@@ -27,6 +27,15 @@ impl Pacer {
         (self.next_ns < self.end_ns).then_some(self.next_ns)
     }
 
+    /// When to look again, if the next moment is not to be missed by more than `tick_ns`; the end,
+    /// where there is none.
+    pub fn wake_ns(&self, now_ns: u64, tick_ns: u64) -> u64 {
+        match self.next_ns() {
+            Some(next_ns) => next_ns.max(now_ns + tick_ns).min(next_ns + tick_ns),
+            None => self.end_ns,
+        }
+    }
+
     /// Takes the next moment if it has come.
     pub fn take(&mut self, now_ns: u64) -> Option<u64> {
         let moment = self.next_ns().filter(|moment| *moment <= now_ns)?;
@@ -64,6 +73,21 @@ mod tests {
         assert_eq!(pacer.next_ns(), Some(8_000_000));
         assert_eq!(all(&mut pacer, 50_000_000), [8_000_000, 9_000_000]);
         assert_eq!(pacer.next_ns(), None);
+    }
+
+    #[test]
+    fn whoever_may_be_late_by_a_tick_wakes_once_a_tick() {
+        let pacer = Pacer::new(1_000_000.0, 0.0, 0, 1_000_000_000);
+        let (mut now_ns, mut wakes, mut paced) = (0, 0, pacer.clone());
+        while now_ns < 1_000_000_000 {
+            all(&mut paced, now_ns);
+            now_ns = paced.wake_ns(now_ns, 500_000);
+            wakes += 1;
+        }
+        assert!((1990..=2010).contains(&wakes), "{wakes} of a million");
+        let rare = Pacer::new(1.0, 0.5, 0, 1_000_000_000);
+        assert_eq!(rare.wake_ns(0, 500_000), 500_000_000, "not before there is something");
+        assert_eq!(rare.wake_ns(0, 0), 500_000_000);
     }
 
     #[test]

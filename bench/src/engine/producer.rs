@@ -1,8 +1,10 @@
 //! One producer: takes up records when their time has come, and sends them as batches.
 //!
-//! A load run does not try again: what is refused, or not answered, has failed, and spoils it.
+//! What is refused for now, or lost with a connection, is sent again as Kafka's clients do it: in
+//! order, before anything else of its partition. What is refused for good has failed, and spoils
+//! the run.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use vltava_client::error::ClientError;
@@ -11,7 +13,8 @@ use vltava_protocol::compression::Compressor;
 use crate::engine::class::Class;
 use crate::engine::clock::nanoseconds;
 use crate::engine::context::Context;
-use crate::engine::lane::Lane;
+use crate::engine::lane::{Lane, Outcome};
+use crate::engine::leaders::ASK_AGAIN_NS;
 use crate::engine::map::{Map, dense, index};
 use crate::engine::pacer::Pacer;
 use crate::engine::payload::Values;
@@ -23,6 +26,12 @@ use crate::engine::stats::Window;
 /// What a producer holds at most, in bytes, before it lets records wait outside: as Java's
 /// `buffer.memory`.
 const BUFFER_BYTES_MAX: usize = 32 << 20;
+/// Where records linger, they are taken up so many times meanwhile: who wakes for each record of a
+/// fast open loop does little else. But at least so often.
+const LINGER_TICKS: u64 = 5;
+const TICK_NS_MAX: u64 = 500_000;
+/// How often batches that are to be sent again are looked at: each waits for the one before.
+const RETURN_NS: u64 = 2_000_000;
 /// Records taken up before others have their turn.
 const TURN_RECORDS: usize = 4096;
 
@@ -48,6 +57,10 @@ pub struct ProducerReport {
     pub number: u32,
     /// Records refused, or not answered.
     pub failed: u64,
+    /// Records that were sent again.
+    pub resent: u64,
+    /// Whether they may have been kept twice: they were not numbered.
+    pub may_repeat: bool,
     /// What was acknowledged, by partition.
     pub acknowledged: Vec<(u32, Acknowledged)>,
 }
@@ -56,10 +69,16 @@ pub struct ProducerReport {
 pub struct Producer {
     plan: ProducerPlan,
     lanes: Vec<Lane>,
+    /// The leaders by which work is divided among them; `None`: not yet.
+    leaders_version: Option<u32>,
     queues: Queues,
+    /// Partitions with batches that are to be sent again, and when.
+    returned: BTreeMap<u32, u64>,
     /// When the batch of a partition has waited enough, in order.
     lingering: VecDeque<(u64, u32)>,
     linger_ns: u64,
+    /// Records that linger are taken up so often, all that are due.
+    tick_ns: u64,
     values: Values,
     random: Random,
     /// Where records without a key go.
@@ -70,6 +89,7 @@ pub struct Producer {
     /// Since when a request could be sent.
     free_ns: u64,
     failed: u64,
+    resent: u64,
     has_ended: bool,
     is_broken: bool,
 }
@@ -81,11 +101,11 @@ impl Producer {
     /// Where one cannot be reached, or does not know what is needed.
     pub fn open(plan: ProducerPlan, client: u32, context: &Context) -> Result<Self, ClientError> {
         let class = &plan.class.spec;
-        let in_flight_max = index(class.in_flight);
-        let lanes = (0..).zip(&context.map.nodes).map(|(link, node)| {
-            Lane::open(node, Token { client, link }, class.acks, in_flight_max, context)
-        });
+        let lanes = (0..)
+            .zip(&context.map.nodes)
+            .map(|(link, node)| Lane::open(node, Token { client, link }, class, context));
         let lanes = lanes.collect::<Result<Vec<Lane>, ClientError>>()?;
+        let linger_ns = nanoseconds(class.linger_ms / 1e3);
         let codec = plan.class.codec;
         let compressor = Compressor::new(codec, None)
             .map_err(|error| ClientError::Missing(format!("codec {}: {error}", codec.name())))?;
@@ -93,9 +113,12 @@ impl Producer {
         let count = context.map.partitions.len();
         Ok(Self {
             lanes,
+            leaders_version: None,
             queues: Queues::new(plan.number, count, class.batch_bytes, plan.identity, compressor),
+            returned: BTreeMap::new(),
             lingering: VecDeque::new(),
-            linger_ns: nanoseconds(class.linger_ms / 1e3),
+            linger_ns,
+            tick_ns: (linger_ns / LINGER_TICKS).min(TICK_NS_MAX),
             values: Values::new(&plan.class.pool, seed),
             random: Random::new(!seed),
             // Producers that start together do not all begin with the same partition.
@@ -105,6 +128,7 @@ impl Producer {
             left: plan.records_max,
             free_ns: 0,
             failed: 0,
+            resent: 0,
             has_ended: false,
             is_broken: false,
             plan,
@@ -136,9 +160,14 @@ impl Producer {
         if context.now_ns < window.start_ns {
             return window.start_ns;
         }
+        if self.leaders_version != Some(context.leaders.version) {
+            self.deal(context);
+        }
         let mut next_ns = if self.has_ended { u64::MAX } else { self.take_up(window, context) };
         self.end_lingering(context);
-        for lane in &mut self.lanes {
+        self.list_returned(context);
+        for at in 0..self.lanes.len() {
+            let lane = &mut self.lanes[at];
             let sticky = &mut self.sticky;
             let count = dense(self.queues.partition_count()).max(1);
             // A batch each, in turn.
@@ -148,16 +177,21 @@ impl Producer {
                 }
             };
             let sent = lane.send(&mut self.queues, self.has_ended, context, move_on);
-            if let Err(error) = sent {
-                self.give_up(&error.to_string(), context);
-                return u64::MAX;
+            match sent {
+                Ok(outcome) => self.take_in(outcome, context),
+                Err(error) => {
+                    self.give_up(&error.to_string(), context);
+                    return u64::MAX;
+                }
             }
         }
         if self.pacer.is_none() && !self.has_ended && self.is_hungry() {
             next_ns = context.now_ns;
         }
         let lingering = self.lingering.front().map_or(u64::MAX, |(due_ns, _)| *due_ns);
-        next_ns.min(lingering)
+        let returned = self.returned.values().copied().min().unwrap_or(u64::MAX);
+        let lanes = self.lanes.iter().map(Lane::due_ns).min().unwrap_or(u64::MAX);
+        next_ns.min(lingering).min(returned).min(lanes)
     }
 
     /// Something may be done with a connection; [`Self::turn`] is to follow.
@@ -174,7 +208,7 @@ impl Producer {
             self.free_ns = context.now_ns;
         }
         match received {
-            Ok(failed) => self.failed += failed,
+            Ok(outcome) => self.take_in(outcome, context),
             Err(error) => self.give_up(&error.to_string(), context),
         }
     }
@@ -187,6 +221,8 @@ impl Producer {
         ProducerReport {
             number: self.plan.number,
             failed: self.failed,
+            resent: self.resent,
+            may_repeat: !self.plan.class.spec.idempotent,
             acknowledged: self.queues.acknowledged().collect(),
         }
     }
@@ -217,7 +253,7 @@ impl Producer {
                         self.end(context);
                         return u64::MAX;
                     }
-                    None => return pacer.next_ns().unwrap_or(window.to_ns),
+                    None => return pacer.wake_ns(context.now_ns, self.tick_ns),
                 },
                 None if is_hungry => context.now_ns,
                 None => return window.to_ns,
@@ -229,7 +265,7 @@ impl Producer {
 
     /// Whether nothing could be sent now.
     fn is_blocked(&self) -> bool {
-        !self.lanes.iter().any(Lane::has_room)
+        !self.lanes.iter().any(Lane::may_take)
     }
 
     /// A closed loop goes on where a connection could take another request.
@@ -239,7 +275,8 @@ impl Producer {
 
     fn append(&mut self, intended_ns: u64, context: &mut Context) {
         if self.pacer.is_some() {
-            context.stats.taken_up_after(intended_ns, self.free_ns, context.now_ns);
+            let due_ns = self.free_ns.max(intended_ns + self.tick_ns);
+            context.stats.taken_up_after(intended_ns, due_ns, context.now_ns);
         }
         let value = self.values.make();
         let keys = &self.plan.class.keys;
@@ -269,6 +306,45 @@ impl Producer {
         }
         if self.queues.list_if_ready(partition, context.now_ns) {
             self.list(partition, &context.map);
+        }
+    }
+
+    /// Gives what may leave to the connections of those who lead now.
+    fn deal(&mut self, context: &Context) {
+        self.leaders_version = Some(context.leaders.version);
+        for (node, lane) in (0..).zip(&mut self.lanes) {
+            lane.leads = context.map.partitions.iter().any(|place| place.node == node);
+        }
+        let ready: Vec<u32> = self.lanes.iter_mut().flat_map(Lane::take_ready).collect();
+        ready.into_iter().for_each(|partition| self.list(partition, &context.map));
+    }
+
+    /// What came of batches that were under way.
+    fn take_in(&mut self, outcome: Outcome, context: &Context) {
+        self.failed += outcome.failed;
+        self.resent += outcome.resent;
+        for partition in outcome.returned {
+            self.returned.insert(partition, context.now_ns + ASK_AGAIN_NS);
+        }
+    }
+
+    /// Lists partitions whose batches are to be sent again now.
+    fn list_returned(&mut self, context: &Context) {
+        let due = self.returned.iter().filter(|(_, due_ns)| **due_ns <= context.now_ns);
+        for partition in due.map(|(partition, _)| *partition).collect::<Vec<u32>>() {
+            if !self.queues.has_returned(partition) {
+                self.returned.remove(&partition);
+                // What stands behind them has had nobody to list it.
+                let limit_ns = if self.has_ended { u64::MAX } else { context.now_ns };
+                if self.queues.list_if_ready(partition, limit_ns) {
+                    self.list(partition, &context.map);
+                }
+                continue;
+            }
+            if self.queues.list_if_ready(partition, context.now_ns) {
+                self.list(partition, &context.map);
+            }
+            self.returned.insert(partition, context.now_ns + RETURN_NS);
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Record<'a> {
 pub struct Sent {
     /// Where it goes.
     pub partition: u32,
+    /// Its number among those that went there.
+    pub place: u64,
     /// Records that were to be sent at the same moment: the moment, and how many.
     pub intended: Vec<(u64, u64)>,
     /// How many records it has.
@@ -42,6 +44,8 @@ pub struct Sent {
     pub sequence_end: u64,
     /// How many carry none.
     pub bare: u64,
+    /// As it travels, for another try.
+    pub batch: Bytes,
 }
 
 /// What was acknowledged of a producer in a partition.
@@ -69,11 +73,18 @@ struct Open {
 #[derive(Debug, Default)]
 struct Partition {
     batches: VecDeque<Open>,
+    /// Batches begun.
+    begun: u64,
     /// The next record's sequence.
     sequence: u64,
     /// The next batch's, of an idempotent producer.
     base_sequence: i32,
     acknowledged: Acknowledged,
+    /// Batches that are under way.
+    in_flight: usize,
+    /// Batches that were refused or lost, and are to be sent again before any other, one by one:
+    /// in their order.
+    returned: Vec<Sent>,
     /// Whether it stands in a queue of those that are ready.
     is_listed: bool,
 }
@@ -154,7 +165,8 @@ impl Queues {
         if begins {
             let likely = self.last_len.max(FIRST_BYTES).min(self.batch_bytes);
             let buffer = buffers.take(likely.max(BatchWriter::EMPTY_BYTES + needed));
-            let sent = Sent { partition, ..Sent::default() };
+            let sent = Sent { partition, place: queue.begun, ..Sent::default() };
+            queue.begun += 1;
             queue.batches.push_back(Open { writer: BatchWriter::new(buffer), sent, due_ns });
         }
         let Some(Open { writer, sent, .. }) = queue.batches.back_mut() else {
@@ -198,6 +210,7 @@ impl Queues {
     pub fn list_if_ready(&mut self, partition: u32, now_ns: u64) -> bool {
         let queue = &mut self.partitions[index(partition)];
         let may_leave = match queue.batches.front() {
+            _ if !queue.returned.is_empty() => queue.in_flight == 0,
             Some(first) => first.due_ns <= now_ns || queue.batches.len() > 1,
             None => false,
         };
@@ -206,8 +219,10 @@ impl Queues {
 
     /// How large the oldest batch of a partition is; 0 where there is none.
     pub fn first_len(&self, partition: u32) -> usize {
-        let first = self.partitions[index(partition)].batches.front();
-        first.map_or(0, |open| open.writer.len())
+        let queue = &self.partitions[index(partition)];
+        let returned = queue.returned.first().map(|sent| sent.batch.len());
+        let open = || queue.batches.front().map(|open| open.writer.len());
+        returned.or_else(open).unwrap_or_default()
     }
 
     /// Takes the oldest batch of a partition, as it travels. The partition is listed no more.
@@ -218,10 +233,20 @@ impl Queues {
         &mut self,
         partition: u32,
         buffers: &mut Buffers,
-    ) -> Result<Option<(Bytes, Sent)>, CloseError> {
+    ) -> Result<Option<Sent>, CloseError> {
         let queue = &mut self.partitions[index(partition)];
         queue.is_listed = false;
-        let Some(Open { writer, sent, .. }) = queue.batches.pop_front() else {
+        if !queue.returned.is_empty() {
+            if queue.in_flight > 0 {
+                return Ok(None);
+            }
+            let sent = queue.returned.remove(0);
+            queue.in_flight += 1;
+            self.bytes -= sent.batch.len();
+            self.records -= sent.records;
+            return Ok(Some(sent));
+        }
+        let Some(Open { writer, mut sent, .. }) = queue.batches.pop_front() else {
             return Ok(None);
         };
         self.bytes -= writer.len() - BatchWriter::EMPTY_BYTES;
@@ -240,12 +265,36 @@ impl Queues {
         if let Some(buffer) = left {
             buffers.keep(buffer);
         }
-        Ok(Some((bytes, sent)))
+        queue.in_flight += 1;
+        sent.batch = bytes;
+        Ok(Some(sent))
+    }
+
+    /// A batch was refused, or its answer is lost: it is to be sent again, by [`Self::take`].
+    pub fn give_back(&mut self, sent: Sent) {
+        let queue = &mut self.partitions[index(sent.partition)];
+        queue.in_flight -= 1;
+        self.bytes += sent.batch.len();
+        self.records += sent.records;
+        let place = queue.returned.partition_point(|other| other.place < sent.place);
+        queue.returned.insert(place, sent);
+    }
+
+    /// Whether batches of a partition are to be sent again.
+    pub fn has_returned(&self, partition: u32) -> bool {
+        !self.partitions[index(partition)].returned.is_empty()
+    }
+
+    /// A batch was refused for good.
+    pub fn on_failed(&mut self, sent: &Sent) {
+        self.partitions[index(sent.partition)].in_flight -= 1;
     }
 
     /// A batch was acknowledged.
     pub fn on_acknowledged(&mut self, sent: &Sent) {
-        let acknowledged = &mut self.partitions[index(sent.partition)].acknowledged;
+        let queue = &mut self.partitions[index(sent.partition)];
+        queue.in_flight -= 1;
+        let acknowledged = &mut queue.acknowledged;
         acknowledged.sequence_end = acknowledged.sequence_end.max(sent.sequence_end);
         acknowledged.bare += sent.bare;
     }
@@ -292,16 +341,45 @@ mod tests {
         assert!(queues.list_if_ready(1, 99), "the first is full");
         assert!(!queues.list_if_ready(1, 99), "somebody has been told");
         assert_eq!((queues.records(), queues.first_len(0)), (3, 0));
-        let (bytes, sent) = queues.take(1, &mut Buffers::default()).unwrap().unwrap();
+        let sent = queues.take(1, &mut Buffers::default()).unwrap().unwrap();
         assert_eq!((sent.intended.clone(), sent.sequence_end), (vec![(10, 2)], 2));
-        assert_eq!(Batch::parse(&bytes).unwrap().0.base_sequence(), 0);
+        assert_eq!(Batch::parse(&sent.batch).unwrap().0.base_sequence(), 0);
         queues.on_acknowledged(&sent);
         assert!(!queues.list_if_ready(1, 99));
         assert!(queues.list_if_ready(1, 100));
-        let (bytes, _) = queues.take(1, &mut Buffers::default()).unwrap().unwrap();
-        assert_eq!(Batch::parse(&bytes).unwrap().0.base_sequence(), 2);
+        let sent = queues.take(1, &mut Buffers::default()).unwrap().unwrap();
+        assert_eq!(Batch::parse(&sent.batch).unwrap().0.base_sequence(), 2);
         assert_eq!((queues.bytes(), queues.records()), (0, 0));
         let expected = Acknowledged { sequence_end: 2, bare: 0 };
         assert_eq!(queues.acknowledged().collect::<Vec<_>>(), [(1, expected)]);
+    }
+
+    #[test]
+    fn batches_that_return_leave_again_before_others_one_by_one_in_their_order() {
+        let compressor = Compressor::new(Codec::None, None).unwrap();
+        let mut queues = Queues::new(1, 1, 1000, Some((9, 0)), compressor);
+        let mut values = Values::new(&Arc::new(Pool::new(&Size::Fixed(600), 1.0, false, 1)), 1);
+        let mut buffers = Buffers::default();
+        (0..4).for_each(|at| assert!(append(&mut queues, &mut values, 0, at)));
+        let mut take = |queues: &mut Queues| queues.take(0, &mut buffers).unwrap();
+        let (first, second) = (take(&mut queues).unwrap(), take(&mut queues).unwrap());
+        let third = take(&mut queues).unwrap();
+        queues.give_back(third.clone());
+        queues.give_back(first.clone());
+        assert!(queues.has_returned(0));
+        assert_eq!(queues.records(), 3);
+        assert!(!queues.list_if_ready(0, 200), "the second is under way");
+        assert_eq!(take(&mut queues), None);
+        queues.on_acknowledged(&second);
+        assert!(queues.list_if_ready(0, 200));
+        assert_eq!(take(&mut queues), Some(first.clone()));
+        assert!(!queues.list_if_ready(0, 200), "one by one");
+        queues.on_acknowledged(&first);
+        assert_eq!(take(&mut queues), Some(third.clone()));
+        assert!(!queues.has_returned(0));
+        queues.on_acknowledged(&third);
+        let fourth = take(&mut queues).unwrap();
+        assert_eq!(Batch::parse(&fourth.batch).unwrap().0.base_sequence(), 3);
+        assert_eq!((queues.bytes(), queues.records()), (0, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::result::Throughput;
+use crate::result::{Network, Throughput};
 
 /// Ten minutes: what takes longer counts as that.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -36,6 +36,8 @@ pub struct Delta {
     pub produced: Throughput,
     /// Received in it.
     pub consumed: Throughput,
+    /// Bytes on connections in it.
+    pub network: Network,
     /// Acknowledged records that were to be sent in it, in microseconds.
     pub acknowledged: Histogram<u64>,
     /// Received ones, likewise.
@@ -53,6 +55,7 @@ impl Delta {
             second,
             produced: Throughput::default(),
             consumed: Throughput::default(),
+            network: Network::default(),
             acknowledged: histogram(),
             end_to_end: histogram(),
             late: histogram(),
@@ -78,10 +81,14 @@ pub struct Stats {
     pub delta: Delta,
     /// Records acknowledged, in all.
     pub acknowledged: u64,
+    /// When the last ones were.
+    pub last_acknowledgement_ns: u64,
     /// Records received, in all.
     pub received: u64,
     /// When the last one was.
     pub last_receipt_ns: u64,
+    /// Connections that were lost, in all.
+    pub reconnects: u64,
     faults: Vec<String>,
 }
 
@@ -92,8 +99,10 @@ impl Stats {
             window: Window { start_ns: u64::MAX, from_ns: u64::MAX, to_ns: u64::MAX },
             delta: Delta::new(0),
             acknowledged: 0,
+            last_acknowledgement_ns: 0,
             received: 0,
             last_receipt_ns: 0,
+            reconnects: 0,
             faults: Vec::new(),
         }
     }
@@ -101,6 +110,7 @@ impl Stats {
     /// Records were acknowledged.
     pub fn on_acknowledged(&mut self, now_ns: u64, records: u64, bytes: u64) {
         self.acknowledged += records;
+        self.last_acknowledgement_ns = now_ns;
         if self.window.holds(now_ns) {
             self.delta.produced.records += records;
             self.delta.produced.bytes += bytes;
@@ -114,6 +124,14 @@ impl Stats {
         if self.window.holds(now_ns) {
             self.delta.consumed.records += records;
             self.delta.consumed.bytes += bytes;
+        }
+    }
+
+    /// Bytes have left, or come.
+    pub fn on_network(&mut self, now_ns: u64, sent_bytes: u64, received_bytes: u64) {
+        if self.window.holds(now_ns) {
+            self.delta.network.sent_bytes += sent_bytes;
+            self.delta.network.received_bytes += received_bytes;
         }
     }
 

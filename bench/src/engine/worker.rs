@@ -13,6 +13,7 @@ use crate::engine::buffers::Buffers;
 use crate::engine::client::{Client, ClientPlan, Outcome};
 use crate::engine::clock::Clock;
 use crate::engine::context::Context;
+use crate::engine::leaders::Leaders;
 use crate::engine::map::{Map, dense, index};
 use crate::engine::poll::{Poll, Readiness};
 use crate::engine::stats::{Delta, Stats, Window};
@@ -51,10 +52,14 @@ pub enum Event {
 pub struct Progress {
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// When the last ones were.
+    pub last_acknowledgement_ns: u64,
     /// Records received.
     pub received: u64,
     /// When the last one was.
     pub last_receipt_ns: u64,
+    /// Clients that read, and have not given up.
+    pub readers: usize,
     /// Clients that are not where they are to be before load begins.
     pub unsettled: usize,
     /// Clients that have something left to be sent or answered.
@@ -68,6 +73,8 @@ pub struct WorkerReport {
     pub outcomes: Vec<Outcome>,
     /// What went wrong.
     pub faults: Vec<String>,
+    /// Connections that were lost.
+    pub reconnects: u64,
     /// What has not been handed over.
     pub rest: Delta,
 }
@@ -120,12 +127,15 @@ pub fn work(
     plans: Vec<ClientPlan>,
     clock: Clock,
     map: Arc<Map>,
+    retry_ns: u64,
     wires: Wires,
 ) -> Result<WorkerReport, WorkerError> {
     let context = Context {
         clock,
         now_ns: clock.now_ns(),
         map,
+        leaders: Leaders::default(),
+        retry_ns,
         poll: Poll::new()?,
         stats: Stats::new(),
         buffers: Buffers::default(),
@@ -224,8 +234,10 @@ impl Worker {
         let stats = &self.context.stats;
         Progress {
             acknowledged: stats.acknowledged,
+            last_acknowledgement_ns: stats.last_acknowledgement_ns,
             received: stats.received,
             last_receipt_ns: stats.last_receipt_ns,
+            readers: self.clients.iter().filter(|client| client.is_reading()).count(),
             unsettled: self.clients.iter().filter(|client| !client.is_settled()).count(),
             unfinished: self.clients.iter().filter(|client| !client.is_done()).count(),
         }
@@ -241,6 +253,7 @@ impl Worker {
         WorkerReport {
             outcomes,
             faults: context.stats.take_faults(),
+            reconnects: context.stats.reconnects,
             rest: context.stats.turn_over(dense(usize::MAX)),
         }
     }

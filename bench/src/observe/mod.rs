@@ -1,8 +1,10 @@
 //! What else is known of a run: the machine, what processes take, how the disk does.
 //!
 //! - [`machine`]: what the harness runs on. [`process`]: what a process and its threads take.
-//!   [`disk`]: small synchronous writes beside the run.
+//!   [`disk`]: small synchronous writes beside the run. [`cache`]: the page cache, and reads past
+//!   it.
 
+pub mod cache;
 pub mod disk;
 pub mod machine;
 pub mod process;

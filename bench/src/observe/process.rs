@@ -24,7 +24,8 @@ pub struct Sample {
     /// CPU time of all its threads, in seconds.
     pub cpu_s: f64,
     memory_peak_bytes: u64,
-    memory_bytes: u64,
+    /// Memory that it has resident now, in bytes.
+    pub memory_bytes: u64,
     voluntary_switches: u64,
     involuntary_switches: u64,
     written_bytes: u64,

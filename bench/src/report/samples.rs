@@ -4,7 +4,8 @@
 use hdrhistogram::Histogram;
 
 use crate::result::{
-    FORMAT, HarnessUse, Interval, Latency, Machine, ProcessUse, RunResult, Throughput, Verification,
+    FORMAT, HarnessUse, Interval, Latency, Machine, Network, Preparation, ProcessUse, RunResult,
+    Throughput, Verification,
 };
 use crate::scenario::Scenario;
 
@@ -46,6 +47,7 @@ pub fn run(label: &str, slowness: f64) -> RunResult {
         },
         produced: Throughput { records: 200_000, bytes: 204_800_000 },
         consumed: Throughput { records: 200_000, bytes: 204_800_000 },
+        network: Network { sent_bytes: 208_000_000, received_bytes: 209_000_000 },
         acknowledged_us: latency(5_000.0 * slowness),
         end_to_end_us: latency(7_000.0 * slowness),
         broker: Some(ProcessUse {
@@ -58,6 +60,7 @@ pub fn run(label: &str, slowness: f64) -> RunResult {
             read_bytes: 0,
         }),
         harness: HarnessUse { busiest_thread: 0.31, late_us: latency(90.0), ..Default::default() },
+        preparation: Preparation::default(),
         unsent: 0,
         disk_sample_us: latency(120.0),
         timeline: (1..=10).map(interval).collect(),

@@ -30,7 +30,7 @@ fn group(group: &Group<'_>) -> String {
             let round = if side.runs.len() > 1 { format!(", {}", at + 1) } else { String::new() };
             let _ = writeln!(text, "{}{round}: {}", side.label, verdict(&run.verification));
             if let Some(why) = &run.harness.bottleneck {
-                let _ = writeln!(text, "{}{round}: the harness was the limit: {why}", side.label);
+                let _ = writeln!(text, "{}{round}: {why}", side.label);
             }
         }
     }
@@ -100,6 +100,10 @@ pub fn verdict(verification: &Verification) -> String {
         if number > 0 {
             let _ = write!(text, ", {} {what}", count(number));
         }
+    }
+    if verification.resent > 0 || verification.reconnects > 0 {
+        let (resent, lost) = (count(verification.resent), count(verification.reconnects));
+        let _ = write!(text, ", {resent} sent again, {lost} connections lost");
     }
     for fault in &verification.faults {
         let _ = write!(text, "; {fault}");
@@ -180,7 +184,7 @@ mod tests {
         let text = table(&[run]);
         assert!(text.contains("NOT A RESULT"), "{text}");
         assert!(text.contains("3 missing; partition 7 was gone"), "{text}");
-        assert!(text.contains("the harness was the limit: a worker"), "{text}");
+        assert!(text.contains("a: a worker ran 97 %"), "{text}");
         assert!(!text.contains("MB/s"), "it has no figures: {text}");
     }
 }

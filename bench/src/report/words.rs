@@ -1,12 +1,15 @@
 //! A scenario in words.
 
 use super::figures;
-use crate::scenario::{Acks, Codec, Consumers, Fill, From, Producers, Scenario, Size, Topics};
+use crate::scenario::{
+    Acks, Codec, Consumers, End, Fill, From, Producers, Restart, Scenario, Size, Topics,
+};
 
 /// What a run does, a phrase for each part of it.
 pub fn describe(scenario: &Scenario) -> Vec<String> {
     let mut phrases = vec![topics(&scenario.topics)];
     phrases.extend(scenario.fill.as_ref().map(fill));
+    phrases.extend(scenario.restart.as_ref().map(restart));
     phrases.extend(scenario.producers.iter().map(producers));
     phrases.extend(scenario.consumers.iter().map(consumers));
     if scenario.idle_connections > 0 {
@@ -43,6 +46,15 @@ fn topics(topics: &Topics) -> String {
 fn fill(fill: &Fill) -> String {
     let (total, each) = (figures::bytes(fill.bytes), figures::bytes(fill.record_bytes.into()));
     format!("{total} of records of {each} written beforehand")
+}
+
+fn restart(restart: &Restart) -> String {
+    let end = match restart.end {
+        End::Stop => "stopped",
+        End::Kill => "killed",
+    };
+    let cache = if restart.drop_page_cache { "; the page cache dropped in between" } else { "" };
+    format!("the broker {end} then, and started again{cache}")
 }
 
 fn producers(producers: &Producers) -> String {
@@ -123,6 +135,7 @@ mod tests {
     fn a_scenario_reads_as_sentences() {
         let text = "title = 'x'\nidle_connections = 5000\n[topics]\ncount = 2\npartitions = 8\n\
                     [fill]\nbytes = 1073741824\n\
+                    [restart]\nend = 'kill'\ndrop_page_cache = true\n\
                     [[producers]]\nrecords_per_second = 20000\ncodec = 'lz4'\nentropy = 0.5\n\
                     [[producers]]\ncount = 3\nkeys = 9\n\
                     [[consumers]]\n[[consumers]]\ncount = 4\ngroups = 2\nfrom = 'beginning'\n";
@@ -132,6 +145,7 @@ mod tests {
             [
                 "2 topics with 8 partitions each",
                 "1 GiB of records of 1 KiB written beforehand",
+                "the broker killed then, and started again; the page cache dropped in between",
                 "1 producer writes 20,000 records/s of 1 KiB without keys, acks=all, linger 0 ms, \
                  batches of up to 1 MiB, 5 requests under way each, lz4 (50 % of each value is \
                  random)",

@@ -30,6 +30,8 @@ impl Reading {
 pub struct Ledger {
     /// Producer, partition, and what was acknowledged of it there.
     acknowledged: Vec<(u32, u32, Acknowledged)>,
+    /// Producer, and how many of its records were sent again without numbers.
+    unnumbered: Vec<(u32, u64)>,
     /// By number.
     readings: Vec<Reading>,
     surplus: u64,
@@ -63,6 +65,7 @@ impl Ledger {
     pub fn take_in(&mut self, reports: Vec<WorkerReport>) {
         let (mut producers, mut readers) = (Vec::new(), Vec::new());
         for report in reports {
+            self.verification.reconnects += report.reconnects;
             for fault in report.faults {
                 if !self.verification.faults.contains(&fault) {
                     self.verification.faults.push(fault);
@@ -82,7 +85,7 @@ impl Ledger {
     /// What is to be told.
     pub fn close(mut self) -> Verification {
         // What was not acknowledged may have been written all the same.
-        if self.surplus > 0 && self.verification.failed == 0 {
+        if self.surplus > self.verification.may_repeat && self.verification.failed == 0 {
             let surplus = self.surplus;
             self.fault(&format!("{surplus} records were received that nobody acknowledged"));
         }
@@ -90,8 +93,12 @@ impl Ledger {
     }
 
     fn add_producer(&mut self, report: ProducerReport) {
-        let ProducerReport { number, failed, acknowledged } = report;
+        let ProducerReport { number, failed, resent, may_repeat, acknowledged } = report;
         self.verification.failed += failed;
+        self.verification.resent += resent;
+        if may_repeat && resent > 0 {
+            self.unnumbered.push((number, resent));
+        }
         for (partition, of) in acknowledged {
             self.verification.acknowledged += of.sequence_end + of.bare;
             self.acknowledged.push((number, partition, of));
@@ -104,6 +111,8 @@ impl Ledger {
         };
         let held = self.acknowledged.iter().copied();
         let held = held.filter(|(producer, partition, _)| reading.holds(*producer, *partition));
+        let unnumbered = self.unnumbered.iter().filter(|(of, _)| *of >= reading.first_producer);
+        self.verification.may_repeat += unnumbered.map(|(_, resent)| resent).sum::<u64>();
         let Counts { received, repeated, out_of_order, corrupt, expected, missing, surplus } =
             report.verifier.finish(held);
         self.verification.expected += expected;
@@ -127,7 +136,9 @@ mod tests {
         let of = |sequence_end| Acknowledged { sequence_end, bare: 0 };
         for (number, count) in [(0, 10), (1, 2)] {
             let acknowledged = vec![(0, of(count)), (1, of(count))];
-            ledger.add_producer(ProducerReport { number, failed, acknowledged });
+            let (resent, may_repeat) = (number.into(), true);
+            let report = ProducerReport { number, failed, resent, may_repeat, acknowledged };
+            ledger.add_producer(report);
         }
         ledger
     }
@@ -156,6 +167,7 @@ mod tests {
         let verification = ledger.close();
         assert_eq!((verification.acknowledged, verification.expected), (24, 16));
         assert_eq!((verification.received, verification.missing), (6, 10));
+        assert_eq!((verification.resent, verification.may_repeat), (1, 2), "once for each reader");
     }
 
     #[test]
@@ -163,7 +175,7 @@ mod tests {
         for (failed, faults) in [(0, 1), (1, 0)] {
             let mut ledger = ledger(failed);
             let number = ledger.add_reading(Reading { first_producer: 1, partitions: None });
-            ledger.add_reader(report(number, &[0, 1], 3));
+            ledger.add_reader(report(number, &[0, 1], 4));
             assert_eq!(ledger.close().faults.len(), faults);
         }
     }

@@ -39,6 +39,8 @@ pub struct Measured {
     pub began_ms: i64,
     /// How long it took.
     pub seconds: f64,
+    /// Over how long the processes' use was taken, in seconds.
+    pub load_s: f64,
     /// Whether it ended before its time.
     pub is_early: bool,
     /// How long small synchronous writes took beside it, in microseconds.
@@ -128,6 +130,7 @@ impl Meter<'_> {
             busiest_thread: busiest(&before, &after.threads_s, after.at_ns),
             began_ms: self.clock.wall_ms(from_ns),
             seconds,
+            load_s: after.at_ns.saturating_sub(before.at_ns).max(1) as f64 / 1e9,
             is_early,
             disk: disk.map(DiskSample::stop).transpose().map_err(RunError::Disk)?,
         })
@@ -156,6 +159,12 @@ impl Meter<'_> {
                 return Ok(false);
             }
         }
+    }
+
+    /// What the broker has resident now, in bytes, where its process is known.
+    pub fn broker_memory_bytes(&self) -> Result<Option<u64>, RunError> {
+        let sample = self.broker.as_ref().map(Process::sample).transpose();
+        Ok(sample.map_err(RunError::Process)?.map(|sample| sample.memory_bytes))
     }
 
     fn broker_cpu_s(&self) -> Option<f64> {

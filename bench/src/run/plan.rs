@@ -14,7 +14,7 @@ use crate::engine::consumer::ConsumerPlan;
 use crate::engine::group::GroupPlan;
 use crate::engine::map::{Map, Node, Place, index};
 use crate::engine::producer::ProducerPlan;
-use crate::scenario::{Consumers, Producers, Scenario, Size};
+use crate::scenario::{Consumers, Fill, Producers, Scenario, Size};
 
 /// The producers of a scenario, with numbers from `first` on.
 pub fn producers(
@@ -39,23 +39,15 @@ pub fn producers(
     Ok(plans)
 }
 
-/// Producers that write so many bytes of values as fast as it goes.
-pub fn fillers(bytes: u64, record_bytes: u32, count: u32, map: &Map) -> Vec<ClientPlan> {
-    let spec = Producers { count, record_bytes: Size::Fixed(record_bytes), ..Producers::default() };
+/// A producer that writes what is to be there beforehand, as fast as it goes.
+pub fn filler(fill: &Fill, number: u32, map: &Map) -> ClientPlan {
+    let record_bytes = Size::Fixed(fill.record_bytes);
+    let batch_bytes = fill.batch_bytes;
+    let spec = Producers { record_bytes, batch_bytes, ..Producers::default() };
     let class = Arc::new(Class::new(&spec, map, 0));
-    let records = bytes.div_ceil(u64::from(record_bytes.max(1)));
-    let share = |place: u32| {
-        let (each, more) = (records / u64::from(count), records % u64::from(count));
-        each + u64::from(u64::from(place) < more)
-    };
-    let plan = |place| ProducerPlan {
-        number: place,
-        class: Arc::clone(&class),
-        place,
-        records_max: Some(share(place)),
-        identity: None,
-    };
-    (0..count).map(|place| ClientPlan::Producer(plan(place))).collect()
+    let records_max = Some(fill.bytes.div_ceil(u64::from(fill.record_bytes.max(1))));
+    let (place, identity) = (0, None);
+    ClientPlan::Producer(ProducerPlan { number, class, place, records_max, identity })
 }
 
 /// A consumer that reads by itself.

@@ -154,7 +154,7 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Bytes)
         .check(Check::AtLeast(1))
         .doc("Largest request; a connection that announces more is closed."),
-    node("write.max.bytes", Kind::Size, "1MiB").ours().unit(Unit::Bytes).doc(
+    node("write.max.bytes", Kind::Size, "2MiB").ours().unit(Unit::Bytes).doc(
         "Most bytes that one write to a log carries. What waits meanwhile goes with the next \
              write.",
     ),

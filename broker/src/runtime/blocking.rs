@@ -7,15 +7,24 @@ use std::sync::mpsc;
 
 use futures_channel::oneshot;
 
+use super::system;
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// One shard's thread for calls that block; started with the first of them.
 #[derive(Debug, Default)]
 pub(super) struct Blocking {
     thread: OnceCell<mpsc::Sender<Work>>,
+    /// It gives way to every other thread.
+    only_when_idle: bool,
 }
 
 impl Blocking {
+    /// One for what may take as long as it likes.
+    pub(super) fn when_idle() -> Self {
+        Self { thread: OnceCell::new(), only_when_idle: true }
+    }
+
     /// Runs it on the other thread, after what was asked for before.
     ///
     /// # Errors
@@ -40,8 +49,15 @@ impl Blocking {
             return Ok(thread);
         }
         let (sender, receiver) = mpsc::channel::<Work>();
-        let thread = std::thread::Builder::new().name("blocking".to_owned());
+        let only_when_idle = self.only_when_idle;
+        let name = if only_when_idle { "idle" } else { "blocking" };
+        let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
+            // It begins on the shard's core, which has other things to do.
+            system::run_anywhere();
+            if only_when_idle {
+                system::run_when_idle();
+            }
             for work in receiver {
                 // Its end of the channel is dropped in any case: who waits learns of it.
                 let _panicked = catch_unwind(AssertUnwindSafe(work));
@@ -67,6 +83,16 @@ mod tests {
         assert_eq!(block_on(blocking.run(id)).unwrap(), first);
         let failed: io::Result<()> = block_on(blocking.run(|| Err(io::ErrorKind::NotFound.into())));
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_runs_where_nothing_else_does() {
+        let policy = || {
+            let scheduling = std::fs::read_to_string("/proc/thread-self/sched")?;
+            let line = scheduling.lines().find(|line| line.starts_with("policy")).unwrap_or("5");
+            Ok(line.ends_with('5'))
+        };
+        assert!(block_on(Blocking::when_idle().run(policy)).unwrap());
     }
 
     #[test]

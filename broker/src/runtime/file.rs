@@ -21,13 +21,14 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use io_uring::opcode;
 use vltava_storage::io::{
-    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, IoError,
-    IoErrorKind, IoResult, OpenMode, Space,
+    AlignedBlocks, AlignedBuffer, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste,
+    IoError, IoErrorKind, IoResult, OpenMode, Space,
 };
 
 use super::blocking::Blocking;
 use super::request::{Handle, Request, SharedHandle};
 use super::ring::Ring;
+use super::system;
 
 /// Names the process that uses the data directory.
 const LOCK_FILE: &str = ".lock";
@@ -172,7 +173,10 @@ fn close_elsewhere(file: fs::File) {
     let closer = CLOSER.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<fs::File>();
         let closer = std::thread::Builder::new().name("close".to_owned());
-        let started = closer.spawn(move || receiver.into_iter().for_each(drop));
+        let started = closer.spawn(move || {
+            system::run_anywhere();
+            receiver.into_iter().for_each(drop);
+        });
         started.ok().map(|_| sender)
     });
     if let Some(closer) = closer {
@@ -188,6 +192,8 @@ pub struct MachineDisk(Rc<DiskState>);
 struct DiskState {
     ring: Ring,
     blocking: Blocking,
+    /// For what nobody waits for.
+    idle: Blocking,
     directory: Arc<DataDirectory>,
     /// Whether the ring can cut files (Linux 6.9).
     cuts: bool,
@@ -196,7 +202,8 @@ struct DiskState {
 impl MachineDisk {
     pub(super) fn new(ring: Ring, directory: Arc<DataDirectory>) -> Self {
         let cuts = ring.knows(opcode::Ftruncate::CODE);
-        Self(Rc::new(DiskState { ring, blocking: Blocking::default(), directory, cuts }))
+        let (blocking, idle) = (Blocking::default(), Blocking::when_idle());
+        Self(Rc::new(DiskState { ring, blocking, idle, directory, cuts }))
     }
 
     /// This shard's thread for calls that block.
@@ -317,9 +324,14 @@ impl Disk for MachineDisk {
 
     async fn beside<T: Send + 'static>(
         &self,
+        haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T> {
-        let done = self.blocking().run(move || Ok(work())).await;
+        let thread = match haste {
+            Haste::Soon => self.blocking(),
+            Haste::WhenIdle => &self.0.idle,
+        };
+        let done = thread.run(move || Ok(work())).await;
         done.map_err(|error| io_error("run", ".", &error))
     }
 }

@@ -339,7 +339,7 @@ fn equip(
 ) -> Result<(Executor, MachineRuntime), String> {
     if let Some(core) = core {
         // A profile that refuses this: then the thread runs where the scheduler puts it.
-        let _refused = system::pin_to(core);
+        let _refused = system::pin_to(&[core]);
     }
     let recorder = common.options.recorder.clone();
     let ring = Ring::new(shard, common.origin, recorder);

@@ -118,21 +118,37 @@ pub(super) fn cores() -> Vec<usize> {
     cores
 }
 
-/// Keeps the calling thread on one core.
+/// Lets the calling thread run on all cores of the process: it has those of the thread that
+/// started it, which may be one.
+pub(super) fn run_anywhere() {
+    // What is refused here stays as it is.
+    let _refused = pin_to(&cores());
+}
+
+/// Lets the calling thread run only where no other wants its core, as far as the system takes part.
+pub(super) fn run_when_idle() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the structure; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+}
+
+/// Keeps the calling thread on these cores.
 ///
 /// # Errors
 /// Where the system refuses.
-pub(super) fn pin_to(core: usize) -> io::Result<()> {
+pub(super) fn pin_to(cores: &[usize]) -> io::Result<()> {
     // SAFETY: a set of cores is plain numbers, for which zeros are none.
-    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     let cores_max = 8 * size_of::<libc::cpu_set_t>();
-    if core >= cores_max {
-        return Err(io::ErrorKind::InvalidInput.into());
+    for core in cores {
+        if *core >= cores_max {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the set is ours, and has this core.
+        unsafe { libc::CPU_SET(*core, &mut set) };
     }
-    // SAFETY: the set is ours, and has this core.
-    unsafe { libc::CPU_SET(core, &mut cores) };
     // SAFETY: the kernel reads so many bytes of the set; 0 is the calling thread.
-    match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const cores) } {
+    match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -81,7 +81,7 @@ const LIBRARIES: &[Tiers] = &[
         crate_folder: "storage/src/",
         tiers: &[
             &["io", "layout", "leader_epochs"],
-            &["batch_cache"],
+            &["batch_cache", "buffer_supply"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
             &["producer_state", "notes", "vote_journal"],

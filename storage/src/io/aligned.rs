@@ -19,8 +19,17 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 struct Memory {
     start: NonNull<u8>,
     capacity: usize,
+    origin: Origin,
     /// Who takes it back.
     pool: Option<BufferPool>,
+}
+
+/// Where memory comes from.
+#[derive(Clone, Copy)]
+enum Origin {
+    Allocator,
+    /// The region of its pool, which is given back as one.
+    Region,
 }
 
 // SAFETY: the memory is plain bytes owned by this value. Bytes below an `AlignedBuffer`'s `filled`
@@ -31,11 +40,6 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Whether it is whole huge pages.
-    fn is_huge(capacity: usize) -> bool {
-        capacity.is_multiple_of(HUGE_PAGE_BYTES)
-    }
-
     fn layout(capacity: usize) -> Layout {
         // Capacity is a multiple of the block and was checked by `new`.
         Layout::from_size_align(capacity, BLOCK_BYTES).unwrap_or(Layout::new::<u8>())
@@ -44,66 +48,91 @@ impl Memory {
     fn new(capacity: usize) -> Self {
         let layout = Self::layout(capacity);
         assert!(layout.size() == capacity && capacity > 0, "capacity {capacity} is no layout");
-        let start = match Self::is_huge(capacity) {
-            true => map(capacity),
-            // SAFETY: the layout's size is not zero, asserted above.
-            false => NonNull::new(unsafe { alloc(layout) }),
-        };
-        let Some(start) = start else { handle_alloc_error(layout) };
-        Self { start, capacity, pool: None }
+        // SAFETY: the layout's size is not zero, asserted above.
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, capacity, origin: Origin::Allocator, pool: None }
     }
-}
-
-/// Whole huge pages from the kernel itself: neighbours become one area there, of which a process
-/// may have 65,530 only; and an allocator would take twice as much to align it.
-fn map(capacity: usize) -> Option<NonNull<u8>> {
-    let new = |len| {
-        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
-        // SAFETY: a new mapping, where the kernel likes: no memory of ours is touched.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, access, kind | libc::MAP_ANONYMOUS, -1, 0)
-        };
-        NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED)
-    };
-    let is_aligned = |start: &NonNull<u8>| start.addr().get().is_multiple_of(HUGE_PAGE_BYTES);
-    let mut start = new(capacity)?;
-    if !is_aligned(&start) {
-        // SAFETY: just made, and nobody else knows it.
-        unsafe { unmap(start, capacity) };
-        let larger = new(capacity + HUGE_PAGE_BYTES)?;
-        let before = larger.addr().get().next_multiple_of(HUGE_PAGE_BYTES) - larger.addr().get();
-        // SAFETY: of the mapping just made, what lies before and behind the aligned part; nobody
-        // knows it. A length of 0 is refused, which is right.
-        unsafe {
-            start = larger.add(before);
-            unmap(larger, before);
-            unmap(start.add(capacity), HUGE_PAGE_BYTES - before);
-        }
-    }
-    // SAFETY: the range is this mapping. Advice changes no contents; where it is refused the pages
-    // are small, which is slower and nothing else.
-    unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
-    Some(start)
-}
-
-/// # Safety
-/// The range was mapped by [`map`], and nobody uses it any more.
-unsafe fn unmap(start: NonNull<u8>, len: usize) {
-    // SAFETY: by the caller.
-    unsafe { libc::munmap(start.as_ptr().cast(), len) };
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let (start, capacity) = (self.start, self.capacity);
-        match self.pool.take() {
+        let (start, capacity, origin) = (self.start, self.capacity, self.origin);
+        match (self.pool.take(), origin) {
             // It takes over what is owned here; without room for it, it drops it, without a pool.
-            Some(pool) => pool.give_back(Self { start, capacity, pool: None }),
-            // SAFETY: mapped in `new`, given back once: who has a pool has handed it on above.
-            None if Self::is_huge(capacity) => unsafe { unmap(start, capacity) },
-            // SAFETY: allocated in `new` with the same layout, freed once, as above.
-            None => unsafe { dealloc(start.as_ptr(), Self::layout(capacity)) },
+            (Some(pool), _) => pool.give_back(Self { start, capacity, origin, pool: None }),
+            // SAFETY: allocated in `new` with the same layout, freed once: who has a pool has
+            // handed it on above.
+            (None, Origin::Allocator) => unsafe {
+                dealloc(start.as_ptr(), Self::layout(capacity));
+            },
+            (None, Origin::Region) => {}
         }
+    }
+}
+
+/// Addresses for all large buffers of a pool, of huge pages; memory only where they are used. One
+/// area for the kernel, which is never changed: it lets one thread wait for the memory of a buffer
+/// while others use theirs, and it has room for 65,530 areas only.
+struct Region {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: only addresses; who may use which is told by the `Memory` that is made of them.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Aligned addresses; `None` where the kernel has none to give.
+    fn reserve(bytes: usize) -> Option<Self> {
+        let mapped = bytes.checked_add(HUGE_PAGE_BYTES)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping where the kernel likes: no memory of ours is touched.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), mapped, access, kind, -1, 0) };
+        let start = NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED)?;
+        let address = start.addr().get();
+        let before = address.next_multiple_of(HUGE_PAGE_BYTES) - address;
+        // SAFETY: of the mapping just made, which nobody else knows, what lies before and behind
+        // the aligned part; nothing where that begins or ends with the mapping.
+        let start = unsafe {
+            unmap(start, before);
+            let start = start.add(before);
+            unmap(start.add(bytes), HUGE_PAGE_BYTES - before);
+            // Advice changes no contents; where it is refused the pages are small, which is slower
+            // and nothing else.
+            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+            start
+        };
+        Some(Self { start, bytes })
+    }
+
+    /// The part with this number, of equal ones.
+    fn part(&self, number: usize, capacity: usize) -> Option<Memory> {
+        let at = number * capacity;
+        (at + capacity <= self.bytes).then(|| {
+            // SAFETY: within the region.
+            let start = unsafe { self.start.add(at) };
+            Memory { start, capacity, origin: Origin::Region, pool: None }
+        })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `reserve`. Whoever holds memory of it holds the pool, and so this.
+        unsafe { unmap(self.start, self.bytes) };
+    }
+}
+
+/// # Safety
+/// The range was mapped, and nobody uses it any more.
+unsafe fn unmap(start: NonNull<u8>, len: usize) {
+    if len > 0 {
+        // SAFETY: by the caller.
+        unsafe { libc::munmap(start.as_ptr().cast(), len) };
     }
 }
 
@@ -116,31 +145,58 @@ pub struct BufferPool(Arc<Shelf>);
 struct Shelf {
     buffer_bytes: usize,
     free_max: usize,
-    free: Mutex<Vec<Memory>>,
+    kept: Mutex<Kept>,
+    /// Where large buffers are made; `None` where there is no such place.
+    region: Option<Region>,
     /// Bytes of all buffers that are somebody's.
     lent_bytes: AtomicUsize,
 }
 
+/// What nobody uses.
+#[derive(Default)]
+struct Kept {
+    free: Vec<Memory>,
+    /// Parts of the region whose memory was given back to the system.
+    empty: Vec<Memory>,
+    /// Parts of the region that were used at all.
+    parts: usize,
+}
+
 impl BufferPool {
-    /// A pool of buffers of `buffer_bytes`, that keeps at most `free_max` which nobody uses.
-    pub fn new(buffer_bytes: usize, free_max: usize) -> Self {
-        let (free, lent_bytes) = (Mutex::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shelf { buffer_bytes, free_max, free, lent_bytes }))
+    /// A pool of buffers of `buffer_bytes`, that keeps at most `free_max` which nobody uses. Where
+    /// those are of huge pages, there are `buffers_max` addresses for them; beyond, and for other
+    /// sizes, memory comes from the allocator.
+    pub fn new(buffer_bytes: usize, free_max: usize, buffers_max: usize) -> Self {
+        let bytes = buffer_bytes.saturating_mul(buffers_max);
+        let is_huge = buffer_bytes.is_multiple_of(HUGE_PAGE_BYTES) && bytes > 0;
+        let region = is_huge.then(|| Region::reserve(bytes)).flatten();
+        let (kept, lent_bytes) = (Mutex::default(), AtomicUsize::new(0));
+        Self(Arc::new(Shelf { buffer_bytes, free_max, kept, region, lent_bytes }))
     }
 
     /// An empty buffer of `capacity` bytes, rounded up to whole blocks. Those of the pool's size
     /// are used again.
     pub fn take(&self, capacity: usize) -> AlignedBuffer {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
-        let is_kept = capacity == self.0.buffer_bytes;
-        let used = is_kept.then(|| self.free().pop()).flatten();
-        let is_fresh = used.is_none();
-        self.lend(used.unwrap_or_else(|| Memory::new(capacity)), is_fresh)
+        if capacity != self.0.buffer_bytes {
+            return self.lend(Memory::new(capacity), true);
+        }
+        let used = self.kept().free.pop();
+        used.map_or_else(|| self.take_fresh(), |used| self.lend(used, false))
     }
 
     /// An empty buffer of the pool's size that nobody has used.
     pub fn take_fresh(&self) -> AlignedBuffer {
-        self.lend(Memory::new(self.0.buffer_bytes), true)
+        let Shelf { buffer_bytes, region, .. } = &*self.0;
+        let part = region.as_ref().and_then(|region| {
+            let mut kept = self.kept();
+            kept.empty.pop().or_else(|| {
+                let part = region.part(kept.parts, *buffer_bytes)?;
+                kept.parts += 1;
+                Some(part)
+            })
+        });
+        self.lend(part.unwrap_or_else(|| Memory::new(*buffer_bytes)), true)
     }
 
     fn lend(&self, mut memory: Memory, is_fresh: bool) -> AlignedBuffer {
@@ -151,7 +207,7 @@ impl BufferPool {
 
     /// How many buffers nobody uses.
     pub fn free_buffers(&self) -> usize {
-        self.free().len()
+        self.kept().free.len()
     }
 
     /// Bytes of all buffers that are being filled, or of which a slice is left, wherever it is.
@@ -161,15 +217,20 @@ impl BufferPool {
 
     fn give_back(&self, memory: Memory) {
         self.0.lent_bytes.fetch_sub(memory.capacity, Ordering::Relaxed);
-        let mut free = self.free();
-        if memory.capacity == self.0.buffer_bytes && free.len() < self.0.free_max {
-            free.push(memory);
+        let mut kept = self.kept();
+        if memory.capacity == self.0.buffer_bytes && kept.free.len() < self.0.free_max {
+            kept.free.push(memory);
+        } else if matches!(memory.origin, Origin::Region) {
+            let (start, len) = (memory.start.as_ptr(), memory.capacity);
+            // SAFETY: whole pages that nobody uses: `memory` owns them. They read as zeros then.
+            unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
+            kept.empty.push(memory);
         }
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Memory>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         // Whole after every statement that is run under the lock.
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,7 +272,7 @@ impl AlignedBuffer {
     /// memory back: a huge page is cleared at once. Smaller ones come one after the other, as they
     /// are filled.
     pub fn is_slow(&self) -> bool {
-        self.is_fresh && Memory::is_huge(self.memory.capacity)
+        self.is_fresh && matches!(self.memory.origin, Origin::Region)
     }
 
     /// Takes its memory from the system, on this thread.
@@ -431,47 +492,60 @@ mod tests {
 
     #[test]
     fn a_pool_uses_a_buffer_again_once_nothing_reads_it() {
-        let pool = BufferPool::new(2 * BLOCK_BYTES, 1);
+        let pool = BufferPool::new(2 * BLOCK_BYTES, 1, 0);
         let mut buffer = pool.take(BLOCK_BYTES + 1);
         buffer.append(&[7; BLOCK_BYTES + 5]);
         let slice = buffer.slice(0..5);
         drop(buffer);
-        assert_eq!(pool.free().len(), 0, "a slice still reads it");
+        assert_eq!(pool.free_buffers(), 0, "a slice still reads it");
         drop(slice);
-        assert_eq!(pool.free().len(), 1);
+        assert_eq!(pool.free_buffers(), 1);
         let mut again = pool.take(2 * BLOCK_BYTES);
-        assert_eq!((pool.free().len(), again.filled()), (0, 0));
+        assert_eq!((pool.free_buffers(), again.filled()), (0, 0));
         again.append(&[1; BLOCK_BYTES + 1]);
         let blocks = again.blocks(0..BLOCK_BYTES + 1).to_vec();
         assert_eq!(blocks[BLOCK_BYTES + 1..], [0; BLOCK_BYTES - 1], "zeros, not what was there");
         let other = pool.take(BLOCK_BYTES);
         assert_eq!(pool.lent_bytes(), 3 * BLOCK_BYTES);
         drop((pool.take(2 * BLOCK_BYTES), again, other));
-        assert_eq!(pool.free().len(), 1, "no more than it may keep, none of another size");
+        assert_eq!(pool.free_buffers(), 1, "no more than it may keep, none of another size");
         assert_eq!(pool.lent_bytes(), 0);
     }
 
     #[test]
     fn huge_buffers_are_aligned_and_come_and_go() {
-        let mut buffers = Vec::new();
-        for round in 0..40 {
-            let huge = HUGE_PAGE_BYTES * (1 + round % 3);
-            // What is mapped in between moves what comes next.
-            buffers.push(AlignedBuffer::new(huge));
-            buffers.push(AlignedBuffer::new(round * BLOCK_BYTES));
-            let mut buffer = buffers.swap_remove(buffers.len() - 2);
-            buffer.append(&[7; 3 * BLOCK_BYTES]);
-            let blocks = buffer.blocks(0..3 * BLOCK_BYTES);
-            assert!(blocks.only().unwrap().as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
-            if round % 2 == 0 {
-                buffers.push(buffer);
+        let pool = BufferPool::new(HUGE_PAGE_BYTES, 1, 3);
+        let mut seen = Vec::new();
+        for round in 0..4 {
+            let buffers = [0, 1, 2, 3].map(|n| {
+                let mut buffer = pool.take(HUGE_PAGE_BYTES);
+                assert_eq!(buffer.is_slow(), n < 3 && (round == 0 || n > 0), "{round} {n}");
+                buffer.append(&[7 + n; BLOCK_BYTES]);
+                buffer
+            });
+            let slices = buffers.each_ref().map(|buffer| buffer.slice(0..BLOCK_BYTES));
+            drop(buffers);
+            for (slice, n) in slices.iter().zip(0..) {
+                assert_eq!(slice[..], [7 + n; BLOCK_BYTES]);
+                seen.push(slice.as_ptr().addr());
             }
+            assert_eq!(pool.lent_bytes(), 4 * HUGE_PAGE_BYTES);
         }
+        assert!(seen.iter().filter(|at| at.is_multiple_of(HUGE_PAGE_BYTES)).count() >= 12);
+        seen.sort_unstable();
+        seen.dedup();
+        assert!(seen.len() < 8, "used again: {seen:?}");
+        // What is left of it outlives the pool.
+        let mut last = pool.take(HUGE_PAGE_BYTES);
+        last.append(b"last");
+        let slice = last.slice(0..4);
+        drop((pool, last));
+        assert_eq!(slice, b"last"[..]);
     }
 
     #[test]
     fn what_is_touched_or_was_used_is_not_slow() {
-        let pool = BufferPool::new(HUGE_PAGE_BYTES, 1);
+        let pool = BufferPool::new(HUGE_PAGE_BYTES, 1, 8);
         let mut buffer = pool.take(HUGE_PAGE_BYTES);
         assert!(buffer.is_slow());
         buffer.append(b"first");

@@ -81,6 +81,15 @@ impl IoError {
 /// Result of an I/O call.
 pub type IoResult<T> = Result<T, IoError>;
 
+/// Who waits for work that is done beside the thread that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Somebody does.
+    Soon,
+    /// Nobody does: it is done where a core has nothing else to do.
+    WhenIdle,
+}
+
 /// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirectoryEntry {
@@ -137,9 +146,10 @@ pub trait Disk: Clone + 'static {
     async fn space(&self) -> IoResult<Space>;
 
     /// Does work that takes milliseconds, and needs nothing of this disk, beside the thread that
-    /// asks; after what was asked for before. `Err`: it may not have been done.
+    /// asks; after what was asked for before with the same haste. `Err`: it may not have been done.
     async fn beside<T: Send + 'static>(
         &self,
+        haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T>;
 }

@@ -135,8 +135,8 @@ impl Link {
     }
 }
 
-/// Tries all addresses that the name has.
-fn connect(address: &Address) -> io::Result<TcpStream> {
+/// A socket without Nagle's delay, over whichever of the name's addresses answers first.
+pub fn connect(address: &Address) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for socket_address in (address.host.as_str(), address.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {

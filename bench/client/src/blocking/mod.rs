@@ -9,4 +9,4 @@ mod link;
 
 pub use address::Address;
 pub use cluster::{Cluster, ClusterOptions};
-pub use link::Link;
+pub use link::{Link, connect};

@@ -126,8 +126,8 @@ fn warnings(group: &Group<'_>) -> String {
             let (label, why) = (escaped(side.label), escaped(why));
             let _ = write!(
                 text,
-                "<p class=\"warning\"><b>{label}</b> The harness itself was the limit{rounds}: \
-                 {why}. The broker may do better than this.</p>"
+                "<p class=\"warning\"><b>{label}</b>{rounds}: {why}. The broker may do better than \
+                 this.</p>"
             );
         }
     }

@@ -104,8 +104,10 @@ fn over_time(
     hint: &'static str,
     text: fn(f64) -> String,
     scale: fn(std::vec::IntoIter<f64>) -> Scale,
-    lines: Vec<Line>,
+    mut lines: Vec<Line>,
 ) -> Plot {
+    // One moment is no line.
+    lines.retain(|line| line.points.len() > 1);
     let points = || lines.iter().flat_map(|line| line.points.iter());
     let heights: Vec<f64> = points().map(|point| point.1).collect();
     let x = Axis {

@@ -32,7 +32,7 @@ fn nothing_given_is_enough() {
     assert_eq!(config.admin_listener, Some((Some("127.0.0.1".to_string()), 9644)));
     assert_eq!((config.shards, config.memory_bytes), (None, None));
     assert_eq!(config.request_bytes_max, 104_857_600);
-    assert_eq!(config.write_bytes_max, 1 << 20);
+    assert_eq!(config.write_bytes_max, 2 << 20);
     assert_eq!(config.offsets.retention_ms, 7 * 24 * 3_600_000);
     assert_eq!(config.connections_idle_ms_max, Some(600_000));
 }

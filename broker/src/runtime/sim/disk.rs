@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use vltava_storage::io::fault_disk::{FaultDisk, FaultFile};
 use vltava_storage::io::{
-    AlignedBlocks, AlignedBuffer, DirectoryEntry, Disk, Durability, File, IoError, IoErrorKind,
-    IoResult, OpenMode, Space,
+    AlignedBlocks, AlignedBuffer, DirectoryEntry, Disk, Durability, File, Haste, IoError,
+    IoErrorKind, IoResult, OpenMode, Space,
 };
 
 use super::executor::{Executor, ProcessId};
@@ -229,6 +229,7 @@ impl Disk for SimDisk {
 
     async fn beside<T: Send + 'static>(
         &self,
+        _haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T> {
         // It takes no time there.

@@ -55,7 +55,7 @@ fn blocks_are_read_as_soon_as_they_are_asked_for() {
         file.set_len(BYTES as u64).await.unwrap();
         drop(file);
         let file = disk.open("log", OpenMode::ReadBlocks).await.unwrap();
-        let pool = BufferPool::new(4 * BLOCK_BYTES, 64);
+        let pool = BufferPool::new(4 * BLOCK_BYTES, 64, 0);
         let read = |block: usize, len| {
             let position = (block * BLOCK_BYTES) as u64;
             file.begin_read(position, len, pool.take(4 * BLOCK_BYTES))

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::file::FaultFile;
 use super::image::Chance;
 use super::tree::{Edit, NodeId, ROOT, Tree};
-use crate::io::{DirectoryEntry, Disk, IoError, IoErrorKind, IoResult, OpenMode, Space};
+use crate::io::{DirectoryEntry, Disk, Haste, IoError, IoErrorKind, IoResult, OpenMode, Space};
 
 /// Something that goes wrong at one operation. Changing operations are counted from 0
 /// ([`FaultDisk::operations`]), reads (open, list, read, length) apart from them
@@ -480,6 +480,7 @@ impl Disk for FaultDisk {
 
     async fn beside<T: Send + 'static>(
         &self,
+        _haste: Haste,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> IoResult<T> {
         Ok(work())
