@@ -248,8 +248,8 @@ impl<D: Disk> LogEnvironment<D> {
         self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes)
     }
 
-    /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges, and
-    /// what answers under way hold of any.
+    /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges,
+    /// and what answers under way hold of any.
     pub fn buffer_bytes(&self) -> usize {
         self.buffers.pool().lent_bytes() + self.chunks.lent_bytes()
     }

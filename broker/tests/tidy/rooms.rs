@@ -81,7 +81,7 @@ const LIBRARIES: &[Tiers] = &[
         crate_folder: "storage/src/",
         tiers: &[
             &["io", "layout", "leader_epochs"],
-            &["batch_cache", "buffer_supply"],
+            &["batch_cache", "buffer_supply", "chunks"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
             &["producer_state", "notes", "vote_journal"],
@@ -91,6 +91,7 @@ const LIBRARIES: &[Tiers] = &[
             &["append_queue", "environment", "log_checkpoint", "scan"],
             &["partition_files", "zero_ahead"],
             &["state"],
+            &["header_walk"],
             &["appender", "reader", "recovery", "verify", "compaction"],
             &["cut", "lookup"],
             &["log"],
