@@ -2,8 +2,8 @@
 //!
 //! Where there is no memory for a chunk, a range of the file itself is given out. Both reach only
 //! to the last whole block on disk, which is not written again; what stands in that last block
-//! comes from memory, or is read into memory. Answers end at whole batches. A sequential reader does not search the index twice: where a read ended is
-//! remembered.
+//! comes from memory, or is read into memory. Answers end at whole batches. A sequential reader
+//! does not search the index twice: where a read ended is remembered.
 
 use std::ops::Range;
 use std::rc::Rc;
