@@ -34,7 +34,8 @@
 //! | `tails` | where logs ended a moment ago, for a start after a kill |
 //! | `buffer_supply`, `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
 //! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
-//! | `appender`, `reader`, `lookup`, `cut`, `recovery`, `verify` | what is done with it |
+//! | `appender`, `header_walk`, `reader`, `lookup` | what is done with it |
+//! | `cut`, `recovery`, `verify` | and with all of it |
 //! | `log` | all of it, as its users see it |
 
 mod error;
@@ -54,6 +55,7 @@ mod chunks;
 mod cut;
 mod environment;
 mod header;
+mod header_walk;
 mod index;
 mod log;
 mod log_checkpoint;

@@ -8,8 +8,8 @@ use vltava_protocol::compression::decompress;
 use vltava_protocol::record::records;
 
 use crate::error::StorageResult;
+use crate::header_walk::HeaderWalk;
 use crate::io::Disk;
-use crate::reader::HeaderWalk;
 use crate::segment::{NO_TIMESTAMP, Segment};
 use crate::state::LogInner;
 

@@ -9,20 +9,16 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use vltava_protocol::batch::HEADER_BYTES;
 use vltava_protocol::encode::{ExternalBytes, Part};
 
 use crate::chunks::{ChunkKey, Purpose, Reading};
 use crate::environment::StorageEvent;
-use crate::error::{Corruption, StorageError, StorageResult};
-use crate::header::BatchHeader;
+use crate::error::{StorageError, StorageResult};
+use crate::header_walk::HeaderWalk;
 use crate::index::{OffsetEntry, TimeEntry};
 use crate::io::{Disk, File};
 use crate::segment::{Segment, SegmentCursor};
 use crate::state::{LogInner, Place};
-
-/// Read at once while walking over headers in a file, where chunks cannot be had.
-const HEADERS_BYTES: usize = 16 << 10;
 
 /// What a read gives.
 #[derive(Clone, Debug, Default)]
@@ -75,88 +71,6 @@ impl Piece {
             Self::Here(part) => position + part.len() as u64,
             Self::Chunk { range, .. } | Self::LastBlock(range) => range.end,
         }
-    }
-}
-
-/// Walks over the headers of a segment, in memory where they are, else in chunks of its file.
-pub(crate) struct HeaderWalk<'a, D: Disk> {
-    log: &'a LogInner<D>,
-    segment: &'a Rc<Segment<D>>,
-    /// Batches end here.
-    end: u64,
-    chunk: Bytes,
-    chunk_at: u64,
-}
-
-impl<'a, D: Disk> HeaderWalk<'a, D> {
-    pub(crate) fn new(log: &'a LogInner<D>, segment: &'a Rc<Segment<D>>) -> Self {
-        Self { log, segment, end: segment.flushed.get().position, chunk: Bytes::new(), chunk_at: 0 }
-    }
-
-    /// The header at a position where a batch begins.
-    pub(crate) async fn header(&mut self, position: u64) -> StorageResult<BatchHeader> {
-        let bytes = self.bytes(position, HEADER_BYTES).await?;
-        let header = BatchHeader::parse(&bytes);
-        let fits = |header: &BatchHeader| {
-            header.bytes <= self.end - position && header.base_offset >= self.segment.base_offset
-        };
-        match header {
-            Ok(header) if fits(&header) => Ok(header),
-            Ok(_) => Err(self.corrupt(position, "a batch that ends behind the log")),
-            Err(what) => Err(self.corrupt(position, what)),
-        }
-    }
-
-    /// Exactly `len` bytes.
-    pub(crate) async fn bytes(&mut self, position: u64, len: usize) -> StorageResult<Bytes> {
-        if let Some(bytes) = self.log.joined_in_memory(self.segment, position, len) {
-            return Ok(bytes);
-        }
-        let in_chunk = |chunk: &Bytes, chunk_at: u64| {
-            let skip = usize::try_from(position.checked_sub(chunk_at)?).ok()?;
-            let end = skip.checked_add(len)?;
-            (end <= chunk.len()).then(|| chunk.slice(skip..end))
-        };
-        if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
-            return Ok(bytes);
-        }
-        if let Some((chunk_at, chunk)) = self.log.chunk_at(self.segment, position, len).await? {
-            (self.chunk_at, self.chunk) = (chunk_at, chunk);
-            if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
-                return Ok(bytes);
-            }
-        }
-        let left = usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX);
-        let file = self.log.reader_file(self.segment).await?;
-        let chunk = file.read_at(position, len.max(HEADERS_BYTES).min(left)).await;
-        self.chunk = chunk.map_err(StorageError::from_read)?;
-        self.chunk_at = position;
-        let bytes = in_chunk(&self.chunk, self.chunk_at);
-        bytes.ok_or_else(|| self.corrupt(position, "the file ends inside a batch"))
-    }
-
-    /// Whether the batch that an index entry names stands where it says.
-    async fn leads_to(&mut self, entry: &OffsetEntry) -> StorageResult<bool> {
-        let position = u64::from(entry.position);
-        if position >= self.end {
-            return Ok(false);
-        }
-        let named = self.segment.base_offset + i64::from(entry.relative_offset);
-        match self.header(position).await {
-            Ok(header) => Ok(header.last_offset() == named),
-            Err(StorageError::Corrupt(_)) => Ok(false),
-            // That says nothing of the index.
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(crate) fn corrupt(&self, position: u64, what: &str) -> StorageError {
-        StorageError::Corrupt(Corruption {
-            path: self.segment.log_path(),
-            position,
-            offset: self.segment.base_offset,
-            what: what.to_owned(),
-        })
     }
 }
 
@@ -480,7 +394,12 @@ impl<D: Disk> LogInner<D> {
 
     /// Exactly `len` bytes, where all of them are in memory: copied together where they lie over
     /// several buffers.
-    fn joined_in_memory(&self, segment: &Segment<D>, position: u64, len: usize) -> Option<Bytes> {
+    pub(crate) fn joined_in_memory(
+        &self,
+        segment: &Segment<D>,
+        position: u64,
+        len: usize,
+    ) -> Option<Bytes> {
         let first = self.in_memory(segment, position, len).ok()?;
         if first.len() == len {
             return Some(first);
@@ -584,7 +503,7 @@ impl<D: Disk> LogInner<D> {
 
     /// The chunk that holds these bytes, and where it begins; `None` where no one chunk does, or
     /// can be had.
-    async fn chunk_at(
+    pub(crate) async fn chunk_at(
         &self,
         segment: &Rc<Segment<D>>,
         position: u64,

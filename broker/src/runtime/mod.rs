@@ -8,6 +8,8 @@
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
 
 mod blocking;
+mod bulk;
+mod enter;
 mod executor;
 mod file;
 pub mod jobs;

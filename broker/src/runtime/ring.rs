@@ -26,6 +26,8 @@ use io_uring::{IoUring, Probe, opcode, squeue, types};
 use slab::Slab;
 
 use super::Monotonic;
+use super::bulk::Bulk;
+use super::enter::{enter, enter_and_wait};
 use super::recorder::Recorder;
 use super::request::Request;
 use super::setup::{Mode, set_up};
@@ -39,8 +41,6 @@ const COMPLETIONS: u32 = 8192;
 const CANCELLATION: u64 = u64::MAX;
 /// The user data of the read that the alarm ends.
 const ALARM: u64 = u64::MAX - 1;
-/// Requests that move much, in the kernel's hands at a time.
-const BULK_IN_FLIGHT_MAX: usize = 8;
 /// How long a shutdown waits for the kernel to give the memory of requests back.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
@@ -76,26 +76,6 @@ struct Core {
     next_id: u64,
     /// Tasks to wake once the core is no longer borrowed.
     woken: Vec<Waker>,
-}
-
-/// Requests that move much: so many that the disk is busy, so few that what is asked of it next
-/// does not wait for long.
-#[derive(Default)]
-struct Bulk {
-    queued: VecDeque<usize>,
-    in_flight: usize,
-}
-
-impl Bulk {
-    /// One that may go out now.
-    fn next(&mut self) -> Option<usize> {
-        if self.in_flight < BULK_IN_FLIGHT_MAX { self.queued.pop_front() } else { None }
-    }
-
-    /// Whether nothing can go out before something comes back.
-    fn is_waiting(&self) -> bool {
-        self.queued.is_empty() || self.in_flight == BULK_IN_FLIGHT_MAX
-    }
 }
 
 struct Slot {
@@ -317,6 +297,9 @@ impl Core {
             assert!(pushed.is_ok(), "the queue was not full");
             self.is_alarm_read = true;
         }
+        if !self.bulk.queued.is_empty() {
+            self.bulk.advance(shared.now());
+        }
         while !submissions.is_full() {
             let Some(key) = self.queued.pop_front().or_else(|| self.bulk.next()) else {
                 break;
@@ -342,6 +325,9 @@ impl Core {
             };
             self.in_flight += 1;
             self.bulk.in_flight += usize::from(is_bulk);
+            if matches!(slot.request, Request::Write { .. }) {
+                self.bulk.written = Some(shared.now());
+            }
         }
         while !submissions.is_full() {
             let Some(key) = self.cancelled.pop_front() else {
@@ -493,35 +479,6 @@ fn take_result(request: &mut Request, result: i32) {
             *opened = Some(unsafe { OwnedFd::from_raw_fd(result) });
         }
         _ => {}
-    }
-}
-
-/// Submits, and lets the kernel do what it has put off.
-fn enter(uring: &IoUring) {
-    check(uring.submitter().submit());
-}
-
-/// The same, and waits until something has completed, for so long at most.
-fn enter_and_wait(uring: &IoUring, time: Option<Duration>) {
-    let time = time.map(types::Timespec::from);
-    check(match &time {
-        None => uring.submitter().submit_and_wait(1),
-        Some(time) => {
-            uring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(time))
-        }
-    });
-}
-
-/// Errors that are none: the time is over, a signal came, completions have to be reaped first, or
-/// memory is short for a moment. The next turn goes on.
-fn check(entered: io::Result<usize>) {
-    if let Err(error) = entered
-        && !matches!(
-            error.raw_os_error(),
-            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-        )
-    {
-        panic!("the shard's ring refuses to work: {error}");
     }
 }
 

@@ -91,6 +91,7 @@ const LIBRARIES: &[Tiers] = &[
             &["append_queue", "environment", "log_checkpoint", "scan"],
             &["partition_files", "zero_ahead"],
             &["state"],
+            &["header_walk"],
             &["appender", "reader", "recovery", "verify", "compaction"],
             &["cut", "lookup"],
             &["log"],
