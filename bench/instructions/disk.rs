@@ -207,6 +207,10 @@ impl File for MemoryFile {
         Ok(self.content.borrow().len)
     }
 
+    async fn next_data(&self, position: u64) -> IoResult<Option<u64>> {
+        Ok(Some(position))
+    }
+
     fn source(&self) -> Arc<dyn Any + Send + Sync> {
         Arc::clone(&self.source)
     }

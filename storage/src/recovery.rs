@@ -79,8 +79,6 @@ struct Walked<D: Disk> {
     segments: BTreeMap<i64, Rc<Segment<D>>>,
     epochs: LeaderEpochs,
     producers: ProducerStates,
-    /// The walk began where the log ended when its process was killed.
-    is_from_tail: bool,
 }
 
 impl<D: Disk> Recovery<'_, D> {
@@ -95,13 +93,11 @@ impl<D: Disk> Recovery<'_, D> {
         self.remove_segments(files.segments.iter().filter(|base| **base < first)).await?;
         let segments = self.closed_segments(&checkpoint);
         let (proved, mut walked) = match self.usable_tail(&proved).await? {
-            Some((cursor, epochs, producers)) => {
-                (cursor, Walked { segments, epochs, producers, is_from_tail: true })
-            }
+            Some((cursor, epochs, producers)) => (cursor, Walked { segments, epochs, producers }),
             None => {
-                let (epochs, is_from_tail) = (checkpoint.epochs.clone(), false);
                 let producers = self.producers(&checkpoint, &files).await?;
-                (proved, Walked { segments, epochs, producers, is_from_tail })
+                let epochs = checkpoint.epochs.clone();
+                (proved, Walked { segments, epochs, producers })
             }
         };
         let later = files.segments.iter().copied();
@@ -351,9 +347,7 @@ impl<D: Disk> Recovery<'_, D> {
                 (_, Some(_)) if joins => None,
                 (Some(failing), Some(_)) => Some(failing.what),
                 (None, Some(_)) => Some("the next segment does not continue it"),
-                (Some(failing), None) => {
-                    self.is_damage(&mut scan, end, failing, walked.is_from_tail).await?
-                }
+                (Some(failing), None) => self.is_damage(&mut scan, end, failing).await?,
                 (None, None) => self.is_below_note(end.next_offset),
             };
             if let Some(what) = damaged.filter(|_| self.damage == Damage::Refuse) {
@@ -454,16 +448,9 @@ impl<D: Disk> Recovery<'_, D> {
         scan: &mut FileScan<D>,
         end: SegmentCursor,
         failing: &Failing,
-        is_from_tail: bool,
     ) -> StorageResult<Option<&'static str>> {
         if self.is_below_note(end.next_offset).is_some() {
             return Ok(Some(failing.what));
-        }
-        if is_from_tail && failing.what == ZEROS {
-            // The system that took the writes still runs, and each was begun when the one before
-            // was done: nothing can stand behind blocks that were never written. To look for it
-            // would be to read all the space that was allocated ahead.
-            return Ok(None);
         }
         let reach = self.reach;
         // A batch larger than one write is written in pieces: what stands inside it is its payload.

@@ -5,7 +5,7 @@ use vltava_protocol::batch::HEADER_BYTES;
 
 use crate::error::{StorageError, StorageResult};
 use crate::header::{BatchHeader, CRC_START};
-use crate::io::{Disk, File, OpenMode};
+use crate::io::{BLOCK_BYTES, Disk, File, OpenMode};
 
 /// The most that is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -101,6 +101,13 @@ impl<D: Disk> FileScan<D> {
     ) -> StorageResult<Option<u64>> {
         let mut position = from;
         while position < to.min(self.len) {
+            // Space that was allocated and never written is not read: there can be much of it.
+            let data = self.file.next_data(position).await.map_err(StorageError::from_read)?;
+            let Some(data) = data.filter(|data| *data < to) else {
+                return Ok(None);
+            };
+            // Whole blocks are written, and what stands in one may begin with zeros.
+            position = position.max(data - data % BLOCK_BYTES as u64);
             let bytes = self.bytes(position, HEADER_BYTES).await?;
             if bytes.len() < HEADER_BYTES {
                 return Ok(None);

@@ -525,8 +525,30 @@ impl File for MachineFile {
         self.length().map_err(|error| self.error("stat", &error))
     }
 
+    async fn next_data(&self, position: u64) -> IoResult<Option<u64>> {
+        let descriptor = Arc::clone(&self.open.descriptor);
+        let found = self.disk.0.blocking.run(move || next_data(&descriptor.file, position)).await;
+        found.map_err(|error| self.error("seek", &error))
+    }
+
     fn source(&self) -> Arc<dyn Any + Send + Sync> {
         Arc::clone(&self.open) as Arc<dyn Any + Send + Sync>
+    }
+}
+
+/// Where the file system says that something was written, at or behind `position`.
+fn next_data(file: &std::fs::File, position: u64) -> io::Result<Option<u64>> {
+    let offset = libc::off_t::try_from(position)
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: takes no memory of ours. Nothing reads or writes at the descriptor's own position,
+    // which this moves.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
+    match (u64::try_from(found), io::Error::last_os_error().raw_os_error()) {
+        (Ok(found), _) => Ok(Some(found)),
+        (Err(_), Some(libc::ENXIO)) => Ok(None),
+        // A file system that does not know.
+        (Err(_), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Some(position)),
+        (Err(_), _) => Err(io::Error::last_os_error()),
     }
 }
 

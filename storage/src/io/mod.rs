@@ -208,6 +208,10 @@ pub trait File: Clone + 'static {
     /// Length in bytes.
     async fn len(&self) -> IoResult<u64>;
 
+    /// Where, at or behind `position`, something may stand that was written; before that, all reads
+    /// as zeros. `None`: nothing up to the end.
+    async fn next_data(&self, position: u64) -> IoResult<Option<u64>>;
+
     /// What a connection of the same runtime needs to send a range of this file without copying it
     /// (`protocol::encode::ExternalBytes::source`). Keeps the file open while it lives; may cross
     /// threads.

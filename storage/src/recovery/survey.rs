@@ -65,7 +65,6 @@ impl<D: Disk> Recovery<'_, D> {
             segments: BTreeMap::new(),
             epochs: checkpoint.epochs.clone(),
             producers: ProducerStates::default(),
-            is_from_tail: false,
         };
         let mut segment = Segment::new(Rc::clone(&self.directory), proved, false, (0, 0));
         loop {

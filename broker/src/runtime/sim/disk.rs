@@ -293,6 +293,11 @@ impl File for SimFile {
         self.0.perform(Kind::Read, "len", ask).await
     }
 
+    async fn next_data(&self, position: u64) -> IoResult<Option<u64>> {
+        let ask = move |file: FaultFile| async move { file.next_data(position).await };
+        self.0.perform(Kind::Read, "next_data", ask).await
+    }
+
     fn source(&self) -> Arc<dyn Any + Send + Sync> {
         self.0.inner.source()
     }

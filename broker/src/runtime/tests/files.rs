@@ -31,6 +31,21 @@ fn a_file_keeps_what_is_written() {
 }
 
 #[test]
+fn what_was_written_is_found_behind_space_that_never_was() {
+    const MIB: u64 = 1 << 20;
+    run(1, |start| async move {
+        let disk = start.runtime.disk();
+        let file = disk.open("log", OpenMode::Create).await.unwrap();
+        file.allocate(0, 8 * MIB).await.unwrap();
+        file.write_at(blocks(&[7; 9]), 4 * MIB, Durability::Flushed).await.unwrap();
+        let found = file.next_data(0).await.unwrap();
+        assert!(found.is_some_and(|found| found <= 4 * MIB), "{found:?}");
+        assert_eq!(file.next_data(4 * MIB).await.unwrap(), Some(4 * MIB));
+        assert_eq!(file.next_data(8 * MIB).await.unwrap(), None);
+    });
+}
+
+#[test]
 fn reads_see_every_write_that_has_returned() {
     run(1, |start| async move {
         let disk = start.runtime.disk();

@@ -194,6 +194,15 @@ impl File for FaultFile {
         Ok(image.current().len() as u64)
     }
 
+    async fn next_data(&self, position: u64) -> IoResult<Option<u64>> {
+        let state = self.disk.read("next_data", &self.path, 0).await?;
+        let image = state.tree.image(self.node);
+        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "next_data"))?;
+        let behind = image.current().get(to_usize(position)..).unwrap_or_default();
+        let next = behind.iter().position(|byte| *byte != 0);
+        Ok(next.map(|skip| position + skip as u64))
+    }
+
     fn source(&self) -> Arc<dyn Any + Send + Sync> {
         Arc::new(FaultSource {
             state: Arc::clone(&self.disk.state),
