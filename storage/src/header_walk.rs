@@ -15,6 +15,9 @@ use crate::state::LogInner;
 /// Read at once while walking over headers in a file, where chunks cannot be had.
 const HEADERS_BYTES: usize = 16 << 10;
 
+/// Batches that one read steps over where the index has no entries.
+const STEPS_MAX: usize = 256;
+
 /// Walks over the headers of a segment, in memory where they are, else in chunks of its file.
 pub(crate) struct HeaderWalk<'a, D: Disk> {
     log: &'a LogInner<D>,
@@ -42,6 +45,27 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
             Ok(_) => Err(self.corrupt(position, "a batch that ends behind the log")),
             Err(what) => Err(self.corrupt(position, what)),
         }
+    }
+
+    /// Where the batches end that begin at `position` and go up to `wanted` at most, and the offset
+    /// behind them: the first, and some of those that follow it.
+    ///
+    /// # Errors
+    /// Of the first batch. What is wrong with another is found by who begins to read there.
+    pub(crate) async fn until(&mut self, position: u64, wanted: u64) -> StorageResult<(u64, i64)> {
+        let first = self.header(position).await?;
+        let (mut end, mut next) = (position + first.bytes, first.next_offset());
+        for _ in 0..STEPS_MAX {
+            if end >= self.end.min(wanted) {
+                break;
+            }
+            let Ok(header) = self.header(end).await else { break };
+            if end + header.bytes > wanted || header.base_offset < next {
+                break;
+            }
+            (end, next) = (end + header.bytes, header.next_offset());
+        }
+        Ok((end, next))
     }
 
     /// Exactly `len` bytes.

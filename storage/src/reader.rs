@@ -188,20 +188,24 @@ impl<D: Disk> LogInner<D> {
         // End where the index knows that a batch begins, and remember that place for the next read.
         let holds = |e: &OffsetEntry| u64::from(e.position) <= wanted;
         let entry = self.offset_entry(segment, holds, &mut walk).await?;
-        let Some(entry) = entry.filter(|e| u64::from(e.position) > first_end) else {
-            return Ok(Some((first, first_end, Some(header.next_offset()))));
-        };
-        let place = Place {
-            segment: segment.base_offset,
-            position: u64::from(entry.position),
-            after: header.last_offset(),
-            until: segment.base_offset + i64::from(entry.relative_offset),
+        let (place, next_offset) = match entry.filter(|e| u64::from(e.position) > first_end) {
+            Some(entry) => {
+                let until = segment.base_offset + i64::from(entry.relative_offset);
+                let (position, after) = (u64::from(entry.position), header.last_offset());
+                (Place { segment: segment.base_offset, position, after, until }, None)
+            }
+            // Too few bytes for the index, or a piece that has no entries.
+            None => {
+                let (position, next) = walk.until(first.position, wanted).await?;
+                let (after, until) = (next - 1, next);
+                (Place { segment: segment.base_offset, position, after, until }, Some(next))
+            }
         };
         let mut state = self.state.borrow_mut();
         if state.places_forgotten == places_forgotten {
             state.read_ends.remember(place);
         }
-        Ok(Some((first, place.position, None)))
+        Ok(Some((first, place.position, next_offset)))
     }
 
     /// The first batch of the segment that ends at or behind `offset`; `None` where all end before.

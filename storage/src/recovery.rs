@@ -26,7 +26,7 @@ use crate::producer_state::ProducerStates;
 use crate::scan::FileScan;
 use crate::segment::{Segment, SegmentCursor};
 use crate::state::Recovered;
-use crate::tails::Tail;
+use crate::tails::{LEFT_OUT_BYTES_MAX, Tail};
 
 pub use self::survey::Loss;
 
@@ -131,7 +131,10 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(None);
         };
         let cursor = tail.cursor;
-        if cursor.base_offset != proved.base_offset || cursor.position < proved.position {
+        let left_out = cursor.position.checked_sub(proved.position);
+        if cursor.base_offset != proved.base_offset
+            || left_out.is_none_or(|bytes| bytes > LEFT_OUT_BYTES_MAX)
+        {
             return Ok(None);
         }
         let path = self.path(&layout::log_file(cursor.base_offset));

@@ -22,7 +22,7 @@ use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
-use crate::tails::{SNAPSHOT_BYTES_MAX, Tail};
+use crate::tails::{LEFT_OUT_BYTES_MAX, SNAPSHOT_BYTES_MAX, Tail};
 use crate::zero_ahead::ZeroAhead;
 
 /// Places that a log remembers: of each kind.
@@ -310,8 +310,10 @@ impl<D: Disk> LogInner<D> {
     pub(crate) fn note_tail(&self) {
         let state = self.state.borrow();
         let cursor = state.active.flushed.get();
+        let least = self.environment.options.tail_bytes_min;
         let is_behind = cursor.base_offset == state.proved.base_offset
-            && cursor.position >= state.proved.position + self.environment.options.tail_bytes_min;
+            && (least..=LEFT_OUT_BYTES_MAX)
+                .contains(&cursor.position.saturating_sub(state.proved.position));
         let knows_more = !state.producers.is_empty() && state.end() > cursor.next_offset;
         if !is_behind || knows_more || state.truncating || state.ended.is_some() {
             return;

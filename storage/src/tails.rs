@@ -25,6 +25,8 @@ use crate::leader_epochs::LeaderEpochs;
 use crate::segment::SegmentCursor;
 
 const FRAME: FrameKind = FrameKind { magic: *b"VLTT", version: 1 };
+/// The most that a start leaves out: the indexes have no entries for it, and look-ups walk it.
+pub(crate) const LEFT_OUT_BYTES_MAX: u64 = 1 << 20;
 /// A longer snapshot of producers is not noted.
 pub(crate) const SNAPSHOT_BYTES_MAX: usize = 4096;
 
