@@ -1,6 +1,6 @@
 //! One run: connect, make topics, load, measure, verify, delete.
 //!
-//! A scenario may have the broker started again in between: [`restart`].
+//! A scenario may have the broker started again in between: `restart`.
 
 use std::io;
 use std::path::PathBuf;

@@ -172,8 +172,9 @@ fn a_write_without_acknowledgement_that_fails_closes_its_connection() {
     let mut link = wire::connect(broker.address).expect("a connection");
     let written = wire::fetch(&mut link, "failing", 3, 0).expect("an answer");
     assert_eq!(written.high_watermark, 1, "the valid one of two");
-    let lines = broker.errors().matches("waits for no answer").count();
-    assert_eq!(lines, 4, "each is logged:\n{}", broker.errors());
+    // The last connection is closed before the line about it is read.
+    let said = broker.errors_with("waits for no answer", 4);
+    assert_eq!(said.matches("waits for no answer").count(), 4, "each is logged:\n{said}");
     assert!(broker.stop().success());
 }
 
@@ -185,7 +186,8 @@ fn an_idle_connection_is_closed_and_the_log_says_so() {
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     assert_eq!(stream.read(&mut [0]).expect("closed in order"), 0);
     assert!(broker.stop().success());
-    assert!(broker.errors().contains("nothing moved"), "{}", broker.errors());
+    let said = broker.errors_with("nothing moved", 1);
+    assert!(said.contains("nothing moved"), "{said}");
 }
 
 #[test]

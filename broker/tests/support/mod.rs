@@ -227,6 +227,18 @@ impl Broker {
         self.errors.lock().expect("no panic while locked").join("\n")
     }
 
+    /// Standard error of all runs, once it says this so often; or after [`PATIENCE`].
+    pub fn errors_with(&self, text: &str, times: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let errors = self.errors();
+            if errors.matches(text).count() >= times || Instant::now() > deadline {
+                return errors;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The number of the process.
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
