@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{Either, select};
-use vltava_protocol::types::Uuid;
 
 use crate::admin::server::ProcessProbe;
 use crate::config::listeners::Endpoint;
@@ -119,7 +118,9 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
-        boot: facts.boot.map(Uuid),
+        // Ends of logs are not noted yet: of some thousand rounds of kills with them, one answered
+        // an idempotent producer OUT_OF_ORDER_SEQUENCE_NUMBER, and why is not known.
+        boot: None,
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {
