@@ -9,8 +9,9 @@
 //!   and [`verify`] knows whether it is what was sent.
 //! - [`group`]: consumers that are one reader together; [`seat`]: membership of one of them.
 //! - [`payload`]: what records carry, so that they can be checked.
-//! - [`mod@line`]: a way to one broker, made anew where it is lost; [`leaders`]: who leads what, asked
-//!   again where that is in doubt; [`session`]: what a broker remembers of a consumer's fetches.
+//! - [`mod@line`]: a way to one broker, made anew where it is lost; [`leaders`]: who leads what,
+//!   asked again where that is in doubt; [`session`]: what a broker remembers of a consumer's
+//!   fetches.
 //! - [`link`]: a connection that does not block; [`poll`]: waiting for many; [`buffers`].
 //! - [`map`]: partitions by dense numbers; [`stats`]: what is counted; [`clock`]; [`random`];
 //!   [`context`]: what the clients of a worker share.
