@@ -118,7 +118,7 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
-        // Ends of logs are not noted yet: of some thousand rounds of kills with them, one answered
+        // Ends of logs are not noted yet: in some hundred rounds of kills with them, one answered
         // an idempotent producer OUT_OF_ORDER_SEQUENCE_NUMBER, and why is not known.
         boot: None,
     };
