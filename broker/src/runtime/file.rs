@@ -12,8 +12,8 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
@@ -26,122 +26,27 @@ use vltava_storage::io::{
 };
 
 use super::blocking::Blocking;
+use super::data_directory::DataDirectory;
 use super::request::{Handle, Request, SharedHandle};
 use super::ring::Ring;
 use super::system;
 
-/// Names the process that uses the data directory.
-const LOCK_FILE: &str = ".lock";
-/// Made and removed, to see that the directory takes files.
-const PROBE_FILE: &str = ".probe";
 /// Writes in a row that write less than a block, before that is an error. The second one usually
 /// says why (`ENOSPC`).
 const FRUITLESS_WRITES_MAX: u32 = 4;
-
-/// Why a data directory cannot be used. Nothing in it has been changed.
-#[derive(Debug, thiserror::Error)]
-pub enum DataDirectoryError {
-    /// Another process holds its lock.
-    #[error("data directory {0} is in use by another process")]
-    InUse(PathBuf),
-    /// It is not there.
-    #[error("data directory {0} does not exist; make it first (mkdir -p)")]
-    Missing(PathBuf),
-    /// It cannot be written.
-    #[error("data directory {path} cannot be used: {error}")]
-    Unusable {
-        /// Which.
-        path: PathBuf,
-        /// The system's own words.
-        error: io::Error,
-    },
-}
-
-/// The data directory of this process, locked against others while this lives. Shared by all
-/// shards.
-#[derive(Debug)]
-pub struct DataDirectory {
-    /// Absolute.
-    root: PathBuf,
-    directory: Arc<Descriptor>,
-    direct: bool,
-    _lock: fs::File,
-}
-
-impl DataDirectory {
-    /// Locks an existing directory, sees that it takes files, and finds out whether its file system
-    /// takes writes past the page cache.
-    ///
-    /// # Errors
-    /// See [`DataDirectoryError`].
-    pub fn open(path: &Path) -> Result<Self, DataDirectoryError> {
-        let unusable = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => DataDirectoryError::Missing(path.to_owned()),
-            _ => DataDirectoryError::Unusable { path: path.to_owned(), error },
-        };
-        let root = path.canonicalize().map_err(unusable)?;
-        let directory = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY)
-            .open(&root)
-            .map_err(unusable)?;
-        let lock_path = root.join(LOCK_FILE);
-        let lock = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(&lock_path)
-            .map_err(unusable)?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => DataDirectoryError::InUse(root.clone()),
-            fs::TryLockError::Error(error) => unusable(error),
-        })?;
-        probe(&root).map_err(unusable)?;
-        let direct = fs::OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_DIRECT)
-            .open(&lock_path)
-            .is_ok();
-        Ok(Self {
-            root,
-            directory: Arc::new(Descriptor { file: directory, path: ".".to_owned() }),
-            direct,
-            _lock: lock,
-        })
-    }
-
-    /// Whether writes go past the page cache. Where the file system refuses that, they go through
-    /// it, with the same data sync.
-    pub fn is_direct(&self) -> bool {
-        self.direct
-    }
-
-    /// Absolute path.
-    pub fn path(&self) -> &Path {
-        &self.root
-    }
-
-    /// As on a file system that refuses `O_DIRECT`.
-    #[cfg(test)]
-    pub(super) fn refuse_direct(&mut self) {
-        self.direct = false;
-    }
-}
-
-/// Makes a file and removes it: a directory that was used has its lock file, also where nothing can
-/// be made in it any more.
-fn probe(root: &Path) -> io::Result<()> {
-    let path = root.join(PROBE_FILE);
-    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(&path)?;
-    fs::remove_file(&path)
-}
 
 /// An open descriptor of the data directory.
 #[derive(Debug)]
 pub(super) struct Descriptor {
     file: fs::File,
     path: String,
+}
+
+impl Descriptor {
+    /// `path` is what errors say, from the data directory's root on.
+    pub(super) fn new(file: fs::File, path: &str) -> Self {
+        Self { file, path: path.to_owned() }
+    }
 }
 
 impl AsRawFd for Descriptor {
@@ -226,10 +131,7 @@ impl MachineDisk {
             Request::Open { directory: self.root(), path: checked(path)?, flags, opened: None };
         let opened = open(&self.0.ring, request).await;
         let opened = opened.map_err(|error| io_error("open", path, &error))?;
-        Ok(Descriptor {
-            file: opened.into(),
-            path: if path.is_empty() { "." } else { path }.to_owned(),
-        })
+        Ok(Descriptor::new(opened.into(), if path.is_empty() { "." } else { path }))
     }
 }
 
@@ -360,10 +262,8 @@ impl OpenFile {
             flags: libc::O_RDONLY,
             opened: None,
         };
-        let opened = Descriptor {
-            file: open(ring, request).await?.into(),
-            path: self.descriptor.path.clone(),
-        };
+        let opened = open(ring, request).await?.into();
+        let opened = Descriptor::new(opened, &self.descriptor.path);
         // Another task, or another shard, may have been quicker.
         Ok(Arc::clone(self.cached.get_or_init(|| Arc::new(opened))))
     }

@@ -11,8 +11,9 @@ use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::data_directory::DataDirectory;
 use super::executor::Executor;
-use super::file::{DataDirectory, MachineDisk};
+use super::file::MachineDisk;
 use super::recorder::Recorder;
 use super::request::{Request, SharedHandle};
 use super::ring::Ring;
@@ -342,7 +343,8 @@ fn equip(
         let _refused = system::pin_to(&[core]);
     }
     let recorder = common.options.recorder.clone();
-    let ring = Ring::new(shard, common.origin, recorder);
+    let lock = common.options.data_directory.ring_lock();
+    let ring = Ring::new(shard, common.origin, recorder, lock);
     let ring = ring.map_err(|error| format!("io_uring: {error}"))?;
     let executor = Executor::new(ring.clone()).map_err(|error| error.to_string())?;
     let random = RandomBytes::open().map_err(|error| format!("/dev/urandom: {error}"))?;

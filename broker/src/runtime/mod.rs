@@ -9,6 +9,7 @@
 
 mod blocking;
 mod bulk;
+mod data_directory;
 mod enter;
 mod executor;
 mod file;
@@ -39,7 +40,8 @@ use bytes::{Bytes, BytesMut};
 use vltava_protocol::encode::ExternalBytes;
 use vltava_storage::io::Disk;
 
-pub use self::file::{DataDirectory, DataDirectoryError, MachineDisk, MachineFile};
+pub use self::data_directory::{DataDirectory, DataDirectoryError};
+pub use self::file::{MachineDisk, MachineFile};
 pub use self::machine::{
     MachineRuntime, Options, ShardError, ShardStart, Shards, StartError, Stop, check_limits,
     run_shards,

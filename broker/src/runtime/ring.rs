@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -97,7 +97,9 @@ enum State {
 }
 
 impl Ring {
-    /// Sets up a ring for the calling thread, which must be the only one that uses it.
+    /// Sets up a ring for the calling thread, which must be the only one that uses it. The kernel
+    /// keeps the open file `lock`, with the locks that it holds, until the ring's last request is
+    /// done: also where the process is gone before.
     ///
     /// # Errors
     /// `ENOSYS` or `EPERM` where the kernel or a container profile refuses io_uring; others of
@@ -106,8 +108,10 @@ impl Ring {
         shard: usize,
         origin: Instant,
         recorder: Option<Arc<dyn Recorder>>,
+        lock: RawFd,
     ) -> io::Result<Self> {
         let uring = set_up(SUBMISSIONS, COMPLETIONS, Mode::Deferred)?;
+        uring.submitter().register_files(&[lock])?;
         Self::over(uring, shard, origin, recorder)
     }
 
@@ -433,6 +437,10 @@ impl Core {
             // reaped.
             drop(uring.submitter().submit_with_args(1, &wait));
             self.reap(&mut uring, shared);
+        }
+        if self.in_flight == 0 {
+            // The lock is free now; else when the kernel has taken the ring apart, a moment later.
+            drop(uring.submitter().unregister_files());
         }
         drop(uring);
         self.forget_in_flight();

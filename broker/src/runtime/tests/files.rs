@@ -1,10 +1,13 @@
 //! The data directory.
 
+use std::fs::TryLockError;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use vltava_storage::io::{BLOCK_BYTES, BufferPool, Disk, Durability, File, IoErrorKind, OpenMode};
 
 use super::*;
+use crate::runtime::ring::Ring;
 
 #[test]
 fn a_file_keeps_what_is_written() {
@@ -302,6 +305,20 @@ fn a_data_directory_belongs_to_one() {
     std::fs::write(directory.path().join("file"), "").unwrap();
     let file = DataDirectory::open(&directory.path().join("file")).unwrap_err();
     assert!(matches!(file, DataDirectoryError::Unusable { .. }), "{file}");
+}
+
+#[test]
+fn a_data_directory_is_free_when_the_kernel_is_done_with_its_rings() {
+    let directory = tempfile::tempdir().unwrap();
+    let held = DataDirectory::open(directory.path()).unwrap();
+    let ring = Ring::new(0, Instant::now(), None, held.ring_lock()).unwrap();
+    // As where the process is gone.
+    drop(held);
+    let again = std::fs::File::open(directory.path()).unwrap();
+    assert!(matches!(again.try_lock(), Err(TryLockError::WouldBlock)));
+    drop(again);
+    drop(ring);
+    DataDirectory::open(directory.path()).unwrap();
 }
 
 /// Keeps what it sees, in order: the operation where it was submitted, its result where it was
