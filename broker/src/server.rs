@@ -118,9 +118,6 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
-        // Ends of logs are not noted yet: in some hundred rounds of kills with them, one answered
-        // an idempotent producer OUT_OF_ORDER_SEQUENCE_NUMBER, and why is not known.
-        boot: None,
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {
@@ -281,13 +278,8 @@ mod tests {
         let mut config = load(&[]).unwrap().config;
         config.memory_bytes = set;
         let cores = (0..cores).collect();
-        let facts = MachineFacts {
-            cores,
-            memory_bytes,
-            descriptors_max: 1024,
-            kernel: String::new(),
-            boot: None,
-        };
+        let facts =
+            MachineFacts { cores, memory_bytes, descriptors_max: 1024, kernel: String::new() };
         let Chosen { shards, memory_bytes } = choose(&config, &facts);
         (shards, memory_bytes / MIB)
     }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use vltava_protocol::types::{Str, Uuid};
+use vltava_protocol::types::Str;
 use vltava_storage::io::Disk;
 use vltava_storage::{
-    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, load_tails, remove_leftovers,
+    EnvironmentOptions, LogEnvironment, StorageEvent, load_notes, remove_leftovers,
 };
 
 use crate::admin;
@@ -100,8 +100,6 @@ pub struct Blueprint {
     pub memory_bytes: usize,
     /// Connections of the node.
     pub connections: ConnectionCounts,
-    /// Names this boot of the system, as far as that is known.
-    pub boot: Option<Uuid>,
 }
 
 /// Why a shard cannot go on.
@@ -417,15 +415,10 @@ async fn log_environment<R: Runtime>(
         cache_bytes_max: cache_bytes_max(blueprint),
         read_bytes_max: read_bytes_max(blueprint),
         reserve_bytes: config.disk_reserve_bytes,
-        boot: blueprint.boot,
         ..defaults
     };
     let number = u32::try_from(shard).unwrap_or(u32::MAX);
     let logs = LogEnvironment::new(disk.clone(), options, number, loaded);
-    if let Some(boot) = blueprint.boot {
-        let tails = load_tails(disk, boot).await;
-        logs.set_tails(tails.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?);
-    }
     // Known before anything is opened or served: below the reserve no client writes.
     match logs.refresh_space().await {
         Ok(space) if logs.is_low() && shard == 0 => upkeep::warn_of_low(space),

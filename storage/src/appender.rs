@@ -24,8 +24,10 @@ use crate::state::{Capture, LogInner, Place};
 const ALLOCATE_BYTES_MIN: u64 = 16 << 10;
 /// The most it takes at once.
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
-/// A checkpoint is not written for less log than this.
+/// A checkpoint is not written for less log than this,
 const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
+/// and of a large segment for so much: a start after a kill reads what came since.
+const CHECKPOINT_BYTES_MAX: u64 = 8 << 20;
 /// Snapshots of producers kept on disk.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -332,7 +334,7 @@ impl<D: Disk> LogInner<D> {
     }
 
     /// Whether enough was written since the last checkpoint for another: an eighth of the active
-    /// segment.
+    /// segment, within bounds, and much more than the checkpoint itself.
     pub(crate) fn is_checkpoint_due(&self) -> bool {
         let state = self.state.borrow();
         let flushed = state.active.flushed.get();
@@ -340,8 +342,8 @@ impl<D: Disk> LogInner<D> {
         if state.ended.is_some() || flushed.base_offset != proved.base_offset {
             return false;
         }
-        let enough =
-            CHECKPOINT_BYTES_MIN.max(flushed.position / 8).max(16 * state.snapshot_bytes as u64);
+        let part = (flushed.position / 8).clamp(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX);
+        let enough = part.max(16 * state.snapshot_bytes as u64);
         flushed.position - proved.position >= enough
     }
 
@@ -459,7 +461,6 @@ impl<D: Disk> LogInner<D> {
             state.proved = capture.cursor;
             state.snapshot = snapshot;
         }
-        self.environment.forget_tail(&self.directory);
         self.prune_snapshots().await
     }
 }

@@ -26,7 +26,6 @@ impl<D: Disk> LogInner<D> {
             directory: Rc::clone(&self.directory),
             options,
             flushed_note: None,
-            tail: None,
             reach: self.environment.options.write_bytes_max as u64,
             damage: Damage::Refuse,
         }
@@ -421,7 +420,6 @@ impl<D: Disk> LogInner<D> {
         self.retire_buffer(false);
         self.state.borrow_mut().ended = Some(StorageError::Closed);
         self.environment.forget_note(&self.note).await;
-        self.environment.forget_tail(&self.directory);
         self.environment.cache.forget_from(self.number, i64::MIN, 0);
         let segments: BTreeMap<i64, Rc<Segment<D>>> = self.state.borrow().segments.clone();
         segments.values().for_each(|segment| segment.close_files());

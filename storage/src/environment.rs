@@ -2,7 +2,7 @@
 //! bounds.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::{Rc, Weak};
 
@@ -16,7 +16,6 @@ use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Disk, IoError, IoResu
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
 use crate::segment::Segment;
-use crate::tails::{LoadedTails, Tail, TailFiles};
 
 /// Something an operator should hear of, though the call that met it went on.
 #[derive(Clone, Debug)]
@@ -102,12 +101,6 @@ pub struct LogEnvironment<D: Disk> {
     zeros: RefCell<Option<AlignedBuffer>>,
     notes: Mutex<NoteFile<D>>,
     moved: RefCell<Vec<Rc<NoteSlot>>>,
-    /// Counts what was flushed, of all logs.
-    flushes: Cell<u64>,
-    /// Ends of logs that are behind their checkpoints.
-    tails: RefCell<BTreeMap<Rc<str>, Tail>>,
-    tail_files: Mutex<TailFiles<D>>,
-    loaded_tails: RefCell<LoadedTails>,
     free_bytes: Cell<Option<u64>>,
     producer_ids: Cell<usize>,
     next_log: Cell<u64>,
@@ -126,7 +119,6 @@ impl<D: Disk> LogEnvironment<D> {
     ) -> Rc<Self> {
         let options = options.rounded();
         let buffers = BufferSupply::new(options.buffer_bytes_max, options.cache_bytes_max);
-        let tail_files = Mutex::new(TailFiles::new(options.boot, shard));
         Rc::new(Self {
             disk,
             cache: BatchCache::new(options.cache_bytes_max, buffers.pool().clone()),
@@ -136,10 +128,6 @@ impl<D: Disk> LogEnvironment<D> {
             options,
             notes: Mutex::new(NoteFile::new(shard, notes.into())),
             moved: RefCell::default(),
-            flushes: Cell::new(0),
-            tails: RefCell::default(),
-            tail_files,
-            loaded_tails: RefCell::default(),
             free_bytes: Cell::new(None),
             producer_ids: Cell::new(0),
             next_log: Cell::new(0),
@@ -191,44 +179,6 @@ impl<D: Disk> LogEnvironment<D> {
             moved.into_iter().for_each(|slot| self.list_moved(slot));
         }
         written
-    }
-
-    /// Trusts these ends where logs are opened from now on.
-    pub fn set_tails(&self, tails: LoadedTails) {
-        *self.loaded_tails.borrow_mut() = tails;
-    }
-
-    /// Writes down the ends that logs have noted ([`crate::Log::note_tail`]); how many there are.
-    /// Call it a few times a second, while [`LogEnvironment::flushes`] grows.
-    ///
-    /// # Errors
-    /// Where the write failed: a start after this one takes longer.
-    pub async fn write_tails(&self) -> IoResult<usize> {
-        let mut files = self.tail_files.lock().await;
-        let tails = self.tails.borrow().clone();
-        files.write(&self.disk, &tails).await?;
-        Ok(tails.len())
-    }
-
-    /// Counts the writes of all logs.
-    pub fn flushes(&self) -> u64 {
-        self.flushes.get()
-    }
-
-    pub(crate) fn note_tail(&self, directory: &Rc<str>, tail: Tail) {
-        if self.options.boot.is_some() {
-            self.tails.borrow_mut().insert(Rc::clone(directory), tail);
-        }
-    }
-
-    /// A checkpoint says it, or the log is gone.
-    pub(crate) fn forget_tail(&self, directory: &str) {
-        self.tails.borrow_mut().remove(directory);
-    }
-
-    /// Where a log ended when its process was killed, as far as that is known.
-    pub(crate) fn take_tail(&self, directory: &str, topic_id: Uuid) -> Option<Tail> {
-        self.loaded_tails.borrow_mut().take(directory, topic_id)
     }
 
     /// Whether a log of this name and topic was made here, by the notes: up to where it is known to
@@ -291,7 +241,6 @@ impl<D: Disk> LogEnvironment<D> {
     /// A log was flushed further.
     pub(crate) fn note_flushed(&self, slot: &Rc<NoteSlot>, generation: u32, flushed_end: i64) {
         slot.note.set(Note { generation, flushed_end, ..slot.note.get() });
-        self.flushes.set(self.flushes.get() + 1);
         self.list_moved(Rc::clone(slot));
     }
 

@@ -11,9 +11,6 @@ pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 pub const CHECKPOINT: &str = "vltava-checkpoint";
 /// Begins the names of the files with flushed ends, one for each shard, in the data directory.
 pub const FLUSHED_NOTES: &str = "vltava-flushed-";
-/// Begins the names of the files with ends of logs that count until the system is started anew, two
-/// for each shard.
-pub const TAILS: &str = "vltava-tails-";
 /// Ends the name of a file that is not whole yet.
 pub const TEMPORARY: &str = ".tmp";
 /// Ends the name of a partition's directory that is not whole yet.

@@ -31,7 +31,6 @@
 //! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
 //! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
-//! | `tails` | where logs ended a moment ago, for a start after a kill |
 //! | `buffer_supply`, `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
 //! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appender`, `header_walk`, `reader`, `lookup` | what is done with it |
@@ -68,7 +67,6 @@ mod refused;
 mod scan;
 mod segment;
 mod state;
-mod tails;
 #[cfg(test)]
 mod testing;
 mod verify;
@@ -86,4 +84,3 @@ pub use self::partition_files::{partition_directories, remove_leftovers, remove_
 pub use self::reader::ReadResult;
 pub use self::recovery::Loss;
 pub use self::retention::SegmentFacts;
-pub use self::tails::{LoadedTails, load_tails};

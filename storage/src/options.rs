@@ -1,7 +1,5 @@
 //! What callers decide: plain structs. Storage knows no configuration names.
 
-use vltava_protocol::types::Uuid;
-
 use crate::io::BLOCK_BYTES;
 
 /// Options of one log. Kafka's topic settings, in plain units.
@@ -70,12 +68,6 @@ pub struct EnvironmentOptions {
     pub reserve_bytes: u64,
     /// Segment files kept open for readers.
     pub open_files_max: usize,
-    /// Names this boot of the system. What a process has flushed is known to be there as long as it
-    /// is the same; `None`: not known, and never trusted.
-    pub boot: Option<Uuid>,
-    /// A log that is less than this behind its checkpoint is not noted: reading so much again costs
-    /// a start nothing beside opening the log.
-    pub tail_bytes_min: u64,
     /// Producer ids remembered by all logs of the shard; beyond it, the log that learns a new one
     /// forgets its oldest.
     pub producer_ids_max: usize,
@@ -93,8 +85,6 @@ impl Default for EnvironmentOptions {
             read_chunk_bytes: 256 << 10,
             reserve_bytes: 0,
             open_files_max: 1024,
-            boot: None,
-            tail_bytes_min: 32 << 10,
             producer_ids_max: 200_000,
         }
     }

@@ -194,7 +194,7 @@ impl<D: Disk> LogInner<D> {
                 let (position, after) = (u64::from(entry.position), header.last_offset());
                 (Place { segment: segment.base_offset, position, after, until }, None)
             }
-            // Too few bytes for the index, or a piece that has no entries.
+            // Too few bytes for the index, whose interval may be large.
             None => {
                 let (position, next) = walk.until(first.position, wanted).await?;
                 let (after, until) = (next - 1, next);

@@ -12,7 +12,6 @@ mod survey;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::append_queue::block_start;
 use crate::checkpoint::read_file;
 use crate::environment::{LogEnvironment, StorageEvent};
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -26,7 +25,6 @@ use crate::producer_state::ProducerStates;
 use crate::scan::FileScan;
 use crate::segment::{Segment, SegmentCursor};
 use crate::state::Recovered;
-use crate::tails::{LEFT_OUT_BYTES_MAX, Tail};
 
 pub use self::survey::Loss;
 
@@ -46,8 +44,6 @@ pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) options: &'a LogOptions,
     /// Everything below was flushed.
     pub(crate) flushed_note: Option<i64>,
-    /// Where it ended when its process was killed, as far as that is known.
-    pub(crate) tail: Option<Tail>,
     /// The most bytes of one write.
     pub(crate) reach: u64,
     pub(crate) damage: Damage,
@@ -91,14 +87,10 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let first = checkpoint.segments[0].base_offset;
         self.remove_segments(files.segments.iter().filter(|base| **base < first)).await?;
-        let segments = self.closed_segments(&checkpoint);
-        let (proved, mut walked) = match self.usable_tail(&proved).await? {
-            Some((cursor, epochs, producers)) => (cursor, Walked { segments, epochs, producers }),
-            None => {
-                let producers = self.producers(&checkpoint, &files).await?;
-                let epochs = checkpoint.epochs.clone();
-                (proved, Walked { segments, epochs, producers })
-            }
+        let mut walked = Walked {
+            segments: self.closed_segments(&checkpoint),
+            producers: self.producers(&checkpoint, &files).await?,
+            epochs: checkpoint.epochs.clone(),
         };
         let later = files.segments.iter().copied();
         let later: Vec<i64> = later.filter(|base| *base > proved.base_offset).collect();
@@ -120,45 +112,6 @@ impl<D: Disk> Recovery<'_, D> {
             snapshots,
             allocated,
         })
-    }
-
-    /// What is noted of the log's end, where it fits what is found: then the walk begins there.
-    async fn usable_tail(
-        &self,
-        proved: &SegmentCursor,
-    ) -> StorageResult<Option<(SegmentCursor, LeaderEpochs, ProducerStates)>> {
-        let Some(tail) = &self.tail else {
-            return Ok(None);
-        };
-        let cursor = tail.cursor;
-        let left_out = cursor.position.checked_sub(proved.position);
-        if cursor.base_offset != proved.base_offset
-            || left_out.is_none_or(|bytes| bytes > LEFT_OUT_BYTES_MAX)
-        {
-            return Ok(None);
-        }
-        let path = self.path(&layout::log_file(cursor.base_offset));
-        let file = self.environment.disk.open(&path, OpenMode::Read).await;
-        let file = file.map_err(StorageError::from_read)?;
-        let last_block = block_start(cursor.position);
-        let len = usize::try_from(cursor.position - last_block).unwrap_or(usize::MAX);
-        let held = file.read_at(last_block, len).await.map_err(StorageError::from_read)?;
-        let fits = tail.last_block_crc.is_none_or(|crc| crc == crc32c::crc32c(&held));
-        let producers = match &tail.snapshot {
-            Some(snapshot) => ProducerStates::from_snapshot(snapshot),
-            None => Some(ProducerStates::default()),
-        };
-        let Some(producers) = producers.filter(|_| fits && held.len() == len) else {
-            return Ok(None);
-        };
-        // Entries of the indexes between the two are not made: a look-up goes on from the last.
-        let cursor = SegmentCursor {
-            offset_entries: proved.offset_entries,
-            time_entries: proved.time_entries,
-            last_time_entry: proved.last_time_entry,
-            ..cursor
-        };
-        Ok(Some((cursor, tail.epochs.clone(), producers)))
     }
 
     fn corrupt(&self, file: &str, position: u64, offset: i64, what: &str) -> StorageError {

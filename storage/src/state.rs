@@ -22,7 +22,6 @@ use crate::options::LogOptions;
 use crate::producer_state::ProducerStates;
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
-use crate::tails::{LEFT_OUT_BYTES_MAX, SNAPSHOT_BYTES_MAX, Tail};
 use crate::zero_ahead::ZeroAhead;
 
 /// Places that a log remembers: of each kind.
@@ -304,37 +303,6 @@ impl<D: Disk> LogInner<D> {
         state.capture = None;
         drop(state);
         self.environment.count_producers(before, after);
-    }
-
-    /// Notes the flushed end, where a checkpoint has not said nearly as much.
-    pub(crate) fn note_tail(&self) {
-        let state = self.state.borrow();
-        let cursor = state.active.flushed.get();
-        let least = self.environment.options.tail_bytes_min;
-        let is_behind = cursor.base_offset == state.proved.base_offset
-            && (least..=LEFT_OUT_BYTES_MAX)
-                .contains(&cursor.position.saturating_sub(state.proved.position));
-        let knows_more = !state.producers.is_empty() && state.end() > cursor.next_offset;
-        if !is_behind || knows_more || state.truncating || state.ended.is_some() {
-            return;
-        }
-        let snapshot = (!state.producers.is_empty()).then(|| state.producers.to_snapshot());
-        if snapshot.as_ref().is_some_and(|snapshot| snapshot.len() > SNAPSHOT_BYTES_MAX) {
-            return;
-        }
-        let mut epochs = state.epochs.clone();
-        epochs.truncate(cursor.next_offset, state.log_start);
-        let held = state.queue.buffer.as_ref().map(|buffer| crc32c::crc32c(&buffer.last_block()));
-        let tail = Tail {
-            topic_id: self.topic_id,
-            generation: state.generation,
-            cursor,
-            epochs,
-            snapshot,
-            last_block_crc: held.or(state.last_block_crc),
-        };
-        drop(state);
-        self.environment.note_tail(&self.directory, tail);
     }
 
     /// Lets go of the buffers. What of them is on disk goes to the batch cache where `keep`.

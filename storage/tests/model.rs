@@ -137,11 +137,7 @@ async fn one_after_the_other(seed: u64) {
             16 => check_times(&log, &model, &chance).await,
             17 => check_epochs(&log, &model).await,
             18 => drop(log.checkpoint().await.unwrap()),
-            19 => _ = log.release_idle(),
-            20 if chance.one_in(2) => {
-                log.note_tail();
-                environment.write_tails().await.unwrap();
-            }
+            19 => drop(log.release_idle()),
             20 if chance.one_in(2) && log.flushed_end() > log.log_start() => {
                 let range = (log.flushed_end() - log.log_start()) as u64;
                 let to = log.log_start() + chance.below(range + 1) as i64;
@@ -282,7 +278,7 @@ fn all_at_once(seed: u64) {
             match chance_too.below(5) {
                 0 => drop(keeper.checkpoint().await.unwrap()),
                 1 => noting.write_notes().await.unwrap(),
-                2 => _ = keeper.release_idle(),
+                2 => drop(keeper.release_idle()),
                 3 => drop(keeper.offset_for_timestamp(1050).await.unwrap()),
                 _ => {
                     let to = keeper.flushed_end() - 40;

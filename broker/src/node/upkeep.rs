@@ -14,13 +14,11 @@ use crate::runtime::Runtime;
 /// for).
 const NOTE_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often ends of logs are noted, for a start after the process was killed, while they move.
-const TAIL_PERIOD: Duration = Duration::from_millis(250);
-/// The same for each log that is noted: of ten thousand, every two seconds.
-const TAIL_PERIOD_EACH: Duration = Duration::from_micros(200);
-
 /// How often logs are looked at for what a restart would have to work out again.
-const CHECKPOINT_PERIOD: Duration = Duration::from_secs(1);
+const CHECKPOINT_PERIOD: Duration = Duration::from_millis(250);
+
+/// A log that took nothing for so long gives its buffers back.
+const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Looks after the logs of this shard for as long as the process lives.
 pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
@@ -28,12 +26,13 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     node.all_serving().await;
     let retention_period = Duration::from_millis(node.parts.config.retention_check_interval_ms);
     let noting = every(&node, NOTE_PERIOD, async |node| note(node).await);
-    let checkpointing = every(&node, CHECKPOINT_PERIOD, async |node| {
+    let checkpointing = every(&node, CHECKPOINT_PERIOD, async |node| checkpoint(node).await);
+    let tidying = every(&node, IDLE_PERIOD, async |node| {
         node.open_where_room_was_missing().await;
-        checkpoint(node).await;
+        tidy_up(node).await;
     });
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
-    join4(noting, note_tails(&node), checkpointing, retaining).await;
+    join4(noting, checkpointing, tidying, retaining).await;
 }
 
 /// Has memory ready for logs that are written to, for as long as the process lives.
@@ -68,32 +67,6 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     }
 }
 
-/// Notes the ends of logs for as long as the process lives. An idle shard notes nothing.
-async fn note_tails<R: Runtime>(node: &Rc<Node<R>>) {
-    let (runtime, logs) = (&node.parts.runtime, &node.parts.logs);
-    let (mut pause, mut noted) = (TAIL_PERIOD, 0);
-    loop {
-        runtime.sleep_until(runtime.now().after(pause)).await;
-        if noted == logs.flushes() {
-            continue;
-        }
-        noted = logs.flushes();
-        for (_, replica) in node.parts.partitions.local_where(|replica| !replica.is_tidy()) {
-            replica.note_tail();
-            runtime.yield_if_needed().await;
-        }
-        match logs.write_tails().await {
-            Ok(count) => {
-                let each =
-                    TAIL_PERIOD_EACH.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
-                pause = TAIL_PERIOD.max(each);
-            }
-            // Only a start after this one would have taken less time.
-            Err(error) => tracing::debug!(%error, "the ends of logs could not be noted"),
-        }
-    }
-}
-
 /// Says that clients may not write.
 pub fn warn_of_low(space: Space) {
     tracing::warn!(
@@ -102,11 +75,18 @@ pub fn warn_of_low(space: Space) {
     );
 }
 
-/// Writes down what a restart would have to work out again, and takes buffers back from logs that
-/// are idle.
+/// Takes buffers back from logs that are idle.
+async fn tidy_up<R: Runtime>(node: &Rc<Node<R>>) {
+    for (_, replica) in node.parts.partitions.local_where(|replica| !replica.is_tidy()) {
+        replica.tidy_up();
+        node.parts.runtime.yield_if_needed().await;
+    }
+}
+
+/// Writes down what a restart would have to work out again.
 async fn checkpoint<R: Runtime>(node: &Rc<Node<R>>) {
     for (_, replica) in node.parts.partitions.local_where(|replica| !replica.is_tidy()) {
-        if let Err(error) = replica.tidy_up().await {
+        if let Err(error) = replica.checkpoint().await {
             tracing::warn!(
                 partition = replica.name(), %error,
                 "a checkpoint failed; it is tried again"

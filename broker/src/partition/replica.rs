@@ -383,27 +383,26 @@ impl<R: Runtime> Replica<R> {
         Ok(self.log.delete_records(to).await?)
     }
 
-    /// Notes where the log ends, for a start after the process was killed ([`Log::note_tail`]).
-    pub fn note_tail(&self) {
-        self.log.note_tail();
-    }
-
-    /// Whether [`Replica::tidy_up`] has nothing to do. Of a thousand partitions, few are busy.
+    /// Whether [`Replica::checkpoint`] and [`Replica::tidy_up`] have nothing to do. Of a thousand partitions, few are busy.
     pub fn is_tidy(&self) -> bool {
         self.is_tidy.get()
     }
 
-    /// To be called about once a second: writes a checkpoint where one is due, gives back the
-    /// buffer of a log that took nothing since the last call.
-    pub async fn tidy_up(&self) -> Result<(), PartitionError> {
-        if self.log.is_checkpoint_due() && !self.log.checkpoint().await? {
-            return Ok(());
-        }
-        let appended = self.bytes_appended.get();
-        if self.bytes_tidied.replace(appended) == appended {
-            self.is_tidy.set(self.log.release_idle());
+    /// To be called a few times a second: writes a checkpoint where one is due.
+    pub async fn checkpoint(&self) -> Result<(), PartitionError> {
+        if self.log.is_checkpoint_due() {
+            self.log.checkpoint().await?;
         }
         Ok(())
+    }
+
+    /// To be called about once a second: gives back the buffer of a log that took nothing since the
+    /// last call.
+    pub fn tidy_up(&self) {
+        let appended = self.bytes_appended.get();
+        if self.bytes_tidied.replace(appended) == appended && !self.log.is_checkpoint_due() {
+            self.is_tidy.set(self.log.release_idle());
+        }
     }
 
     /// Deletes the segments that age and size allow; how many there were.

@@ -28,8 +28,6 @@ pub struct MachineFacts {
     pub descriptors_max: u64,
     /// The kernel's release, as `uname -r` says it.
     pub kernel: String,
-    /// Names this boot of the system; `None` where the system does not say.
-    pub boot: Option<u128>,
 }
 
 /// Looks at the machine. Raises the soft limits of locked memory and descriptors to the hard ones.
@@ -41,14 +39,7 @@ pub fn probe() -> MachineFacts {
         memory_bytes: memory_bytes(),
         descriptors_max: limit("Max open files"),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        boot: boot(&read("/proc/sys/kernel/random/boot_id")),
     }
-}
-
-/// The id in the kernel's own words: hexadecimal digits in groups.
-fn boot(text: &str) -> Option<u128> {
-    let digits: String = text.trim().split('-').collect();
-    u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)
 }
 
 /// What this process has taken so far, for whoever watches it. What the system does not say is 0.

@@ -11,8 +11,6 @@ use crate::tape::Event;
 
 /// Ends the names of files and directories that nothing relies upon.
 const UNRELIED: [&str; 3] = [".tmp", ".new", "-delete"];
-/// Begins the names of files that count only while the system runs that took their writes.
-const TAILS: &str = "vltava-tails-";
 
 #[derive(Debug)]
 enum Node {
@@ -346,5 +344,5 @@ impl Shadow {
 }
 
 fn is_unrelied(name: &str) -> bool {
-    name.starts_with(TAILS) || UNRELIED.iter().any(|end| name.ends_with(end))
+    UNRELIED.iter().any(|end| name.ends_with(end))
 }

@@ -14,7 +14,6 @@ use vltava::net::counts::ConnectionCounts;
 use vltava::runtime::sim::{Random, SimRuntime};
 use vltava::runtime::{ProcessFacts, Queue, Runtime};
 use vltava::shard::{self, Blueprint, Ports, Shard, ShardFailure};
-use vltava_protocol::types::Uuid;
 
 /// Memory of one shard, in bytes.
 const SHARD_MEMORY_BYTES: usize = 32 * 1024 * 1024;
@@ -58,7 +57,6 @@ pub fn start(
         config: Arc::new(config(address, admin_port, runtimes.len(), settings)),
         memory_bytes: SHARD_MEMORY_BYTES,
         connections: ConnectionCounts::default(),
-        boot: runtimes.first().map(|runtime| Uuid(u128::from(runtime.disk().boot()))),
     };
     let open = Rc::new(Cell::new(runtimes.len()));
     let ended = Rc::new(ended);

@@ -87,7 +87,6 @@ const LIBRARIES: &[Tiers] = &[
             &["producer_state", "notes", "vote_journal"],
             &["header", "refused"],
             &["segment"],
-            &["tails"],
             &["append_queue", "environment", "log_checkpoint", "scan"],
             &["partition_files", "zero_ahead"],
             &["state"],

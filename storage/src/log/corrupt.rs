@@ -66,7 +66,6 @@ impl<D: Disk> CorruptLog<D> {
             directory: Rc::from(self.directory.as_str()),
             options: &self.options,
             flushed_note: note.map(|note| note.flushed_end),
-            tail: None,
             reach: checkpoint.write_bytes_max,
             damage: Damage::Refuse,
         };

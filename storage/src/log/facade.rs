@@ -148,8 +148,6 @@ impl<D: Disk> Log<D> {
             }));
         }
         let note = note.filter(|note| note.generation == generation);
-        let tail = environment.take_tail(directory, topic_id);
-        let tail = tail.filter(|t| t.generation == generation && damage == Damage::Refuse);
         let reach = checkpoint.write_bytes_max;
         let directory: Rc<str> = Rc::from(directory);
         let recovery = Recovery {
@@ -157,7 +155,6 @@ impl<D: Disk> Log<D> {
             directory: Rc::clone(&directory),
             options,
             flushed_note: note.map(|note| note.flushed_end),
-            tail,
             reach,
             damage,
         };
@@ -186,7 +183,6 @@ impl<D: Disk> Log<D> {
         if note.is_none() || end > noted_end.max(proved_end) {
             environment.note_flushed(&log.inner.note, generation, end);
         }
-        log.note_tail();
         Ok(log)
     }
 
@@ -461,16 +457,9 @@ impl<D: Disk> Log<D> {
         self.inner.apply_retention(now_ms, committed_end).await
     }
 
-    /// Whether [`Log::checkpoint`] would be worth its cost. Ask once a second.
+    /// Whether [`Log::checkpoint`] would be worth its cost. Ask a few times a second.
     pub fn is_checkpoint_due(&self) -> bool {
         self.inner.is_checkpoint_due()
-    }
-
-    /// Notes where the log ends, for a start after the process was killed; to be written with
-    /// [`LogEnvironment::write_tails`]. Nothing is noted where a start would have little to read,
-    /// or while what the log knows of producers is ahead of what is flushed.
-    pub fn note_tail(&self) {
-        self.inner.note_tail();
     }
 
     /// Writes down what a restart would have to work out again: indexes, producers, epochs. Writes

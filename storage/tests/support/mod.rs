@@ -26,7 +26,7 @@ use vltava_protocol::types::Uuid;
 use vltava_storage::io::fault_disk::{FaultDisk, FaultSource};
 use vltava_storage::{
     AppendBatch, EnvironmentOptions, Log, LogEnvironment, LogOptions, Opened, StorageError,
-    load_notes, load_tails,
+    load_notes,
 };
 
 pub mod workload;
@@ -153,18 +153,14 @@ pub fn small_environment() -> EnvironmentOptions {
         read_bytes_max: 32_768,
         read_chunk_bytes: 4096,
         open_files_max: 2,
-        tail_bytes_min: 600,
         ..EnvironmentOptions::default()
     }
 }
 
 pub async fn environment(disk: &FaultDisk) -> Result<Rc<LogEnvironment<FaultDisk>>, StorageError> {
     let loaded = load_notes(disk).await.map_err(StorageError::Unreadable)?;
-    let boot = Uuid(u128::from(disk.boot()));
-    let options = EnvironmentOptions { boot: Some(boot), ..small_environment() };
-    let environment = LogEnvironment::new(disk.clone(), options, 0, loaded);
-    environment.set_tails(load_tails(disk, boot).await?);
-    Ok(environment)
+    let options = small_environment();
+    Ok(LogEnvironment::new(disk.clone(), options, 0, loaded))
 }
 
 pub fn ready(opened: Opened<FaultDisk>) -> Log<FaultDisk> {

@@ -168,8 +168,6 @@ pub async fn work(
             18 => {
                 // Notes are not part of the log: an error ends nothing.
                 let _ = environment.write_notes().await;
-                log.note_tail();
-                let _ = environment.write_tails().await;
                 Ok(())
             }
             19 if chance.one_in(3) && model.acked_end > model.start => {
@@ -179,7 +177,7 @@ pub async fn work(
                 log.delete_records(to).await.map(|start| model.start = start)
             }
             20 => {
-                let _ = log.release_idle();
+                log.release_idle();
                 Ok(())
             }
             21 if chance.one_in(4) => {

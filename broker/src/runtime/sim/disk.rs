@@ -163,12 +163,6 @@ impl SimDisk {
     pub(super) fn new(inner: FaultDisk, kernel: ProcessId, pace: Pace) -> Self {
         Self(Paced { inner, kernel, pace })
     }
-
-    /// Names this boot of the host: another after its power has failed, the same after a process
-    /// was killed.
-    pub fn boot(&self) -> u64 {
-        self.0.inner.boot()
-    }
 }
 
 impl Disk for SimDisk {

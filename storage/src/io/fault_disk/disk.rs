@@ -185,11 +185,6 @@ impl FaultDisk {
         self.lock().is_down = true;
     }
 
-    /// Names the machine's boot: another after each [`FaultDisk::restart`].
-    pub fn boot(&self) -> u64 {
-        self.boot
-    }
-
     /// The disk after a crash and a restart: what was flushed, and of the rest what chance lets
     /// through. Handles from before are dead.
     pub fn restart(&self) -> Self {
