@@ -383,7 +383,8 @@ impl<R: Runtime> Replica<R> {
         Ok(self.log.delete_records(to).await?)
     }
 
-    /// Whether [`Replica::checkpoint`] and [`Replica::tidy_up`] have nothing to do. Of a thousand partitions, few are busy.
+    /// Whether [`Replica::checkpoint`] and [`Replica::tidy_up`] have nothing to do. Of a thousand
+    /// partitions, few are busy.
     pub fn is_tidy(&self) -> bool {
         self.is_tidy.get()
     }
