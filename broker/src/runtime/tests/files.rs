@@ -2,7 +2,7 @@
 
 use std::fs::TryLockError;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vltava_storage::io::{BLOCK_BYTES, BufferPool, Disk, Durability, File, IoErrorKind, OpenMode};
 
@@ -319,6 +319,23 @@ fn a_data_directory_is_free_when_the_kernel_is_done_with_its_rings() {
     drop(again);
     drop(ring);
     DataDirectory::open(directory.path()).unwrap();
+}
+
+/// Of a process that was killed, the rings may go on for a while: what they write is not to be read
+/// before.
+#[test]
+fn a_start_waits_for_the_rings_of_a_process_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let ring = std::fs::File::open(directory.path()).unwrap();
+    ring.try_lock().unwrap();
+    let (sender, opened) = std::sync::mpsc::channel();
+    let path = directory.path().to_owned();
+    let start = std::thread::spawn(move || sender.send(DataDirectory::open(&path)).unwrap());
+    let before = opened.recv_timeout(Duration::from_millis(100));
+    assert!(before.is_err(), "the kernel still writes there");
+    drop(ring);
+    opened.recv().unwrap().unwrap();
+    start.join().unwrap();
 }
 
 /// Keeps what it sees, in order: the operation where it was submitted, its result where it was
