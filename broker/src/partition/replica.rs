@@ -409,7 +409,12 @@ impl<R: Runtime> Replica<R> {
     /// Deletes the segments that age and size allow; how many there were.
     pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
         let now_ms = self.runtime.wall_clock_ms();
-        Ok(self.log.apply_retention(now_ms, self.high_watermark()).await?)
+        let deleted = self.log.apply_retention(now_ms, self.high_watermark()).await;
+        if !matches!(deleted, Ok(0)) {
+            // It may have begun a segment, whose file is open: also where it failed after that.
+            self.is_tidy.set(false);
+        }
+        Ok(deleted?)
     }
 
     /// The producers that the log remembers.

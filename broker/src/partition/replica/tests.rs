@@ -5,12 +5,20 @@ use vltava_protocol::types::Uuid;
 use vltava_storage::{EnvironmentOptions, LogEnvironment, load_notes};
 
 use super::*;
-use crate::runtime::sim::{Simulation, SimulationOptions};
+use crate::runtime::sim::{SimRuntime, Simulation, SimulationOptions};
 
 fn batch() -> Bytes {
     let mut builder = BatchBuilder::new();
     builder.append(1, None, Some(b"a record"), &[]).expect("a small record");
     Bytes::from(builder.build())
+}
+
+async fn replica(runtime: SimRuntime, options: LogOptions) -> Rc<Replica<SimRuntime>> {
+    let notes = load_notes(runtime.disk()).await.expect("notes").notes;
+    let environment = EnvironmentOptions::default();
+    let logs = LogEnvironment::new(runtime.disk().clone(), environment, 0, notes);
+    let log = Log::create(&logs, "topic-0", Uuid(7), options).await;
+    Replica::new(runtime, "topic-0".to_owned(), log.expect("a log"), 1)
 }
 
 /// What stands in the queue as the log is closed is written by that, and told like any other write.
@@ -21,11 +29,7 @@ fn a_close_tells_those_that_wait() {
         let host = simulation.add_host();
         let runtime = simulation.start(host, 1).pop().expect("one shard");
         let run = simulation.executor().run(60_000_000_000, async move {
-            let notes = load_notes(runtime.disk()).await.expect("notes").notes;
-            let options = EnvironmentOptions::default();
-            let logs = LogEnvironment::new(runtime.disk().clone(), options, 0, notes);
-            let log = Log::create(&logs, "topic-0", Uuid(7), LogOptions::default()).await;
-            let replica = Replica::new(runtime, "topic-0".to_owned(), log.expect("a log"), 1);
+            let replica = replica(runtime, LogOptions::default()).await;
             let mut queued = Vec::new();
             for _ in 0..5 {
                 queued.push(replica.append(batch(), AppendClass::Client).expect("it is taken"));
@@ -38,4 +42,30 @@ fn a_close_tells_those_that_wait() {
         });
         run.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
     }
+}
+
+/// Retention closes the segment of a log that nobody writes to, and opens the next: that is to be
+/// let go of again.
+#[test]
+fn what_retention_began_is_tidied_up() {
+    let simulation = Simulation::new(SimulationOptions::new(1));
+    let host = simulation.add_host();
+    let runtime = simulation.start(host, 1).pop().expect("one shard");
+    let run = simulation.executor().run(60_000_000_000, async move {
+        let options = LogOptions { retention_ms: Some(1000), ..LogOptions::default() };
+        let replica = replica(runtime, options).await;
+        let queued = replica.append(batch(), AppendClass::Client).expect("it is taken");
+        assert_eq!(queued.committed.await, Ok(Ok(())));
+        let tidy_up = || {
+            replica.tidy_up();
+            replica.tidy_up();
+            assert!(replica.is_tidy());
+        };
+        tidy_up();
+        assert_eq!(replica.apply_retention().await, Ok(1));
+        assert!(!replica.is_tidy(), "the new segment's file is open");
+        tidy_up();
+        assert_eq!((replica.apply_retention().await, replica.is_tidy()), (Ok(0), true));
+    });
+    run.unwrap_or_else(|stuck| panic!("{stuck}"));
 }
