@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -132,6 +133,26 @@ impl Disk for MemoryDisk {
     }
 }
 
+impl MemoryFile {
+    /// What it holds, up to its end.
+    fn read(&self, position: u64, len: usize) -> Bytes {
+        let content = self.content.borrow();
+        let end = (position + len as u64).min(content.len);
+        let mut bytes = BytesMut::with_capacity(len);
+        let mut at = position;
+        while at < end {
+            let skip = index(at) % BLOCK_BYTES;
+            let take = (BLOCK_BYTES - skip).min(index(end - at));
+            match content.blocks.get(index(at) / BLOCK_BYTES) {
+                Some(Some(block)) => bytes.extend_from_slice(&block[skip..skip + take]),
+                _ => bytes.resize(bytes.len() + take, 0),
+            }
+            at += take as u64;
+        }
+        bytes.freeze()
+    }
+}
+
 impl File for MemoryFile {
     async fn write_at(
         &self,
@@ -154,20 +175,7 @@ impl File for MemoryFile {
     }
 
     async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
-        let content = self.content.borrow();
-        let end = (position + len as u64).min(content.len);
-        let mut bytes = BytesMut::with_capacity(len);
-        let mut at = position;
-        while at < end {
-            let skip = index(at) % BLOCK_BYTES;
-            let take = (BLOCK_BYTES - skip).min(index(end - at));
-            match content.blocks.get(index(at) / BLOCK_BYTES) {
-                Some(Some(block)) => bytes.extend_from_slice(&block[skip..skip + take]),
-                _ => bytes.resize(bytes.len() + take, 0),
-            }
-            at += take as u64;
-        }
-        Ok(bytes.freeze())
+        Ok(self.read(position, len))
     }
 
     fn begin_read(
@@ -176,11 +184,8 @@ impl File for MemoryFile {
         len: usize,
         mut buffer: AlignedBuffer,
     ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
-        let file = self.clone();
-        async move {
-            buffer.append(&file.read_at(position, len).await?);
-            Ok(buffer)
-        }
+        buffer.append(&self.read(position, len));
+        ready(Ok(buffer))
     }
 
     async fn allocate(&self, position: u64, len: u64) -> IoResult<()> {

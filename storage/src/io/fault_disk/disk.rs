@@ -272,15 +272,24 @@ impl FaultDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn wait(&self, name: &'static str, path: &str, bytes: usize) {
+    /// How long an operation takes that is begun now.
+    pub(super) fn wait(
+        &self,
+        name: &'static str,
+        path: &str,
+        bytes: usize,
+    ) -> impl Future<Output = ()> + use<> {
         let latency = self.latency.borrow().clone();
-        if let Some(latency) = latency {
-            let path = path.to_owned();
-            latency(&Operation { name, path, bytes }).await;
+        let path = path.to_owned();
+        let waiting = latency.map(|latency| latency(&Operation { name, path, bytes }));
+        async move {
+            if let Some(waiting) = waiting {
+                waiting.await;
+            }
         }
     }
 
-    /// Counts a read, waits, and gives the state.
+    /// Waits, counts a read, and gives the state.
     pub(super) async fn read<'a>(
         &'a self,
         name: &'static str,
@@ -288,11 +297,20 @@ impl FaultDisk {
         bytes: usize,
     ) -> IoResult<MutexGuard<'a, State>> {
         self.wait(name, path, bytes).await;
+        self.read_now(name, path)
+    }
+
+    /// Counts a read, and gives the state.
+    pub(super) fn read_now(
+        &self,
+        name: &'static str,
+        path: &str,
+    ) -> IoResult<MutexGuard<'_, State>> {
         let mut state = self.lock();
-        if state.is_down || state.boot != self.boot {
+        if state.is_down || state.boot != self.boot || !state.begin_read() {
             return Err(error(IoErrorKind::Failed, name, path));
         }
-        if state.begin_read() { Ok(state) } else { Err(error(IoErrorKind::Failed, name, path)) }
+        Ok(state)
     }
 
     /// Counts a change, waits, and gives the state with what becomes of the change. Where the

@@ -33,6 +33,17 @@ impl FaultFile {
         error(kind, operation, &self.path)
     }
 
+    /// What the file holds, up to its end.
+    fn read_now(&self, position: u64, len: usize) -> IoResult<Bytes> {
+        let state = self.disk.read_now("read", &self.path)?;
+        let image = state.tree.image(self.node);
+        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "read"))?;
+        let content = image.current();
+        let start = to_usize(position).min(content.len());
+        let end = start.saturating_add(len).min(content.len());
+        Ok(Bytes::copy_from_slice(&content[start..end]))
+    }
+
     /// A change of this file that takes effect at once, or fails without one.
     async fn change_at_once(
         &self,
@@ -138,13 +149,8 @@ impl File for FaultFile {
     }
 
     async fn read_at(&self, position: u64, len: usize) -> IoResult<Bytes> {
-        let state = self.disk.read("read", &self.path, len).await?;
-        let image = state.tree.image(self.node);
-        let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "read"))?;
-        let content = image.current();
-        let start = to_usize(position).min(content.len());
-        let end = start.saturating_add(len).min(content.len());
-        Ok(Bytes::copy_from_slice(&content[start..end]))
+        self.disk.wait("read", &self.path, len).await;
+        self.read_now(position, len)
     }
 
     fn begin_read(
@@ -155,9 +161,16 @@ impl File for FaultFile {
     ) -> impl Future<Output = IoResult<AlignedBuffer>> + 'static {
         assert_eq!(position % BLOCK_BYTES as u64, 0, "read at {position}");
         assert!(len.next_multiple_of(BLOCK_BYTES) <= buffer.remaining(), "no room for {len}");
+        let waiting = self.disk.wait("read", &self.path, len);
+        // What the file holds now, whenever it arrives.
+        let bytes = self.read_now(position, len);
         let file = self.clone();
         async move {
-            buffer.append(&file.read_at(position, len).await?);
+            waiting.await;
+            if file.disk.is_down() {
+                return Err(file.error(IoErrorKind::Failed, "read"));
+            }
+            buffer.append(&bytes?);
             Ok(buffer)
         }
     }
