@@ -74,10 +74,16 @@ impl BufferSupply {
             .await;
             while self.wants_ready() {
                 let mut buffer = self.pool.take_fresh();
-                // Dropped there, it is free.
-                if disk.beside(Haste::WhenIdle, move || buffer.touch()).await.is_err() {
+                let touched = disk.beside(Haste::WhenIdle, move || {
+                    buffer.touch();
+                    buffer
+                });
+                let Ok(buffer) = touched.await else {
                     break;
-                }
+                };
+                // Dropped here: a thread that may be stopped at any time must not hold the pool's
+                // lock.
+                drop(buffer);
             }
         }
     }

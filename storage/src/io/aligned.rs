@@ -217,15 +217,26 @@ impl BufferPool {
 
     fn give_back(&self, memory: Memory) {
         self.0.lent_bytes.fetch_sub(memory.capacity, Ordering::Relaxed);
-        let mut kept = self.kept();
-        if memory.capacity == self.0.buffer_bytes && kept.free.len() < self.0.free_max {
-            kept.free.push(memory);
-        } else if matches!(memory.origin, Origin::Region) {
-            let (start, len) = (memory.start.as_ptr(), memory.capacity);
-            // SAFETY: whole pages that nobody uses: `memory` owns them. They read as zeros then.
+        let Some(surplus) = self.keep(memory) else {
+            return;
+        };
+        if matches!(surplus.origin, Origin::Region) {
+            let (start, len) = (surplus.start.as_ptr(), surplus.capacity);
+            // SAFETY: whole pages that nobody uses: `surplus` owns them. They read as zeros then.
+            // Without the lock: it takes a while.
             unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
-            kept.empty.push(memory);
+            self.kept().empty.push(surplus);
         }
+    }
+
+    /// Keeps memory for whoever wants some next; gives it back where there is enough of it.
+    fn keep(&self, memory: Memory) -> Option<Memory> {
+        let mut kept = self.kept();
+        if memory.capacity != self.0.buffer_bytes || kept.free.len() >= self.0.free_max {
+            return Some(memory);
+        }
+        kept.free.push(memory);
+        None
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
