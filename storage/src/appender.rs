@@ -17,6 +17,7 @@ use crate::checkpoint::{Tail, remove_unneeded, replace};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
 use crate::layout;
+use crate::log_checkpoint::LogCheckpoint;
 use crate::segment::Segment;
 use crate::state::{Capture, LogInner, Place};
 
@@ -28,6 +29,8 @@ const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 const CHECKPOINT_BYTES_MIN: u64 = 1 << 20;
 /// and of a large segment for so much: a start after a kill reads what came since.
 const CHECKPOINT_BYTES_MAX: u64 = 8 << 20;
+/// Nor for less than so many times what it takes itself.
+const CHECKPOINT_TIMES: u64 = 16;
 /// Snapshots of producers kept on disk.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -334,7 +337,7 @@ impl<D: Disk> LogInner<D> {
     }
 
     /// Whether enough was written since the last checkpoint for another: an eighth of the active
-    /// segment, within bounds, and much more than the checkpoint itself.
+    /// segment, within bounds, and much more than the checkpoint itself with its snapshot.
     pub(crate) fn is_checkpoint_due(&self) -> bool {
         let state = self.state.borrow();
         let flushed = state.active.flushed.get();
@@ -343,7 +346,9 @@ impl<D: Disk> LogInner<D> {
             return false;
         }
         let part = (flushed.position / 8).clamp(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_MAX);
-        let enough = part.max(16 * state.snapshot_bytes as u64);
+        let epochs = state.epochs.entries().len();
+        let cost = LogCheckpoint::bytes(epochs, state.segments.len()) + state.snapshot_bytes;
+        let enough = part.max(CHECKPOINT_TIMES * cost as u64);
         flushed.position - proved.position >= enough
     }
 
@@ -374,8 +379,7 @@ impl<D: Disk> LogInner<D> {
         let active = Rc::clone(&self.state.borrow().active);
         let disk = &self.environment.disk;
         active.save_indexes(disk, false).await?;
-        let synced = disk.sync_dir(&self.directory).await;
-        synced.map_err(StorageError::from_sync)?;
+        active.name_indexes(disk).await?;
         let offset = capture.cursor.next_offset;
         self.write_snapshot(offset, capture.snapshot.as_deref()).await?;
         self.write_epochs(&capture.epochs).await?;

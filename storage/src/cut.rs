@@ -215,6 +215,7 @@ impl<D: Disk> LogInner<D> {
             state.active = recovered.active;
             state.allocated = recovered.allocated;
             state.epochs = recovered.epochs;
+            state.snapshot_bytes = recovered.producers.snapshot_bytes();
             state.producers = recovered.producers;
             state.proved = proved.unwrap_or(cursor);
             state.snapshot = snapshot;

@@ -76,16 +76,20 @@ impl Entry for TimeEntry {
 pub(crate) struct SparseIndex<E> {
     /// Entries that are durable in the file.
     saved: Cell<u32>,
+    /// The name of that file is durable.
+    is_named: Cell<bool>,
     /// Entries behind those.
     tail: RefCell<Vec<E>>,
     chunks: RefCell<Vec<(u32, Bytes)>>,
 }
 
 impl<E: Entry> SparseIndex<E> {
-    /// An index of which so many entries are in its file.
+    /// An index of which so many entries are in its file, as a checkpoint says: which is not written
+    /// before the file has its name.
     pub(crate) fn new(saved: u32) -> Self {
         Self {
             saved: Cell::new(saved),
+            is_named: Cell::new(saved > 0),
             tail: RefCell::new(Vec::new()),
             chunks: RefCell::new(Vec::new()),
         }
@@ -108,13 +112,24 @@ impl<E: Entry> SparseIndex<E> {
         self.chunks.borrow_mut().clear();
     }
 
+    /// Whether the file's name is durable, where something is in it.
+    pub(crate) fn is_named(&self) -> bool {
+        self.is_named.get() || self.saved.get() == 0
+    }
+
+    /// The directory was synced.
+    pub(crate) fn set_named(&self) {
+        self.is_named.set(true);
+    }
+
     /// Forgets what can be read from the file again.
     pub(crate) fn release(&self) {
         *self.chunks.borrow_mut() = Vec::new();
     }
 
     /// Writes what is not saved behind what is, durably. `exact`: the file then ends with its last
-    /// entry. The name of a file made here is durable once the caller has synced the directory.
+    /// entry. The name of a file made here is durable once the caller has synced the directory: see
+    /// [`SparseIndex::is_named`].
     pub(crate) async fn save<D: Disk>(&self, disk: &D, path: &str, exact: bool) -> IoResult<()> {
         let entries = self.tail.borrow().clone();
         if entries.is_empty() && !exact {
@@ -122,6 +137,7 @@ impl<E: Entry> SparseIndex<E> {
         }
         let file = match disk.open(path, OpenMode::Write).await {
             Err(error) if error.kind == IoErrorKind::NotFound => {
+                self.is_named.set(false);
                 disk.open(path, OpenMode::Create).await?
             }
             opened => opened?,

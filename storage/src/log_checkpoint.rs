@@ -7,7 +7,9 @@
 
 use vltava_protocol::types::Uuid;
 
-use crate::checkpoint::{FieldReader, FieldWriter, FrameKind, Tail, frame, read_frame, replace};
+use crate::checkpoint::{
+    FRAME_HEADER_BYTES, FieldReader, FieldWriter, FrameKind, Tail, frame, read_frame, replace,
+};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::io::{Disk, IoResult};
 use crate::layout::CHECKPOINT;
@@ -15,6 +17,10 @@ use crate::leader_epochs::LeaderEpochs;
 use crate::segment::SegmentCursor;
 
 const LOG_CHECKPOINT: FrameKind = FrameKind { magic: *b"VLTC", version: 1 };
+/// Its frame, what there is one of, and the counts of the lists.
+const FIXED_BYTES: usize = FRAME_HEADER_BYTES + 16 + 4 + 3 * 8 + 2 * 4;
+/// An epoch and its start.
+const EPOCH_BYTES: usize = 4 + 8;
 
 /// A log as far as it was proved when this was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +53,11 @@ impl LogCheckpoint {
         self.segments.push(SegmentCursor::new(cursor.base_offset, cursor.created_ms));
         self.epochs.truncate(cursor.base_offset, self.log_start);
         self.snapshot = Some(cursor.base_offset);
+    }
+
+    /// How long the file is of a log with so many epochs and segments.
+    pub(crate) fn bytes(epochs: usize, segments: usize) -> usize {
+        FIXED_BYTES + epochs * EPOCH_BYTES + segments * SegmentCursor::BYTES
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -131,6 +142,7 @@ mod tests {
             segments: vec![closed, SegmentCursor::new(9, 2)],
         };
         let bytes = checkpoint.encode();
+        assert_eq!(bytes.len(), LogCheckpoint::bytes(2, 2));
         let payload = unframe(LOG_CHECKPOINT, &bytes).unwrap();
         assert_eq!(LogCheckpoint::decode(payload), Some(checkpoint.clone()));
         for len in 0..payload.len() {

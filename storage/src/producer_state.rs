@@ -24,6 +24,12 @@ const SNAPSHOT_VERSION: i16 = 1;
 const OLDER_BATCHES_MAGIC: [u8; 4] = *b"VLT1";
 /// Where the bytes under the snapshot's CRC begin.
 const SNAPSHOT_CRC_END: usize = 6;
+/// Version, CRC, how many producers, and our magic.
+const SNAPSHOT_FIXED_BYTES: usize = 2 + 4 + 4 + 4;
+/// A producer there: Kafka's part, and ours but for its batches.
+const SNAPSHOT_ENTRY_BYTES: usize = (4 * 8 + 3 * 4 + 2) + (8 + 4);
+/// And a batch.
+const KEPT_BYTES: usize = 2 * 8 + 2 * 4;
 /// No coordinator has written a marker.
 const NO_COORDINATOR_EPOCH: i32 = -1;
 
@@ -309,6 +315,16 @@ impl ProducerStates {
         let entry = *self.entries.get(&oldest)?;
         self.put(oldest, None);
         Some((oldest, Box::new(entry)))
+    }
+
+    /// How long [`ProducerStates::to_snapshot`] is where there is a producer; else 0: no snapshot is
+    /// written.
+    pub(crate) fn snapshot_bytes(&self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let batches: usize = self.entries.values().map(|entry| entry.batches().len()).sum();
+        SNAPSHOT_FIXED_BYTES + self.entries.len() * SNAPSHOT_ENTRY_BYTES + batches * KEPT_BYTES
     }
 
     /// The file `<offset>.snapshot`.

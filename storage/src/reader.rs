@@ -362,7 +362,11 @@ impl<D: Disk> LogInner<D> {
             ..end
         });
         if segment.is_closed.get() {
-            let saved = segment.save_indexes(&self.environment.disk, true).await;
+            let disk = &self.environment.disk;
+            let mut saved = segment.save_indexes(disk, true).await;
+            if saved.is_ok() {
+                saved = segment.name_indexes(disk).await;
+            }
             saved.map_err(|error| self.fail(error))?;
         }
         Ok(true)

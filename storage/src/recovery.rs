@@ -425,7 +425,9 @@ impl<D: Disk> Recovery<'_, D> {
     async fn close(&self, segment: &Segment<D>) -> StorageResult<()> {
         segment.is_closed.set(true);
         segment.seal_time_index();
-        segment.save_indexes(&self.environment.disk, true).await
+        let disk = &self.environment.disk;
+        segment.save_indexes(disk, true).await?;
+        segment.name_indexes(disk).await
     }
 
     /// Makes the file end with its last batch, and everything in it durable, before it is served.

@@ -46,6 +46,9 @@ pub(crate) struct IndexEntries {
 }
 
 impl SegmentCursor {
+    /// As it stands in a checkpoint.
+    pub(crate) const BYTES: usize = 9 * 8 + 2 * 4;
+
     /// An empty segment.
     pub(crate) fn new(base_offset: i64, created_ms: i64) -> Self {
         Self {
@@ -304,6 +307,19 @@ impl<D: Disk> Segment<D> {
         let path = self.time_index_path();
         let saved = self.times.save(disk, &path, exact).await;
         saved.map_err(StorageError::from_write)
+    }
+
+    /// Makes the names of the indexes' files durable, where they are not: before a checkpoint that
+    /// counts on what is in them.
+    pub(crate) async fn name_indexes(&self, disk: &D) -> StorageResult<()> {
+        if self.offsets.is_named() && self.times.is_named() {
+            return Ok(());
+        }
+        let synced = disk.sync_dir(&self.directory).await;
+        synced.map_err(StorageError::from_sync)?;
+        self.offsets.set_named();
+        self.times.set_named();
+        Ok(())
     }
 }
 

@@ -93,7 +93,8 @@ pub(crate) struct LogState<D: Disk> {
     /// What the checkpoint file says.
     pub(crate) proved: SegmentCursor,
     pub(crate) snapshot: Option<i64>,
-    /// Size of the last snapshot: a checkpoint is not written for less log than it costs.
+    /// Size of the last snapshot, or of what was recovered as one: a checkpoint is not written for
+    /// less log than it costs.
     pub(crate) snapshot_bytes: usize,
     /// Snapshot files, oldest first.
     pub(crate) snapshots: Vec<i64>,
@@ -156,12 +157,12 @@ impl<D: Disk> LogState<D> {
             active: recovered.active,
             queue: AppendQueue::new(cursor),
             epochs: recovered.epochs,
+            snapshot_bytes: recovered.producers.snapshot_bytes(),
             producers: recovered.producers,
             refused: RefusedProducers::default(),
             generation: checkpoint.generation,
             proved: proved.unwrap_or(SegmentCursor::new(cursor.base_offset, cursor.created_ms)),
             snapshot: checkpoint.snapshot,
-            snapshot_bytes: 0,
             snapshots: recovered.snapshots,
             epochs_written: None,
             capture: None,

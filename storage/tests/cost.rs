@@ -95,6 +95,55 @@ fn recovery_reads_only_what_is_not_proved() {
     });
 }
 
+/// Appends and writes until a checkpoint is due: how many bytes the log has grown by then.
+async fn bytes_until_due(log: &Log<FaultDisk>) -> u64 {
+    let before = log.size_bytes();
+    while !log.is_checkpoint_due() {
+        append(log, 50_000).unwrap();
+        log.write_pending().await.unwrap();
+    }
+    log.size_bytes() - before
+}
+
+/// A checkpoint names all segments, and comes with a snapshot of all producers: for logs of many of
+/// them it is written more seldom, after a restart, too.
+#[test]
+fn a_checkpoint_costs_a_small_part_of_the_log_it_is_written_for() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let first = shard(&disk, EnvironmentOptions::default());
+        let log = new_log(&first).await;
+        assert!((1 << 20..2 << 20).contains(&bytes_until_due(&log).await));
+        log.set_options(LogOptions { segment_bytes: 1, ..LogOptions::default() });
+        for _ in 0..1500 {
+            append(&log, 10).unwrap();
+            log.write_pending().await.unwrap();
+        }
+        log.set_options(LogOptions::default());
+        // 80 bytes for each segment, sixteen times.
+        let grown = bytes_until_due(&log).await;
+        assert!((1_900_000..2_100_000).contains(&grown), "{grown}");
+        for id in 0..1000 {
+            let batch = batch(1, &[vec![1]], Some((id, 0, 0)));
+            log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+        }
+        log.close().await.unwrap();
+        drop((log, first));
+        let shard = shard(&disk, EnvironmentOptions::default());
+        let log = reopened(&shard).await;
+        // 82 bytes for each producer of one batch.
+        let grown = bytes_until_due(&log).await;
+        assert!((3_200_000..3_400_000).contains(&grown), "{grown}");
+        assert!(log.checkpoint().await.unwrap());
+        bytes_until_due(&log).await;
+        let calls = recorded(&disk);
+        assert!(log.checkpoint().await.unwrap());
+        let count = |name| calls.borrow().iter().filter(|call| call.name == name).count();
+        // The snapshot's, and the checkpoint's: the indexes had their names.
+        assert_eq!(count("sync_dir"), 2);
+    });
+}
+
 #[test]
 fn many_appends_share_one_write_and_one_allocation_serves_many() {
     run(async {

@@ -117,6 +117,7 @@ fn a_snapshot_holds_everything_and_damage_is_seen() {
     batches.push(ProducerBatch { is_transactional: true, ..batch(9, 2, 0, 4) });
     let (states, _) = noted(&batches);
     let mut bytes = states.to_snapshot();
+    assert_eq!(bytes.len(), states.snapshot_bytes());
     assert_eq!(ProducerStates::from_snapshot(&bytes), Some(states.clone()));
     for bit in 0..bytes.len() * 8 {
         bytes[bit / 8] ^= 1 << (bit % 8);
