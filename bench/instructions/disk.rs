@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use vltava_storage::io::{
     AlignedBlocks, AlignedBuffer, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste,
-    IoError, IoErrorKind, IoResult, OpenMode, Space,
+    IoError, IoErrorKind, IoResult, OpenMode, Space, block_start,
 };
 
 /// The disk. A clone is the same one.
@@ -213,7 +213,7 @@ impl File for MemoryFile {
     }
 
     async fn next_data(&self, position: u64) -> IoResult<Option<u64>> {
-        Ok(Some(position))
+        Ok(Some(block_start(position)))
     }
 
     fn source(&self) -> Arc<dyn Any + Send + Sync> {

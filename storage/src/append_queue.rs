@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::header::AppendBatch;
-use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES};
+use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, block_start};
 use crate::producer_state::ProducerUndo;
 use crate::segment::{IndexEntries, SegmentCursor};
 
@@ -77,11 +77,6 @@ impl TailBuffer {
         let from = self.flushed / BLOCK_BYTES * BLOCK_BYTES;
         self.buffer.slice(from..self.flushed)
     }
-}
-
-/// The start of the block that holds `position`.
-pub(crate) fn block_start(position: u64) -> u64 {
-    position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64
 }
 
 /// A write that is under way.

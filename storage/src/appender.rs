@@ -12,10 +12,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use crate::append_queue::{RollPoint, Write, block_start};
+use crate::append_queue::{RollPoint, Write};
 use crate::checkpoint::{Tail, remove_unneeded, replace};
 use crate::error::{Corruption, StorageError, StorageResult};
-use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode};
+use crate::io::{BLOCK_BYTES, Disk, Durability, File, IoErrorKind, OpenMode, block_start};
 use crate::layout;
 use crate::log_checkpoint::LogCheckpoint;
 use crate::segment::Segment;

@@ -5,7 +5,7 @@ use vltava_protocol::batch::HEADER_BYTES;
 
 use crate::error::{StorageError, StorageResult};
 use crate::header::{BatchHeader, CRC_START};
-use crate::io::{BLOCK_BYTES, Disk, File, OpenMode};
+use crate::io::{Disk, File, OpenMode};
 
 /// The most that is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -106,8 +106,8 @@ impl<D: Disk> FileScan<D> {
             let Some(data) = data.filter(|data| *data < to) else {
                 return Ok(None);
             };
-            // Whole blocks are written, and what stands in one may begin with zeros.
-            position = position.max(data - data % BLOCK_BYTES as u64);
+            // A block: what stands in it may begin with zeros.
+            position = position.max(data);
             let bytes = self.bytes(position, HEADER_BYTES).await?;
             if bytes.len() < HEADER_BYTES {
                 return Ok(None);
@@ -138,6 +138,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::{Tail, write_new};
+    use crate::io::block_start;
     use crate::io::fault_disk::FaultDisk;
     use crate::testing::run;
 
@@ -153,6 +154,11 @@ mod tests {
             content.extend_from_slice(&batch);
             write_new(&disk, "f", &content, Tail::Exact).await.unwrap();
             let mut scan = FileScan::open(&disk, "f").await.unwrap();
+            // An offset begins with zeros: what is told is the block.
+            for from in [0, start as u64, start as u64 + 6] {
+                let data = scan.file.next_data(from).await.unwrap();
+                assert_eq!(data, Some(block_start(start as u64)));
+            }
             let header = scan.header(start as u64).await.unwrap().unwrap();
             assert!(scan.check_crc(start as u64, &header).await.unwrap());
             let find = async |scan: &mut FileScan<FaultDisk>, from, offset| {

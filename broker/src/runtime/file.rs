@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use io_uring::opcode;
 use vltava_storage::io::{
     AlignedBlocks, AlignedBuffer, BLOCK_BYTES, DirectoryEntry, Disk, Durability, File, Haste,
-    IoError, IoErrorKind, IoResult, OpenMode, Space,
+    IoError, IoErrorKind, IoResult, OpenMode, Space, block_start,
 };
 
 use super::blocking::Blocking;
@@ -436,7 +436,7 @@ impl File for MachineFile {
     }
 }
 
-/// Where the file system says that something was written, at or behind `position`.
+/// The block at or behind `position` in which the file system says that something was written.
 fn next_data(file: &std::fs::File, position: u64) -> io::Result<Option<u64>> {
     let offset = libc::off_t::try_from(position)
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -444,10 +444,11 @@ fn next_data(file: &std::fs::File, position: u64) -> io::Result<Option<u64>> {
     // which this moves.
     let found = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
     match (u64::try_from(found), io::Error::last_os_error().raw_os_error()) {
-        (Ok(found), _) => Ok(Some(found)),
+        // Its own blocks may be smaller.
+        (Ok(found), _) => Ok(Some(block_start(found))),
         (Err(_), Some(libc::ENXIO)) => Ok(None),
         // A file system that does not know.
-        (Err(_), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Some(position)),
+        (Err(_), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Some(block_start(position))),
         (Err(_), _) => Err(io::Error::last_os_error()),
     }
 }

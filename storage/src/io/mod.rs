@@ -17,6 +17,11 @@ use bytes::Bytes;
 
 pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool};
 
+/// Where the block begins that holds a position.
+pub fn block_start(position: u64) -> u64 {
+    position - position % BLOCK_BYTES as u64
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -208,8 +213,9 @@ pub trait File: Clone + 'static {
     /// Length in bytes.
     async fn len(&self) -> IoResult<u64>;
 
-    /// Where, at or behind `position`, something may stand that was written; before that, all reads
-    /// as zeros. `None`: nothing up to the end.
+    /// The first block that something may stand in that was written, of the one that holds
+    /// `position` and those behind it: where it begins, a multiple of [`BLOCK_BYTES`]. From
+    /// `position` up to there all reads as zeros. `None`: up to the end.
     async fn next_data(&self, position: u64) -> IoResult<Option<u64>>;
 
     /// What a connection of the same runtime needs to send a range of this file without copying it

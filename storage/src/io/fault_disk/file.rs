@@ -13,6 +13,7 @@ use super::image::{Image, SECTOR_BYTES};
 use super::tree::NodeId;
 use crate::io::{
     AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Durability, File, IoError, IoErrorKind, IoResult,
+    block_start,
 };
 
 /// An open file of a [`FaultDisk`].
@@ -213,7 +214,7 @@ impl File for FaultFile {
         let image = image.ok_or_else(|| self.error(IoErrorKind::Failed, "next_data"))?;
         let behind = image.current().get(to_usize(position)..).unwrap_or_default();
         let next = behind.iter().position(|byte| *byte != 0);
-        Ok(next.map(|skip| position + skip as u64))
+        Ok(next.map(|skip| block_start(position + skip as u64)))
     }
 
     fn source(&self) -> Arc<dyn Any + Send + Sync> {
