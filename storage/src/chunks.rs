@@ -106,6 +106,9 @@ impl ChunkCache {
         assert!(bytes > 0 && bytes <= self.chunk_bytes, "a chunk of {bytes} bytes");
         let now = self.clock.get() + 1;
         self.clock.set(now);
+        if purpose == Purpose::Answer && self.has_failed(key) {
+            self.forget(key);
+        }
         if let Some(known) = self.kept.borrow_mut().get_mut(&key)
             && known.bytes >= bytes
         {
@@ -128,6 +131,16 @@ impl ChunkCache {
         let shorter = self.kept.borrow_mut().insert(key, chunk);
         drop(shorter);
         Some(reading)
+    }
+
+    /// Whether the disk did not give this chunk, or not all of it, as far as is known by now. Where
+    /// it was read ahead, nobody has heard of that.
+    fn has_failed(&self, key: ChunkKey) -> bool {
+        let kept = self.kept.borrow();
+        kept.get(&key).is_some_and(|chunk| match chunk.reading.clone().now_or_never() {
+            Some(read) => !read.is_ok_and(|bytes| bytes.len() == chunk.bytes),
+            None => false,
+        })
     }
 
     /// Somebody has read the chunk to its end.
@@ -170,6 +183,10 @@ impl ChunkCache {
     /// Makes room for one chunk. What was read to its end goes first, then what was not wanted for
     /// longest; to read ahead, only what nobody seems to want any more.
     fn make_room(&self, purpose: Purpose) -> bool {
+        // What is given up may be held by answers all the same: nothing is, before there is room.
+        if self.pool.lent_bytes() + self.chunk_bytes > 2 * self.bytes_max {
+            return false;
+        }
         let chunks_max = self.bytes_max / self.chunk_bytes;
         while self.kept.borrow().len() >= chunks_max {
             let Some(victim) = self.victim(purpose) else {
@@ -177,7 +194,7 @@ impl ChunkCache {
             };
             self.forget(victim);
         }
-        self.pool.lent_bytes() + self.chunk_bytes <= 2 * self.bytes_max
+        true
     }
 
     fn victim(&self, purpose: Purpose) -> Option<ChunkKey> {
@@ -214,5 +231,34 @@ impl Readers {
             self.oldest = (self.oldest + 1) % READERS_MAX;
         }
         start == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Tail, write_new};
+    use crate::io::fault_disk::FaultDisk;
+    use crate::io::{Disk, OpenMode};
+    use crate::testing::run;
+
+    #[test]
+    fn nothing_is_given_up_where_answers_hold_all_there_may_be() {
+        run(async {
+            let disk = FaultDisk::new(1);
+            write_new(&disk, "log", &[7; 8 * BLOCK_BYTES], Tail::Exact).await.unwrap();
+            let file = disk.open("log", OpenMode::ReadBlocks).await.unwrap();
+            let cache = ChunkCache::new(BLOCK_BYTES, 2 * BLOCK_BYTES);
+            let chunk = |n| cache.chunk((1, n), BLOCK_BYTES, Purpose::Answer, &file);
+            let mut held = Vec::new();
+            for n in 0..4 {
+                held.push(chunk(n).unwrap().await.unwrap());
+            }
+            assert!(chunk(4).is_none());
+            let kept: Vec<ChunkKey> = cache.kept.borrow().keys().copied().collect();
+            assert_eq!(kept, [(1, 2), (1, 3)]);
+            drop(held);
+            assert!(chunk(4).is_some());
+        });
     }
 }

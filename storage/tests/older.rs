@@ -211,6 +211,48 @@ fn a_read_that_fails_is_an_error_and_no_guess() {
     });
 }
 
+/// A chunk that the disk did not give when it was read ahead is asked for again by who wants it.
+#[test]
+fn what_failed_ahead_is_read_again() {
+    run(async {
+        let mut last_ahead = None;
+        for _ in 0..2 {
+            let disk = FaultDisk::new(1);
+            let (_shard, log) = old_log(&disk, 150, 16).await;
+            if let Some(at) = last_ahead {
+                disk.inject(Fault::FailRead { at });
+            }
+            let mut next = read(&log, 0, 10_000).await.unwrap();
+            last_ahead = Some(disk.reads() - 1);
+            while next < 150 {
+                next = read(&log, next, 10_000).await.unwrap();
+            }
+        }
+    });
+}
+
+/// What a file did not hold once is asked for again: a disk may have been without it for a moment.
+#[test]
+fn a_chunk_that_came_short_is_read_again() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let (_shard, log) = old_log(&disk, 150, 16).await;
+        let path = disk.files().into_iter().find(|path| path.ends_with(".log")).unwrap();
+        let whole = disk.content(&path).unwrap();
+        let middle = whole.len() / 2;
+        disk.damage(&path, |content| content.truncate(middle));
+        let (at, mut errors) = (75, 0);
+        for from in [at - 10, at, at + 10] {
+            errors += usize::from(read(&log, from, 12_000).await.is_err());
+        }
+        assert!(errors > 1, "{errors}");
+        disk.damage(&path, |content| content.clone_from(&whole));
+        for from in [at - 10, at, at + 10] {
+            read(&log, from, 12_000).await.unwrap();
+        }
+    });
+}
+
 /// Bytes that are cut away while they are being read, or read ahead, are not what is read where
 /// others are written later.
 #[test]
