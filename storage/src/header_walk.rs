@@ -12,7 +12,7 @@ use crate::io::{Disk, File};
 use crate::segment::Segment;
 use crate::state::LogInner;
 
-/// Read at once while walking over headers in a file, where chunks cannot be had.
+/// Read at once while walking over headers in a file without chunks.
 const HEADERS_BYTES: usize = 16 << 10;
 
 /// Batches that one read steps over where the index has no entries.
@@ -26,11 +26,19 @@ pub(crate) struct HeaderWalk<'a, D: Disk> {
     end: u64,
     chunk: Bytes,
     chunk_at: u64,
+    /// What it reads may be kept for others.
+    shares: bool,
 }
 
 impl<'a, D: Disk> HeaderWalk<'a, D> {
     pub(crate) fn new(log: &'a LogInner<D>, segment: &'a Rc<Segment<D>>) -> Self {
-        Self { log, segment, end: segment.flushed.get().position, chunk: Bytes::new(), chunk_at: 0 }
+        let end = segment.flushed.get().position;
+        Self { log, segment, end, chunk: Bytes::new(), chunk_at: 0, shares: true }
+    }
+
+    /// One over the whole segment: it does not take the place of chunks that readers want.
+    pub(crate) fn over_all(log: &'a LogInner<D>, segment: &'a Rc<Segment<D>>) -> Self {
+        Self { shares: false, ..Self::new(log, segment) }
     }
 
     /// The header at a position where a batch begins.
@@ -81,7 +89,9 @@ impl<'a, D: Disk> HeaderWalk<'a, D> {
         if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
             return Ok(bytes);
         }
-        if let Some((chunk_at, chunk)) = self.log.chunk_at(self.segment, position, len).await? {
+        if self.shares
+            && let Some((chunk_at, chunk)) = self.log.chunk_at(self.segment, position, len).await?
+        {
             (self.chunk_at, self.chunk) = (chunk_at, chunk);
             if let Some(bytes) = in_chunk(&self.chunk, self.chunk_at) {
                 return Ok(bytes);

@@ -331,7 +331,7 @@ impl<D: Disk> LogInner<D> {
     async fn rebuild_indexes(&self, segment: &Rc<Segment<D>>) -> StorageResult<bool> {
         let interval = self.state.borrow().options.index_interval_bytes;
         let end = segment.flushed.get();
-        let mut walk = HeaderWalk::new(self, segment);
+        let mut walk = HeaderWalk::over_all(self, segment);
         let mut cursor = SegmentCursor::new(segment.base_offset, end.created_ms);
         let (mut offsets, mut times) = (Vec::new(), Vec::new());
         while cursor.position < end.position {

@@ -188,6 +188,30 @@ fn what_was_read_ahead_for_nobody_is_given_up() {
     });
 }
 
+/// A damaged index is made anew from all of the segment, which is not kept.
+#[test]
+fn a_rebuilt_index_does_not_push_out_what_readers_want() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let (_shard, log) = old_log(&disk, 400, 16).await;
+        for from in [20, 50, 80] {
+            read(&log, from, 2000).await.unwrap();
+        }
+        let path = disk.files().into_iter().find(|path| path.ends_with(".index")).unwrap();
+        disk.damage(&path, |content| content.fill(u8::MAX));
+        assert!(log.release_idle());
+        let calls = recorded(&disk);
+        read(&log, 350, 2000).await.unwrap();
+        let bytes: usize = calls.borrow().iter().map(|call| call.bytes).sum();
+        assert!(bytes > 400_000, "the index is sound: {bytes} bytes read");
+        calls.borrow_mut().clear();
+        for from in [20, 50, 80] {
+            read(&log, from, 2000).await.unwrap();
+        }
+        assert!(calls.borrow().is_empty(), "{:?}", calls.borrow());
+    });
+}
+
 /// Whichever read fails, the answer is an error, or right; and what failed is asked for again.
 #[test]
 fn a_read_that_fails_is_an_error_and_no_guess() {
@@ -197,6 +221,14 @@ fn a_read_that_fails_is_an_error_and_no_guess() {
             let disk = FaultDisk::new(at);
             let (_shard, log) = old_log(&disk, 150, 16).await;
             disk.inject(Fault::FailRead { at: disk.reads() + at });
+            // Out of order, where nothing is read ahead; then in order.
+            for from in [60, 140, 20, 100, 40, 120, 80] {
+                match read(&log, from, 12_000).await {
+                    Ok(_) => {}
+                    Err(StorageError::Unreadable(_)) => errors += 1,
+                    Err(other) => panic!("{other}"),
+                }
+            }
             let mut next = 0;
             while next < 150 {
                 match read(&log, next, 12_000).await {
