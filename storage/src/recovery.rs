@@ -288,7 +288,7 @@ impl<D: Disk> Recovery<'_, D> {
         mut later: Vec<i64>,
         walked: &mut Walked<D>,
     ) -> StorageResult<(Rc<Segment<D>>, u64)> {
-        let empty_last = self.take_empty_last(&mut later).await?;
+        let empty = self.take_empty(&mut later).await?;
         let mut later = later.into_iter();
         let saved = (proved.offset_entries, proved.time_entries);
         let mut segment = Segment::new(Rc::clone(&self.directory), proved, false, saved);
@@ -321,16 +321,15 @@ impl<D: Disk> Recovery<'_, D> {
             let is_whole = failing.is_none();
             let is_torn = failing.is_some_and(|failing| failing.what != ZEROS);
             self.cut(&segment, scan.len(), proved, is_torn).await?;
-            if let Some(base) = empty_last {
-                let continues = is_whole && base == end.next_offset;
-                if continues && gone.is_empty() {
-                    self.close(&segment).await?;
-                    walked.segments.insert(segment.base_offset, Rc::new(segment));
-                    let fresh = SegmentCursor::new(base, end.created_ms);
-                    segment = Segment::new(Rc::clone(&self.directory), fresh, false, (0, 0));
-                } else {
-                    self.remove_segments([base].iter()).await?;
-                }
+            let continues = is_whole && gone.is_empty();
+            let (next, left): (Vec<i64>, Vec<i64>) =
+                empty.into_iter().partition(|base| continues && *base == end.next_offset);
+            self.remove_segments(left.iter()).await?;
+            if !next.is_empty() {
+                self.close(&segment).await?;
+                walked.segments.insert(segment.base_offset, Rc::new(segment));
+                let fresh = SegmentCursor::new(end.next_offset, end.created_ms);
+                segment = Segment::new(Rc::clone(&self.directory), fresh, false, (0, 0));
             }
             let segment = Rc::new(segment);
             let allocated = segment.flushed.get().position;
@@ -339,19 +338,18 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// An empty file at the end is a roll that was begun: it stands where the log ends, or was left
-    /// when there was no space.
-    async fn take_empty_last(&self, later: &mut Vec<i64>) -> StorageResult<Option<i64>> {
-        let Some(last) = later.last().copied() else {
-            return Ok(None);
-        };
-        let path = self.path(&layout::log_file(last));
-        let scan = FileScan::open(&self.environment.disk, &path).await?;
-        if scan.len() > 0 {
-            return Ok(None);
+    /// An empty file is a roll that was begun: it stands where the log ends, or was left when there
+    /// was no space, each time where the log was to go on then.
+    async fn take_empty(&self, later: &mut Vec<i64>) -> StorageResult<Vec<i64>> {
+        let mut empty = Vec::new();
+        for base in later.iter().copied() {
+            let path = self.path(&layout::log_file(base));
+            if FileScan::open(&self.environment.disk, &path).await?.len() == 0 {
+                empty.push(base);
+            }
         }
-        later.pop();
-        Ok(Some(last))
+        later.retain(|base| !empty.contains(base));
+        Ok(empty)
     }
 
     /// Adds all batches that can be proved. The one that cannot, if the file goes on.

@@ -14,7 +14,7 @@ mod support;
 use std::rc::Rc;
 
 use support::workload::{Model, Went, check_reopened, log_on, open_or_create, opened, work};
-use support::{Chance, batch, environment, read_all, ready, records_of, run, slow_down};
+use support::{Chance, DIRECTORY, batch, environment, read_all, ready, records_of, run, slow_down};
 use vltava_storage::io::IoErrorKind;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::producer_state::SequenceCheck;
@@ -295,6 +295,33 @@ fn a_producer_that_a_full_disk_refused_goes_on_where_it_was() {
 }
 
 /// After writes that were lost, or landed elsewhere, without an error.
+/// A roll that finds no space leaves the file it made. What waited is refused; what comes then may
+/// end elsewhere, and so may the next roll.
+#[test]
+fn what_refused_rolls_left_is_no_damage() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let log = log_on(&disk).await;
+        for n in 0..20 {
+            log.append(vec![block_batch(n)], 0, AppendClass::Client, 1).unwrap();
+            log.write_pending().await.unwrap();
+        }
+        drop(log);
+        let end = 20;
+        for left in [vec![21, 23], vec![end, 22], vec![end, 25, 27]] {
+            for base in &left {
+                disk.put(&format!("{DIRECTORY}/{base:020}.log"), &[]);
+            }
+            let log = log_on(&disk).await;
+            assert_eq!((log.end(), log.log_start()), (end, 0), "{left:?}");
+            assert_eq!(read_all(&log, 5000).await.unwrap().len(), 20, "{left:?}");
+            let last = disk.files().into_iter().rfind(|path| path.ends_with(".log"));
+            let base = log.segments().last().unwrap().base_offset;
+            assert_eq!(last, Some(format!("{DIRECTORY}/{base:020}.log")), "{left:?}");
+        }
+    });
+}
+
 async fn check_damaged(disk: FaultDisk, model: &Model, seen: &mut [u32; 3]) {
     let disk = disk.restart();
     let environment = environment(&disk).await.unwrap();

@@ -59,7 +59,7 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let mut later: Vec<i64> =
             bases.into_iter().filter(|base| *base > proved.base_offset).collect();
-        self.take_empty_last(&mut later).await?;
+        self.take_empty(&mut later).await?;
         let mut later = later.into_iter();
         let mut walked = Walked {
             segments: BTreeMap::new(),
