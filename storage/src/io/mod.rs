@@ -8,6 +8,8 @@
 mod aligned;
 #[cfg(any(test, feature = "simulator"))]
 pub mod fault_disk;
+mod pool;
+mod region;
 
 use std::any::Any;
 use std::future::Future;
@@ -15,7 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, BufferPool};
+pub use self::aligned::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES};
+pub use self::pool::BufferPool;
 
 /// Where the block begins that holds a position.
 pub fn block_start(position: u64) -> u64 {
