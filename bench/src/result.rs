@@ -39,6 +39,9 @@ pub struct RunResult {
     pub network: Network,
     /// From the intended send of a record to the acknowledgement of its batch.
     pub acknowledged_us: Option<Latency>,
+    /// The same for each class of producers, in the scenario's order, where it has several.
+    #[serde(default)]
+    pub acknowledged_by_class_us: Vec<Option<Latency>>,
     /// From the intended send of a record to its receipt.
     pub end_to_end_us: Option<Latency>,
     /// The broker's process, where it was named.

@@ -339,6 +339,11 @@ impl Stage<'_> {
         meter.observer.phase("reading back");
         let begin = plan::offsets(cluster, &self.map, offsets::EARLIEST)?;
         let ends = plan::offsets(cluster, &self.map, offsets::LATEST)?;
+        let may_begin_late = self.scenario.topics.may_lose_records();
+        if let Some(begun) = begin.iter().find(|offset| **offset > 0).filter(|_| !may_begin_late) {
+            let what = format!("a log begins at offset {begun}, though nothing is to be deleted");
+            self.ledger.fault(&what);
+        }
         let count = dense(self.map.partitions.len());
         let class = Arc::new(Consumers::default());
         let threads = dense(self.threads().min(self.map.partitions.len()));
@@ -350,7 +355,7 @@ impl Stage<'_> {
             let reader = self.ledger.add_reading(reading);
             let plan = plan::consumer(&class, reader, partitions, &begin, producers);
             let ends = Some(Arc::clone(&ends));
-            plans.push(ClientPlan::Consumer(ConsumerPlan { may_begin_late: true, ends, ..plan }));
+            plans.push(ClientPlan::Consumer(ConsumerPlan { may_begin_late, ends, ..plan }));
         }
         let mut crew = self.hire(plans, meter)?;
         crew.begin_at_once(meter.clock);
@@ -397,6 +402,10 @@ fn result(
         consumed: total.consumed.clone(),
         network: total.network.clone(),
         acknowledged_us,
+        acknowledged_by_class_us: match scenario.producers.len() {
+            0 | 1 => Vec::new(),
+            _ => total.by_class.iter().map(Latency::of).collect(),
+        },
         end_to_end_us,
         broker: measured.broker,
         harness: HarnessUse {

@@ -49,6 +49,7 @@ pub fn run(label: &str, slowness: f64) -> RunResult {
         consumed: Throughput { records: 200_000, bytes: 204_800_000 },
         network: Network { sent_bytes: 208_000_000, received_bytes: 209_000_000 },
         acknowledged_us: latency(5_000.0 * slowness),
+        acknowledged_by_class_us: Vec::new(),
         end_to_end_us: latency(7_000.0 * slowness),
         broker: Some(ProcessUse {
             cpu_s: 4.0 * slowness,
