@@ -374,10 +374,13 @@ mod tests {
         let mut buffers = Buffers::default();
         (0..4).for_each(|at| assert!(append(&mut queues, &mut values, 0, at)));
         let mut take = |queues: &mut Queues| queues.take(0, &mut buffers).unwrap();
-        let (first, second) = (take(&mut queues).unwrap(), take(&mut queues).unwrap());
-        let third = take(&mut queues).unwrap();
+        let (mut first, second) = (take(&mut queues).unwrap(), take(&mut queues).unwrap());
+        let mut third = take(&mut queues).unwrap();
         queues.give_back(third.clone(), 1);
-        queues.give_back(first.clone(), 1);
+        queues.give_back(first.clone(), 2);
+        // When it was first refused is known from now on.
+        (first.returned_ns, third.returned_ns) = (Some(2), Some(1));
+        assert_eq!(queues.resent().collect::<Vec<_>>(), [(0, 2)]);
         assert!(queues.has_returned(0));
         assert_eq!(queues.records(), 3);
         assert!(!queues.list_if_ready(0, 200), "the second is under way");
