@@ -136,10 +136,12 @@ pub const MEASURES: &[Measure] = &[
         broker(run, |broker| switches(broker) as f64 / run.measured_s)
     }),
     Measure::new("broker wrote to the disk", "MB/s", Better::Less, |run| {
-        broker(run, |broker| broker.written_bytes as f64 / 1e6 / run.measured_s)
+        let bytes = run.broker.as_ref()?.written_bytes?;
+        Some(bytes as f64 / 1e6 / run.measured_s)
     }),
     Measure::new("broker read from the disk", "MB/s", Better::Less, |run| {
-        broker(run, |broker| broker.read_bytes as f64 / 1e6 / run.measured_s)
+        let bytes = run.broker.as_ref()?.read_bytes?;
+        Some(bytes as f64 / 1e6 / run.measured_s)
     }),
     Measure::new("went to the broker", "MB/s", Better::Neither, |run| {
         network(run, run.network.sent_bytes)
@@ -150,6 +152,12 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("harness: busiest thread", "% of its time", Better::Neither, |run| {
         Some(run.harness.busiest_thread * 100.0)
     }),
+    Measure::new(
+        "harness: the same, waiting for a core",
+        "% of its time",
+        Better::Neither,
+        |run| Some(run.harness.busiest_thread_waited * 100.0),
+    ),
     Measure::new("harness: records sent late, p99", "ms", Better::Neither, |run| {
         percentile(run.harness.late_us.as_ref(), "99")
     }),

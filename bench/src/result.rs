@@ -150,10 +150,12 @@ pub struct ProcessUse {
     pub voluntary_switches: u64,
     /// Times that a thread was made to wait.
     pub involuntary_switches: u64,
-    /// Bytes it had written to storage.
-    pub written_bytes: u64,
+    /// Bytes it had written to storage, where the kernel lets the harness see.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
     /// Bytes it had read from storage.
-    pub read_bytes: u64,
+    #[serde(default)]
+    pub read_bytes: Option<u64>,
 }
 
 /// What came before the measured part. Durations are in seconds.
@@ -204,6 +206,9 @@ pub struct HarnessUse {
     pub process: ProcessUse,
     /// The share of its time that its busiest thread ran, from 0 to 1.
     pub busiest_thread: f64,
+    /// The share of its time that the same thread could have run, and waited for a core.
+    #[serde(default)]
+    pub busiest_thread_waited: f64,
     /// How late records were handed to their connection, by their intended time.
     pub late_us: Option<Latency>,
     /// What else than the broker was the limit: the harness, or cores that both shared; none:

@@ -383,6 +383,7 @@ fn result(
     let cores = |cpu_s: f64| cpu_s / measured.load_s;
     let load = Load {
         busiest_thread: measured.busiest_thread,
+        waited: measured.busiest_thread_waited,
         harness_cores: cores(measured.harness.cpu_s),
         broker_cores: measured.broker.as_ref().map(|broker| cores(broker.cpu_s)),
         cores: machine.cores,
@@ -411,6 +412,7 @@ fn result(
         harness: HarnessUse {
             process: measured.harness,
             busiest_thread: measured.busiest_thread,
+            busiest_thread_waited: measured.busiest_thread_waited,
             late_us,
             bottleneck,
         },
