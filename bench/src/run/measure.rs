@@ -1,7 +1,7 @@
 //! The measured part of a run: waits for it, and samples what processes take at its edges.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -86,6 +86,10 @@ impl Meter<'_> {
         let from_ns = start_ns + nanoseconds(time.warm_up_s);
         let window = Window { start_ns, from_ns, to_ns: from_ns + nanoseconds(time.duration_s) };
         crew.begin(window);
+        if let Some(disk) = &disk {
+            let from = Instant::now() + Duration::from_nanos(from_ns - self.clock.now_ns());
+            disk.measure(from, from + Duration::from_nanos(window.to_ns - from_ns));
+        }
         // What is read is soon over: nothing of it is missed. Until then nothing happens.
         let early = enough.map(|_| self.edge(crew)).transpose()?;
         let early = early.map(|edge| Edge { at_ns: from_ns, ..edge });
