@@ -22,6 +22,9 @@ pub struct RunResult {
     pub scenario: Scenario,
     /// Which broker, as the caller names it.
     pub label: String,
+    /// Which turn it was, where brokers took turns.
+    #[serde(default)]
+    pub round: Option<Round>,
     /// Its first address.
     pub bootstrap: String,
     /// When measuring began, in milliseconds since 1970.
@@ -61,6 +64,15 @@ pub struct RunResult {
     pub timeline: Vec<Interval>,
     /// Whether what came back is what was sent.
     pub verification: Verification,
+}
+
+/// A turn of brokers that took turns: what ran in the same one is compared.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Round {
+    /// When the comparison began, in milliseconds since 1970.
+    pub comparison_ms: i64,
+    /// Which of its rounds, from 1 on.
+    pub number: u32,
 }
 
 /// A machine.
@@ -284,6 +296,18 @@ impl Verification {
 }
 
 impl RunResult {
+    /// Whether somebody writes, and nobody at a rate: what is timed then is how long the queues are
+    /// that the harness itself makes, no latency.
+    pub fn is_closed_loop(&self) -> bool {
+        let producers = &self.scenario.producers;
+        !producers.is_empty() && producers.iter().all(|class| class.records_per_second.is_none())
+    }
+
+    /// Whether the broker took less than it was to: latencies are at least what was counted.
+    pub fn is_overloaded(&self) -> bool {
+        self.unsent > 0
+    }
+
     /// Acknowledged, in megabytes (10^6) a second.
     pub fn produced_mb_s(&self) -> f64 {
         self.produced.bytes as f64 / 1e6 / self.measured_s

@@ -36,6 +36,7 @@ pub fn run(label: &str, slowness: f64) -> RunResult {
         format: FORMAT,
         scenario: Scenario::parse(text).unwrap(),
         label: label.to_owned(),
+        round: None,
         bootstrap: "127.0.0.1:9092".to_owned(),
         began_ms: 1_795_287_971_000,
         measured_s: 10.0,

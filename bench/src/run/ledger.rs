@@ -56,6 +56,11 @@ impl Ledger {
         self.readings.iter().map(|reading| of(reading) + more).sum()
     }
 
+    /// How many records were acknowledged, as far as anybody has reported.
+    pub fn acknowledged(&self) -> u64 {
+        self.verification.acknowledged
+    }
+
     /// Something went wrong.
     pub fn fault(&mut self, what: &str) {
         self.verification.faults.push(what.to_owned());
