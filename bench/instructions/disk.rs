@@ -83,6 +83,9 @@ impl Disk for MemoryDisk {
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
         let tree = self.0.borrow();
+        if !directory.is_empty() && !tree.directories.contains(directory) {
+            return Err(refused(IoErrorKind::NotFound, "list", directory));
+        }
         let directories = tree.directories.iter().map(|path| (path, true));
         let files = tree.files.keys().map(|path| (path, false));
         let inside = directories.chain(files).filter(|(path, _)| parent(path) == directory);
