@@ -1,7 +1,7 @@
 //! A disk in memory that costs next to nothing: what is counted is the log above it.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::rc::Rc;
@@ -21,6 +21,8 @@ pub struct MemoryDisk(Rc<RefCell<Tree>>);
 struct Tree {
     directories: BTreeSet<String>,
     files: BTreeMap<String, MemoryFile>,
+    /// Bytes read, of all files together.
+    read_bytes: Rc<Cell<u64>>,
 }
 
 /// An open file. A clone is the same one.
@@ -28,6 +30,7 @@ struct Tree {
 pub struct MemoryFile {
     content: Rc<RefCell<Content>>,
     source: Arc<dyn Any + Send + Sync>,
+    read_bytes: Rc<Cell<u64>>,
 }
 
 /// Blocks that were written, by number; others read as zeros.
@@ -50,16 +53,28 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
+impl MemoryDisk {
+    /// How much was read of it so far, in bytes.
+    pub fn read_bytes(&self) -> u64 {
+        self.0.borrow().read_bytes.get()
+    }
+}
+
 impl Disk for MemoryDisk {
     type File = MemoryFile;
 
     async fn open(&self, path: &str, mode: OpenMode) -> IoResult<MemoryFile> {
-        let files = &mut self.0.borrow_mut().files;
+        let tree = &mut *self.0.borrow_mut();
+        let (files, read_bytes) = (&mut tree.files, &tree.read_bytes);
         match (files.get(path), mode) {
             (Some(_), OpenMode::Create) => Err(refused(IoErrorKind::AlreadyExists, "open", path)),
             (Some(file), _) => Ok(file.clone()),
             (None, OpenMode::Create) => {
-                let file = MemoryFile { content: Rc::default(), source: Arc::new(()) };
+                let file = MemoryFile {
+                    content: Rc::default(),
+                    source: Arc::new(()),
+                    read_bytes: Rc::clone(read_bytes),
+                };
                 files.insert(path.to_owned(), file.clone());
                 Ok(file)
             }
@@ -69,6 +84,9 @@ impl Disk for MemoryDisk {
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
         let tree = self.0.borrow();
+        if !directory.is_empty() && !tree.directories.contains(directory) {
+            return Err(refused(IoErrorKind::NotFound, "list", directory));
+        }
         let directories = tree.directories.iter().map(|path| (path, true));
         let files = tree.files.keys().map(|path| (path, false));
         let inside = directories.chain(files).filter(|(path, _)| parent(path) == directory);
@@ -149,6 +167,7 @@ impl MemoryFile {
             }
             at += take as u64;
         }
+        self.read_bytes.set(self.read_bytes.get() + bytes.len() as u64);
         bytes.freeze()
     }
 }

@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::clock::Clock;
 use crate::launch::{LaunchError, Launched};
-use crate::result::RunResult;
+use crate::result::{Round, RunResult};
 use crate::run::Target;
 use crate::scenario::Scenario;
 
@@ -81,10 +82,13 @@ pub fn compare<E: ToString>(
     mut tell: impl FnMut(Turn<'_>),
 ) -> Vec<RunResult> {
     let mut results = Vec::new();
+    let comparison_ms = Clock::start().wall_ms(0);
     for scenario in scenarios {
         for round in 1..=rounds {
+            let turn = Some(Round { comparison_ms, number: round });
             for side in sides {
                 let turn = side.with_target(place, |target, launched| {
+                    let target = &Target { round: turn, ..target.clone() };
                     let ready_s = launched.as_ref().map(|broker| broker.ready().as_secs_f64());
                     tell(Turn::Begins { scenario, round, target, ready_s });
                     run(scenario, target, launched).map_err(|error| error.to_string())
@@ -132,6 +136,7 @@ impl Side {
             bootstrap,
             broker_pid: pid,
             disk_sample_dir: disk.map(Path::to_owned),
+            round: None,
         }
     }
 }
@@ -161,6 +166,7 @@ mod tests {
         let run = |scenario: &Scenario, target: &Target, _: Option<&mut Launched>| {
             let mut result = samples::run(&target.label, 1.0);
             result.scenario = scenario.clone();
+            result.round = target.round;
             Ok::<_, String>(result)
         };
         let results = compare(&sides(), &scenarios, 2, &place(), run, |turn| {
@@ -172,6 +178,8 @@ mod tests {
         let titles = results.iter().map(|result| result.scenario.title.as_str());
         assert_eq!(titles.filter(|title| *title == "second").count(), 4);
         assert_eq!(results.len(), 8);
+        let rounds = results.iter().map(|result| result.round.map(|round| round.number));
+        assert_eq!(rounds.flatten().collect::<Vec<_>>(), [1, 1, 2, 2, 1, 1, 2, 2]);
     }
 
     #[test]

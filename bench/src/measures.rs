@@ -17,6 +17,8 @@ pub struct Measure {
     pub better: Better,
     /// Whether a page shows it first.
     pub is_headline: bool,
+    /// Whether it is a latency, of which a run that did not hold its rate knows a bound only.
+    pub is_latency: bool,
     /// It, where it was measured.
     pub value: fn(&RunResult) -> Option<f64>,
 }
@@ -39,12 +41,22 @@ impl Measure {
         better: Better,
         value: fn(&RunResult) -> Option<f64>,
     ) -> Self {
-        Self { name, unit, better, is_headline: false, value }
+        Self { name, unit, better, is_headline: false, is_latency: false, value }
     }
 
     const fn headline(mut self) -> Self {
         self.is_headline = true;
         self
+    }
+
+    const fn latency(mut self) -> Self {
+        self.is_latency = true;
+        self
+    }
+
+    /// Whether it is at least what this run says, not that.
+    pub fn is_bound(&self, result: &RunResult) -> bool {
+        self.is_latency && result.is_overloaded()
     }
 
     /// What it is in this run, where it was measured.
@@ -61,19 +73,64 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("received", "MB/s", Better::More, |run| megabytes(run, &run.consumed)).headline(),
     Measure::new("received", "records/s", Better::More, |run| records(run, &run.consumed)),
     Measure::new("acknowledgement, p50", "ms", Better::Less, |run| acknowledged(run, "50"))
-        .headline(),
+        .headline()
+        .latency(),
     Measure::new("acknowledgement, p99", "ms", Better::Less, |run| acknowledged(run, "99"))
-        .headline(),
-    Measure::new("acknowledgement, p99.9", "ms", Better::Less, |run| acknowledged(run, "99.9")),
+        .headline()
+        .latency(),
+    Measure::new("acknowledgement, p99.9", "ms", Better::Less, |run| acknowledged(run, "99.9"))
+        .latency(),
     Measure::new("acknowledgement, longest", "ms", Better::Less, |run| {
-        run.acknowledged_us.as_ref().map(longest)
-    }),
-    Measure::new("end to end, p50", "ms", Better::Less, |run| end_to_end(run, "50")).headline(),
-    Measure::new("end to end, p99", "ms", Better::Less, |run| end_to_end(run, "99")).headline(),
-    Measure::new("end to end, p99.9", "ms", Better::Less, |run| end_to_end(run, "99.9")),
+        timed(run, run.acknowledged_us.as_ref()).map(longest)
+    })
+    .latency(),
+    Measure::new("acknowledgement, producers 1, p50", "ms", Better::Less, |run| {
+        class(run, 0, "50")
+    })
+    .latency(),
+    Measure::new("acknowledgement, producers 1, p99", "ms", Better::Less, |run| {
+        class(run, 0, "99")
+    })
+    .latency(),
+    Measure::new("acknowledgement, producers 2, p50", "ms", Better::Less, |run| {
+        class(run, 1, "50")
+    })
+    .latency(),
+    Measure::new("acknowledgement, producers 2, p99", "ms", Better::Less, |run| {
+        class(run, 1, "99")
+    })
+    .latency(),
+    Measure::new("acknowledgement, producers 3, p50", "ms", Better::Less, |run| {
+        class(run, 2, "50")
+    })
+    .latency(),
+    Measure::new("acknowledgement, producers 3, p99", "ms", Better::Less, |run| {
+        class(run, 2, "99")
+    })
+    .latency(),
+    Measure::new("end to end, p50", "ms", Better::Less, |run| end_to_end(run, "50"))
+        .headline()
+        .latency(),
+    Measure::new("end to end, p99", "ms", Better::Less, |run| end_to_end(run, "99"))
+        .headline()
+        .latency(),
+    Measure::new("end to end, p99.9", "ms", Better::Less, |run| end_to_end(run, "99.9")).latency(),
     Measure::new("end to end, longest", "ms", Better::Less, |run| {
-        run.end_to_end_us.as_ref().map(longest)
-    }),
+        timed(run, run.end_to_end_us.as_ref()).map(longest)
+    })
+    .latency(),
+    Measure::new(
+        "closed loop, not a latency: acknowledgement, p50",
+        "ms",
+        Better::Neither,
+        |run| percentile(run.acknowledged_us.as_ref().filter(|_| run.is_closed_loop()), "50"),
+    ),
+    Measure::new(
+        "closed loop, not a latency: acknowledgement, p99",
+        "ms",
+        Better::Neither,
+        |run| percentile(run.acknowledged_us.as_ref().filter(|_| run.is_closed_loop()), "99"),
+    ),
     Measure::new("disk's own 4 KiB data-sync write, p50", "ms", Better::Neither, |run| {
         percentile(run.disk_sample_us.as_ref(), "50")
     }),
@@ -136,10 +193,12 @@ pub const MEASURES: &[Measure] = &[
         broker(run, |broker| switches(broker) as f64 / run.measured_s)
     }),
     Measure::new("broker wrote to the disk", "MB/s", Better::Less, |run| {
-        broker(run, |broker| broker.written_bytes as f64 / 1e6 / run.measured_s)
+        let bytes = run.broker.as_ref()?.written_bytes?;
+        Some(bytes as f64 / 1e6 / run.measured_s)
     }),
     Measure::new("broker read from the disk", "MB/s", Better::Less, |run| {
-        broker(run, |broker| broker.read_bytes as f64 / 1e6 / run.measured_s)
+        let bytes = run.broker.as_ref()?.read_bytes?;
+        Some(bytes as f64 / 1e6 / run.measured_s)
     }),
     Measure::new("went to the broker", "MB/s", Better::Neither, |run| {
         network(run, run.network.sent_bytes)
@@ -150,6 +209,12 @@ pub const MEASURES: &[Measure] = &[
     Measure::new("harness: busiest thread", "% of its time", Better::Neither, |run| {
         Some(run.harness.busiest_thread * 100.0)
     }),
+    Measure::new(
+        "harness: the same, waiting for a core",
+        "% of its time",
+        Better::Neither,
+        |run| Some(run.harness.busiest_thread_waited * 100.0),
+    ),
     Measure::new("harness: records sent late, p99", "ms", Better::Neither, |run| {
         percentile(run.harness.late_us.as_ref(), "99")
     }),
@@ -164,11 +229,22 @@ fn records(run: &RunResult, through: &Throughput) -> Option<f64> {
 }
 
 fn acknowledged(run: &RunResult, name: &str) -> Option<f64> {
-    percentile(run.acknowledged_us.as_ref(), name)
+    percentile(timed(run, run.acknowledged_us.as_ref()), name)
 }
 
 fn end_to_end(run: &RunResult, name: &str) -> Option<f64> {
-    percentile(run.end_to_end_us.as_ref(), name)
+    percentile(timed(run, run.end_to_end_us.as_ref()), name)
+}
+
+/// Of a class of producers that writes at a rate, in a run that has several.
+fn class(run: &RunResult, class: usize, name: &str) -> Option<f64> {
+    run.scenario.producers.get(class)?.records_per_second?;
+    percentile(run.acknowledged_by_class_us.get(class)?.as_ref(), name)
+}
+
+/// A latency that is one: not that of a closed loop.
+fn timed<'a>(run: &RunResult, latency: Option<&'a Latency>) -> Option<&'a Latency> {
+    latency.filter(|_| !run.is_closed_loop())
 }
 
 fn percentile(latency: Option<&Latency>, name: &str) -> Option<f64> {
@@ -221,6 +297,22 @@ mod tests {
     fn shown(run: &RunResult) -> Vec<(&'static str, f64)> {
         let values = MEASURES.iter().filter_map(|measure| Some((measure.name, measure.of(run)?)));
         values.filter(|(name, _)| name.contains("start on") || name.contains("for each")).collect()
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_latency_that_is_judged() {
+        let mut run = samples::run("a", 1.0);
+        run.acknowledged_by_class_us = vec![run.acknowledged_us.clone(), None];
+        let told = |run: &RunResult, name: &str| {
+            let values = MEASURES.iter().filter(|measure| measure.of(run).is_some());
+            values.filter(|measure| measure.name.starts_with(name)).count()
+        };
+        assert_eq!((told(&run, "acknowledgement"), told(&run, "closed loop")), (6, 0));
+        run.scenario.producers[0].records_per_second = None;
+        assert_eq!((told(&run, "acknowledgement"), told(&run, "closed loop")), (0, 2));
+        assert_eq!(told(&run, "end to end"), 0);
+        let closed = MEASURES.iter().filter(|measure| measure.name.starts_with("closed loop"));
+        assert!(closed.into_iter().all(|it| it.better == Better::Neither && !it.is_headline));
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct RunResult {
     pub scenario: Scenario,
     /// Which broker, as the caller names it.
     pub label: String,
+    /// Which turn it was, where brokers took turns.
+    #[serde(default)]
+    pub round: Option<Round>,
     /// Its first address.
     pub bootstrap: String,
     /// When measuring began, in milliseconds since 1970.
@@ -39,6 +42,9 @@ pub struct RunResult {
     pub network: Network,
     /// From the intended send of a record to the acknowledgement of its batch.
     pub acknowledged_us: Option<Latency>,
+    /// The same for each class of producers, in the scenario's order, where it has several.
+    #[serde(default)]
+    pub acknowledged_by_class_us: Vec<Option<Latency>>,
     /// From the intended send of a record to its receipt.
     pub end_to_end_us: Option<Latency>,
     /// The broker's process, where it was named.
@@ -58,6 +64,15 @@ pub struct RunResult {
     pub timeline: Vec<Interval>,
     /// Whether what came back is what was sent.
     pub verification: Verification,
+}
+
+/// A turn of brokers that took turns: what ran in the same one is compared.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Round {
+    /// When the comparison began, in milliseconds since 1970.
+    pub comparison_ms: i64,
+    /// Which of its rounds, from 1 on.
+    pub number: u32,
 }
 
 /// A machine.
@@ -147,10 +162,12 @@ pub struct ProcessUse {
     pub voluntary_switches: u64,
     /// Times that a thread was made to wait.
     pub involuntary_switches: u64,
-    /// Bytes it had written to storage.
-    pub written_bytes: u64,
+    /// Bytes it had written to storage, where the kernel lets the harness see.
+    #[serde(default)]
+    pub written_bytes: Option<u64>,
     /// Bytes it had read from storage.
-    pub read_bytes: u64,
+    #[serde(default)]
+    pub read_bytes: Option<u64>,
 }
 
 /// What came before the measured part. Durations are in seconds.
@@ -201,6 +218,9 @@ pub struct HarnessUse {
     pub process: ProcessUse,
     /// The share of its time that its busiest thread ran, from 0 to 1.
     pub busiest_thread: f64,
+    /// The share of its time that the same thread could have run, and waited for a core.
+    #[serde(default)]
+    pub busiest_thread_waited: f64,
     /// How late records were handed to their connection, by their intended time.
     pub late_us: Option<Latency>,
     /// What else than the broker was the limit: the harness, or cores that both shared; none:
@@ -276,6 +296,18 @@ impl Verification {
 }
 
 impl RunResult {
+    /// Whether somebody writes, and nobody at a rate: what is timed then is how long the queues are
+    /// that the harness itself makes, no latency.
+    pub fn is_closed_loop(&self) -> bool {
+        let producers = &self.scenario.producers;
+        !producers.is_empty() && producers.iter().all(|class| class.records_per_second.is_none())
+    }
+
+    /// Whether the broker took less than it was to: latencies are at least what was counted.
+    pub fn is_overloaded(&self) -> bool {
+        self.unsent > 0
+    }
+
     /// Acknowledged, in megabytes (10^6) a second.
     pub fn produced_mb_s(&self) -> f64 {
         self.produced.bytes as f64 / 1e6 / self.measured_s

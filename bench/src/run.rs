@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
-use vltava_client::blocking::{Address, Cluster, ClusterOptions};
+use vltava_client::blocking::{Address, Cluster, ClusterOptions, Link};
 use vltava_client::error::ClientError;
 use vltava_client::offsets;
 use vltava_protocol::types::Str;
@@ -23,12 +23,13 @@ use crate::launch::{LaunchError, Launched};
 use crate::observe::machine::machine;
 use crate::observe::process::Process;
 use crate::result::{
-    FORMAT, Footprint, HarnessUse, Interval, Latency, Preparation, Restarted, RunResult,
+    FORMAT, Footprint, HarnessUse, Interval, Latency, Preparation, Restarted, Round, RunResult,
     Verification,
 };
 use crate::scenario::{Consumers, Fill, From, Restart, Scenario, ScenarioError};
 use crate::{groups, topics};
 
+mod deletion;
 mod ledger;
 mod limits;
 mod measure;
@@ -53,6 +54,8 @@ pub struct Target {
     pub broker_pid: Option<u32>,
     /// Where to sample the disk beside the run: a directory on the broker's disk.
     pub disk_sample_dir: Option<PathBuf>,
+    /// Which turn it is, where brokers take turns.
+    pub round: Option<Round>,
 }
 
 /// Who watches a run. Both are called from the thread that [`run`] was called on.
@@ -192,7 +195,7 @@ fn load(
         preparation.restart = Some(restarted);
     }
     let before_connections = meter.broker_memory_bytes()?;
-    let _idle = plan::idle(scenario.idle_connections, &stage.map)?;
+    let idle = plan::idle(scenario.idle_connections, &stage.map)?;
     if let Some(memory) = &mut preparation.memory {
         memory.before_connections_bytes = before_connections.unwrap_or_default();
         memory.with_connections_bytes = meter.broker_memory_bytes()?.unwrap_or_default();
@@ -222,13 +225,7 @@ fn load(
     let reports = crew.finish()?;
     reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
     stage.ledger.take_in(reports);
-    let has_written = !scenario.producers.is_empty() || scenario.restart.is_some();
-    if scenario.consumers.is_empty() && has_written {
-        // What was measured is not lost for that.
-        if let Err(error) = stage.read_back(cluster, producers, meter) {
-            stage.ledger.fault(&format!("what was written could not be read back: {error}"));
-        }
-    }
+    stage.settle_up(cluster, producers, &idle, meter);
     if let Err(error) = once_more(|| groups::delete(cluster, &stage.groups)) {
         stage.ledger.fault(&format!("its groups could not be deleted: {error}"));
     }
@@ -329,6 +326,40 @@ impl Stage<'_> {
         Ok(plans)
     }
 
+    /// Looks whether all is as it should be when load is over. What was measured is not lost where
+    /// it is not.
+    fn settle_up(
+        &mut self,
+        cluster: &mut Cluster,
+        producers: u32,
+        idle: &[Link],
+        meter: &mut Meter<'_>,
+    ) {
+        let closed = idle.iter().filter(|link| !link.is_open()).count();
+        if closed > 0 {
+            let all = idle.len();
+            self.ledger.fault(&format!("{closed} of {all} idle connections were closed"));
+        }
+        let scenario = self.scenario;
+        let has_written = !scenario.producers.is_empty() || scenario.restart.is_some();
+        if scenario.consumers.is_empty()
+            && has_written
+            && let Err(error) = self.read_back(cluster, producers, meter)
+        {
+            self.ledger.fault(&format!("what was written could not be read back: {error}"));
+        }
+        if deletion::is_due(scenario, self.ledger.acknowledged()) {
+            let begin = once_more(|| plan::offsets(cluster, &self.map, offsets::EARLIEST));
+            match begin {
+                Ok(begin) if begin.iter().all(|offset| *offset <= 0) => {
+                    self.ledger.fault(deletion::NOTHING);
+                }
+                Ok(_) => {}
+                Err(error) => self.ledger.fault(&format!("where logs begin is not known: {error}")),
+            }
+        }
+    }
+
     /// Where nobody has read, reads all that was written: each worker a share of the partitions.
     fn read_back(
         &mut self,
@@ -339,6 +370,11 @@ impl Stage<'_> {
         meter.observer.phase("reading back");
         let begin = plan::offsets(cluster, &self.map, offsets::EARLIEST)?;
         let ends = plan::offsets(cluster, &self.map, offsets::LATEST)?;
+        let may_begin_late = self.scenario.topics.may_lose_records();
+        if let Some(begun) = begin.iter().find(|offset| **offset > 0).filter(|_| !may_begin_late) {
+            let what = format!("a log begins at offset {begun}, though nothing is to be deleted");
+            self.ledger.fault(&what);
+        }
         let count = dense(self.map.partitions.len());
         let class = Arc::new(Consumers::default());
         let threads = dense(self.threads().min(self.map.partitions.len()));
@@ -350,7 +386,7 @@ impl Stage<'_> {
             let reader = self.ledger.add_reading(reading);
             let plan = plan::consumer(&class, reader, partitions, &begin, producers);
             let ends = Some(Arc::clone(&ends));
-            plans.push(ClientPlan::Consumer(ConsumerPlan { may_begin_late: true, ends, ..plan }));
+            plans.push(ClientPlan::Consumer(ConsumerPlan { may_begin_late, ends, ..plan }));
         }
         let mut crew = self.hire(plans, meter)?;
         crew.begin_at_once(meter.clock);
@@ -378,6 +414,7 @@ fn result(
     let cores = |cpu_s: f64| cpu_s / measured.load_s;
     let load = Load {
         busiest_thread: measured.busiest_thread,
+        waited: measured.busiest_thread_waited,
         harness_cores: cores(measured.harness.cpu_s),
         broker_cores: measured.broker.as_ref().map(|broker| cores(broker.cpu_s)),
         cores: machine.cores,
@@ -389,6 +426,7 @@ fn result(
         format: FORMAT,
         scenario: scenario.clone(),
         label: target.label.clone(),
+        round: target.round,
         bootstrap: target.bootstrap.first().cloned().unwrap_or_default(),
         began_ms: measured.began_ms,
         measured_s: seconds,
@@ -397,11 +435,16 @@ fn result(
         consumed: total.consumed.clone(),
         network: total.network.clone(),
         acknowledged_us,
+        acknowledged_by_class_us: match scenario.producers.len() {
+            0 | 1 => Vec::new(),
+            _ => total.by_class.iter().map(Latency::of).collect(),
+        },
         end_to_end_us,
         broker: measured.broker,
         harness: HarnessUse {
             process: measured.harness,
             busiest_thread: measured.busiest_thread,
+            busiest_thread_waited: measured.busiest_thread_waited,
             late_us,
             bottleneck,
         },

@@ -80,6 +80,13 @@ impl Default for Topics {
     }
 }
 
+impl Topics {
+    /// Whether the broker may delete records of the run: their settings say something about it.
+    pub fn may_lose_records(&self) -> bool {
+        self.configs.keys().any(|name| name.starts_with("retention.") || name == "cleanup.policy")
+    }
+}
+
 /// What is written beforehand, over all partitions alike, as fast as it goes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]

@@ -61,6 +61,7 @@ impl Broker {
             bootstrap: vec![self.address.to_string()],
             broker_pid: Some(self.process.id()),
             disk_sample_dir: None,
+            round: None,
         }
     }
 }

@@ -27,7 +27,7 @@ const SHARD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;
 /// What a shard is given where nobody says: a quarter holds the largest request that is allowed by
 /// default, and the batch cache, its half, a second or so of what one shard can take in. More would
 /// serve readers further behind from memory, and is fresh memory for as long to each write.
-const SHARD_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+const SHARD_MEMORY_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 
 /// The kernel takes rings apart a moment after their process was killed, and the sockets with them.
 const LEFT_SOCKETS_TIME_MAX: Duration = Duration::from_secs(2);
@@ -130,7 +130,7 @@ fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
     let cores = facts.cores.len().max(1);
     let shards = config.shards.map_or(cores, |shards| usize::try_from(shards).unwrap_or(cores));
     let of_all = |bytes| u64::try_from(shards).unwrap_or(u64::MAX).saturating_mul(bytes);
-    let usual = of_all(SHARD_MEMORY_BYTES).min(facts.memory_bytes / 2);
+    let usual = of_all(SHARD_MEMORY_BYTES_DEFAULT).min(facts.memory_bytes / 2);
     let memory_bytes = config.memory_bytes.unwrap_or(usual).max(of_all(SHARD_MEMORY_BYTES_MIN));
     Chosen { shards, memory_bytes }
 }

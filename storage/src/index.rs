@@ -84,7 +84,7 @@ pub(crate) struct SparseIndex<E> {
 }
 
 impl<E: Entry> SparseIndex<E> {
-    /// An index of which so many entries are in its file, as a checkpoint says: which is not written
+    /// An index of which so many entries are in its file. A checkpoint says so: none is written
     /// before the file has its name.
     pub(crate) fn new(saved: u32) -> Self {
         Self {

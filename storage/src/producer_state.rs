@@ -317,8 +317,8 @@ impl ProducerStates {
         Some((oldest, Box::new(entry)))
     }
 
-    /// How long [`ProducerStates::to_snapshot`] is where there is a producer; else 0: no snapshot is
-    /// written.
+    /// How long [`ProducerStates::to_snapshot`] is; 0 where there is no producer: no snapshot is
+    /// written then.
     pub(crate) fn snapshot_bytes(&self) -> usize {
         if self.is_empty() {
             return 0;

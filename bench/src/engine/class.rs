@@ -13,6 +13,8 @@ use crate::scenario::{Codec, Producers};
 /// A class of producers.
 #[derive(Debug)]
 pub struct Class {
+    /// Which of the run's it is.
+    pub number: usize,
     /// What it is like.
     pub spec: Producers,
     /// How its batches are compressed.
@@ -25,10 +27,11 @@ pub struct Class {
 
 impl Class {
     /// Of producers that write to these partitions. Another seed: other bytes.
-    pub fn new(spec: &Producers, map: &Map, seed: u64) -> Self {
+    pub fn new(number: usize, spec: &Producers, map: &Map, seed: u64) -> Self {
         let codec = wire_codec(spec.codec);
         let is_compressed = codec != WireCodec::None;
         Self {
+            number,
             spec: spec.clone(),
             codec,
             pool: Arc::new(Pool::new(&spec.record_bytes, spec.entropy, is_compressed, seed)),

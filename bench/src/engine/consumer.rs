@@ -26,7 +26,8 @@ pub struct ConsumerPlan {
     pub offsets: Arc<Vec<i64>>,
     /// Producers have numbers below this.
     pub producers: u32,
-    /// Whether a partition that begins behind offset 0 is not expected from its first record on.
+    /// Whether a partition that begins behind offset 0 is not expected from its first record on:
+    /// where the run's settings have old records deleted.
     pub may_begin_late: bool,
     /// Where each partition ends, for one that is done when it has come there.
     pub ends: Option<Arc<Vec<i64>>>,
@@ -58,8 +59,10 @@ impl Consumer {
     pub fn open(plan: ConsumerPlan, client: u32, context: &Context) -> Result<Self, ClientError> {
         let mut verifier = Verifier::new(context.map.partitions.len(), plan.producers);
         for (partition, offset) in (0..).zip(&*plan.offsets) {
-            if plan.may_begin_late && *offset > 0 {
-                verifier.begins_late(partition);
+            if let Some(offset) =
+                u64::try_from(*offset).ok().filter(|at| plan.may_begin_late && *at > 0)
+            {
+                verifier.begins_late(partition, offset);
             }
         }
         let mut fetching = Fetching::open(client, 0, &plan.class, context)?;
@@ -208,7 +211,7 @@ impl Fetching {
         Ok(next_ns)
     }
 
-    /// Reads what has come on a connection.
+    /// Reads what has come on a connection, asks for what is next, and checks what has come.
     ///
     /// # Errors
     /// Where it is gone.
@@ -221,11 +224,13 @@ impl Fetching {
         let Some(lane) = self.lanes.get_mut(index(lane)) else {
             return Ok(());
         };
-        let bytes = lane.receive(&mut self.positions, reader, context)?;
+        let arrived = lane.receive(&mut self.positions, context)?;
         if let Some(rate) = self.class.bytes_per_second {
-            let pause_ns = crate::engine::clock::nanoseconds(bytes as f64 / rate);
+            let pause_ns = crate::engine::clock::nanoseconds(arrived.bytes() as f64 / rate);
             self.allowed_ns = self.allowed_ns.max(context.now_ns).saturating_add(pause_ns);
         }
-        Ok(())
+        let asked = self.turn(context);
+        arrived.check(reader, context);
+        asked.map(drop)
     }
 }

@@ -1,9 +1,16 @@
 //! A consumer's connection to one broker: one fetch at a time, over the partitions that it reads
 //! there.
+//!
+//! Of an answer only the headers of its batches are walked at first: they say what comes next, and
+//! that is asked for before the records are looked at, so that the broker and the harness do not
+//! wait for each other. The answer after is not read from its socket until then, so no more than
+//! one is in memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use vltava_client::error::ClientError;
+use vltava_protocol::batch::walk;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
@@ -24,8 +31,8 @@ use crate::scenario::Consumers;
 const ANSWER_BYTES_MAX: i32 = 50 << 20;
 /// How long is waited after an error that may pass.
 const RETRY_NS: u64 = 50_000_000;
-/// So many such errors in a row are a fault.
-const RETRIES_MAX: u32 = 600;
+/// The session, among the partitions for which something has gone wrong.
+const SESSION: u32 = u32::MAX;
 /// What a broker says that has no such session any more.
 const SESSION_ENDED: [ErrorCode; 3] = [
     ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
@@ -40,6 +47,41 @@ enum Asked {
     Leaders,
 }
 
+/// Batches of a partition that have come.
+#[derive(Debug)]
+struct Batches {
+    partition: u32,
+    /// What is before has been read.
+    from_offset: i64,
+    bytes: Bytes,
+}
+
+/// What has come, and is to be looked at.
+#[derive(Debug, Default)]
+pub struct Arrived {
+    batches: Vec<Batches>,
+    /// What they stand in.
+    frames: Vec<Bytes>,
+}
+
+impl Arrived {
+    /// How many bytes of batches there are.
+    pub fn bytes(&self) -> u64 {
+        self.batches.iter().map(|batches| batches.bytes.len() as u64).sum()
+    }
+
+    /// Checks all records. A batch that cannot be read is a fault.
+    pub fn check(self, reader: &mut Reader, context: &mut Context) {
+        for Batches { partition, from_offset, bytes } in self.batches {
+            let (at, error) = reader.read(partition, from_offset, &bytes, context);
+            if let Some(error) = error {
+                context.stats.fault(format!("the batch at offset {at}: {error}"));
+            }
+        }
+        self.frames.into_iter().for_each(|frame| context.buffers.give_back(frame));
+    }
+}
+
 /// A connection, and what it reads.
 #[derive(Debug)]
 pub struct FetchLane {
@@ -47,7 +89,8 @@ pub struct FetchLane {
     session: Session,
     asked: VecDeque<Asked>,
     retry_at_ns: u64,
-    retries: u32,
+    /// Since when partitions have met nothing but errors that may pass.
+    failing_since_ns: BTreeMap<u32, u64>,
 }
 
 impl FetchLane {
@@ -65,7 +108,7 @@ impl FetchLane {
             session: Session::new(context.map.partitions.len()),
             asked: VecDeque::new(),
             retry_at_ns: 0,
-            retries: 0,
+            failing_since_ns: BTreeMap::new(),
         })
     }
 
@@ -127,50 +170,50 @@ impl FetchLane {
         Ok(due_ns)
     }
 
-    /// Reads answers, and the records in them. How many bytes of batches have come.
+    /// Reads answers, and moves positions to what comes next. What has come is to be checked.
     ///
     /// # Errors
     /// Where what comes is no answer.
     pub fn receive(
         &mut self,
         positions: &mut [i64],
-        reader: &mut Reader,
         context: &mut Context,
-    ) -> Result<u64, ClientError> {
+    ) -> Result<Arrived, ClientError> {
         let read = self.line.receive(context);
         context.tick();
-        let mut bytes = 0;
+        let mut arrived = Arrived::default();
         while let Some(Received { answer, frame }) = context.received.pop_front() {
             match self.asked.pop_front().ok_or(ClientError::Correlation)? {
                 Asked::Leaders => leaders::take_in(answer.decode::<MetadataRequest>()?, context),
                 Asked::Records => {
                     let response = answer.decode::<FetchRequest>()?;
-                    bytes += self.take_in(response, positions, reader, context)?;
+                    self.take_in(response, positions, context, &mut arrived)?;
                 }
             }
-            context.buffers.give_back(frame);
+            arrived.frames.push(frame);
         }
         match read {
             Err(error) if error.is_unreachable() => self.lose(context),
             read => read?,
         }
-        Ok(bytes)
+        Ok(arrived)
     }
 
     fn take_in(
         &mut self,
         response: FetchResponse,
         positions: &mut [i64],
-        reader: &mut Reader,
         context: &mut Context,
-    ) -> Result<u64, ClientError> {
+        arrived: &mut Arrived,
+    ) -> Result<(), ClientError> {
         if SESSION_ENDED.contains(&response.error_code) {
             self.session.lose();
-            return Ok(0);
+            self.on_error(SESSION, response.error_code, context);
+            return Ok(());
         }
         ClientError::check(response.error_code, None, "fetching")?;
+        self.failing_since_ns.remove(&SESSION);
         self.session.on_answer(response.session_id);
-        let mut bytes = 0;
         for topic in response.responses {
             for data in topic.partitions {
                 let partition =
@@ -180,11 +223,21 @@ impl FetchLane {
                     && let Some(offset) = self.session.asked(partition)
                     && positions.get(index(partition)) == Some(&offset)
                 {
-                    bytes += self.take(partition, offset, data, positions, reader, context);
+                    self.take(partition, offset, data, positions, context, arrived);
                 }
             }
         }
-        Ok(bytes)
+        Ok(())
+    }
+
+    /// Something went wrong that may pass: it is tried again for as long as the run says.
+    fn on_error(&mut self, partition: u32, code: ErrorCode, context: &mut Context) {
+        let now_ns = context.now_ns;
+        self.retry_at_ns = now_ns + RETRY_NS;
+        let since_ns = *self.failing_since_ns.entry(partition).or_insert(now_ns);
+        if now_ns - since_ns > context.retry_ns {
+            context.stats.fault(format!("a fetch was refused: {}", code.name()));
+        }
     }
 
     /// The connection is gone. What it was to bring is asked for again.
@@ -201,38 +254,51 @@ impl FetchLane {
         offset: i64,
         data: PartitionData,
         positions: &mut [i64],
-        reader: &mut Reader,
         context: &mut Context,
-    ) -> u64 {
+        arrived: &mut Arrived,
+    ) {
         match data.error_code {
             ErrorCode::NONE => {}
-            code if code.is_retriable() && self.retries < RETRIES_MAX => {
-                self.retries += 1;
+            code if code.is_retriable() => {
                 if code.invalidates_metadata() {
                     context.leaders.doubt();
                 }
-                self.retry_at_ns = context.now_ns + RETRY_NS;
-                return 0;
+                self.on_error(partition, code, context);
+                return;
             }
             code => {
                 context.stats.fault(format!("a fetch was refused: {}", code.name()));
                 self.retry_at_ns = context.now_ns + RETRY_NS;
-                return 0;
+                return;
             }
         }
-        self.retries = 0;
+        self.failing_since_ns.remove(&partition);
         let bytes = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
-        let (next_offset, error) = reader.read(partition, offset, &bytes, context);
-        if let Some(error) = error {
-            context.stats.fault(format!("the batch at offset {next_offset}: {error}"));
+        let (next_offset, is_whole) = behind(offset, &bytes);
+        if !is_whole {
+            // Whoever checks it says what is wrong.
             self.retry_at_ns = context.now_ns + RETRY_NS;
         }
         if positions[index(partition)] != next_offset {
             positions[index(partition)] = next_offset;
             self.session.move_on(partition);
         }
-        bytes.len() as u64
+        if !bytes.is_empty() {
+            arrived.batches.push(Batches { partition, from_offset: offset, bytes });
+        }
     }
+}
+
+/// The offset behind the last of these batches, by their headers; and whether all have one.
+fn behind(from_offset: i64, bytes: &[u8]) -> (i64, bool) {
+    let mut next_offset = from_offset;
+    for batch in walk(bytes) {
+        match batch {
+            Ok(batch) => next_offset = next_offset.max(batch.next_offset()),
+            Err(_) => return (next_offset, false),
+        }
+    }
+    (next_offset, true)
 }
 
 fn request(class: &Consumers, names: &Names, map: &Map) -> FetchRequest {
@@ -270,4 +336,33 @@ fn request(class: &Consumers, names: &Names, map: &Map) -> FetchRequest {
 
 fn signed(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
+
+    use vltava_protocol::batch_builder::BatchBuilder;
+
+    use super::*;
+
+    fn batch(base_offset: i64, records: u32) -> Vec<u8> {
+        let mut builder = BatchBuilder::new();
+        (0..records).for_each(|_| builder.append(5, None, Some(b"value"), &[]).unwrap());
+        let mut bytes = builder.build();
+        bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn what_comes_next_is_known_from_headers() {
+        let two = [batch(7, 3), batch(10, 2)].concat();
+        assert_eq!(behind(8, &two), (12, true));
+        assert_eq!(behind(8, &[]), (8, true));
+        assert_eq!(behind(7, &two[..two.len() - 1]), (10, true), "the last is cut off");
+        let mut torn = two.clone();
+        // The second one's magic.
+        torn[batch(7, 3).len() + 16] = 9;
+        assert_eq!(behind(7, &torn), (10, false));
+    }
 }

@@ -80,12 +80,16 @@ fn merge(sum: &mut Delta, more: &Delta) {
     sum.network.sent_bytes += more.network.sent_bytes;
     sum.network.received_bytes += more.network.received_bytes;
     sum.unsent += more.unsent;
+    for (class, more) in more.by_class.iter().enumerate() {
+        // All have the same bounds.
+        let merged = sum.of_class(class).add(more);
+        debug_assert!(merged.is_ok(), "{merged:?}");
+    }
     for (sum, more) in [
         (&mut sum.acknowledged, &more.acknowledged),
         (&mut sum.end_to_end, &more.end_to_end),
         (&mut sum.late, &more.late),
     ] {
-        // All have the same bounds.
         let merged = sum.add(more);
         debug_assert!(merged.is_ok(), "{merged:?}");
     }
@@ -101,6 +105,7 @@ mod tests {
         let mut delta = Delta::new(second);
         delta.produced.records = records;
         delta.acknowledged.record_n(100 * records, records).unwrap();
+        delta.of_class(1).record_n(100 * records, records).unwrap();
         delta
     }
 
@@ -116,6 +121,8 @@ mod tests {
         gather.add_rest(&told(7, 10));
         let (total, last) = gather.finish(None);
         assert_eq!((total.produced.records, total.acknowledged.len()), (24, 24));
+        let by_class = total.by_class.iter().map(|of| of.len());
+        assert_eq!(by_class.collect::<Vec<_>>(), [0, 24]);
         assert_eq!(last, None);
     }
 

@@ -12,6 +12,7 @@ use vltava_protocol::messages::produce::{
     PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData,
 };
 
+use crate::engine::class::Class;
 use crate::engine::context::Context;
 use crate::engine::leaders;
 use crate::engine::line::Line;
@@ -19,7 +20,7 @@ use crate::engine::link::Received;
 use crate::engine::map::{Map, Node, index};
 use crate::engine::poll::Token;
 use crate::engine::queue::{CloseError, Queues, Sent};
-use crate::scenario::{Acks, Producers};
+use crate::scenario::Acks;
 
 /// A request is filled with batches up to this, in bytes, as Java's `max.request.size`.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -52,8 +53,6 @@ enum Asked {
 pub struct Outcome {
     /// Records that were refused for good.
     pub failed: u64,
-    /// Records that are to be sent again.
-    pub resent: u64,
     /// Partitions with batches that are to be sent again.
     pub returned: Vec<u32>,
 }
@@ -64,6 +63,8 @@ pub struct Lane {
     line: Line,
     /// Whether its broker leads any partition.
     pub leads: bool,
+    /// The number of its producer's class.
+    class: usize,
     acks: Acks,
     is_idempotent: bool,
     in_flight_max: usize,
@@ -82,9 +83,10 @@ impl Lane {
     pub fn open(
         node: &Node,
         token: Token,
-        class: &Producers,
+        class: &Class,
         context: &Context,
     ) -> Result<Self, ClientError> {
+        let Class { number, spec, .. } = class;
         let mut line = Line::open(node, token, "vltava-bench-producer", context)?;
         if let Some(link) = line.link() {
             link.version::<ProduceRequest>()?;
@@ -92,9 +94,10 @@ impl Lane {
         Ok(Self {
             line,
             leads: true,
-            acks: class.acks,
-            is_idempotent: class.idempotent,
-            in_flight_max: index(class.in_flight),
+            class: *number,
+            acks: spec.acks,
+            is_idempotent: spec.idempotent,
+            in_flight_max: index(spec.in_flight),
             ready: VecDeque::new(),
             asked: VecDeque::new(),
             in_flight: 0,
@@ -206,7 +209,6 @@ impl Lane {
         match read {
             Err(error) if error.is_unreachable() => {
                 let lost = self.lose(queues, context);
-                outcome.resent += lost.resent;
                 outcome.returned.extend(lost.returned);
                 Ok(outcome)
             }
@@ -280,8 +282,7 @@ impl Lane {
             let Asked::Produce(batches) = asked else { continue };
             for sent in batches {
                 outcome.returned.push(sent.partition);
-                outcome.resent += sent.records;
-                queues.give_back(sent);
+                queues.give_back(sent, context.now_ns);
             }
         }
         self.in_flight = 0;
@@ -341,13 +342,12 @@ impl Lane {
         for sent in batches {
             let code = refused.iter().find(|(partition, _)| *partition == sent.partition);
             match code.map(|(_, code)| *code) {
-                Some(code) if self.may_pass(code, &sent, queues) => {
+                Some(code) if self.may_pass(code, &sent, queues, context) => {
                     if code.invalidates_metadata() {
                         context.leaders.doubt();
                     }
-                    outcome.resent += sent.records;
                     outcome.returned.push(sent.partition);
-                    queues.give_back(sent);
+                    queues.give_back(sent, now_ns);
                 }
                 // An earlier try was kept, and its answer lost.
                 Some(code) if !(self.is_idempotent && code == DUPLICATE) => {
@@ -359,7 +359,7 @@ impl Lane {
                     queues.on_acknowledged(&sent);
                     context.stats.on_acknowledged(now_ns, sent.records, sent.bytes);
                     for (intended_ns, count) in &sent.intended {
-                        context.stats.acknowledged_after(*intended_ns, now_ns, *count);
+                        context.stats.acknowledged_after(self.class, *intended_ns, now_ns, *count);
                     }
                     context.buffers.give_back(sent.batch);
                 }
@@ -367,11 +367,14 @@ impl Lane {
         }
     }
 
-    /// Whether a batch that was refused is to be sent again. Behind one that is, a broker that
-    /// counts finds the next out of order.
-    fn may_pass(&self, code: ErrorCode, sent: &Sent, queues: &Queues) -> bool {
+    /// Whether a batch that was refused is to be sent again: for so long since its first refusal.
+    /// Behind one that is, a broker that counts finds the next out of order.
+    fn may_pass(&self, code: ErrorCode, sent: &Sent, queues: &Queues, context: &Context) -> bool {
         let is_behind = self.is_idempotent && queues.has_returned(sent.partition);
-        code.is_retriable() || (code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER && is_behind)
+        let since_ns = sent.returned_ns.unwrap_or(context.now_ns);
+        let is_in_time = context.now_ns.saturating_sub(since_ns) <= context.retry_ns;
+        let is_out_of_order = code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+        is_in_time && (code.is_retriable() || (is_out_of_order && is_behind))
     }
 }
 

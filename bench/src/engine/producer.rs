@@ -57,8 +57,8 @@ pub struct ProducerReport {
     pub number: u32,
     /// Records refused, or not answered.
     pub failed: u64,
-    /// Records that were sent again.
-    pub resent: u64,
+    /// Records that were sent again, by partition.
+    pub resent: Vec<(u32, u64)>,
     /// Whether they may have been kept twice: they were not numbered.
     pub may_repeat: bool,
     /// What was acknowledged, by partition.
@@ -89,7 +89,6 @@ pub struct Producer {
     /// Since when a request could be sent.
     free_ns: u64,
     failed: u64,
-    resent: u64,
     has_ended: bool,
     is_broken: bool,
 }
@@ -103,7 +102,7 @@ impl Producer {
         let class = &plan.class.spec;
         let lanes = (0..)
             .zip(&context.map.nodes)
-            .map(|(link, node)| Lane::open(node, Token { client, link }, class, context));
+            .map(|(link, node)| Lane::open(node, Token { client, link }, &plan.class, context));
         let lanes = lanes.collect::<Result<Vec<Lane>, ClientError>>()?;
         let linger_ns = nanoseconds(class.linger_ms / 1e3);
         let codec = plan.class.codec;
@@ -128,7 +127,6 @@ impl Producer {
             left: plan.records_max,
             free_ns: 0,
             failed: 0,
-            resent: 0,
             has_ended: false,
             is_broken: false,
             plan,
@@ -221,7 +219,7 @@ impl Producer {
         ProducerReport {
             number: self.plan.number,
             failed: self.failed,
-            resent: self.resent,
+            resent: self.queues.resent().collect(),
             may_repeat: !self.plan.class.spec.idempotent,
             acknowledged: self.queues.acknowledged().collect(),
         }
@@ -322,7 +320,6 @@ impl Producer {
     /// What came of batches that were under way.
     fn take_in(&mut self, outcome: Outcome, context: &Context) {
         self.failed += outcome.failed;
-        self.resent += outcome.resent;
         for partition in outcome.returned {
             self.returned.insert(partition, context.now_ns + ASK_AGAIN_NS);
         }
@@ -371,7 +368,7 @@ impl Producer {
         self.has_ended = true;
         if let Some(pacer) = &mut self.pacer {
             while let Some(intended_ns) = pacer.take(u64::MAX) {
-                context.stats.never_sent(intended_ns, context.now_ns);
+                context.stats.never_sent(self.plan.class.number, intended_ns, context.now_ns);
             }
         }
         self.lingering.clear();

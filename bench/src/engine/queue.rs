@@ -46,6 +46,8 @@ pub struct Sent {
     pub bare: u64,
     /// As it travels, for another try.
     pub batch: Bytes,
+    /// When it was first refused, or lost with its connection.
+    pub returned_ns: Option<u64>,
 }
 
 /// What was acknowledged of a producer in a partition.
@@ -85,6 +87,8 @@ struct Partition {
     /// Batches that were refused or lost, and are to be sent again before any other, one by one:
     /// in their order.
     returned: Vec<Sent>,
+    /// How many records were given back so far, each as often as it was.
+    resent: u64,
     /// Whether it stands in a queue of those that are ready.
     is_listed: bool,
 }
@@ -271,9 +275,11 @@ impl Queues {
     }
 
     /// A batch was refused, or its answer is lost: it is to be sent again, by [`Self::take`].
-    pub fn give_back(&mut self, sent: Sent) {
+    pub fn give_back(&mut self, mut sent: Sent, now_ns: u64) {
         let queue = &mut self.partitions[index(sent.partition)];
         queue.in_flight -= 1;
+        queue.resent += sent.records;
+        sent.returned_ns.get_or_insert(now_ns);
         self.bytes += sent.batch.len();
         self.records += sent.records;
         let place = queue.returned.partition_point(|other| other.place < sent.place);
@@ -297,6 +303,12 @@ impl Queues {
         let acknowledged = &mut queue.acknowledged;
         acknowledged.sequence_end = acknowledged.sequence_end.max(sent.sequence_end);
         acknowledged.bare += sent.bare;
+    }
+
+    /// How many records were given back, by partition: those where any were.
+    pub fn resent(&self) -> impl Iterator<Item = (u32, u64)> {
+        let all = (0..).zip(&self.partitions).map(|(at, queue)| (at, queue.resent));
+        all.filter(|(_, resent)| *resent > 0)
     }
 
     /// What was acknowledged, by partition: those where anything was.
@@ -362,10 +374,13 @@ mod tests {
         let mut buffers = Buffers::default();
         (0..4).for_each(|at| assert!(append(&mut queues, &mut values, 0, at)));
         let mut take = |queues: &mut Queues| queues.take(0, &mut buffers).unwrap();
-        let (first, second) = (take(&mut queues).unwrap(), take(&mut queues).unwrap());
-        let third = take(&mut queues).unwrap();
-        queues.give_back(third.clone());
-        queues.give_back(first.clone());
+        let (mut first, second) = (take(&mut queues).unwrap(), take(&mut queues).unwrap());
+        let mut third = take(&mut queues).unwrap();
+        queues.give_back(third.clone(), 1);
+        queues.give_back(first.clone(), 2);
+        // When it was first refused is known from now on.
+        (first.returned_ns, third.returned_ns) = (Some(2), Some(1));
+        assert_eq!(queues.resent().collect::<Vec<_>>(), [(0, 2)]);
         assert!(queues.has_returned(0));
         assert_eq!(queues.records(), 3);
         assert!(!queues.list_if_ready(0, 200), "the second is under way");

@@ -40,6 +40,9 @@ pub struct Delta {
     pub network: Network,
     /// Acknowledged records that were to be sent in it, in microseconds.
     pub acknowledged: Histogram<u64>,
+    /// The same for each class of producers, by its number; those behind the last that has any are
+    /// left out.
+    pub by_class: Vec<Histogram<u64>>,
     /// Received ones, likewise.
     pub end_to_end: Histogram<u64>,
     /// How late records that were to be sent in it were taken up.
@@ -57,10 +60,24 @@ impl Delta {
             consumed: Throughput::default(),
             network: Network::default(),
             acknowledged: histogram(),
+            by_class: Vec::new(),
             end_to_end: histogram(),
             late: histogram(),
             unsent: 0,
         }
+    }
+
+    /// The histogram of a class.
+    pub fn of_class(&mut self, class: usize) -> &mut Histogram<u64> {
+        if self.by_class.len() <= class {
+            self.by_class.resize_with(class + 1, histogram);
+        }
+        &mut self.by_class[class]
+    }
+
+    fn acknowledged(&mut self, class: usize, from_ns: u64, to_ns: u64, records: u64) {
+        record(&mut self.acknowledged, from_ns, to_ns, records);
+        record(self.of_class(class), from_ns, to_ns, records);
     }
 }
 
@@ -135,10 +152,17 @@ impl Stats {
         }
     }
 
-    /// How long it took from the intended moment of records to their acknowledgement.
-    pub fn acknowledged_after(&mut self, intended_ns: u64, now_ns: u64, records: u64) {
+    /// How long it took from the intended moment of records of a class of producers to their
+    /// acknowledgement.
+    pub fn acknowledged_after(
+        &mut self,
+        class: usize,
+        intended_ns: u64,
+        now_ns: u64,
+        records: u64,
+    ) {
         if self.window.holds(intended_ns) {
-            record(&mut self.delta.acknowledged, intended_ns, now_ns, records);
+            self.delta.acknowledged(class, intended_ns, now_ns, records);
         }
     }
 
@@ -157,10 +181,10 @@ impl Stats {
     }
 
     /// A record was never sent: it has waited until now, at least.
-    pub fn never_sent(&mut self, intended_ns: u64, now_ns: u64) {
+    pub fn never_sent(&mut self, class: usize, intended_ns: u64, now_ns: u64) {
         if self.window.holds(intended_ns) {
             self.delta.unsent += 1;
-            record(&mut self.delta.acknowledged, intended_ns, now_ns, 1);
+            self.delta.acknowledged(class, intended_ns, now_ns, 1);
         }
     }
 

@@ -27,7 +27,8 @@ struct Partition {
     /// By the producer's number.
     streams: Vec<Stream>,
     bare: u64,
-    begins_late: bool,
+    /// Where its log begins, if that is not at its first record: so many records are gone at most.
+    begins_at: Option<u64>,
 }
 
 /// What one reader has received.
@@ -64,10 +65,11 @@ impl Verifier {
         Self { partitions, producers, counts: Counts::default() }
     }
 
-    /// The log of this partition begins later than its first record: what was before is not missed.
-    pub fn begins_late(&mut self, partition: u32) {
+    /// The log of this partition begins at this offset, not with its first record: what was before
+    /// is not missed, but no more than there are offsets before.
+    pub fn begins_late(&mut self, partition: u32, offset: u64) {
         if let Some(partition) = self.partitions.get_mut(index(partition)) {
-            partition.begins_late = true;
+            partition.begins_at = Some(offset);
         }
     }
 
@@ -96,7 +98,7 @@ impl Verifier {
         if state.streams.len() <= index(producer) {
             state.streams.resize(index(producer) + 1, Stream::default());
         }
-        let begins_late = state.begins_late;
+        let begins_late = state.begins_at.is_some();
         let stream = &mut state.streams[index(producer)];
         if !std::mem::replace(&mut stream.has_begun, true) && begins_late {
             stream.before = sequence;
@@ -117,6 +119,8 @@ impl Verifier {
     pub fn finish(self, acknowledged: impl Iterator<Item = (u32, u32, Acknowledged)>) -> Counts {
         let mut counts = self.counts;
         let (mut placed, mut bare) = (0, vec![0; self.partitions.len()]);
+        // What is taken to be gone, by partition.
+        let mut gone = vec![0; self.partitions.len()];
         for (producer, partition, of) in acknowledged {
             let Some(state) = self.partitions.get(index(partition)) else {
                 continue;
@@ -124,22 +128,28 @@ impl Verifier {
             bare[index(partition)] += of.bare;
             let unseen = Stream::default();
             let stream = state.streams.get(index(producer)).unwrap_or(&unseen);
-            let before = match state.begins_late {
-                true if stream.has_begun => stream.before.min(of.sequence_end),
-                true => of.sequence_end,
-                false => 0,
+            let before = match state.begins_at {
+                Some(_) if stream.has_begun => stream.before.min(of.sequence_end),
+                Some(_) => of.sequence_end,
+                None => 0,
             };
+            gone[index(partition)] += before;
             placed += of.sequence_end.saturating_sub(before);
             counts.expected += of.sequence_end - before;
             let gaps: u64 = stream.gaps.iter().map(|(first, end)| end - first).sum();
             let tail = of.sequence_end.saturating_sub(stream.next.max(before));
             counts.missing += gaps + tail;
         }
-        for (state, expected) in self.partitions.iter().zip(bare) {
+        for ((state, bare), gone) in self.partitions.iter().zip(bare).zip(gone) {
             // Nobody can tell which ones are gone where the log begins late.
-            let expected = if state.begins_late { state.bare.min(expected) } else { expected };
+            let expected = if state.begins_at.is_some() { state.bare.min(bare) } else { bare };
             counts.expected += expected;
             counts.missing += expected.saturating_sub(state.bare);
+            if let Some(begins_at) = state.begins_at {
+                let unseen = (gone + bare - expected).saturating_sub(begins_at);
+                counts.expected += unseen;
+                counts.missing += unseen;
+            }
         }
         let distinct = counts.received - counts.repeated - counts.corrupt;
         counts.surplus = (distinct + counts.missing).saturating_sub(counts.expected);
@@ -236,12 +246,27 @@ mod tests {
     #[test]
     fn where_the_log_begins_late_only_what_is_behind_is_expected() {
         let mut verifier = Verifier::new(2, 2);
-        verifier.begins_late(0);
+        verifier.begins_late(0, 18);
         verifier.on_record(0, seen(0, 7));
         verifier.on_record(0, seen(0, 9));
         let of = Acknowledged { sequence_end: 11, bare: 0 };
         let counts = verifier.finish([(0, 0, of), (1, 0, of)].into_iter());
         assert_eq!((counts.expected, counts.missing), (4, 2));
+    }
+
+    #[test]
+    fn no_more_is_gone_than_there_are_offsets_before_the_log() {
+        let of = Acknowledged { sequence_end: 11, bare: 2 };
+        let mut verifier = Verifier::new(1, 1);
+        verifier.begins_late(0, 5);
+        let counts = verifier.clone().finish([(0, 0, of)].into_iter());
+        assert_eq!((counts.expected, counts.missing), (8, 8), "nothing came");
+        verifier.on_record(0, seen(0, 10));
+        let counts = verifier.clone().finish([(0, 0, of)].into_iter());
+        assert_eq!((counts.expected, counts.missing, counts.surplus), (8, 7, 0));
+        (3..10).for_each(|sequence| verifier.on_record(0, seen(0, sequence)));
+        verifier.on_record(0, Seen::Bare);
+        assert!(verifier.finish([(0, 0, of)].into_iter()).missing > 0, "what came late was missed");
     }
 
     #[test]

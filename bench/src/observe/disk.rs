@@ -1,4 +1,5 @@
-//! How the disk does beside a run: small data-sync overwrites, a few a second.
+//! How the disk does beside a run: small data-sync overwrites, a few a second, at moments that are
+//! set beforehand. One that has to wait for another is charged for it.
 //!
 //! What a broker's durable acknowledgement cannot be faster than; on a shared disk it tells a slow
 //! broker from a slow moment.
@@ -7,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,15 +22,19 @@ const BYTES: usize = 4096;
 /// From one overwrite to the next: twenty a second.
 const INTERVAL: Duration = Duration::from_millis(50);
 
+/// From when until when samples count.
+type Span = (Instant, Instant);
+
 /// A thread that samples until it is stopped.
 #[derive(Debug)]
 pub struct DiskSample {
-    stop: Sender<()>,
+    orders: Sender<Span>,
     thread: JoinHandle<io::Result<Histogram<u64>>>,
 }
 
 impl DiskSample {
-    /// Makes a file in a directory, and begins to overwrite it.
+    /// Makes a file in a directory, and begins to overwrite it. Nothing counts before
+    /// [`Self::measure`] has said what does.
     ///
     /// # Errors
     /// Where the file cannot be made there, or takes no direct I/O.
@@ -43,19 +48,19 @@ impl DiskSample {
         let buffer = vec![0x5a; 2 * BYTES];
         // Its blocks are there before anything is measured.
         overwrite(&file, &buffer).inspect_err(|_| drop(fs::remove_file(&path)))?;
-        let (stop, stopped) = channel();
+        let (orders, ordered) = channel();
         let thread = thread::Builder::new().name(String::from("disk-sample")).spawn(move || {
-            let mut latencies = histogram();
-            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                let began = Instant::now();
-                overwrite(&file, &buffer)?;
-                let us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                latencies.saturating_record(us.max(1));
-            }
+            let found = sample(&ordered, || overwrite(&file, &buffer));
             fs::remove_file(path)?;
-            Ok(latencies)
+            found
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { orders, thread })
+    }
+
+    /// What was to be written in this time counts.
+    pub fn measure(&self, from: Instant, until: Instant) {
+        // If it has ended with an error, `stop` tells.
+        let _ = self.orders.send((from, until));
     }
 
     /// What was found, in microseconds.
@@ -63,11 +68,47 @@ impl DiskSample {
     /// # Errors
     /// What the system said meanwhile.
     pub fn stop(self) -> io::Result<Histogram<u64>> {
-        drop(self.stop);
+        drop(self.orders);
         match self.thread.join() {
             Ok(found) => found,
             Err(_) => Err(io::Error::other("the disk's sampler has panicked")),
         }
+    }
+}
+
+/// Writes at each moment until nobody is left to give orders, in microseconds from that moment.
+fn sample(
+    orders: &Receiver<Span>,
+    mut write: impl FnMut() -> io::Result<()>,
+) -> io::Result<Histogram<u64>> {
+    let mut latencies = histogram();
+    let mut span: Option<Span> = None;
+    let mut record = |moment: Instant, span: Option<Span>| {
+        if span.is_some_and(|(from, until)| from <= moment && moment < until) {
+            let us = u64::try_from(moment.elapsed().as_micros()).unwrap_or(u64::MAX);
+            latencies.saturating_record(us.max(1));
+        }
+    };
+    let mut moment = Instant::now();
+    loop {
+        moment += INTERVAL;
+        loop {
+            let left = moment.saturating_duration_since(Instant::now());
+            match orders.recv_timeout(left) {
+                Ok(ordered) => span = Some(ordered),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    // Those whose time had come have waited until now, at least.
+                    while moment <= Instant::now() {
+                        record(moment, span);
+                        moment += INTERVAL;
+                    }
+                    return Ok(latencies);
+                }
+            }
+        }
+        write()?;
+        record(moment, span);
     }
 }
 
@@ -89,10 +130,29 @@ mod tests {
         let build = std::env::current_exe().unwrap();
         let directory = tempfile::tempdir_in(build.parent().unwrap()).unwrap();
         let sample = DiskSample::start(directory.path()).unwrap();
+        let now = Instant::now();
+        sample.measure(now + 2 * INTERVAL, now + Duration::from_secs(60));
         thread::sleep(4 * INTERVAL);
         let found = sample.stop().unwrap();
-        assert!((1..=4).contains(&found.len()), "{}", found.len());
+        assert!((1..=3).contains(&found.len()), "without a warm-up: {}", found.len());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         assert!(DiskSample::start(Path::new("/proc/none")).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_is_charged_for_all_that_waits() {
+        let (orders, ordered) = channel();
+        let now = Instant::now();
+        orders.send((now, now + Duration::from_secs(60))).unwrap();
+        let mut orders = Some(orders);
+        // The first write takes four intervals, and then it is over.
+        let found = sample(&ordered, || {
+            thread::sleep(4 * INTERVAL);
+            orders.take();
+            Ok(())
+        });
+        let found = found.unwrap();
+        assert!((4..=6).contains(&found.len()), "{}", found.len());
+        assert!(found.value_at_percentile(50.0) > 90_000, "{}", found.value_at_percentile(50.0));
     }
 }

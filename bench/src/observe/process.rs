@@ -1,5 +1,11 @@
 //! What a process takes, as `/proc` tells it.
+//!
+//! CPU time is the sum of what its threads ran, in nanoseconds (`schedstat`): `stat` counts in ticks
+//! of 10 ms, which is much of a short run. What threads took that came and went between two samples
+//! is in `stat` alone.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -10,26 +16,50 @@ use crate::result::ProcessUse;
 /// Where the kernel tells the CPU time of a process: these fields of `stat`, behind its name.
 const USER_TICKS: usize = 11;
 const SYSTEM_TICKS: usize = 12;
+/// Each of the two is cut to whole ticks: a difference is off by less than this many.
+const TICKS_OFF: f64 = 2.0;
 
 /// A process to be watched.
 #[derive(Clone, Debug)]
 pub struct Process {
     directory: PathBuf,
     ticks_per_second: f64,
+    threads: RefCell<Threads>,
+}
+
+/// What threads have run, in nanoseconds.
+#[derive(Clone, Debug, Default)]
+struct Threads {
+    /// As they were last seen.
+    ran_ns: BTreeMap<u32, u64>,
+    /// Of those whose numbers others have now.
+    before_ns: u64,
+}
+
+/// How one thread has spent its time, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ThreadTime {
+    /// It ran.
+    pub ran_s: f64,
+    /// It could have run, and waited for a core.
+    pub waited_s: f64,
 }
 
 /// What it has taken since it began.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// CPU time of all its threads, in seconds.
+    /// CPU time of all its threads, in seconds; of those that have ended, as far as it was seen.
     pub cpu_s: f64,
+    /// The same with all that have ended, to within [`TICKS_OFF`].
+    stat_s: f64,
+    tick_s: f64,
     memory_peak_bytes: u64,
     /// Memory that it has resident now, in bytes.
     pub memory_bytes: u64,
     voluntary_switches: u64,
     involuntary_switches: u64,
-    written_bytes: u64,
-    read_bytes: u64,
+    written_bytes: Option<u64>,
+    read_bytes: Option<u64>,
 }
 
 impl Process {
@@ -45,10 +75,10 @@ impl Process {
 
     fn at(directory: PathBuf) -> Self {
         let ticks = rustix::param::clock_ticks_per_second();
-        Self { directory, ticks_per_second: ticks as f64 }
+        Self { directory, ticks_per_second: ticks as f64, threads: RefCell::default() }
     }
 
-    /// What it has taken until now. What this user may not see is 0.
+    /// What it has taken until now. What this user may not see is absent, or 0.
     ///
     /// # Errors
     /// Where there is no such process.
@@ -56,45 +86,82 @@ impl Process {
         let stat = fs::read_to_string(self.directory.join("stat"))?;
         let read = |name: &str| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
         let (status, io) = (read("status"), read("io"));
+        let stat_s = ticks(&stat) as f64 / self.ticks_per_second;
         let mut sample = Sample {
-            cpu_s: ticks(&stat) as f64 / self.ticks_per_second,
+            cpu_s: stat_s,
+            stat_s,
+            tick_s: 1.0 / self.ticks_per_second,
             memory_peak_bytes: kilobytes(&status, "VmHWM"),
             memory_bytes: kilobytes(&status, "VmRSS"),
-            written_bytes: number(&io, "write_bytes"),
-            read_bytes: number(&io, "read_bytes"),
+            written_bytes: parsed(&io, "write_bytes"),
+            read_bytes: parsed(&io, "read_bytes"),
             ..Sample::default()
         };
         // Each thread has its own. Those of threads that have ended are gone.
+        let mut threads = self.threads.borrow_mut();
         for thread in fs::read_dir(self.directory.join("task"))?.flatten() {
             let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
             sample.voluntary_switches += number(&status, "voluntary_ctxt_switches");
             sample.involuntary_switches += number(&status, "nonvoluntary_ctxt_switches");
+            let id = thread.file_name().to_str().and_then(|name| name.parse().ok());
+            let spent = id.and_then(|id: u32| Some((id, self.schedstat(id)?)));
+            if let Some((id, (ran_ns, _))) = spent {
+                threads.saw(id, ran_ns);
+            }
+        }
+        if let Some(ran_ns) = threads.sum_ns() {
+            sample.cpu_s = ran_ns as f64 / 1e9;
         }
         Ok(sample)
     }
 
-    /// The CPU time of one of its threads until now, in seconds.
-    pub fn thread_cpu_s(&self, thread_id: u32) -> f64 {
+    /// How one of its threads has spent its time until now.
+    pub fn thread_time(&self, thread_id: u32) -> ThreadTime {
+        let (ran_ns, waited_ns) = self.schedstat(thread_id).unwrap_or_default();
+        ThreadTime { ran_s: ran_ns as f64 / 1e9, waited_s: waited_ns as f64 / 1e9 }
+    }
+
+    /// For how long a thread has run, and waited for a core, in nanoseconds.
+    fn schedstat(&self, thread_id: u32) -> Option<(u64, u64)> {
         let path = self.directory.join(format!("task/{thread_id}/schedstat"));
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let ran_ns = text.split_whitespace().next().and_then(|ran| ran.parse::<u64>().ok());
-        ran_ns.map_or(0.0, |ran_ns| ran_ns as f64 / 1e9)
+        let text = fs::read_to_string(path).ok()?;
+        let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+impl Threads {
+    fn saw(&mut self, id: u32, ran_ns: u64) {
+        let known_ns = self.ran_ns.insert(id, ran_ns).unwrap_or_default();
+        if known_ns > ran_ns {
+            self.before_ns += known_ns;
+        }
+    }
+
+    /// Of all that were ever seen; `None` where the kernel does not tell.
+    fn sum_ns(&self) -> Option<u64> {
+        let is_any = !self.ran_ns.is_empty();
+        is_any.then(|| self.before_ns + self.ran_ns.values().sum::<u64>())
     }
 }
 
 impl Sample {
     /// What was taken since another sample.
     pub fn since(&self, before: &Self) -> ProcessUse {
+        let (seen_s, all_s) = (self.cpu_s - before.cpu_s, self.stat_s - before.stat_s);
+        let more = |now: Option<u64>, then: Option<u64>| {
+            now.zip(then).map(|(now, then)| now.saturating_sub(then))
+        };
         ProcessUse {
-            cpu_s: self.cpu_s - before.cpu_s,
+            cpu_s: seen_s.max(all_s - TICKS_OFF * self.tick_s),
             memory_peak_bytes: self.memory_peak_bytes,
             memory_bytes: self.memory_bytes,
             voluntary_switches: self.voluntary_switches.saturating_sub(before.voluntary_switches),
             involuntary_switches: self
                 .involuntary_switches
                 .saturating_sub(before.involuntary_switches),
-            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
-            read_bytes: self.read_bytes.saturating_sub(before.read_bytes),
+            written_bytes: more(self.written_bytes, before.written_bytes),
+            read_bytes: more(self.read_bytes, before.read_bytes),
         }
     }
 }
@@ -107,8 +174,12 @@ fn ticks(stat: &str) -> u64 {
     at(USER_TICKS).unwrap_or_default() + at(SYSTEM_TICKS).unwrap_or_default()
 }
 
+fn parsed(text: &str, name: &str) -> Option<u64> {
+    field(text, name).and_then(|value| value.parse().ok())
+}
+
 fn number(text: &str, name: &str) -> u64 {
-    field(text, name).and_then(|value| value.parse().ok()).unwrap_or_default()
+    parsed(text, name).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -136,5 +207,44 @@ mod tests {
         let used = own.sample().unwrap().since(&before);
         assert!(used.cpu_s > 0.0 && used.memory_bytes > 0, "{used:?}");
         assert!(Process::new(u32::MAX).sample().is_err());
+    }
+
+    #[test]
+    fn less_than_a_tick_is_seen() {
+        let own = Process::own();
+        let before = own.sample().unwrap();
+        let started = std::time::Instant::now();
+        while started.elapsed().as_micros() < 3000 {}
+        let used = own.sample().unwrap().since(&before);
+        assert!(used.cpu_s > 0.0 && used.cpu_s * 100.0 % 1.0 != 0.0, "{used:?}");
+        let id = fs::read_link("/proc/thread-self").unwrap();
+        let id = id.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        assert!(own.thread_time(id).ran_s > 0.002);
+    }
+
+    #[test]
+    fn threads_that_have_ended_still_count() {
+        let mut threads = Threads::default();
+        assert_eq!(threads.sum_ns(), None);
+        threads.saw(7, 500);
+        threads.saw(8, 10);
+        // 7 is gone, and then somebody else.
+        threads.saw(8, 20);
+        assert_eq!(threads.sum_ns(), Some(520));
+        threads.saw(7, 3);
+        assert_eq!(threads.sum_ns(), Some(523));
+        let sample = |cpu_s, stat_s, io| Sample {
+            cpu_s,
+            stat_s,
+            tick_s: 0.01,
+            read_bytes: io,
+            ..Sample::default()
+        };
+        let used = sample(1.001, 2.01, None).since(&sample(1.0, 2.0, Some(1)));
+        assert!((used.cpu_s - 0.001).abs() < 1e-9, "{used:?}");
+        assert_eq!(used.read_bytes, None);
+        let used = sample(1.001, 3.0, Some(5)).since(&sample(1.0, 2.0, Some(1)));
+        assert!((used.cpu_s - 0.98).abs() < 1e-9, "one came and went: {used:?}");
+        assert_eq!(used.read_bytes, Some(4));
     }
 }

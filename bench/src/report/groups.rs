@@ -53,12 +53,24 @@ impl Group<'_> {
         self.sides.iter().map(|side| side.label).collect()
     }
 
-    /// The second side's figure as a multiple of the first one's, where there are exactly two.
+    /// The second side's figure as a multiple of the first one's, where there are exactly two: round
+    /// by round, where it is known of all which round they are, and in their order else.
     pub fn ratio(&self, measure: &Measure) -> Option<Ratio> {
         let [first, second] = self.sides.as_slice() else {
             return None;
         };
-        Ratio::of(&first.values(measure), &second.values(measure))
+        let has_rounds = self.runs().all(|run| run.round.is_some());
+        let partners: Vec<Option<&RunResult>> = if has_rounds {
+            let same = |run: &&RunResult| {
+                second.runs.iter().copied().find(|other| other.round == run.round)
+            };
+            first.runs.iter().map(same).collect()
+        } else {
+            second.runs.iter().copied().map(Some).collect()
+        };
+        let a: Vec<Option<f64>> = first.runs.iter().map(|run| exact(run, measure)).collect();
+        let b = partners.into_iter().map(|run| run.and_then(|run| exact(run, measure)));
+        Ratio::of(&a, &b.collect::<Vec<_>>())
     }
 
     /// Whether runs of different settings stand under this title.
@@ -70,14 +82,58 @@ impl Group<'_> {
 impl Side<'_> {
     /// A figure over its runs; `None` where none of them has it. Runs that do not verify have none.
     pub fn spread(&self, measure: &Measure) -> Option<Spread> {
-        Spread::of(self.values(measure).into_iter().flatten())
+        Spread::of(self.runs.iter().filter_map(|run| figure(run, measure)))
     }
 
-    fn values(&self, measure: &Measure) -> Vec<Option<f64>> {
-        let sound = |run: &&RunResult| run.verification.is_sound();
-        self.runs
-            .iter()
-            .map(|run| Some(*run).filter(sound).and_then(|run| measure.of(run)))
-            .collect()
+    /// Whether that is no more than a bound: one of the runs did not hold its rate.
+    pub fn is_bound(&self, measure: &Measure) -> bool {
+        self.runs.iter().any(|run| run.verification.is_sound() && measure.is_bound(run))
+    }
+}
+
+fn figure(run: &RunResult, measure: &Measure) -> Option<f64> {
+    Some(run).filter(|run| run.verification.is_sound()).and_then(|run| measure.of(run))
+}
+
+/// The figure, where it is one: nothing can be divided by what is at least something.
+fn exact(run: &RunResult, measure: &Measure) -> Option<f64> {
+    figure(run, measure).filter(|_| !measure.is_bound(run))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+    use super::*;
+    use crate::measures::MEASURES;
+    use crate::report::samples;
+    use crate::result::Round;
+
+    fn measure(name: &str) -> &'static Measure {
+        MEASURES.iter().find(|measure| measure.name == name).unwrap()
+    }
+
+    #[test]
+    fn rounds_are_paired_by_their_number() {
+        // The second turn of `a` failed; the machine was slower with each round.
+        let runs = [("a", 1, 1.0), ("b", 1, 2.0), ("b", 2, 20.0), ("a", 3, 100.0), ("b", 3, 200.0)];
+        let runs = runs.map(|(label, number, slowness)| {
+            let mut run = samples::run(label, slowness);
+            run.round = Some(Round { comparison_ms: 7, number });
+            run
+        });
+        let ratio = groups(&runs)[0].ratio(measure("broker's CPU")).unwrap();
+        assert_eq!((ratio.rounds, ratio.spread.least, ratio.spread.most), (2, 2.0, 2.0));
+    }
+
+    #[test]
+    fn what_did_not_hold_its_rate_has_no_ratio_of_latencies() {
+        let mut runs = ["a", "b"].map(|label| samples::run(label, 1.0));
+        runs[1].unsent = 5;
+        let groups = groups(&runs);
+        let p99 = measure("acknowledgement, p99");
+        assert!(groups[0].ratio(p99).is_none() && groups[0].sides[1].is_bound(p99));
+        assert!(!groups[0].sides[0].is_bound(p99));
+        assert!(groups[0].ratio(measure("broker's CPU")).is_some());
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::figures::{count, significant};
 use super::groups::{Group, Side, groups};
 use super::words;
+use crate::engine::map::index;
 use crate::measures::{Better, MEASURES, Measure};
 use crate::ratio::{Ratio, Spread};
 use crate::result::{RunResult, Verification};
@@ -25,10 +26,17 @@ fn group(group: &Group<'_>) -> String {
     let mut rows = vec![heads(group)];
     rows.extend(MEASURES.iter().filter_map(|measure| row(group, measure)));
     text += &aligned(&rows);
+    if group.is_mixed() {
+        text += "Runs of different settings stand under this title.\n";
+    }
     for side in &group.sides {
         for (at, run) in side.runs.iter().enumerate() {
-            let round = if side.runs.len() > 1 { format!(", {}", at + 1) } else { String::new() };
+            let number = run.round.map_or(at + 1, |round| index(round.number));
+            let round = if side.runs.len() > 1 { format!(", {number}") } else { String::new() };
             let _ = writeln!(text, "{}{round}: {}", side.label, verdict(&run.verification));
+            if run.is_overloaded() {
+                let _ = writeln!(text, "{}{round}: {}", side.label, overload(run));
+            }
             if let Some(why) = &run.harness.bottleneck {
                 let _ = writeln!(text, "{}{round}: {why}", side.label);
             }
@@ -53,7 +61,10 @@ fn row(group: &Group<'_>, measure: &Measure) -> Option<Vec<String>> {
         return None;
     }
     let mut row = vec![measure.name.to_owned(), measure.unit.to_owned()];
-    row.extend(spreads.iter().map(|spread| spread.as_ref().map_or("-".into(), spread_text)));
+    row.extend(group.sides.iter().zip(&spreads).map(|(side, spread)| {
+        let bound = if side.is_bound(measure) { ">= " } else { "" };
+        spread.as_ref().map_or("-".into(), |spread| format!("{bound}{}", spread_text(spread)))
+    }));
     if group.sides.len() == 2 {
         let ratio = group.ratio(measure).filter(|_| measure.better != Better::Neither);
         row.push(ratio.as_ref().map_or_else(String::new, ratio_text));
@@ -77,6 +88,15 @@ fn ratio_text(ratio: &Ratio) -> String {
         return format!("{} x", significant(median));
     }
     format!("{} x ({} - {})", significant(median), significant(least), significant(most))
+}
+
+/// That a run did not hold its rate, and what that means.
+pub fn overload(run: &RunResult) -> String {
+    let unsent = count(run.unsent);
+    format!(
+        "did not hold the rate: {unsent} records were never sent; latencies are what was waited \
+         until the end, at least"
+    )
 }
 
 /// Whether a run counts, and why not.
@@ -163,6 +183,19 @@ mod tests {
         let megabytes = text.lines().find(|line| line.contains("MB/s")).unwrap_or_default();
         assert!(megabytes.contains("1.50 x (1.00 - 2.00)"), "{text}");
         assert!(text.contains("b, 2: verified"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_did_not_hold_its_rate_knows_bounds_only() {
+        let mut runs = ["a", "b"].map(|label| samples::run(label, 1.0));
+        runs[1].unsent = 5000;
+        runs[1].scenario.run.duration_s += 1.0;
+        let text = table(&runs);
+        let p99 = text.lines().find(|line| line.starts_with("acknowledgement, p99 "));
+        assert!(p99.is_some_and(|line| line.ends_with("4.95  >= 4.95")), "{text}");
+        assert!(text.contains("b: did not hold the rate: 5,000 records were never sent"), "{text}");
+        assert!(text.contains("Runs of different settings"), "{text}");
+        assert!(!table(&runs[..1]).contains("Runs of different settings"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use crate::result::Latency;
 
-/// A worker that runs a larger share of its time than this may be what holds the run back.
+/// A worker that runs, or waits for a core, a larger share of its time than this may be what holds
+/// the run back: answers lie in its sockets meanwhile, which their latency does not tell apart.
 const BUSY: f64 = 0.88;
 /// So much of a machine's time is all of it: the rest goes to the kernel's own work.
 const MACHINE_BUSY: f64 = 0.9;
@@ -15,6 +16,8 @@ const LATE: f64 = 0.2;
 pub struct Load<'a> {
     /// The busiest worker's share of its time.
     pub busiest_thread: f64,
+    /// The share in which the same worker waited for a core.
+    pub waited: f64,
     /// CPU seconds a second that the harness took, and the broker where it is on the same machine.
     pub harness_cores: f64,
     /// Likewise.
@@ -36,8 +39,7 @@ impl Load<'_> {
             // Whoever waits for a core is late, and whoever has one is busy.
             (Some(told), Some(shared)) => Some(format!("{shared}; {told}")),
             (Some(told), None) => Some(format!("the harness was the limit: {told}")),
-            // Without a rate, the cores are what both have run into.
-            (None, shared) => shared.filter(|_| self.late.is_none()),
+            (None, shared) => shared,
         }
     }
 
@@ -54,8 +56,12 @@ impl Load<'_> {
     }
 
     fn busy_thread(&self) -> Option<String> {
-        let percent = self.busiest_thread * 100.0;
-        (self.busiest_thread > BUSY).then(|| format!("a thread of it was busy {percent:.0} %"))
+        let (ran, waited) = (self.busiest_thread * 100.0, self.waited * 100.0);
+        (self.busiest_thread + self.waited > BUSY).then(|| {
+            format!(
+                "a thread of it ran {ran:.0} % of its time, and waited for a core {waited:.0} %"
+            )
+        })
     }
 
     fn lateness(&self) -> Option<String> {
@@ -86,6 +92,7 @@ mod tests {
 
     const IDLE: Load<'_> = Load {
         busiest_thread: 0.5,
+        waited: 0.0,
         harness_cores: 0.5,
         broker_cores: Some(0.4),
         cores: 2,
@@ -107,6 +114,8 @@ mod tests {
         assert_eq!(IDLE.limit(), None);
         let busy = Load { busiest_thread: 0.93, ..IDLE };
         assert!(busy.limit().unwrap().starts_with("the harness was the limit: a thread"));
+        let waiting = Load { busiest_thread: 0.6, waited: 0.3, ..IDLE };
+        assert!(waiting.limit().unwrap().contains("waited for a core 30 %"));
         let shared = Load { harness_cores: 0.8, broker_cores: Some(1.1), ..IDLE };
         let told = shared.limit().unwrap();
         assert!(told.contains("shared 2 cores") && told.contains("1.1 and 0.8"), "{told}");
@@ -114,7 +123,8 @@ mod tests {
         assert!(!both.limit().unwrap().contains("the harness was the limit"));
         let late = latency(4, 9);
         let (told, paced) = (latency(100, 900), Load { late: Some(&late), ..shared });
-        assert_eq!(Load { told: Some(&told), ..paced }.limit(), None, "the rate was held in time");
+        let held = Load { told: Some(&told), ..paced }.limit().unwrap();
+        assert!(held.contains("shared 2 cores") && !held.contains("late"), "{held}");
         assert_eq!(Load { broker_cores: None, ..shared }.limit(), None);
     }
 }

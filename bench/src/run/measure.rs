@@ -1,7 +1,7 @@
 //! The measured part of a run: waits for it, and samples what processes take at its edges.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -10,7 +10,7 @@ use crate::engine::crew::{Crew, CrewError};
 use crate::engine::gather::Gather;
 use crate::engine::stats::{Delta, Window};
 use crate::observe::disk::DiskSample;
-use crate::observe::process::{Process, Sample};
+use crate::observe::process::{Process, Sample, ThreadTime};
 use crate::result::{Interval, ProcessUse};
 use crate::run::{Observer, RunError};
 use crate::scenario::RunTime;
@@ -35,6 +35,8 @@ pub struct Measured {
     pub harness: ProcessUse,
     /// The busiest worker's share of its time.
     pub busiest_thread: f64,
+    /// The share of its time in which the same worker waited for a core.
+    pub busiest_thread_waited: f64,
     /// When it began, in milliseconds since 1970.
     pub began_ms: i64,
     /// How long it took.
@@ -53,7 +55,7 @@ struct Edge {
     at_ns: u64,
     broker: Option<Sample>,
     harness: Sample,
-    threads_s: Vec<f64>,
+    threads: Vec<ThreadTime>,
 }
 
 /// Whoever measures.
@@ -84,13 +86,23 @@ impl Meter<'_> {
         let from_ns = start_ns + nanoseconds(time.warm_up_s);
         let window = Window { start_ns, from_ns, to_ns: from_ns + nanoseconds(time.duration_s) };
         crew.begin(window);
+        if let Some(disk) = &disk {
+            let from = Instant::now() + Duration::from_nanos(from_ns - self.clock.now_ns());
+            disk.measure(from, from + Duration::from_nanos(window.to_ns - from_ns));
+        }
+        // What is read is soon over: nothing of it is missed. Until then nothing happens.
+        let early = enough.map(|_| self.edge(crew)).transpose()?;
+        let early = early.map(|edge| Edge { at_ns: from_ns, ..edge });
         self.observer.phase("warming up");
         while self.clock.now_ns() < from_ns {
             let left = Duration::from_nanos(from_ns.saturating_sub(self.clock.now_ns()));
             crew.wait(left.min(PATIENCE))?;
         }
         self.observer.phase("measuring");
-        let before = self.edge(crew)?;
+        let before = match early {
+            Some(before) => before,
+            None => self.edge(crew)?,
+        };
         let mut gather = Gather::new(crew.len(), time.duration_s);
         let (mut timeline, mut cpu_s) = (Vec::new(), before.broker.as_ref().map(|b| b.cpu_s));
         let mut after = None;
@@ -110,16 +122,19 @@ impl Meter<'_> {
             }
             is_early = after.is_none() && is_enough(crew);
         }
-        let after = match after {
+        let mut after = match after {
             Some(after) => after,
             None => self.edge(crew)?,
         };
         let seconds = if is_early {
             let last_ns = crew.progress().last_receipt_ns.max(from_ns + 1);
+            // Nothing happened since.
+            after.at_ns = last_ns;
             last_ns.saturating_sub(from_ns) as f64 / 1e9
         } else {
             time.duration_s
         };
+        let (busiest_thread, busiest_thread_waited) = busiest(&before, &after);
         let broker = after.broker.as_ref().zip(before.broker.as_ref());
         let broker = broker.map(|(after, before)| after.since(before));
         Ok(Measured {
@@ -127,7 +142,8 @@ impl Meter<'_> {
             timeline,
             broker,
             harness: after.harness.since(&before.harness),
-            busiest_thread: busiest(&before, &after.threads_s, after.at_ns),
+            busiest_thread,
+            busiest_thread_waited,
             began_ms: self.clock.wall_ms(from_ns),
             seconds,
             load_s: after.at_ns.saturating_sub(before.at_ns).max(1) as f64 / 1e9,
@@ -177,9 +193,9 @@ impl Meter<'_> {
             Some(broker) => Some(broker.sample().map_err(RunError::Process)?),
             None => None,
         };
-        let threads = crew.thread_ids().into_iter().map(|thread| own.thread_cpu_s(thread));
+        let threads = crew.thread_ids().into_iter().map(|thread| own.thread_time(thread));
         Ok(Edge {
-            threads_s: threads.collect(),
+            threads: threads.collect(),
             broker,
             harness: own.sample().map_err(RunError::Process)?,
             at_ns: self.clock.now_ns(),
@@ -187,10 +203,15 @@ impl Meter<'_> {
     }
 }
 
-fn busiest(before: &Edge, after_s: &[f64], after_ns: u64) -> f64 {
-    let elapsed_s = after_ns.saturating_sub(before.at_ns).max(1) as f64 / 1e9;
-    let used = before.threads_s.iter().zip(after_s).map(|(before_s, after_s)| after_s - before_s);
-    used.fold(0.0, f64::max) / elapsed_s
+/// The shares of its time in which the worker with the least to spare ran, and waited for a core.
+fn busiest(before: &Edge, after: &Edge) -> (f64, f64) {
+    let elapsed_s = after.at_ns.saturating_sub(before.at_ns).max(1) as f64 / 1e9;
+    let shares = before.threads.iter().zip(&after.threads).map(|(before, after)| {
+        let ran_s = after.ran_s - before.ran_s;
+        (ran_s / elapsed_s, (after.waited_s - before.waited_s) / elapsed_s)
+    });
+    let spent = |(ran, waited): &(f64, f64)| ran + waited;
+    shares.max_by(|a, b| spent(a).total_cmp(&spent(b))).unwrap_or_default()
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to a day's")]

@@ -25,8 +25,8 @@ pub fn producers(
 ) -> Result<Vec<ClientPlan>, ClientError> {
     let mut plans = Vec::new();
     let mut number = first;
-    for spec in &scenario.producers {
-        let class = Arc::new(Class::new(spec, map, u64::from(number)));
+    for (class, spec) in scenario.producers.iter().enumerate() {
+        let class = Arc::new(Class::new(class, spec, map, u64::from(number)));
         for place in 0..spec.count {
             let identity = if spec.idempotent { Some(identity(cluster)?) } else { None };
             let class = Arc::clone(&class);
@@ -44,7 +44,7 @@ pub fn filler(fill: &Fill, number: u32, map: &Map) -> ClientPlan {
     let record_bytes = Size::Fixed(fill.record_bytes);
     let batch_bytes = fill.batch_bytes;
     let spec = Producers { record_bytes, batch_bytes, ..Producers::default() };
-    let class = Arc::new(Class::new(&spec, map, 0));
+    let class = Arc::new(Class::new(0, &spec, map, 0));
     let records_max = Some(fill.bytes.div_ceil(u64::from(fill.record_bytes.max(1))));
     let (place, identity) = (0, None);
     ClientPlan::Producer(ProducerPlan { number, class, place, records_max, identity })

@@ -1,10 +1,11 @@
-//! What the logs of a shard need now and then: notes of what is flushed, retention, room given
-//! back. Each has a task of its own: none waits for another's work.
+//! What the logs of a shard need now and then: notes of what is flushed, checkpoints, retention,
+//! buffers given back and made ready, and another try where no room was to open one. None waits for
+//! another's work.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join4;
+use futures_util::future::join5;
 use vltava_storage::io::Space;
 
 use super::view::Node;
@@ -17,7 +18,8 @@ const NOTE_PERIOD: Duration = Duration::from_secs(1);
 /// How often logs are looked at for what a restart would have to work out again.
 const CHECKPOINT_PERIOD: Duration = Duration::from_millis(250);
 
-/// A log that took nothing for so long gives its buffers back.
+/// A log that took nothing for so long gives its buffers back; as often, those are opened for which
+/// there was no room.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Looks after the logs of this shard for as long as the process lives.
@@ -27,12 +29,11 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let retention_period = Duration::from_millis(node.parts.config.retention_check_interval_ms);
     let noting = every(&node, NOTE_PERIOD, async |node| note(node).await);
     let checkpointing = every(&node, CHECKPOINT_PERIOD, async |node| checkpoint(node).await);
-    let tidying = every(&node, IDLE_PERIOD, async |node| {
-        node.open_where_room_was_missing().await;
-        tidy_up(node).await;
-    });
+    let tidying = every(&node, IDLE_PERIOD, async |node| tidy_up(node).await);
+    let opening =
+        every(&node, IDLE_PERIOD, async |node| node.open_where_room_was_missing().await);
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
-    join4(noting, checkpointing, tidying, retaining).await;
+    join5(noting, checkpointing, tidying, opening, retaining).await;
 }
 
 /// Has memory ready for logs that are written to, for as long as the process lives.

@@ -137,7 +137,8 @@ fn await_requests(directory: &fs::File, root: &Path) -> io::Result<()> {
         if warn_at.take_if(|at| *at <= Instant::now()).is_some() {
             tracing::warn!(
                 directory = %root.display(),
-                "the disk has not done yet what a process that is gone had asked of it; waiting"
+                "waiting for the lock of the data directory itself: the disk has not done yet what \
+                 a process that is gone had asked of it, or another program holds a lock there"
             );
         }
     }

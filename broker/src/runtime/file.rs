@@ -1,10 +1,10 @@
 //! The data directory, on the shard's ring: `storage::io` on a real file system.
 //!
 //! Data goes to disk past the page cache (`O_DIRECT`), with the data sync in the same request
-//! (`RWF_DSYNC`); reads and `sendfile` go through a second descriptor, and the page cache. The
-//! second one of either kind is opened when it is first needed, so a file that is only written, or
-//! only read, holds one. What the ring cannot do (listing, `statfs`) runs on a thread beside the
-//! shard's.
+//! (`RWF_DSYNC`), and larger reads into buffers of ours come past it (`begin_read`); small reads
+//! and `sendfile` go through a second descriptor, and the page cache. The second one of either kind
+//! is opened when it is first needed, so a file that is only written, or only read, holds one. What
+//! the ring cannot do (listing, `statfs`, `SEEK_DATA`) runs on a thread beside the shard's.
 
 use std::any::Any;
 use std::ffi::CString;

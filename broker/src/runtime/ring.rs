@@ -270,7 +270,7 @@ impl Core {
         let is_idle = self.woken.is_empty()
             && self.is_alarm_read
             && self.queued.is_empty()
-            && self.bulk.is_waiting()
+            && self.bulk.has_nothing_to_send()
             && self.cancelled.is_empty()
             && uring.completion().is_empty();
         if may_sleep && is_idle {
@@ -302,7 +302,7 @@ impl Core {
             self.is_alarm_read = true;
         }
         if !self.bulk.queued.is_empty() {
-            self.bulk.advance(shared.now());
+            self.bulk.look_at(shared.now());
         }
         while !submissions.is_full() {
             let Some(key) = self.queued.pop_front().or_else(|| self.bulk.next()) else {

@@ -10,7 +10,7 @@ use crate::tree::Tree;
 const ROOMS: &[(&str, &str)] = &[
     ("config", "protocol"),
     ("metrics", ""),
-    ("runtime", "storage::io metrics protocol::encode protocol::types"),
+    ("runtime", "storage::io metrics protocol::encode"),
     ("raft", "protocol::types"),
     ("metadata", "protocol"),
     ("machine", "protocol::types metadata"),

@@ -65,6 +65,17 @@ impl Link {
         &self.address
     }
 
+    /// Whether the other side has not closed it, as far as is known here. Where something came that
+    /// nobody asked for, it is open.
+    pub fn is_open(&self) -> bool {
+        let peeked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let is_open = match peeked {
+            Ok(count) => count > 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        self.stream.set_nonblocking(false).is_ok() && is_open
+    }
+
     /// How long answers may take from now on.
     pub fn answer_within(&mut self, timeout: Duration) -> Result<(), ClientError> {
         let set = self.stream.set_read_timeout(Some(timeout));
@@ -152,4 +163,36 @@ pub fn connect(address: &Address) -> io::Result<TcpStream> {
 
 fn failed(address: &Address, source: io::Error) -> ClientError {
     ClientError::Io { address: address.to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test should say where")]
+
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_open_until_the_other_side_has_closed_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let address = Address { host: local.ip().to_string(), port: local.port() };
+        let link = Link {
+            stream: connect(&address).unwrap(),
+            address,
+            connection: Connection::new(Str::from_static("test")),
+            buffer: Box::default(),
+        };
+        let (mut other, _) = listener.accept().unwrap();
+        assert!(link.is_open());
+        other.write_all(b"?").unwrap();
+        // It is here when a byte of it can be looked at.
+        link.stream.peek(&mut [0]).unwrap();
+        assert!(link.is_open());
+        (&link.stream).read_exact(&mut [0]).unwrap();
+        drop(other);
+        assert_eq!(link.stream.peek(&mut [0]).unwrap(), 0, "the end has come");
+        assert!(!link.is_open());
+    }
 }

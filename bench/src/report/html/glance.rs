@@ -77,14 +77,15 @@ fn card(group: &Group<'_>, measure: &Measure) -> Option<String> {
         }
     );
     if let [Some(spread)] = spreads.as_slice() {
-        let _ = write!(text, "<p class=\"value\">{}</p></article>", spread_text(spread));
+        let value = spread_text(spread, group.sides[0].is_bound(measure));
+        let _ = write!(text, "<p class=\"value\">{value}</p></article>");
         return Some(text);
     }
     for (number, (side, spread)) in group.sides.iter().zip(&spreads).enumerate() {
         let classes = Look::Side(number).classes();
         let _ = write!(text, "<div class=\"bar {classes}\"><b>{}</b>", escaped(side.label));
         text += &match spread {
-            Some(spread) => bar(spread, most),
+            Some(spread) => bar(spread, most, side.is_bound(measure)),
             None => "<i></i><span>not measured</span>".to_owned(),
         };
         text.push_str("</div>");
@@ -98,7 +99,7 @@ fn card(group: &Group<'_>, measure: &Measure) -> Option<String> {
     Some(text + "</article>")
 }
 
-fn bar(spread: &Spread, most: f64) -> String {
+fn bar(spread: &Spread, most: f64, is_bound: bool) -> String {
     let share = |value: f64| if most > 0.0 { value / most * 100.0 } else { 0.0 };
     let (least, median) = (share(spread.least), share(spread.median));
     let mut text = format!("<i><em style=\"width:{median:.1}%\"></em>");
@@ -107,7 +108,7 @@ fn bar(spread: &Spread, most: f64) -> String {
         let width = share(spread.most) - least;
         let _ = write!(text, "<s style=\"left:{least:.1}%;width:{width:.1}%\"></s>");
     }
-    let _ = write!(text, "</i><span>{}", significant(spread.median));
+    let _ = write!(text, "</i><span>{}{}", at_least(is_bound), significant(spread.median));
     if is_spread {
         let (least, most) = (significant(spread.least), significant(spread.most));
         let _ = write!(text, "<small>{least} – {most}</small>");
@@ -115,14 +116,18 @@ fn bar(spread: &Spread, most: f64) -> String {
     text + "</span>"
 }
 
-/// `812`, with its ends where there were several rounds.
-pub fn spread_text(spread: &Spread) -> String {
-    let Spread { least, median, most } = *spread;
+/// `812`, with its ends where there were several rounds; `≥ 812` where it is a bound.
+pub fn spread_text(spread: &Spread, is_bound: bool) -> String {
+    let (Spread { least, median, most }, at_least) = (*spread, at_least(is_bound));
     if least == most {
-        return significant(median);
+        return format!("{at_least}{}", significant(median));
     }
     let (least, median, most) = (significant(least), significant(median), significant(most));
-    format!("{median} <small>({least} – {most})</small>")
+    format!("{at_least}{median} <small>({least} – {most})</small>")
+}
+
+fn at_least(is_bound: bool) -> &'static str {
+    if is_bound { "≥ " } else { "" }
 }
 
 /// `0.21 ×`, with its ends where there were several rounds.
@@ -170,7 +175,8 @@ mod tests {
     #[test]
     fn the_longest_bar_is_the_largest_figure() {
         let spread = Spread { least: 40.0, median: 50.0, most: 100.0 };
-        let text = bar(&spread, 200.0);
+        let text = bar(&spread, 200.0, true);
+        assert!(text.contains("≥ 50.0"), "{text}");
         assert!(text.contains("width:25.0%"), "{text}");
         assert!(text.contains("left:20.0%;width:30.0%"), "{text}");
     }

@@ -10,7 +10,7 @@ use crate::measures::{MEASURES, Measure};
 use crate::ratio::Spread;
 use crate::report::figures::{bytes, moment, significant};
 use crate::report::groups::{Group, groups};
-use crate::report::table::verdict;
+use crate::report::table::{overload, verdict};
 use crate::report::words;
 use crate::result::RunResult;
 
@@ -114,6 +114,10 @@ fn warnings(group: &Group<'_>) -> String {
             let why = escaped(&verdict(&run.verification));
             let _ = write!(text, "<p class=\"warning bad\"><b>{label}</b> {why}</p>");
         }
+        if run.is_overloaded() {
+            let why = overload(run);
+            let _ = write!(text, "<p class=\"warning bad\"><b>{label}</b> {why}</p>");
+        }
     }
     for side in &group.sides {
         let mut limits = side.runs.iter().filter_map(|run| run.harness.bottleneck.as_ref());
@@ -161,8 +165,9 @@ fn row(group: &Group<'_>, measure: &Measure) -> Option<String> {
     }
     let unit = measure.unit;
     let mut text = format!("<tr><th>{}</th><td class=\"unit\">{unit}</td>", measure.name);
-    for spread in &spreads {
-        let value = spread.as_ref().map_or_else(|| "–".to_owned(), spread_text);
+    for (side, spread) in group.sides.iter().zip(&spreads) {
+        let text_of = |spread| spread_text(spread, side.is_bound(measure));
+        let value = spread.as_ref().map_or_else(|| "–".to_owned(), text_of);
         let _ = write!(text, "<td>{value}</td>");
     }
     if group.sides.len() == 2 {

@@ -11,8 +11,10 @@ type ValueOf = fn(&Interval) -> Option<f64>;
 
 /// All plots of a group for which there is something to draw.
 pub fn plots(group: &Group<'_>) -> String {
-    let acknowledged: LatencyOf = |run| run.acknowledged_us.as_ref();
-    let end_to_end: LatencyOf = |run| run.end_to_end_us.as_ref();
+    // A closed loop has none.
+    let acknowledged: LatencyOf =
+        |run| run.acknowledged_us.as_ref().filter(|_| !run.is_closed_loop());
+    let end_to_end: LatencyOf = |run| run.end_to_end_us.as_ref().filter(|_| !run.is_closed_loop());
     let by_time = [
         throughput(group, "Acknowledged, MB/s", |interval| interval.produced.bytes),
         throughput(group, "Received, MB/s", |interval| interval.consumed.bytes),
@@ -81,7 +83,8 @@ fn throughput(group: &Group<'_>, title: &str, bytes: fn(&Interval) -> u64) -> Pl
 
 fn moments(group: &Group<'_>, title: &str, of: ValueOf) -> Plot {
     let lines = lines(group, |run| {
-        let points = run.timeline.iter().filter_map(|interval| Some((interval, of(interval)?)));
+        let seconds = run.timeline.iter().filter(|_| !run.is_closed_loop());
+        let points = seconds.filter_map(|interval| Some((interval, of(interval)?)));
         points.map(|(interval, us)| (interval.at_s, us)).collect()
     });
     let hint = "Lower is better. Second by second; each tenfold up takes the same room.";

@@ -178,7 +178,8 @@ impl Simulation {
         }
     }
 
-    /// Waits until nothing is under way on the host's disk: a killed process ends no sooner.
+    /// Waits until nothing is under way on the host's disk: what a killed process had asked for
+    /// goes on, and the next start waits for it (`runtime::DataDirectory`).
     pub async fn settled(&self, host: HostId) {
         let executor = self.executor();
         while !self.with_host(host, |host| host.pace.is_idle()) {
