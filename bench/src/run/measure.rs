@@ -87,7 +87,8 @@ impl Meter<'_> {
         let window = Window { start_ns, from_ns, to_ns: from_ns + nanoseconds(time.duration_s) };
         crew.begin(window);
         if let Some(disk) = &disk {
-            let from = Instant::now() + Duration::from_nanos(from_ns - self.clock.now_ns());
+            let from =
+                Instant::now() + Duration::from_nanos(from_ns.saturating_sub(self.clock.now_ns()));
             disk.measure(from, from + Duration::from_nanos(window.to_ns - from_ns));
         }
         // What is read is soon over: nothing of it is missed. Until then nothing happens.
