@@ -1,8 +1,8 @@
 //! What a process takes, as `/proc` tells it.
 //!
-//! CPU time is the sum of what its threads ran, in nanoseconds (`schedstat`): `stat` counts in ticks
-//! of 10 ms, which is much of a short run. What threads took that came and went between two samples
-//! is in `stat` alone.
+//! CPU time is the sum of what its threads ran, in nanoseconds (`schedstat`): `stat` counts in
+//! ticks of 10 ms, which is much of a short run. What threads took that came and went between two
+//! samples is in `stat` alone.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -53,8 +53,8 @@ impl Group<'_> {
         self.sides.iter().map(|side| side.label).collect()
     }
 
-    /// The second side's figure as a multiple of the first one's, where there are exactly two: round
-    /// by round, where it is known of all which round they are, and in their order else.
+    /// The second side's figure as a multiple of the first one's, where there are exactly two:
+    /// round by round, where it is known of all which round they are, and in their order else.
     pub fn ratio(&self, measure: &Measure) -> Option<Ratio> {
         let [first, second] = self.sides.as_slice() else {
             return None;

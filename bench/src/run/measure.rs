@@ -105,24 +105,8 @@ impl Meter<'_> {
             None => self.edge(crew)?,
         };
         let mut gather = Gather::new(crew.len(), time.duration_s);
-        let (mut timeline, mut cpu_s) = (Vec::new(), before.broker.as_ref().map(|b| b.cpu_s));
-        let mut after = None;
-        let is_enough = |crew: &Crew| enough.is_some_and(|all| crew.progress().received >= all);
-        let mut is_early = false;
-        let seconds = seconds_of(time.duration_s);
-        while timeline.len() < seconds && !is_early {
-            if after.is_none() && self.clock.now_ns() >= window.to_ns {
-                after = Some(self.edge(crew)?);
-            }
-            if let Some(mut interval) = crew.wait(PATIENCE)?.and_then(|delta| gather.add(delta)) {
-                let now_s = self.broker_cpu_s();
-                interval.broker_cpu_s = now_s.zip(cpu_s).map(|(now_s, then_s)| now_s - then_s);
-                cpu_s = now_s;
-                self.observer.second(&interval);
-                timeline.push(interval);
-            }
-            is_early = after.is_none() && is_enough(crew);
-        }
+        let (timeline, after) = self.watch(crew, &mut gather, &before, window, enough)?;
+        let is_early = after.is_none();
         let mut after = match after {
             Some(after) => after,
             None => self.edge(crew)?,
@@ -151,6 +135,41 @@ impl Meter<'_> {
             is_early,
             disk: disk.map(DiskSample::stop).transpose().map_err(RunError::Disk)?,
         })
+    }
+
+    /// Follows a crew second by second to the window's end, or until it has received enough: what
+    /// each second was, and how things stood at the window's end, where that came first.
+    fn watch(
+        &mut self,
+        crew: &mut Crew,
+        gather: &mut Gather,
+        before: &Edge,
+        window: Window,
+        enough: Option<u64>,
+    ) -> Result<(Vec<Interval>, Option<Edge>), RunError> {
+        let (mut timeline, mut cpu_s) = (Vec::new(), before.broker.as_ref().map(|b| b.cpu_s));
+        let mut after = None;
+        let seconds = seconds_of((window.to_ns - window.from_ns) as f64 / 1e9);
+        while timeline.len() < seconds {
+            if after.is_none() && self.clock.now_ns() >= window.to_ns {
+                after = Some(self.edge(crew)?);
+            }
+            if let Some(mut interval) = crew.wait(PATIENCE)?.and_then(|delta| gather.add(delta)) {
+                let now_s = self.broker_cpu_s();
+                interval.broker_cpu_s = now_s.zip(cpu_s).map(|(now_s, then_s)| now_s - then_s);
+                cpu_s = now_s;
+                self.observer.second(&interval);
+                timeline.push(interval);
+            }
+            if after.is_none() && enough.is_some_and(|all| crew.progress().received >= all) {
+                return Ok((timeline, None));
+            }
+        }
+        let after = match after {
+            Some(after) => after,
+            None => self.edge(crew)?,
+        };
+        Ok((timeline, Some(after)))
     }
 
     /// Waits until a crew is where it is to be, as long as it makes headway: whether it is.

@@ -30,8 +30,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let noting = every(&node, NOTE_PERIOD, async |node| note(node).await);
     let checkpointing = every(&node, CHECKPOINT_PERIOD, async |node| checkpoint(node).await);
     let tidying = every(&node, IDLE_PERIOD, async |node| tidy_up(node).await);
-    let opening =
-        every(&node, IDLE_PERIOD, async |node| node.open_where_room_was_missing().await);
+    let opening = every(&node, IDLE_PERIOD, async |node| node.open_where_room_was_missing().await);
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
     join5(noting, checkpointing, tidying, opening, retaining).await;
 }
