@@ -89,6 +89,11 @@ fn record_soundly(shards: [usize; 2]) -> (Vec<Event>, AllPromises) {
             if path.starts_with("rolling-") && path.ends_with(".log"))
     });
     assert!(rolls >= 8, "{rolls} rolls");
+    let zeros = submitted(&|operation| {
+        matches!(operation, Operation::Write { path, content, .. }
+            if path.ends_with(".log") && content.iter().all(|byte| *byte == 0))
+    });
+    assert!(zeros > 0, "no zeros were written ahead of a log");
     let deletions = submitted(
         &|operation| matches!(operation, Operation::Rename { to, .. } if to.ends_with("-delete")),
     );

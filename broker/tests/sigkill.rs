@@ -1,6 +1,7 @@
 //! Nothing acknowledged is lost: a real process is killed at random moments, again and again, while
 //! idempotent producers write, a group commits and topics are made. Afterwards every record is
-//! there once, in order, at the offset it was acknowledged with.
+//! there once, in order, at the offset it was acknowledged with; and what a consumer was served
+//! meanwhile, acknowledged or not, is there as it was served.
 //!
 //! `VLTAVA_SIGKILL_ROUNDS` (100), `VLTAVA_SIGKILL_SECONDS` (300: no further round begins after
 //! these), `VLTAVA_SIGKILL_SEED` (of the moments; printed).
@@ -306,6 +307,25 @@ impl Committer {
     }
 }
 
+/// Reads all partitions as they grow, over all lives of the broker: what each of them served.
+fn read_along(address: SocketAddr, stop: &AtomicBool) -> Vec<Vec<(i64, Vec<u8>)>> {
+    let mut served = vec![Vec::new(); PARTITIONS as usize];
+    while !stop.load(Ordering::Acquire) {
+        if let Ok(mut link) = wire::connect(address) {
+            while !stop.load(Ordering::Acquire) {
+                let read = (0..PARTITIONS).zip(&mut served).try_for_each(|(partition, records)| {
+                    wire::read_on(&mut link, TOPIC, partition, records)
+                });
+                if read.is_err() {
+                    break;
+                }
+            }
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    served
+}
+
 #[test]
 fn nothing_acknowledged_is_lost() {
     let rounds = variable("VLTAVA_SIGKILL_ROUNDS", 100);
@@ -337,6 +357,8 @@ fn nothing_acknowledged_is_lost() {
     }
     let (commits, stopped) = (Arc::clone(&committer), Arc::clone(&stop));
     threads.push(thread::spawn(move || commits.run(address, &stopped)));
+    let stopped = Arc::clone(&stop);
+    let reading = thread::spawn(move || read_along(address, &stopped));
 
     let begin = Instant::now();
     let mut kills = 0;
@@ -361,10 +383,11 @@ fn nothing_acknowledged_is_lost() {
     for thread in threads {
         thread.join().expect("a producer's own panic");
     }
+    let served = reading.join().expect("the reader's own panic");
     let producers = std::mem::take(&mut *done.lock().expect("no panic while locked"));
     // What one incarnation serves, the next one serves, too.
     broker.restart();
-    check(address, &producers, &topics);
+    check(address, &producers, &topics, &served);
     let records = total.load(Ordering::Relaxed);
     let commits = committer.acknowledged.load(Ordering::Relaxed);
     println!(
@@ -384,10 +407,18 @@ fn create(address: SocketAddr, name: &str) -> Result<ErrorCode, ClientError> {
 }
 
 /// Each record of each producer is there once, in order, and where it was acknowledged.
-fn check(address: SocketAddr, producers: &[Producer], topics: &[String]) {
+fn check(
+    address: SocketAddr,
+    producers: &[Producer],
+    topics: &[String],
+    served: &[Vec<(i64, Vec<u8>)>],
+) {
     let mut link = wire::connect(address).expect("a connection");
-    for partition in 0..PARTITIONS {
+    for (partition, served) in (0..PARTITIONS).zip(served) {
         let records = wire::read_all(&mut link, TOPIC, partition).expect("the records");
+        assert!(!served.is_empty(), "nothing of partition {partition} was served meanwhile");
+        let parts = served.iter().zip(&records).position(|(then, now)| then != now);
+        assert_eq!((parts, served.len() <= records.len()), (None, true), "what was served is gone");
         let mut found = vec![Vec::new(); producers.len()];
         for (index, (offset, value)) in records.iter().enumerate() {
             assert_eq!(*offset, index as i64, "a gap in the offsets of partition {partition}");

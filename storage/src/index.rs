@@ -112,9 +112,9 @@ impl<E: Entry> SparseIndex<E> {
         self.chunks.borrow_mut().clear();
     }
 
-    /// Whether the file's name is durable, where something is in it.
+    /// Whether the file's name is durable, where there is a file.
     pub(crate) fn is_named(&self) -> bool {
-        self.is_named.get() || self.saved.get() == 0
+        self.is_named.get()
     }
 
     /// The directory was synced.

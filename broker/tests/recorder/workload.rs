@@ -39,7 +39,8 @@ const LARGE_BYTES: usize = 150_000;
 const LARGE_BATCHES: i32 = 16;
 /// Requests that a producer has under way.
 const IN_FLIGHT_MAX: usize = 5;
-const BATCHES_PER_PRODUCER: i32 = 60;
+/// So many that zeros go ahead of the logs they trickle into.
+const BATCHES_PER_PRODUCER: i32 = 150;
 /// OffsetCommit in the last version that names topics by name.
 const OFFSET_COMMIT_VERSION: i16 = 9;
 /// Two segments are closed by then.

@@ -139,15 +139,31 @@ pub fn read_all(
     topic: &str,
     partition: i32,
 ) -> Result<Vec<(i64, Vec<u8>)>, ClientError> {
-    let (mut records, mut offset) = (Vec::new(), 0);
+    let mut records = Vec::new();
+    read_on(link, topic, partition, &mut records)?;
+    Ok(records)
+}
+
+/// The records of a partition behind those that were read, to its present end: offsets and values.
+/// What was read before an error stays; a partition that does not answer yet gives nothing.
+pub fn read_on(
+    link: &mut Link,
+    topic: &str,
+    partition: i32,
+    records: &mut Vec<(i64, Vec<u8>)>,
+) -> Result<(), ClientError> {
+    let mut offset = records.last().map_or(0, |(last, _)| last + 1);
     let mut decompressor = Decompressor::new();
     loop {
         let data = fetch(link, topic, partition, offset)?;
+        if data.error_code.is_retriable() {
+            return Ok(());
+        }
         assert!(data.error_code.is_none(), "{topic}-{partition}: {:?}", data.error_code);
         let bytes = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
         let Some(next) = next_offset(&bytes) else {
             assert_eq!(offset, data.high_watermark, "{topic}-{partition} ends early");
-            return Ok(records);
+            return Ok(());
         };
         let read = for_each_record(&bytes, offset, &mut decompressor, |record| {
             records.push((record.offset, record.value.unwrap_or_default().to_vec()));
@@ -157,7 +173,7 @@ pub fn read_all(
         offset = next;
         // Beyond it a fetch would wait for more.
         if offset == data.high_watermark {
-            return Ok(records);
+            return Ok(());
         }
     }
 }
