@@ -107,13 +107,14 @@ fn run_and_tell(
     target: &TargetArguments,
     outputs: &Outputs,
 ) -> Result<bool, String> {
+    outputs.check()?;
     let result = target.side().with_target(&target.place(), |target, launched| {
         let mut live = Live::new(stderr(), &target.label);
         run(scenario, target, launched, &mut live).map_err(|error| error.to_string())
     })?;
-    outputs.append(&result)?;
     let results = [result];
-    outputs.write_page(&results)?;
     print!("{}", table(&results));
+    outputs.append(&results[0])?;
+    outputs.write_page(&results)?;
     Ok(is_sound(&results))
 }

@@ -71,6 +71,7 @@ impl CompareCommand {
         if self.a_label == self.b_label {
             return Err("--a-label and --b-label are the same".to_owned());
         }
+        self.outputs.check()?;
         let read = self.scenarios.iter().map(|path| read_scenario(path, &self.settings));
         let scenarios: Vec<Scenario> = read.collect::<Result<_, _>>()?;
         let place =

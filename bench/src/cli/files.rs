@@ -20,6 +20,17 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// Whether these files can be written: to be asked before anything is measured.
+    ///
+    /// # Errors
+    /// Where one cannot, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.json.iter().chain(&self.html).try_for_each(|path| {
+            let opened = OpenOptions::new().create(true).append(true).open(path);
+            opened.map(drop).map_err(|error| failed("write", path, &error))
+        })
+    }
+
     /// Appends a result where one is asked for; at once: a later failure takes nothing
     /// away.
     ///
@@ -103,6 +114,10 @@ mod tests {
         let json = directory.path().join("results.json");
         let html = directory.path().join("page.html");
         let outputs = Outputs { json: Some(json.clone()), html: Some(html.clone()) };
+        outputs.check().unwrap();
+        let nowhere = Some(directory.path().join("gone/page.html"));
+        let nowhere = Outputs { json: None, html: nowhere }.check().unwrap_err();
+        assert!(nowhere.starts_with("cannot write "), "{nowhere}");
         let runs = ["a", "b"].map(|label| samples::run(label, 1.0));
         runs.iter().for_each(|run| outputs.append(run).unwrap());
         // The last digits of numbers may differ.

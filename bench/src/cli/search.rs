@@ -62,6 +62,11 @@ impl SearchCommand {
         if scenario.producers.is_empty() {
             return Err(format!("{}: nobody writes in it", self.scenario.display()));
         }
+        if self.end_to_end && scenario.consumers.is_empty() {
+            let path = self.scenario.display();
+            return Err(format!("{path}: nobody reads in it, which --end-to-end is about"));
+        }
+        self.outputs.check()?;
         let p99_ms = significant(self.p99_ms);
         scenario.title += &format!("; highest rate with a p99 of at most {p99_ms} ms");
         let first = self.from.or_else(|| rate_of(&scenario)).unwrap_or(FIRST_RATE);
