@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 use vltava_protocol::batch::{Batch, BatchError, walk};
-use vltava_protocol::compression::{Codec, CompressionError};
+use vltava_protocol::compression::CompressionError;
 use vltava_protocol::record::{RecordError, records};
 
 use crate::engine::context::Context;
@@ -72,11 +72,8 @@ impl Reader {
     ) -> Result<(), ReadError> {
         let Context { decompressor, stats, now_ns, .. } = context;
         let codec = batch.codec().map_err(ReadError::Codec)?;
-        // Records that carry a checksum need no other, if they are what travelled.
-        let mut is_checked = codec != Codec::None;
-        if is_checked {
-            batch.check_crc()?;
-        }
+        // Also where records carry checksums of their own: other clients rely on this one.
+        batch.check_crc()?;
         let payload = decompressor.decompress(codec, batch.payload(), BATCH_BYTES_MAX)?;
         let (mut count, mut bytes) = (0, 0);
         for record in records(payload, batch.record_count()) {
@@ -88,10 +85,6 @@ impl Reader {
             let seen = inspect(record.key, value);
             match seen {
                 Seen::Whole { intended_ns, .. } => stats.received_after(intended_ns, *now_ns),
-                Seen::Placed { .. } | Seen::Bare if !is_checked => {
-                    batch.check_crc()?;
-                    is_checked = true;
-                }
                 Seen::Placed { .. } | Seen::Bare | Seen::Corrupt => {}
             }
             self.verifier.on_record(partition, seen);
