@@ -1,6 +1,7 @@
 //! The command line.
 
 mod compare;
+mod disk;
 mod files;
 mod report;
 mod search;
@@ -8,11 +9,13 @@ mod target;
 
 use std::io::stderr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use self::compare::CompareCommand;
+use self::disk::DiskCommand;
 use self::files::{Outputs, Settings, read_scenario};
 use self::report::{Report, is_sound};
 use self::search::SearchCommand;
@@ -46,6 +49,7 @@ enum Command {
     Search(SearchCommand),
     Compare(Box<CompareCommand>),
     Report(Report),
+    Disk(DiskCommand),
 }
 
 #[derive(Debug, Args)]
@@ -72,18 +76,34 @@ struct RunArguments {
 
 /// Why a command has failed, in words.
 #[derive(Debug, Error)]
-#[error("{0}")]
-pub struct CliError(String);
+pub enum CliError {
+    /// What was asked for cannot be done; nothing was begun.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no result.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CliError {
+    /// What the process ends with: 2 for what cannot be done, as for arguments that are not known.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
 
 /// Does what the command line says. Whether all that was run is sound.
 ///
 /// # Errors
 /// Where it could not be done.
 pub fn main(cli: Cli) -> Result<bool, CliError> {
-    let done = match cli.command {
+    match cli.command {
         Command::Run(RunArguments { scenario, settings, target, outputs }) => {
-            read_scenario(&scenario, &settings)
-                .and_then(|scenario| run_and_tell(&scenario, &target, &outputs))
+            let scenario = read_scenario(&scenario, &settings).map_err(CliError::Usage)?;
+            run_and_tell(&scenario, &target, &outputs)
         }
         Command::Produce(arguments) => arguments.run(Kind::Produce),
         Command::Consume(arguments) => arguments.run(Kind::Consume),
@@ -92,13 +112,15 @@ pub fn main(cli: Cli) -> Result<bool, CliError> {
         Command::Search(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Report(command) => command.run(),
-    };
-    done.map_err(CliError)
+        Command::Disk(command) => command.run(),
+    }
 }
 
 impl ShorthandArguments {
-    fn run(&self, kind: Kind) -> Result<bool, String> {
-        run_and_tell(&self.shorthand.scenario(kind), &self.target, &self.outputs)
+    fn run(&self, kind: Kind) -> Result<bool, CliError> {
+        let scenario = self.shorthand.scenario(kind);
+        scenario.check().map_err(|error| CliError::Usage(error.to_string()))?;
+        run_and_tell(&scenario, &self.target, &self.outputs)
     }
 }
 
@@ -106,15 +128,15 @@ fn run_and_tell(
     scenario: &Scenario,
     target: &TargetArguments,
     outputs: &Outputs,
-) -> Result<bool, String> {
-    outputs.check()?;
+) -> Result<bool, CliError> {
+    target.check(scenario).and_then(|()| outputs.check()).map_err(CliError::Usage)?;
     let result = target.side().with_target(&target.place(), |target, launched| {
         let mut live = Live::new(stderr(), &target.label);
         run(scenario, target, launched, &mut live).map_err(|error| error.to_string())
-    })?;
-    let results = [result];
+    });
+    let results = [result.map_err(CliError::Failed)?];
     print!("{}", table(&results));
-    outputs.append(&results[0])?;
-    outputs.write_page(&results)?;
+    let kept = outputs.append(&results[0]).and_then(|()| outputs.write_page(&results));
+    kept.map_err(CliError::Failed)?;
     Ok(is_sound(&results))
 }

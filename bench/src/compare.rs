@@ -3,9 +3,10 @@
 //! What a shared machine does to one of them it does to the other a moment later; their ratios,
 //! round by round, say more than either's figures ([`crate::ratio`]).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::engine::clock::Clock;
+use crate::interrupt::is_interrupted;
 use crate::launch::{LaunchError, Launched};
 use crate::result::{Round, RunResult};
 use crate::run::Target;
@@ -70,7 +71,7 @@ pub enum Turn<'a> {
 }
 
 /// Runs each scenario against both sides, `rounds` times in turn; all results in their order. A
-/// turn that fails is told to `tell`, and leaves a gap: the others go on.
+/// turn that fails is told to `tell`, and leaves a gap: the others go on. A signal ends it.
 ///
 /// `run` makes a run; it is told of each by `tell` first.
 pub fn compare<E: ToString>(
@@ -97,6 +98,9 @@ pub fn compare<E: ToString>(
                     Ok(result) => results.push(result),
                     Err(why) => tell(Turn::Failed { label: &side.label, why }),
                 }
+                if is_interrupted() {
+                    return results;
+                }
             }
         }
     }
@@ -104,6 +108,11 @@ pub fn compare<E: ToString>(
 }
 
 impl Side {
+    /// Whether a scenario can be run against it.
+    pub fn takes(&self, scenario: &Scenario) -> bool {
+        !scenario.needs_own_broker() || matches!(self.broker, Broker::Started { .. })
+    }
+
     /// Calls `run` with a broker that answers; started and stopped around it where it must be.
     ///
     /// # Errors
@@ -115,14 +124,13 @@ impl Side {
     ) -> Result<RunResult, String> {
         match &self.broker {
             Broker::Running { bootstrap, pid } => {
-                run(&self.target(bootstrap.clone(), *pid, place.disk_sample_dir.as_deref()), None)
+                run(&self.target(bootstrap.clone(), *pid, place), None)
             }
             Broker::Started { command } => {
                 let started = Launched::start(command, &place.data_parent);
                 let mut broker = started.map_err(|error: LaunchError| error.to_string())?;
                 let bootstrap = vec![broker.address().to_owned()];
-                let disk = place.disk_sample_dir.as_deref();
-                let target = self.target(bootstrap, Some(broker.pid()), disk);
+                let target = self.target(bootstrap, Some(broker.pid()), place);
                 let result = run(&target, Some(&mut broker))?;
                 broker.stop().map_err(|error| error.to_string())?;
                 Ok(result)
@@ -130,12 +138,16 @@ impl Side {
         }
     }
 
-    fn target(&self, bootstrap: Vec<String>, pid: Option<u32>, disk: Option<&Path>) -> Target {
+    fn target(&self, bootstrap: Vec<String>, broker_pid: Option<u32>, place: &Place) -> Target {
         Target {
             label: self.label.clone(),
             bootstrap,
-            broker_pid: pid,
-            disk_sample_dir: disk.map(Path::to_owned),
+            command: match &self.broker {
+                Broker::Started { command } => Some(command.clone()),
+                Broker::Running { .. } => None,
+            },
+            broker_pid,
+            disk_sample_dir: place.disk_sample_dir.clone(),
             round: None,
         }
     }

@@ -14,6 +14,7 @@ use vltava_client::blocking::{Address, Link};
 use vltava_client::metadata::Metadata;
 use vltava_protocol::types::Str;
 
+use crate::interrupt::{is_interrupted, on_ended, on_started};
 use crate::scenario::End;
 
 /// How long a broker may take until it answers.
@@ -22,6 +23,11 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is asked.
 const PAUSE: Duration = Duration::from_millis(1);
+/// What stands for ports in a command; the first is where it is to listen for clients.
+const PORTS: [&str; 9] = [
+    "{port}", "{port2}", "{port3}", "{port4}", "{port5}", "{port6}", "{port7}", "{port8}",
+    "{port9}",
+];
 /// How much of what it wrote is shown where it fails.
 const OUTPUT_LINES: usize = 12;
 
@@ -68,6 +74,9 @@ pub enum LaunchError {
         /// The end of what it wrote.
         output: String,
     },
+    /// Somebody wants the harness to end.
+    #[error("interrupted while the broker was to start")]
+    Interrupted,
     /// It does not end.
     #[error("`{command}` does not end within {} s", STOPPED_WITHIN.as_secs())]
     Lasting {
@@ -91,7 +100,7 @@ impl Launched {
     /// Starts a broker and waits until it answers.
     ///
     /// In `command`, which is one command as for `env`, `{port}` becomes a free port on 127.0.0.1,
-    /// `{port2}` another, and `{data}` an empty directory below `data_parent`.
+    /// `{port2}` to `{port9}` others, and `{data}` an empty directory below `data_parent`.
     ///
     /// # Errors
     /// Where it cannot be started, or does not answer.
@@ -99,14 +108,15 @@ impl Launched {
         let directory = new_directory(data_parent)?;
         let data = directory.join("data");
         fs::create_dir(&data).map_err(system(format!("making {}", data.display())))?;
-        let (port, port2) = free_ports().map_err(system("finding a free port"))?;
-        let command = command
-            .replace("{port}", &port.to_string())
-            .replace("{port2}", &port2.to_string())
-            .replace("{data}", &quoted(&data));
+        let ports = free_ports().map_err(system("finding a free port"))?;
+        let mut command = command.replace("{data}", &quoted(&data));
+        for (port, name) in ports.iter().zip(PORTS) {
+            command = command.replace(name, &port.to_string());
+        }
         let begun = Instant::now();
         let child = spawn(&command, &directory)?;
-        let address = format!("127.0.0.1:{port}");
+        on_started(child.id(), &directory);
+        let address = format!("127.0.0.1:{}", ports[0]);
         let ready = Duration::ZERO;
         let mut launched = Self { child, command, directory, address, ready };
         launched.wait_until_ready(begun)?;
@@ -139,6 +149,7 @@ impl Launched {
     pub fn start_again(&mut self) -> Result<Duration, LaunchError> {
         let begun = Instant::now();
         self.child = spawn(&self.command, &self.directory)?;
+        on_started(self.child.id(), &self.directory);
         self.wait_until_ready(begun)?;
         Ok(begun.elapsed())
     }
@@ -183,6 +194,7 @@ impl Launched {
         while asked && Instant::now() < deadline {
             let status = self.child.try_wait().map_err(system("waiting for a broker to end"))?;
             if status.is_some() {
+                on_ended(self.child.id());
                 return Ok(status);
             }
             sleep(PAUSE);
@@ -194,6 +206,9 @@ impl Launched {
         while begun.elapsed() < READY_WITHIN {
             if self.answers() {
                 return Ok(());
+            }
+            if is_interrupted() {
+                return Err(LaunchError::Interrupted);
             }
             let status = self.child.try_wait().map_err(system("waiting for a broker"))?;
             if let Some(status) = status {
@@ -229,6 +244,7 @@ impl Drop for Launched {
         // Where it has ended already, there is nothing to do; whose directory is gone, neither.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        on_ended(self.child.id());
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -259,10 +275,17 @@ fn new_directory(parent: &Path) -> Result<PathBuf, LaunchError> {
     Ok(directory)
 }
 
-/// Two ports that nobody listens on.
-fn free_ports() -> io::Result<(u16, u16)> {
-    let (first, second) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((first.local_addr()?.port(), second.local_addr()?.port()))
+/// Ports that nobody listens on, one for each name.
+fn free_ports() -> io::Result<[u16; PORTS.len()]> {
+    let mut ports = [0; PORTS.len()];
+    // All are held until the last is found, so that none is found twice.
+    let mut listeners = Vec::with_capacity(ports.len());
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
 }
 
 /// A path as one word of a shell.

@@ -9,6 +9,7 @@
 //! - [`observe`]: what else is known: the machine, processes, the disk.
 //! - [`search`]: the highest rate that holds a latency. [`compare`]: two brokers in turn, which
 //!   [`launch`] starts; [`ratio`]: how their figures compare.
+//! - [`interrupt`]: signals, and what is ended and deleted then.
 //! - [`report`]: what a person sees of it.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod compare;
 pub mod engine;
 pub mod groups;
+pub mod interrupt;
 pub mod launch;
 pub mod measures;
 pub mod observe;

@@ -27,6 +27,12 @@ pub struct RunResult {
     pub round: Option<Round>,
     /// Its first address.
     pub bootstrap: String,
+    /// All addresses that were given, where it ran already.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// The command that was it, as it was given, where the harness started it.
+    #[serde(default)]
+    pub command: Option<String>,
     /// When measuring began, in milliseconds since 1970.
     pub began_ms: i64,
     /// How long it was measured, in seconds.
@@ -268,6 +274,10 @@ pub struct Verification {
     pub out_of_order: u64,
     /// Records that are not what was sent.
     pub corrupt: u64,
+    /// Records that came with another timestamp than they were sent with, though the broker does
+    /// not say that it gives timestamps.
+    #[serde(default)]
+    pub restamped: u64,
     /// Records that were sent again: refused for now, or lost with a connection.
     #[serde(default)]
     pub resent: u64,
@@ -290,12 +300,26 @@ impl Verification {
 
     /// Whether all that was acknowledged came back as it was sent.
     pub fn is_intact(&self) -> bool {
-        let is_whole = self.missing == 0 && self.corrupt == 0;
+        let is_whole = self.missing == 0 && self.corrupt == 0 && self.restamped == 0;
         is_whole && self.repeated + self.out_of_order <= self.may_repeat
     }
 }
 
 impl RunResult {
+    /// How it was reached: the command that was it, or its addresses.
+    pub fn reached_by(&self) -> String {
+        match &self.command {
+            Some(command) => command.clone(),
+            None if self.addresses.is_empty() => self.bootstrap.clone(),
+            None => self.addresses.join(","),
+        }
+    }
+
+    /// Whether it was over before the time that its scenario gives it.
+    pub fn is_short(&self) -> bool {
+        self.measured_s < 0.99 * self.scenario.run.duration_s
+    }
+
     /// Whether somebody writes, and nobody at a rate: what is timed then is how long the queues are
     /// that the harness itself makes, no latency.
     pub fn is_closed_loop(&self) -> bool {
@@ -358,6 +382,7 @@ mod tests {
         assert!(!Verification { repeated: 1, ..Default::default() }.is_sound());
         assert!(!Verification { out_of_order: 1, ..Default::default() }.is_sound());
         assert!(!Verification { corrupt: 1, ..Default::default() }.is_sound());
+        assert!(!Verification { restamped: 1, ..Default::default() }.is_sound());
         let again = Verification { repeated: 3, out_of_order: 2, ..Default::default() };
         assert!(Verification { may_repeat: 5, ..again.clone() }.is_sound());
         assert!(!Verification { may_repeat: 4, ..again }.is_sound());

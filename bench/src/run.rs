@@ -18,15 +18,17 @@ use crate::engine::client::ClientPlan;
 use crate::engine::clock::{Clock, nanoseconds};
 use crate::engine::consumer::ConsumerPlan;
 use crate::engine::crew::{Crew, CrewError};
-use crate::engine::map::{Map, dense, index};
+use crate::engine::map::{Map, Node, dense, index};
+use crate::interrupt::is_interrupted;
 use crate::launch::{LaunchError, Launched};
+use crate::observe::disk::DiskSample;
+use crate::observe::family::Family;
 use crate::observe::machine::machine;
-use crate::observe::process::Process;
 use crate::result::{
     FORMAT, Footprint, HarnessUse, Interval, Latency, Preparation, Restarted, Round, RunResult,
     Verification,
 };
-use crate::scenario::{Consumers, Fill, From, Restart, Scenario, ScenarioError};
+use crate::scenario::{Consumers, Fill, From, Restart, Scenario, ScenarioError, Size};
 use crate::{groups, topics};
 
 mod deletion;
@@ -40,6 +42,10 @@ use ledger::{Ledger, Reading};
 use limits::Load;
 use measure::{Measured, Meter};
 
+/// What is to be told where a scenario is about the broker's start, or ends it and starts it again,
+/// and it is not the harness's own.
+pub const NEEDS_COMMAND: &str = "this scenario is about how a broker starts: it needs one that the \
+                                 harness starts itself, by its command (--command, --data)";
 /// Bytes of the one record that a broker gets first when it was started again.
 const FIRST_RECORD_BYTES: u32 = 100;
 
@@ -50,6 +56,8 @@ pub struct Target {
     pub label: String,
     /// Addresses, host:port.
     pub bootstrap: Vec<String>,
+    /// The command that is the broker, as it was given, where the harness has started it.
+    pub command: Option<String>,
     /// The broker's process, where it runs on this machine and is to be observed.
     pub broker_pid: Option<u32>,
     /// Where to sample the disk beside the run: a directory on the broker's disk.
@@ -85,8 +93,13 @@ pub enum RunError {
     #[error("the process that is to be observed: {0}")]
     Process(io::Error),
     /// The disk that is to be sampled.
-    #[error("sampling the disk: {0}")]
-    Disk(io::Error),
+    #[error("{}", DiskSample::refusal(directory, source))]
+    Disk {
+        /// Where.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The broker could not be ended, or started again.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -94,7 +107,7 @@ pub enum RunError {
     #[error("having the page cache give up the broker's files: {0}")]
     Cache(io::Error),
     /// It is somebody else's.
-    #[error("the scenario ends the broker and starts it again, so its command is needed")]
+    #[error("{NEEDS_COMMAND}")]
     NotOurs,
     /// Groups do not come to rest.
     #[error("the members of a group did not get their partitions in time")]
@@ -114,7 +127,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<RunResult, RunError> {
     scenario.check()?;
-    if scenario.restart.is_some() && launched.is_none() {
+    if scenario.needs_own_broker() && launched.is_none() {
         return Err(RunError::NotOurs);
     }
     allow_connections();
@@ -124,22 +137,32 @@ pub fn run(
         started_s: launched.as_ref().map(|broker| broker.ready().as_secs_f64()),
         ..Preparation::default()
     };
-    let broker = target.broker_pid.map(Process::new);
+    let broker = target.broker_pid.map(Family::new);
     let disk = target.disk_sample_dir.clone();
     let mut meter = Meter { clock, broker, disk, observer };
     let at_first_bytes = meter.broker_memory_bytes()?;
     meter.observer.phase("making topics");
     let prefix = format!("vltava-bench-{}-{}", std::process::id(), clock.wall_ms(0));
     let begun_ns = clock.now_ns();
-    let names = topics::create(&mut cluster, &scenario.topics, &prefix)?;
+    let names = topics::names(&scenario.topics, &prefix);
+    if let Err(error) = topics::create(&mut cluster, &scenario.topics, &names) {
+        // Some may be there.
+        let _ = topics::delete(&mut cluster, &names);
+        return Err(error.into());
+    }
     preparation.topics_s = Some(clock.seconds_since(begun_ns));
     let with_topics_bytes = meter.broker_memory_bytes()?;
     preparation.memory = at_first_bytes.zip(with_topics_bytes).map(|(at_first, with_topics)| {
         let (at_first_bytes, with_topics_bytes) = (at_first, with_topics);
         Footprint { at_first_bytes, with_topics_bytes, ..Footprint::default() }
     });
+    let is_ours = launched.is_some();
     let result =
         load(scenario, target, &mut cluster, &names, &mut meter, launched, &mut preparation);
+    if is_ours && is_interrupted() {
+        // It ends, too, and its data goes with it.
+        return result;
+    }
     meter.observer.phase("deleting topics");
     let deleted = once_more(|| topics::delete(&mut cluster, &names));
     let mut result = result?;
@@ -189,47 +212,18 @@ fn load(
         meter.observer.phase("filling");
         stage.fill(fill, meter)?;
     }
+    let is_ours = launched.is_some();
     if let (Some(spec), Some(launched)) = (&scenario.restart, launched) {
         meter.observer.phase("ending the broker, and starting it again");
         let restarted = stage.restart(spec, launched, target, names, cluster, meter)?;
         preparation.restart = Some(restarted);
     }
-    let before_connections = meter.broker_memory_bytes()?;
-    let idle = plan::idle(scenario.idle_connections, &stage.map)?;
-    if let Some(memory) = &mut preparation.memory {
-        memory.before_connections_bytes = before_connections.unwrap_or_default();
-        memory.with_connections_bytes = meter.broker_memory_bytes()?.unwrap_or_default();
+    let measured = stage.measure(cluster, meter, preparation);
+    if measured.is_err() && !is_ours {
+        // Their members leave when they hear that it is over.
+        let _ = groups::delete(cluster, &stage.groups);
     }
-    let mut clients = plan::producers(cluster, scenario, &stage.map, stage.fillers)?;
-    let producers = stage.fillers + dense(clients.len());
-    clients.extend(stage.consumers(cluster, producers)?);
-    let mut crew = stage.hire(clients, meter)?;
-    if !meter.wait_until(&mut crew, Crew::is_settled, &mut drop)? {
-        return Err(RunError::Unsettled);
-    }
-    // Where nobody writes, the run is over when all there is has been read.
-    let only_reads = scenario.producers.is_empty() && !scenario.consumers.is_empty();
-    let enough = only_reads.then(|| stage.ledger.expected(0));
-    let mut measured = meter.measure(&mut crew, &scenario.run, enough)?;
-    meter.observer.phase("draining");
-    let gather = &mut measured.gather;
-    let mut hear = |delta| gather.add_rest(&delta);
-    if meter.wait_until(&mut crew, Crew::is_finished, &mut hear)? {
-        let expected = stage.ledger.expected(crew.progress().acknowledged);
-        let is_over = |crew: &Crew| {
-            let progress = crew.progress();
-            progress.received >= expected || progress.readers == 0
-        };
-        meter.wait_until(&mut crew, is_over, &mut hear)?;
-    }
-    let reports = crew.finish()?;
-    reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
-    stage.ledger.take_in(reports);
-    stage.settle_up(cluster, producers, &idle, meter);
-    if let Err(error) = once_more(|| groups::delete(cluster, &stage.groups)) {
-        stage.ledger.fault(&format!("its groups could not be deleted: {error}"));
-    }
-    Ok(result(scenario, target, measured, stage.ledger.close()))
+    Ok(result(scenario, target, measured?, stage.ledger.close()))
 }
 
 /// What the parts of a run have in common.
@@ -280,17 +274,66 @@ impl Stage<'_> {
         meter: &mut Meter<'_>,
     ) -> Result<Restarted, RunError> {
         let (started_ns, mut restarted) = restart::restart(launched, spec, meter.clock)?;
-        meter.broker = target.broker_pid.map(|_| Process::new(launched.pid()));
+        meter.broker = target.broker_pid.map(|_| Family::new(launched.pid()));
         *cluster = connect(target)?;
         restart::await_leaders(cluster, names, meter.clock)?;
         restarted.led_s = meter.clock.seconds_since(started_ns);
         self.map = Arc::new(Map::new(cluster.metadata(), names)?);
-        let record_bytes = FIRST_RECORD_BYTES;
-        let bytes = u64::from(record_bytes);
-        let fill = Fill { bytes, record_bytes, batch_bytes: record_bytes };
+        let (bytes, batch_bytes) = (FIRST_RECORD_BYTES.into(), FIRST_RECORD_BYTES);
+        let record_bytes = Size::Fixed(FIRST_RECORD_BYTES);
+        let fill = Fill { bytes, record_bytes, batch_bytes };
         let acknowledged_ns = self.fill(&fill, meter)?;
         restarted.acknowledged_s = acknowledged_ns.saturating_sub(started_ns) as f64 / 1e9;
         Ok(restarted)
+    }
+
+    /// The load, and whether all came back: with the broker as it is to be, and all that is to be
+    /// written beforehand.
+    fn measure(
+        &mut self,
+        cluster: &mut Cluster,
+        meter: &mut Meter<'_>,
+        preparation: &mut Preparation,
+    ) -> Result<Measured, RunError> {
+        let before_connections = meter.broker_memory_bytes()?;
+        let idle = plan::idle(self.scenario.idle_connections, &self.map)?;
+        if let Some(memory) = &mut preparation.memory {
+            memory.before_connections_bytes = before_connections.unwrap_or_default();
+            memory.with_connections_bytes = meter.broker_memory_bytes()?.unwrap_or_default();
+        }
+        let mut clients = plan::producers(cluster, self.scenario, &self.map, self.fillers)?;
+        let producers = self.fillers + dense(clients.len());
+        clients.extend(self.consumers(cluster, producers)?);
+        let mut crew = self.hire(clients, meter)?;
+        if !meter.wait_until(&mut crew, Crew::is_settled, &mut drop)? {
+            return Err(RunError::Unsettled);
+        }
+        // Where nobody writes, the run is over when all there is has been read.
+        let enough = self.scenario.only_reads().then(|| self.ledger.expected(0));
+        let mut measured = meter.measure(&mut crew, &self.scenario.run, enough)?;
+        meter.observer.phase("draining");
+        let gather = &mut measured.gather;
+        let mut hear = |delta| gather.add_rest(&delta);
+        if meter.wait_until(&mut crew, Crew::is_finished, &mut hear)? {
+            let expected = self.ledger.expected(crew.progress().acknowledged);
+            let is_over = |crew: &Crew| {
+                let progress = crew.progress();
+                progress.received >= expected || progress.readers == 0
+            };
+            meter.wait_until(&mut crew, is_over, &mut hear)?;
+        }
+        let reports = crew.finish()?;
+        reports.iter().for_each(|report| measured.gather.add_rest(&report.rest));
+        self.ledger.take_in(reports);
+        self.settle_up(cluster, producers, &idle, meter);
+        if let Err(error) = once_more(|| groups::delete(cluster, &self.groups)) {
+            self.ledger.fault(&format!("its groups could not be deleted: {error}"));
+        }
+        if is_interrupted() {
+            // What was cut short looks like what went wrong.
+            return Err(CrewError::Interrupted.into());
+        }
+        Ok(measured)
     }
 
     /// The scenario's consumers, where producers have numbers below `producers`.
@@ -313,14 +356,16 @@ impl Stage<'_> {
                 let reader = self.ledger.add_reading(reading);
                 let all = (0..dense(self.map.partitions.len())).collect();
                 let plan = plan::consumer(&class, reader, all, &begin, producers);
-                plans.push(match class.groups {
-                    0 => ClientPlan::Consumer(plan),
-                    _ => {
-                        let plan = plan::group(cluster, plan, number, &self.map)?;
-                        self.groups.push(plan.name.clone());
-                        ClientPlan::Group(plan)
-                    }
-                });
+                if class.groups == 0 {
+                    plans.push(ClientPlan::Consumer(plan));
+                    continue;
+                }
+                let name = plan::group_name(&plan, &self.map);
+                let coordinator = cluster.coordinator(&name)?;
+                let metadata = Arc::new(cluster.metadata().clone());
+                let node = Node::of(&metadata, coordinator)?;
+                self.groups.push(name.clone());
+                plans.extend(plan::members(plan, number, name, node, metadata));
             }
         }
         Ok(plans)
@@ -428,6 +473,11 @@ fn result(
         label: target.label.clone(),
         round: target.round,
         bootstrap: target.bootstrap.first().cloned().unwrap_or_default(),
+        addresses: match &target.command {
+            Some(_) => Vec::new(),
+            None => target.bootstrap.clone(),
+        },
+        command: target.command.clone(),
         began_ms: measured.began_ms,
         measured_s: seconds,
         machine,

@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod size;
+
+pub use size::{Size, Weighted, quantiles};
+
 /// One scenario.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +32,10 @@ pub struct Scenario {
     /// Whether the broker is ended and started again then; it must be the harness's own.
     #[serde(default)]
     pub restart: Option<Restart>,
+    /// Whether it is about how the broker starts, which must be the harness's own then. One with a
+    /// restart is.
+    #[serde(default)]
+    pub start: bool,
     /// Who writes: each entry is a class of producers that are alike.
     #[serde(default)]
     pub producers: Vec<Producers>,
@@ -93,16 +101,16 @@ impl Topics {
 pub struct Fill {
     /// How much, in bytes of records' values.
     pub bytes: u64,
-    /// How large each value is, in bytes.
+    /// How large each value is.
     #[serde(default = "default_record_bytes")]
-    pub record_bytes: u32,
+    pub record_bytes: Size,
     /// How large batches are, in bytes: each goes to another partition than the last.
     #[serde(default = "default_batch_bytes")]
     pub batch_bytes: u32,
 }
 
-fn default_record_bytes() -> u32 {
-    1024
+fn default_record_bytes() -> Size {
+    Size::Fixed(1024)
 }
 
 fn default_batch_bytes() -> u32 {
@@ -141,7 +149,7 @@ pub struct Producers {
     /// Records a second, of all of them together: an open loop. Absent: each writes as much as it
     /// gets answered (a closed loop).
     pub records_per_second: Option<f64>,
-    /// How large a record's value is.
+    /// How large a record's value is: a number of bytes, or a distribution of them.
     pub record_bytes: Size,
     /// Different keys; 0: none, and records go to the partitions in turn, a batch each.
     pub keys: u32,
@@ -194,8 +202,12 @@ pub struct Consumers {
     pub min_bytes: u32,
     /// How long it waits for that, in milliseconds.
     pub max_wait_ms: u32,
-    /// At most so many bytes of each partition in a fetch.
+    /// At most so many bytes of each partition in an answer.
     pub partition_bytes: u32,
+    /// At most so many bytes in an answer, but that it has a batch at least: 50 MiB, as Java's
+    /// `fetch.max.bytes`. Of what is not much more than 1 MiB all is still in a core's cache when
+    /// it is checked, which is cheaper for the harness; brokers may see less of each partition.
+    pub answer_bytes: u32,
     /// Values' bytes a second that each takes, to be slow on purpose.
     pub bytes_per_second: Option<f64>,
 }
@@ -209,32 +221,8 @@ impl Default for Consumers {
             min_bytes: 1,
             max_wait_ms: 500,
             partition_bytes: 1 << 20,
+            answer_bytes: 50 << 20,
             bytes_per_second: None,
-        }
-    }
-}
-
-/// How large values are, in bytes.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Size {
-    /// All the same.
-    Fixed(u32),
-    /// Any in between, each as likely.
-    Between {
-        /// The smallest.
-        min: u32,
-        /// The largest.
-        max: u32,
-    },
-}
-
-impl Size {
-    /// The mean, in bytes.
-    pub fn mean(&self) -> f64 {
-        match self {
-            Self::Fixed(bytes) => f64::from(*bytes),
-            Self::Between { min, max } => f64::midpoint(f64::from(*min), f64::from(*max)),
         }
     }
 }
@@ -251,8 +239,9 @@ pub enum Codec {
     Zstd,
 }
 
-/// Which acknowledgement a producer waits for.
+/// Which acknowledgement a producer waits for: 0, 1 or "all", as Kafka's clients have it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "AcksWritten")]
 pub enum Acks {
     /// None.
     #[serde(rename = "0")]
@@ -263,6 +252,31 @@ pub enum Acks {
     /// That of all in-sync replicas.
     #[serde(rename = "all")]
     All,
+}
+
+/// What a file may say of it: a number, or its name.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "acks is 0, 1 or \"all\"")]
+enum AcksWritten {
+    Number(i64),
+    Name(String),
+}
+
+impl TryFrom<AcksWritten> for Acks {
+    type Error = &'static str;
+
+    fn try_from(written: AcksWritten) -> Result<Self, Self::Error> {
+        let name = match written {
+            AcksWritten::Number(number) => number.to_string(),
+            AcksWritten::Name(name) => name,
+        };
+        match name.as_str() {
+            "0" => Ok(Self::None),
+            "1" => Ok(Self::Leader),
+            "all" | "-1" => Ok(Self::All),
+            _ => Err("acks is 0, 1 or \"all\""),
+        }
+    }
 }
 
 /// Where consumers begin.
@@ -287,11 +301,8 @@ pub enum ScenarioError {
         /// Which.
         change: String,
         /// Why.
-        what: &'static str,
+        what: String,
     },
-    /// What has become of it cannot be written down.
-    #[error("{0}")]
-    Unwritable(#[from] toml::ser::Error),
     /// A value that makes no sense.
     #[error("{field}: {what}")]
     Value {
@@ -319,16 +330,29 @@ impl Scenario {
     /// # Errors
     /// Where it is none, or cannot be changed so, or cannot be run.
     pub fn parse_changed(text: &str, changes: &[&str]) -> Result<Self, ScenarioError> {
-        let mut root = toml::Value::Table(toml::from_str(text)?);
-        for change in changes {
-            let refuse = |what| ScenarioError::Change { change: (*change).to_owned(), what };
-            let (field, value) = change.split_once('=').ok_or_else(|| refuse("no `=` in it"))?;
-            let table = toml::from_str::<toml::Table>(&format!("value = {value}"));
-            let read = table.ok().and_then(|mut table| table.remove("value"));
-            let value = read.unwrap_or_else(|| toml::Value::String(value.to_owned()));
-            set(&mut root, field.trim(), value).map_err(refuse)?;
+        // What is wrong with the file itself is told with its line.
+        let unchanged: Self = toml::from_str(text)?;
+        if changes.is_empty() {
+            unchanged.check()?;
+            return Ok(unchanged);
         }
-        Self::parse(&toml::to_string(&root)?)
+        let scenario = changed(text, changes)?.try_into::<Self>();
+        let scenario = scenario.map_err(|error| {
+            let what = error.message().trim().to_owned();
+            ScenarioError::Change { change: culprit(text, changes), what }
+        })?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// Whether nobody writes, and somebody reads: it is over when all there is has been read.
+    pub fn only_reads(&self) -> bool {
+        self.producers.is_empty() && !self.consumers.is_empty()
+    }
+
+    /// Whether only a broker that the harness starts itself will do.
+    pub fn needs_own_broker(&self) -> bool {
+        self.start || self.restart.is_some()
     }
 
     /// Whether it can be run.
@@ -352,8 +376,7 @@ impl Scenario {
         if !has_clients && self.idle_connections == 0 && self.restart.is_none() {
             return refuse("producers", "nobody writes, and nobody reads");
         }
-        let only_reads = self.producers.is_empty() && !self.consumers.is_empty();
-        if only_reads && self.run.warm_up_s > 0.0 {
+        if self.only_reads() && self.run.warm_up_s > 0.0 {
             let what =
                 "nobody writes, and what is read in the warm-up is not measured: set it to 0";
             return refuse("run.warm_up_s", what);
@@ -365,11 +388,44 @@ impl Scenario {
             consumers.check()?;
         }
         match &self.fill {
-            Some(fill) if fill.record_bytes == 0 || fill.batch_bytes == 0 => {
+            Some(fill) if fill.record_bytes.largest() == 0 || fill.batch_bytes == 0 => {
                 refuse("fill", "record_bytes and batch_bytes are 1 at least")
             }
-            _ => Ok(()),
+            Some(Fill { record_bytes, .. }) => match record_bytes.fault() {
+                Some(what) => refuse("fill.record_bytes", what),
+                None => Ok(()),
+            },
+            None => Ok(()),
         }
+    }
+}
+
+/// A scenario as TOML has it, with these values changed.
+fn changed(text: &str, changes: &[&str]) -> Result<toml::Value, ScenarioError> {
+    let mut root = toml::Value::Table(toml::from_str(text)?);
+    for change in changes {
+        let refuse =
+            |what: &str| ScenarioError::Change { change: (*change).into(), what: what.into() };
+        let (field, value) = change.split_once('=').ok_or_else(|| refuse("no `=` in it"))?;
+        let table = toml::from_str::<toml::Table>(&format!("value = {value}"));
+        let read = table.ok().and_then(|mut table| table.remove("value"));
+        let value = read.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+        set(&mut root, field.trim(), value).map_err(refuse)?;
+    }
+    Ok(root)
+}
+
+/// Of changes that make no scenario together: the one without which they do; all of them, where
+/// there is none.
+fn culprit(text: &str, changes: &[&str]) -> String {
+    let is_at_fault = |at: &usize| {
+        let others = changes.iter().enumerate().filter(|(other, _)| other != at);
+        let others: Vec<&str> = others.map(|(_, change)| *change).collect();
+        changed(text, &others).is_ok_and(|root| root.try_into::<Scenario>().is_ok())
+    };
+    match (0..changes.len()).find(is_at_fault) {
+        Some(at) => changes[at].to_owned(),
+        None => changes.join(" "),
     }
 }
 
@@ -413,11 +469,9 @@ impl Producers {
         if self.records_per_second.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             return refuse("producers.records_per_second", "not more than 0");
         }
-        match self.record_bytes {
-            Size::Between { min, max } if min > max => {
-                refuse("producers.record_bytes", "min is more than max")
-            }
-            _ => Ok(()),
+        match self.record_bytes.fault() {
+            Some(what) => refuse("producers.record_bytes", what),
+            None => Ok(()),
         }
     }
 }
@@ -430,6 +484,9 @@ impl Consumers {
         }
         if self.groups > self.count {
             return refuse("consumers.groups", "more groups than consumers");
+        }
+        if self.partition_bytes == 0 || self.answer_bytes == 0 {
+            return refuse("consumers", "partition_bytes and answer_bytes are 1 at least");
         }
         if self.bytes_per_second.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             return refuse("consumers.bytes_per_second", "not more than 0");
@@ -466,13 +523,23 @@ mod tests {
     #[test]
     fn single_values_can_be_changed() {
         let text = "title = 'x'\n[[producers]]\nkeys = 5\n";
-        let changes = ["run.duration_s=2.5", "producers.0.acks=1", "producers.0.keys = 7"];
+        let changes = ["run.duration_s=2.5", "producers.0.acks=2", "producers.0.keys = 7"];
         let mut expected = Scenario::parse(text).unwrap();
         expected.run.duration_s = 2.5;
         (expected.producers[0].keys, expected.producers[0].acks) = (7, Acks::Leader);
         let changed = Scenario::parse_changed(text, &["producers.0.acks='1'"]).unwrap();
         assert_eq!(changed.producers[0].acks, Acks::Leader);
-        assert!(Scenario::parse_changed(text, &changes).is_err(), "acks is a string");
+        let refused =
+            |changes: &[&str]| Scenario::parse_changed(text, changes).unwrap_err().to_string();
+        let acks = refused(&changes);
+        assert_eq!(acks, "producers.0.acks=2: acks is 0, 1 or \"all\"");
+        let number = Scenario::parse_changed(text, &["producers.0.acks=1"]).unwrap();
+        assert_eq!(number.producers[0].acks, Acks::Leader);
+        let unknown = refused(&["run.duration_s=1", "run.duration=5"]);
+        assert!(unknown.starts_with("run.duration=5: unknown field `duration`"), "{unknown}");
+        assert!(!unknown.contains("line"), "{unknown}");
+        let size = refused(&["producers.0.record_bytes=small"]);
+        assert!(size.contains("producers.0.record_bytes=small: a size is"), "{size}");
         let changes = [changes[0], "producers.0.acks='1'", changes[2]];
         assert_eq!(Scenario::parse_changed(text, &changes).unwrap(), expected);
         for change in ["title", "producers.1.keys=1", "producers.keys=1", "title.x=1", "run.x=1"] {

@@ -5,6 +5,7 @@
 //! higher rates. What is found is run once more, and lowered until it holds again: a lucky run is
 //! no result.
 
+use crate::report::figures::some;
 use crate::result::RunResult;
 use crate::scenario::Scenario;
 
@@ -50,7 +51,7 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Miss {
     /// Its 99th percentile is above the goal.
-    #[error("p99 {} ms", *p99_us as f64 / 1e3)]
+    #[error("p99 above the goal")]
     Slow {
         /// The percentile, in microseconds.
         p99_us: u64,
@@ -96,7 +97,8 @@ pub enum SearchError<E> {
     },
 }
 
-/// Searches from `first` records a second on; `run` runs at a rate.
+/// Searches from `first` records a second on; `run` runs at a rate, and `tell` is told of each run
+/// as soon as it is judged.
 ///
 /// # Errors
 /// The first run that could not be made, or that is broken.
@@ -104,8 +106,9 @@ pub fn highest<E>(
     goal: &Goal,
     first: f64,
     run: impl FnMut(f64) -> Result<RunResult, E>,
+    tell: impl FnMut(&Step),
 ) -> Result<Search, SearchError<E>> {
-    let mut runs = Runs { goal, run, steps: Vec::new() };
+    let mut runs = Runs { goal, run, tell, steps: Vec::new() };
     let rate = runs.close_in(first.clamp(goal.rate_least, goal.rate_most))?;
     let rate = runs.confirm(rate)?;
     let misses = runs.steps.iter().filter(|step| step.miss.is_some());
@@ -114,13 +117,14 @@ pub fn highest<E>(
     Ok(Search { rate, is_harness_limit, steps: runs.steps })
 }
 
-struct Runs<'a, F> {
+struct Runs<'a, F, T> {
     goal: &'a Goal,
     run: F,
+    tell: T,
     steps: Vec<Step>,
 }
 
-impl<F> Runs<'_, F> {
+impl<F, T: FnMut(&Step)> Runs<'_, F, T> {
     /// Whether a rate holds.
     fn holds<E>(&mut self, rate: f64) -> Result<bool, SearchError<E>>
     where
@@ -133,7 +137,9 @@ impl<F> Runs<'_, F> {
         }
         let miss = self.goal.miss(rate, &result);
         let holds = miss.is_none();
-        self.steps.push(Step { rate, result, miss });
+        let step = Step { rate, result, miss };
+        (self.tell)(&step);
+        self.steps.push(step);
         Ok(holds)
     }
 
@@ -183,24 +189,33 @@ impl Goal {
     fn miss(&self, rate: f64, result: &RunResult) -> Option<Miss> {
         let verification = &result.verification;
         if verification.failed > 0 {
-            return Some(Miss::Failed(format!("{} records failed", verification.failed)));
+            let failed = some(verification.failed, "record");
+            return Some(Miss::Failed(format!("{failed} failed")));
         }
         if let Some(fault) = verification.faults.first() {
             return Some(Miss::Failed(fault.clone()));
         }
-        let (latency, through) = match self.of {
-            Timed::Acknowledged => (&result.acknowledged_us, &result.produced),
-            Timed::EndToEnd => (&result.end_to_end_us, &result.consumed),
+        let through = match self.of {
+            Timed::Acknowledged => &result.produced,
+            Timed::EndToEnd => &result.consumed,
         };
         let reached = through.records as f64 / result.measured_s;
         if reached < rate * REACHED {
             return Some(Miss::Behind { rate: reached });
         }
-        let Some(latency) = latency else {
-            return Some(Miss::Untimed);
+        match self.p99_us(result) {
+            None => Some(Miss::Untimed),
+            Some(p99_us) => (p99_us > self.p99_us).then_some(Miss::Slow { p99_us }),
+        }
+    }
+
+    /// The 99th percentile of a run that is held against the goal, in microseconds.
+    pub fn p99_us(&self, result: &RunResult) -> Option<u64> {
+        let latency = match self.of {
+            Timed::Acknowledged => &result.acknowledged_us,
+            Timed::EndToEnd => &result.end_to_end_us,
         };
-        let p99_us = latency.percentile("99");
-        (p99_us > self.p99_us).then_some(Miss::Slow { p99_us })
+        latency.as_ref().map(|latency| latency.percentile("99"))
     }
 }
 
@@ -260,19 +275,21 @@ mod tests {
     #[test]
     fn the_limit_is_found_from_below_and_from_above() {
         for first in [20.0, 70_000.0, 900_000.0] {
-            let search = highest(&GOAL, first, up_to(70_000.0)).unwrap();
+            let mut told = 0;
+            let search = highest(&GOAL, first, up_to(70_000.0), |_| told += 1).unwrap();
             let rate = search.rate.unwrap();
             assert!(rate <= 70_000.0 && rate > 70_000.0 / 1.05, "{first}: {rate}");
             assert!(search.steps.len() < 35, "{}", search.steps.len());
             assert_eq!(search.steps.last().unwrap().rate, rate, "the last run confirms it");
+            assert_eq!(told, search.steps.len(), "each is told");
         }
     }
 
     #[test]
     fn the_ends_of_what_is_tried_are_answers() {
-        let search = highest(&GOAL, 1e5, up_to(1e9)).unwrap();
+        let search = highest(&GOAL, 1e5, up_to(1e9), |_| ()).unwrap();
         assert_eq!(search.rate, Some(1e6));
-        let search = highest(&GOAL, 1e5, up_to(1.0)).unwrap();
+        let search = highest(&GOAL, 1e5, up_to(1.0), |_| ()).unwrap();
         assert_eq!(search.rate, None);
         assert_eq!(search.steps.last().unwrap().rate, 10.0);
     }
@@ -281,11 +298,17 @@ mod tests {
     fn a_rate_that_held_by_luck_is_lowered() {
         // Each rate above 50,000 holds once, then no more.
         let mut lucky = Vec::new();
-        let search = highest(&GOAL, 1000.0, |rate| {
-            let holds = rate <= 50_000.0 || (rate < 80_000.0 && !lucky.contains(&rate.to_bits()));
-            lucky.push(rate.to_bits());
-            Ok::<_, Infallible>(ran(rate, if holds { 1 } else { 90_000 }))
-        });
+        let search = highest(
+            &GOAL,
+            1000.0,
+            |rate| {
+                let holds =
+                    rate <= 50_000.0 || (rate < 80_000.0 && !lucky.contains(&rate.to_bits()));
+                lucky.push(rate.to_bits());
+                Ok::<_, Infallible>(ran(rate, if holds { 1 } else { 90_000 }))
+            },
+            |_| (),
+        );
         let rate = search.unwrap().rate.unwrap();
         assert!(rate < 80_000.0 / 1.04, "{rate}");
     }
@@ -293,11 +316,16 @@ mod tests {
     #[test]
     fn one_bad_moment_hides_nothing() {
         let mut runs = 0;
-        let search = highest(&GOAL, 1000.0, |rate| {
-            runs += 1;
-            let p99_us = if rate > 50_000.0 || runs == 2 { 90_000 } else { 1 };
-            Ok::<_, Infallible>(ran(rate, p99_us))
-        });
+        let search = highest(
+            &GOAL,
+            1000.0,
+            |rate| {
+                runs += 1;
+                let p99_us = if rate > 50_000.0 || runs == 2 { 90_000 } else { 1 };
+                Ok::<_, Infallible>(ran(rate, p99_us))
+            },
+            |_| (),
+        );
         assert!(search.unwrap().rate.unwrap() > 45_000.0);
     }
 
@@ -319,21 +347,31 @@ mod tests {
 
     #[test]
     fn lost_records_end_the_search() {
-        let search = highest(&GOAL, 1000.0, |rate| {
-            let mut result = ran(rate, 1);
-            result.verification.missing = u64::from(rate > 5_000.0);
-            Ok::<_, Infallible>(result)
-        });
+        let search = highest(
+            &GOAL,
+            1000.0,
+            |rate| {
+                let mut result = ran(rate, 1);
+                result.verification.missing = u64::from(rate > 5_000.0);
+                Ok::<_, Infallible>(result)
+            },
+            |_| (),
+        );
         assert!(matches!(search, Err(SearchError::Broken { rate, .. }) if rate == 8000.0));
     }
 
     #[test]
     fn the_harness_is_named_where_it_was_the_limit() {
-        let search = highest(&GOAL, 1000.0, |rate| {
-            let mut result = ran(rate, if rate > 50_000.0 { 90_000 } else { 1 });
-            result.harness.bottleneck = (rate > 50_000.0).then(|| "busy".to_owned());
-            Ok::<_, Infallible>(result)
-        });
+        let search = highest(
+            &GOAL,
+            1000.0,
+            |rate| {
+                let mut result = ran(rate, if rate > 50_000.0 { 90_000 } else { 1 });
+                result.harness.bottleneck = (rate > 50_000.0).then(|| "busy".to_owned());
+                Ok::<_, Infallible>(result)
+            },
+            |_| (),
+        );
         assert!(search.unwrap().is_harness_limit);
     }
 

@@ -116,7 +116,7 @@ impl Shorthand {
             threads: self.threads,
             ..RunTime::default()
         };
-        let (bytes, record_bytes) = (self.fill_bytes, self.record_bytes);
+        let (bytes, record_bytes) = (self.fill_bytes, Size::Fixed(self.record_bytes));
         let fill = Fill { bytes, record_bytes, batch_bytes: 1 << 20 };
         Scenario {
             title: self.title(kind),
@@ -130,6 +130,7 @@ impl Shorthand {
             },
             fill: (!writes).then_some(fill),
             restart: None,
+            start: false,
             producers: writes.then(|| self.producers(kind)).into_iter().collect(),
             consumers: reads.then(|| self.consumers(kind)).into_iter().collect(),
             idle_connections: self.idle_connections,

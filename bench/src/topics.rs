@@ -7,7 +7,7 @@ use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+    CreatableTopic, CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest,
 };
 use vltava_protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use vltava_protocol::types::{Str, Uuid};
@@ -20,23 +20,23 @@ const TIMEOUT_MS: i32 = 120_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 /// How long a broker may not know of a topic that has been made.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+/// How long nodes of a cluster may take to be there.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
 /// From this version on, -1 asks for the broker's own replication factor.
 const CREATE_TOPICS_DEFAULTS: i16 = 4;
 /// From this version on, topics are deleted by name or id, each in an entry of its own.
 const DELETE_TOPICS_ENTRIES: i16 = 6;
 
-/// Makes the topics under names that begin with `prefix`, and waits until each partition has a
-/// leader. Their names.
+/// The names of a run's topics: no other run has this prefix.
+pub fn names(topics: &Topics, prefix: &str) -> Vec<Str> {
+    (0..topics.count).map(|index| Str::from(format!("{prefix}-{index}"))).collect()
+}
+
+/// Makes the topics under these names, and waits until each partition has a leader.
 ///
 /// # Errors
 /// What the cluster says.
-pub fn create(
-    cluster: &mut Cluster,
-    topics: &Topics,
-    prefix: &str,
-) -> Result<Vec<Str>, ClientError> {
-    let names: Vec<Str> =
-        (0..topics.count).map(|index| Str::from(format!("{prefix}-{index}"))).collect();
+pub fn create(cluster: &mut Cluster, topics: &Topics, names: &[Str]) -> Result<(), ClientError> {
     let config = |(name, value): (&String, &String)| CreatableTopicConfig {
         name: Str::from(name.as_str()),
         value: Some(Str::from(value.as_str())),
@@ -64,15 +64,11 @@ pub fn create(
     if let Ok(link) = cluster.link(node) {
         link.answer_within(ANSWER_WITHIN)?;
     }
-    let response = cluster.call_controller(&request)?;
-    for made in response.topics {
-        let what = format!("making topic {}", made.name);
-        ClientError::check(made.error_code, made.error_message.as_ref(), what)?;
-    }
+    make(cluster, &request)?;
     // Not every broker knows at once what its controller has made.
     let began = Instant::now();
     loop {
-        match cluster.await_topics(&names, false) {
+        match cluster.await_topics(names, false) {
             Err(ClientError::Missing(_)) if began.elapsed() < KNOWN_WITHIN => {
                 thread::sleep(Duration::from_millis(20));
             }
@@ -83,8 +79,25 @@ pub fn create(
     let all: Vec<_> =
         names.iter().flat_map(|name| cluster.metadata().partitions_of(name)).collect();
     let patience = cluster.patience();
-    cluster.await_leaders(&all, patience)?;
-    Ok(names)
+    cluster.await_leaders(&all, patience)
+}
+
+/// Asks for them. Of a cluster that has just begun, not all nodes may be registered: they are
+/// waited for.
+fn make(cluster: &mut Cluster, request: &CreateTopicsRequest) -> Result<(), ClientError> {
+    let began = Instant::now();
+    let lacks_nodes =
+        |made: &CreatableTopicResult| made.error_code == ErrorCode::INVALID_REPLICATION_FACTOR;
+    let mut topics = cluster.call_controller(request)?.topics;
+    while topics.iter().all(lacks_nodes) && began.elapsed() < REGISTERED_WITHIN {
+        thread::sleep(Duration::from_millis(100));
+        topics = cluster.call_controller(request)?.topics;
+    }
+    for made in topics {
+        let what = format!("making topic {}", made.name);
+        ClientError::check(made.error_code, made.error_message.as_ref(), what)?;
+    }
+    Ok(())
 }
 
 /// Deletes them. One that is gone already is no error.

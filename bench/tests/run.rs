@@ -59,6 +59,7 @@ impl Broker {
         Target {
             label: "under test".to_owned(),
             bootstrap: vec![self.address.to_string()],
+            command: None,
             broker_pid: Some(self.process.id()),
             disk_sample_dir: None,
             round: None,

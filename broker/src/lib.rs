@@ -9,6 +9,7 @@ pub mod runtime;
 pub mod raft;
 pub mod metadata;
 pub mod machine;
+pub mod peer;
 pub mod partition;
 pub mod groups;
 pub mod cluster;

@@ -63,6 +63,8 @@ pub struct Counters {
     pub appended_batches: u64,
     /// Bytes of record batches read by fetches.
     pub fetched_bytes: u64,
+    /// Partitions that went from one shard to another.
+    pub partitions_moved: u64,
 }
 
 /// Memory that is counted, of one shard or of all, in bytes.
@@ -109,6 +111,7 @@ impl Snapshot {
         ours.appended_bytes += theirs.appended_bytes;
         ours.appended_batches += theirs.appended_batches;
         ours.fetched_bytes += theirs.fetched_bytes;
+        ours.partitions_moved += theirs.partitions_moved;
         self.connections += other.connections;
         let (ours, theirs) = (&mut self.memory, &other.memory);
         ours.request_bytes += theirs.request_bytes;

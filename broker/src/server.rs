@@ -12,6 +12,7 @@ use futures_util::future::{Either, select};
 use crate::admin::server::ProcessProbe;
 use crate::config::listeners::Endpoint;
 use crate::config::values::BrokerConfig;
+use crate::metadata::features::Levels;
 use crate::net::counts::ConnectionCounts;
 use crate::net::listener;
 use crate::runtime::{
@@ -70,7 +71,16 @@ struct Chosen {
 /// # Errors
 /// Where it cannot start, or a shard fails.
 pub fn run(config: BrokerConfig, started: Instant) -> Result<(), ServerError> {
-    start(config, started, None)?.wait()
+    run_as(config, Levels::SERVED, started)
+}
+
+/// As [`run`], as a release that serves these feature levels: for tests of clusters whose nodes are
+/// of several releases.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_as(config: BrokerConfig, levels: Levels, started: Instant) -> Result<(), ServerError> {
+    start_as(config, levels, started, None)?.wait()
 }
 
 /// A broker whose shards run.
@@ -99,7 +109,16 @@ impl Server {
 /// # Errors
 /// Where it cannot start.
 pub fn start(
+    config: BrokerConfig,
+    started: Instant,
+    recorder: Option<Arc<dyn Recorder>>,
+) -> Result<Server, ServerError> {
+    start_as(config, Levels::SERVED, started, recorder)
+}
+
+fn start_as(
     mut config: BrokerConfig,
+    levels: Levels,
     started: Instant,
     recorder: Option<Arc<dyn Recorder>>,
 ) -> Result<Server, ServerError> {
@@ -118,6 +137,7 @@ pub fn start(
         config: Arc::new(config),
         memory_bytes: usize::try_from(chosen.memory_bytes / shards).unwrap_or(usize::MAX),
         connections: ConnectionCounts::default(),
+        levels,
     };
     let ports = shard::ports(chosen.shards);
     let running = runtime::run_shards(&options, ports, move |start, ports| {
@@ -140,6 +160,7 @@ fn choose(config: &BrokerConfig, facts: &MachineFacts) -> Chosen {
 fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
     const CLIENTS: &str = "clients (--listen)";
     const ADMIN: &str = "metrics and health (--admin)";
+    const PEERS: &str = "other nodes (--peers)";
     let failed = |endpoint: &Endpoint, purpose, error| ServerError::Listen {
         address: endpoint.to_string(),
         purpose,
@@ -147,8 +168,9 @@ fn check_listeners(config: &BrokerConfig) -> Result<(), ServerError> {
     };
     let listeners = config.listeners.iter().map(|l| (l.bind.clone(), CLIENTS));
     let admin = shard::admin_endpoint(config).map(|endpoint| (endpoint, ADMIN));
+    let peers = shard::peer_endpoint(config).map(|endpoint| (endpoint, PEERS));
     let mut wanted = Vec::new();
-    for (endpoint, purpose) in listeners.chain(admin) {
+    for (endpoint, purpose) in listeners.chain(admin).chain(peers) {
         let address = listener::address(&endpoint).map_err(|e| failed(&endpoint, purpose, e))?;
         wanted.push((endpoint, purpose, address));
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -26,28 +27,34 @@ use crate::coordinator::hosts::Hosts;
 use crate::groups::{GroupMachine, Memory as GroupMemory};
 use crate::handlers::context::Services;
 use crate::machine::Machine;
-use crate::metadata::image::NodeEndpoint;
+use crate::metadata::features::Levels;
+use crate::metadata::image::{NodeEndpoint, PeerEndpoint};
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::{Memory, ShardMetrics};
 use crate::net::budget::Budget;
 use crate::net::connection::{Common, ConnectionOptions};
 use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor, Connections};
-use crate::node::view::{Node, Parts};
-use crate::node::{lead, upkeep, verify};
+use crate::node::level::Ended;
+use crate::node::peers::PeerParts;
+use crate::node::view::{Node, Parts, Stage};
+use crate::node::{lead, shard_balance, upkeep, verify};
 use crate::partition::client::Partitions;
 use crate::partition::fetch_session::FetchSessions;
+use crate::partition::surroundings::GroupPeers;
 use crate::runtime::jobs::{Jobs, Message};
 use crate::runtime::mesh::{MeshPort, mesh};
 use crate::runtime::{Listener, Network, Queue, Runtime};
 
+/// What the listener for other nodes is called.
+const PEERS: &str = "PEERS";
 /// Messages that may wait between two shards: requests of clients for partitions.
 const PARTITION_MESSAGES_MAX: usize = 1024;
 /// The same in each other room, where there are few.
 const ROOM_MESSAGES_MAX: usize = 64;
 /// Requests that a connection may have under way.
 const IN_FLIGHT_MAX: usize = 64;
-/// How long a shard waits for the others' connections when the broker stops: longer than these may
+/// How long a shard waits for the others at each stage when the broker stops: longer than that may
 /// take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
 /// Least and most memory of a shard for older ranges that are read: a few readers ahead of whom it
@@ -61,6 +68,7 @@ pub struct Ports<R: Runtime> {
     groups: MeshPort<Message<Hosts<GroupMachine, R>>>,
     controllers: MeshPort<Message<Hosts<Controller, R>>>,
     node: MeshPort<Message<Node<R>>>,
+    peers: MeshPort<Message<GroupPeers<R>>>,
     views: MeshPort<Message<View<R>>>,
     connections: MeshPort<Message<Connections<R>>>,
 }
@@ -71,6 +79,7 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
     let groups = mesh(shards, ROOM_MESSAGES_MAX);
     let controllers = mesh(shards, ROOM_MESSAGES_MAX);
     let node = mesh(shards, ROOM_MESSAGES_MAX);
+    let peers = mesh(shards, PARTITION_MESSAGES_MAX);
     let views = mesh(shards, ROOM_MESSAGES_MAX);
     let connections = mesh(shards, ROOM_MESSAGES_MAX);
     partitions
@@ -78,13 +87,15 @@ pub fn ports<R: Runtime>(shards: usize) -> Vec<Ports<R>> {
         .zip(groups)
         .zip(controllers)
         .zip(node)
+        .zip(peers)
         .zip(views)
         .zip(connections)
-        .map(|(((((partitions, groups), controllers), node), views), connections)| Ports {
+        .map(|((((((partitions, groups), controllers), node), peers), views), connections)| Ports {
             partitions,
             groups,
             controllers,
             node,
+            peers,
             views,
             connections,
         })
@@ -100,6 +111,8 @@ pub struct Blueprint {
     pub memory_bytes: usize,
     /// Connections of the node.
     pub connections: ConnectionCounts,
+    /// The feature levels that the process serves: [`Levels::SERVED`], where no test claims others.
+    pub levels: Levels,
 }
 
 /// Why a shard cannot go on.
@@ -119,6 +132,9 @@ pub enum ShardFailure {
     /// A log of the node's own cannot be used.
     #[error("the log of group 0 (__cluster_metadata-0) cannot be used: {0}")]
     Group0(String),
+    /// The release of this process is not one for its cluster, or its data directory.
+    #[error("{0}")]
+    Release(String),
 }
 
 /// The rooms of one shard.
@@ -153,6 +169,7 @@ impl<R: Runtime> Shard<R> {
         let jobs = Jobs::new(ports.node);
         let node = Node::new(Parts {
             runtime: runtime.clone(),
+            levels: blueprint.levels,
             config: Arc::clone(&config),
             logs: Rc::clone(&logs),
             partitions: Rc::clone(&partitions),
@@ -161,6 +178,7 @@ impl<R: Runtime> Shard<R> {
             group_memory_bytes_max: blueprint.memory_bytes / 8,
             controllers: Rc::clone(&controllers),
             jobs: Rc::clone(&jobs),
+            peers: peer_parts(&runtime, &config, ports.peers).await?,
         });
         serve(&runtime, jobs, &node);
         let sessions = usize::try_from(config.fetch_sessions_max).unwrap_or(usize::MAX) / count;
@@ -211,9 +229,15 @@ impl<R: Runtime> Shard<R> {
     /// Opens group 0 and follows it. Completes only with an error. `endpoints` is how clients reach
     /// this node.
     async fn lead(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
+        let failed = |ended| match ended {
+            Ended::Group0(why) => ShardFailure::Group0(why),
+            Ended::Release(why) => ShardFailure::Release(why),
+        };
+        self.services.node.check_directory().await.map_err(failed)?;
         let cleaned = remove_leftovers(self.services.runtime.disk()).await;
         cleaned.map_err(|e| ShardFailure::DataDirectory(e.to_string()))?;
-        lead::lead(&self.services.node, endpoints).await.map_err(ShardFailure::Group0)
+        self.services.node.load_table().await;
+        lead::lead(&self.services.node, endpoints).await.map_err(failed)
     }
 
     /// Opens this shard's part of every listener. Nothing is accepted yet.
@@ -267,19 +291,28 @@ impl<R: Runtime> Shard<R> {
         runtime.spawn(Queue::Background, upkeep::run(Rc::clone(&self.services.node)));
         runtime.spawn(Queue::Background, upkeep::prepare_buffers(Rc::clone(&self.services.node)));
         runtime.spawn(Queue::Background, verify::run(Rc::clone(&self.services.node)));
+        if self.number == 0 {
+            runtime.spawn(Queue::Control, shard_balance::run(Rc::clone(&self.services.node)));
+        }
+        let parting = Rc::clone(&self.services.node).part_with_left_over();
+        runtime.spawn(Queue::Background, parting);
+        let balancing = Rc::clone(&self.services.node).balance_leaders();
+        runtime.spawn(Queue::Background, balancing);
+        runtime.spawn(Queue::Control, Rc::clone(&self.services.node).drain());
         self.services.node.serving.set();
     }
 
-    /// Closes everything in order: the connections of all shards, since their requests are under
-    /// way on each other's partitions; then coordinators and logs.
+    /// Ends everything in order: other nodes take over what this one leads; then the connections of
+    /// all shards are closed, since their requests are under way on each other's partitions; then
+    /// sessions with other nodes, coordinators and logs.
     pub async fn close(&self) {
         self.view.stop();
-        self.connections.stop().await;
         let node = &self.services.node;
-        let runtime = &self.services.runtime;
-        let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
-        // A shard that does not come to this keeps the others for so long only.
-        select(pin!(node.drained()), pin!(patience)).await;
+        node.hand_over_all().await;
+        self.with_all(Stage::HandedOver).await;
+        self.connections.stop().await;
+        self.with_all(Stage::Drained).await;
+        node.leave_peers().await;
         self.services.groups.stop();
         self.controllers.stop();
         for (_, replica) in self.services.partitions.all_local() {
@@ -291,6 +324,54 @@ impl<R: Runtime> Shard<R> {
             }
         }
     }
+
+    /// Waits for the other shards; one that does not come to this keeps them for so long only.
+    async fn with_all(&self, stage: Stage) {
+        let runtime = &self.services.runtime;
+        let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
+        select(pin!(self.services.node.all_through(stage)), pin!(patience)).await;
+    }
+}
+
+/// What this shard needs to talk to other nodes, where there are to be any.
+async fn peer_parts<R: Runtime>(
+    runtime: &R,
+    config: &BrokerConfig,
+    port: MeshPort<Message<GroupPeers<R>>>,
+) -> Result<Option<PeerParts<R>>, ShardFailure> {
+    let Some(bind) = peer_endpoint(config) else { return Ok(None) };
+    let failed = |address: String| move |error| ShardFailure::Listen { address, error };
+    let address = listener::address(&bind).map_err(failed(bind.to_string()))?;
+    let listening = runtime.network().listen(address).await;
+    let listener = listening.map_err(failed(bind.to_string()))?;
+    let mut addresses = Vec::new();
+    for peer in config.peers.iter().filter(|peer| peer.node_id != config.node_id) {
+        let name = format!("{}:{}", peer.host, peer.port);
+        addresses.push((peer.node_id, resolve(&peer.host, peer.port).map_err(failed(name))?));
+    }
+    let own = config.peers.iter().find(|peer| peer.node_id == config.node_id);
+    let advertised = own.map(|own| PeerEndpoint { host: own.host.as_str().into(), port: own.port });
+    let Some(advertised) = advertised else { return Ok(None) };
+    Ok(Some(PeerParts {
+        jobs: Jobs::new(port),
+        listener: RefCell::new(Some(listener)),
+        addresses,
+        advertised,
+        resolve,
+    }))
+}
+
+/// Where another node is.
+fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
+    listener::address(&Endpoint { name: PEERS.to_owned(), host: Some(host.to_owned()), port })
+}
+
+/// Where other nodes connect, where there are to be any.
+pub fn peer_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
+    let own = config.peers.iter().find(|peer| peer.node_id == config.node_id)?;
+    let as_named = || (Some(own.host.clone()), own.port);
+    let (host, port) = config.peer_listener.clone().unwrap_or_else(as_named);
+    Some(Endpoint { name: PEERS.to_owned(), host, port })
 }
 
 /// The hosts of one kind of machine, with their loop started.
@@ -426,7 +507,9 @@ async fn log_environment<R: Runtime>(
         Err(error) => tracing::warn!(%error, "the disk does not say how much space is left"),
     }
     logs.on_event(|event| match event {
-        StorageEvent::LogEnded { .. } => tracing::error!("{event}"),
+        StorageEvent::LogEnded { .. }
+        | StorageEvent::VotesEnded { .. }
+        | StorageEvent::VotesLost { .. } => tracing::error!("{event}"),
         event => tracing::warn!("{event}"),
     });
     Ok(logs)

@@ -25,6 +25,8 @@ mod order;
 mod records;
 #[path = "apis/reload.rs"]
 mod reload;
+#[path = "apis/replicas.rs"]
+mod replicas;
 mod support;
 #[path = "apis/talk.rs"]
 mod talk;
@@ -41,6 +43,7 @@ fn everything(address: SocketAddr) -> Vec<Noted> {
     admin::ask(&mut talk);
     records::ask(&mut talk);
     groups::ask(&mut talk);
+    replicas::ask(&mut talk);
     talk.finish()
 }
 

@@ -8,14 +8,14 @@ mod support;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use support::{Broker, Options, wire};
+use support::{Broker, Options, is_ci, is_here, root, wire};
 
 /// How long all tests of one client may take, as `timeout` reads it.
 const SUITE_TIME_MAX: &str = "420s";
@@ -208,25 +208,6 @@ fn run(suite: &Suite, shards: usize) {
     assert!(status.success(), "the broker ended with {status}");
     assert!(!broker.said().contains("panicked"), "the broker panicked");
     println!("{name} with {shards} shards, {} s:\n{}", begin.elapsed().as_secs(), closing(&said));
-}
-
-fn root() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    root.expect("the crate is a folder of the workspace").to_owned()
-}
-
-fn is_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| value == "true")
-}
-
-/// Whether a command can be run. Go may be one that `scripts/setup` fetched.
-fn is_here(command: &str) -> bool {
-    if command == "go" {
-        let found = Command::new(root().join("scripts/setup")).arg("go-command").output();
-        return found.is_ok_and(|output| !output.stdout.is_empty());
-    }
-    let looked = Command::new("sh").args(["-c", &format!("command -v {command}")]).output();
-    looked.is_ok_and(|output| output.status.success())
 }
 
 /// The runner's own closing lines: those that count.

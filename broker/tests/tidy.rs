@@ -8,6 +8,8 @@
 
 #[path = "tidy/docs.rs"]
 mod docs;
+#[path = "tidy/golden.rs"]
+mod golden;
 #[path = "tidy/imports.rs"]
 mod imports;
 #[path = "tidy/leftovers.rs"]
@@ -80,6 +82,11 @@ fn sizes_stay_within_their_limits() -> Result<(), String> {
 #[test]
 fn tables_and_docs_are_complete() -> Result<(), String> {
     run(docs::check)
+}
+
+#[test]
+fn every_format_has_golden_files() -> Result<(), String> {
+    run(golden::check)
 }
 
 #[test]

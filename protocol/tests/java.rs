@@ -91,7 +91,7 @@ fn same_bytes_as_java() {
 /// The Java class of a message; `None` for records that are ours alone.
 fn class(name: &str, module: &str) -> Option<String> {
     let package = match module {
-        "records::metadata" => return None,
+        "records::metadata" | "records::node" => return None,
         "records::group" => "org.apache.kafka.coordinator.group.generated",
         "records::share" => "org.apache.kafka.coordinator.share.generated",
         "records::transaction" => "org.apache.kafka.coordinator.transaction.generated",

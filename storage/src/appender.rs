@@ -407,13 +407,14 @@ impl<D: Disk> LogInner<D> {
         Ok(())
     }
 
-    /// Removes all snapshots but the newest two, the one that the checkpoint names, and the one at
-    /// the active segment's start (a truncation walks from there). Only once that checkpoint is
-    /// durable.
+    /// Removes all snapshots but the newest two, the one that the checkpoint names, the one at the
+    /// active segment's start (a truncation walks from there), and the one that the log began with
+    /// (a reset's: no batch says that again). Only once that checkpoint is durable.
     async fn prune_snapshots(&self) -> StorageResult<()> {
         let surplus: Vec<i64> = {
             let mut state = self.state.borrow_mut();
-            let kept = [state.snapshot, Some(state.active.base_offset)];
+            let first = state.segments.keys().next().copied();
+            let kept = [state.snapshot, Some(state.active.base_offset), first];
             let older = state.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
             let surplus = state.snapshots[..older].iter().copied();
             let surplus: Vec<i64> =

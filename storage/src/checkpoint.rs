@@ -104,6 +104,15 @@ pub(crate) async fn read_file<D: Disk>(disk: &D, path: &str) -> IoResult<Option<
     file.read_at(0, len.min(PAYLOAD_BYTES_MAX + FRAME_HEADER_BYTES)).await.map(Some)
 }
 
+/// How long a frame is that begins with `bytes`, as its header says; `None` where that is no header
+/// of this kind.
+pub(crate) fn frame_bytes(kind: FrameKind, bytes: &[u8]) -> Option<usize> {
+    let mut fields = FieldReader(bytes);
+    let magic = fields.take(4)?;
+    let (_version, len) = (fields.u32()?, usize::try_from(fields.u32()?).ok()?);
+    (magic == kind.magic && len <= PAYLOAD_BYTES_MAX).then_some(FRAME_HEADER_BYTES + len)
+}
+
 /// How long a file that is written as a whole may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
@@ -111,6 +120,8 @@ pub(crate) enum Tail {
     Padded,
     /// Ends with its last byte: Kafka's own formats.
     Exact,
+    /// Zeros up to this length, where there is so much space: what is appended takes none.
+    Ahead(u64),
 }
 
 /// Writes a file of this name that does not exist yet, durably but for its name.
@@ -128,6 +139,12 @@ pub(crate) async fn write_new<D: Disk>(
         }
         opened => opened?,
     };
+    if let Tail::Ahead(len) = tail {
+        match file.allocate(0, len).await {
+            Err(error) if error.kind == IoErrorKind::Full => {}
+            allocated => allocated?,
+        }
+    }
     if !bytes.is_empty() {
         let mut buffer = AlignedBuffer::new(bytes.len());
         buffer.append(bytes);
@@ -182,6 +199,10 @@ impl FieldWriter {
         self.0.extend_from_slice(bytes);
     }
 
+    pub(crate) fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
     pub(crate) fn i16(&mut self, value: i16) {
         self.bytes(&value.to_be_bytes());
     }
@@ -225,6 +246,10 @@ impl<'a> FieldReader<'a> {
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
     }
 
     pub(crate) fn i16(&mut self) -> Option<i16> {

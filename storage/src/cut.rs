@@ -122,30 +122,37 @@ impl<D: Disk> LogInner<D> {
             (state.generation, state.log_start) = before;
             return Err(error);
         }
-        let cut = self.finish_truncation(segment, position, &cursors, is_below).await;
-        cut.map_err(|error| match error {
-            StorageError::Failed(_) | StorageError::Corrupt(_) => error,
-            // Half cut: what the files hold is known to recovery only.
+        let cut = self.finish_truncation(segment, (position, new_end), &cursors, is_below).await;
+        cut.map_err(|error| self.half_done("truncate", error))
+    }
+
+    /// An error halfway, damage that was found on the way included: what the files hold is known to
+    /// recovery only.
+    pub(crate) fn half_done(&self, operation: &'static str, error: StorageError) -> StorageError {
+        match error {
+            StorageError::Failed(_) => error,
             other => StorageError::Failed(IoError {
                 kind: IoErrorKind::Failed,
-                operation: "truncate",
+                operation,
                 path: self.directory.to_string(),
                 message: other.to_string(),
             }),
-        })
+        }
     }
 
     async fn finish_truncation(
         &self,
         segment: &Rc<Segment<D>>,
-        position: u64,
+        (position, new_end): (u64, i64),
         cursors: &[SegmentCursor],
         is_below: bool,
     ) -> StorageResult<()> {
         self.cut_files(segment, position, cursors).await?;
+        let generation = self.state.borrow().generation;
+        self.environment.note_flushed(&self.note, generation, new_end);
         let options = self.state.borrow().options.clone();
         let checkpoint = LogCheckpoint::read(&self.environment.disk, &self.directory).await?;
-        self.reload(checkpoint, &options).await?;
+        self.reload(checkpoint, &options, Some(new_end)).await?;
         match self.restore_producers(&options, is_below).await {
             // It is cut; what the checkpoint lacks is walked again after a crash.
             Err(StorageError::Full(_)) => Ok(()),
@@ -199,18 +206,25 @@ impl<D: Disk> LogInner<D> {
         file.sync().await.map_err(StorageError::from_sync)
     }
 
-    /// Puts what recovery finds in place of the state.
-    async fn reload(&self, checkpoint: LogCheckpoint, options: &LogOptions) -> StorageResult<()> {
-        let generation = checkpoint.generation;
-        let proved = checkpoint.proved().copied();
-        let snapshot = checkpoint.snapshot;
-        let recovered = self.recovery(options).run(checkpoint).await?;
+    /// Puts what recovery finds in place of the state. Everything below `flushed_end` is known to
+    /// have been flushed.
+    pub(crate) async fn reload(
+        &self,
+        checkpoint: LogCheckpoint,
+        options: &LogOptions,
+        flushed_end: Option<i64>,
+    ) -> StorageResult<()> {
+        let recovery = Recovery { flushed_note: flushed_end, ..self.recovery(options) };
+        let recovered = recovery.run(checkpoint).await?;
+        let LogCheckpoint { generation, snapshot, log_start, .. } = recovered.checkpoint;
+        let proved = recovered.checkpoint.proved().copied();
         let flushed_end = {
             let mut state = self.state.borrow_mut();
             let producers = (state.producers.len(), recovered.producers.len());
             self.environment.count_producers(producers.0, producers.1);
             let cursor = recovered.active.flushed.get();
             state.queue.drain(cursor);
+            state.log_start = log_start;
             state.segments = recovered.segments;
             state.active = recovered.active;
             state.allocated = recovered.allocated;
@@ -300,6 +314,15 @@ impl<D: Disk> LogInner<D> {
         Ok(going)
     }
 
+    pub(crate) fn retention_start(&self, now_ms: i64, committed_end: i64) -> i64 {
+        let state = self.state.borrow();
+        let facts: Vec<SegmentFacts> = state.segments.values().map(|s| facts(s)).collect();
+        let (start, options) = (state.log_start, &state.options);
+        let going = segments_to_delete(&facts, start, committed_end, options, now_ms);
+        let last = going.checked_sub(1).and_then(|last| facts.get(last));
+        last.map_or(start, |last| last.next_offset.max(start))
+    }
+
     fn expire_producers(&self, now_ms: i64) {
         let mut state = self.state.borrow_mut();
         // What is queued could not be taken back over an expiry.
@@ -367,8 +390,20 @@ impl<D: Disk> LogInner<D> {
     }
 
     /// Writes what waits, and leaves the files as Kafka's tools expect them: cut to their length,
-    /// with whole indexes.
+    /// with whole indexes. Where that fails nothing more is written either: the files may be opened
+    /// anew once this returns.
     pub(crate) async fn close(&self) -> StorageResult<()> {
+        let closed = self.close_in_order().await;
+        if closed.is_err() {
+            // What is under way is done then, and finds its end.
+            let _writer = self.writer.lock().await;
+            let _files = self.files.lock().await;
+            self.state.borrow_mut().ended.get_or_insert(StorageError::Closed);
+        }
+        closed
+    }
+
+    async fn close_in_order(&self) -> StorageResult<()> {
         // From here on nothing is taken: what came while the files are closed would stand in the
         // snapshot of producers without standing in the log.
         self.state.borrow_mut().closing = true;

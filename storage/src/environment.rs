@@ -12,6 +12,7 @@ use vltava_protocol::types::Uuid;
 use crate::batch_cache::BatchCache;
 use crate::buffer_supply::BufferSupply;
 use crate::chunks::ChunkCache;
+use crate::group_key::GroupKey;
 use crate::io::{AlignedBlocks, AlignedBuffer, BLOCK_BYTES, Disk, IoError, IoResult, Space};
 use crate::notes::{LoadedNotes, Note, NoteFile};
 use crate::options::{AppendClass, EnvironmentOptions};
@@ -44,6 +45,26 @@ pub enum StorageEvent {
         /// Its file.
         path: String,
     },
+    /// One of a shard's two files of votes was damaged. What it held stands in the other, and it
+    /// is written anew.
+    VotesDamaged {
+        /// The file.
+        path: String,
+    },
+    /// Both files of votes are damaged: what a group set last is not known.
+    VotesLost {
+        /// The files.
+        path: String,
+        /// Whose it was; `None`: nobody knows, so nothing that was set before is certain.
+        group: Option<GroupKey>,
+    },
+    /// A write or sync failed: the groups of this shard set nothing more until a restart.
+    VotesEnded {
+        /// The file.
+        path: String,
+        /// What failed.
+        error: IoError,
+    },
     /// A write or sync failed: this log takes no more appends until a restart.
     LogEnded {
         /// The log's directory.
@@ -65,6 +86,18 @@ impl fmt::Display for StorageEvent {
             }
             Self::TopicIdLost { path } => {
                 write!(f, "{path}: lost or damaged; the topic's id is that of vltava-checkpoint")
+            }
+            Self::VotesDamaged { path } => {
+                write!(f, "{path}: damaged; what it held is in its copy, and it is written anew")
+            }
+            Self::VotesLost { path, group: Some(group) } => {
+                write!(f, "{path}: both damaged; the vote of {group} is lost: it becomes a learner")
+            }
+            Self::VotesLost { path, group: None } => {
+                write!(f, "{path}: both damaged; votes are lost: all groups become learners")
+            }
+            Self::VotesEnded { path, error } => {
+                write!(f, "{path}: takes no more votes until a restart: {error}")
             }
             Self::LogEnded { directory, error } => {
                 write!(f, "{directory}: takes no more appends until a restart: {error}")
@@ -184,8 +217,9 @@ impl<D: Disk> LogEnvironment<D> {
     /// Whether a log of this name and topic was made here, by the notes: up to where it is known to
     /// have been flushed. Its directory may be gone.
     pub async fn made(&self, directory: &str, topic_id: Uuid) -> Option<i64> {
-        let note = self.notes.lock().await.of_log(directory, topic_id);
-        note.map(|note| note.flushed_end)
+        let notes = self.notes.lock().await;
+        let note = notes.of_log(directory, topic_id);
+        note.filter(|_| !notes.is_given_away(directory, topic_id)).map(|note| note.flushed_end)
     }
 
     /// Forgets that logs were made whose directory is gone, and whose topic is, too.
@@ -193,9 +227,26 @@ impl<D: Disk> LogEnvironment<D> {
         self.notes.lock().await.keep_gone(is_known);
     }
 
+    /// A log that was made here, and whose directory is gone, was given away: it may be made anew.
+    /// Until it is, [`LogEnvironment::made`] says nothing of it.
+    pub async fn given_away(&self, directory: &str, topic_id: Uuid) {
+        self.notes.lock().await.give_away(directory, topic_id);
+    }
+
+    /// Which generation a log that is made now has: notes of one that was given away say nothing
+    /// of it.
+    pub(crate) async fn first_generation(&self, directory: &str, topic_id: Uuid) -> u32 {
+        let note = self.notes.lock().await.of_log(directory, topic_id);
+        note.map_or(0, |note| note.generation.saturating_add(1))
+    }
+
     /// Whether less space is free than the reserve, as far as is known.
     pub fn is_low(&self) -> bool {
-        self.free_bytes.get().is_some_and(|free| free < self.options.reserve_bytes)
+        self.has_less_than(self.options.reserve_bytes)
+    }
+
+    fn has_less_than(&self, bytes: u64) -> bool {
+        self.free_bytes.get().is_some_and(|free| free < bytes)
     }
 
     /// Memory of all buffers: those being filled, the batch cache, what is read of older ranges,
@@ -235,7 +286,7 @@ impl<D: Disk> LogEnvironment<D> {
 
     pub(crate) async fn forget_note(&self, slot: &Rc<NoteSlot>) {
         self.moved.borrow_mut().retain(|moved| !Rc::ptr_eq(moved, slot));
-        self.notes.lock().await.forget(&slot.directory);
+        self.notes.lock().await.forget(&slot.directory, slot.note.get());
     }
 
     /// A log was flushed further.
@@ -264,7 +315,11 @@ impl<D: Disk> LogEnvironment<D> {
 
     /// Whether this append may take space.
     pub(crate) fn may_append(&self, class: AppendClass) -> bool {
-        class == AppendClass::Internal || !self.is_low()
+        match class {
+            AppendClass::Client => !self.is_low(),
+            AppendClass::Replica => !self.has_less_than(self.options.reserve_bytes / 2),
+            AppendClass::Internal => true,
+        }
     }
 
     /// Space was taken since the disk was asked.

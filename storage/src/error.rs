@@ -63,6 +63,24 @@ pub enum StorageError {
         /// The end it was compared with.
         end: i64,
     },
+    /// What a leader sent is not what comes next.
+    #[error(
+        "a batch at offset {offset} of epoch {leader_epoch} does not continue a log that ends at \
+         {end}, in epoch {end_epoch}"
+    )]
+    NotContinued {
+        /// Where the first batch begins.
+        offset: i64,
+        /// Its epoch.
+        leader_epoch: i32,
+        /// Where the log ends, queued batches included.
+        end: i64,
+        /// The epoch of the last batch; 0 where there is none.
+        end_epoch: i32,
+    },
+    /// No log can begin like this.
+    #[error("no log can begin like this: {0}")]
+    InvalidBeginning(&'static str),
     /// The file is of a version that this program does not know.
     #[error("{path} has format version {found}; this program knows {known}")]
     Format {
@@ -80,6 +98,14 @@ pub enum StorageError {
         bytes: usize,
         /// The most a segment file can hold.
         limit: u64,
+    },
+    /// A value that no group may set.
+    #[error("a value of {bytes} bytes is more than a group may set ({limit})")]
+    ValueTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The most.
+        limit: usize,
     },
     /// A log of this name exists already.
     #[error("{0} exists already")]

@@ -179,6 +179,83 @@ impl AppendBatch {
 /// Batches to append together: all or none, with offsets one behind the other.
 pub type AppendBatches = Vec<AppendBatch>;
 
+/// Batches as a leader sent them, each proved by its CRC, with offsets one behind the other and
+/// epochs that do not go back.
+#[derive(Clone, Debug, Default)]
+pub struct ReplicatedBatches(AppendBatches);
+
+impl ReplicatedBatches {
+    /// Checks whole batches, one behind the other, as they came from a peer: their lengths, magic,
+    /// CRC, offsets and epochs. To be called where they enter the broker, once. They are kept by
+    /// reference.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is not as a leader writes them; none of them counts.
+    pub fn check(mut bytes: Bytes) -> Result<Self, InvalidBatch> {
+        let mut batches: AppendBatches = Vec::new();
+        while !bytes.is_empty() {
+            let Ok((batch, rest)) = Batch::parse(&bytes) else {
+                return Err(InvalidBatch("its length or magic is wrong"));
+            };
+            if batch.check_crc().is_err() {
+                return Err(InvalidBatch("its CRC does not match"));
+            }
+            let rest = bytes.len() - rest.len();
+            let batch = AppendBatch::new(bytes.split_to(rest))?;
+            if batch.leader_epoch() < 0 || batch.facts.last_offset() == i64::MAX {
+                return Err(InvalidBatch("its epoch or offset is none"));
+            }
+            if let Some(before) = batches.last() {
+                if batch.base_offset() != before.facts.next_offset() {
+                    return Err(InvalidBatch("its offset does not continue the one before"));
+                }
+                if batch.leader_epoch() < before.leader_epoch() {
+                    return Err(InvalidBatch("its epoch goes back"));
+                }
+            }
+            batches.push(batch);
+        }
+        Ok(Self(batches))
+    }
+
+    /// The first batch's first offset; `None` where there is no batch.
+    pub fn base_offset(&self) -> Option<i64> {
+        self.0.first().map(AppendBatch::base_offset)
+    }
+
+    /// The offset behind the last batch; `None` where there is none.
+    pub fn next_offset(&self) -> Option<i64> {
+        self.0.last().map(|batch| batch.facts.next_offset())
+    }
+
+    /// The epoch of the last batch; `None` where there is none.
+    pub fn latest_epoch(&self) -> Option<i32> {
+        self.0.last().map(AppendBatch::leader_epoch)
+    }
+
+    /// Takes those out that begin below this offset.
+    #[must_use]
+    pub fn split_before(&mut self, offset: i64) -> Self {
+        let behind = self.0.partition_point(|batch| batch.base_offset() < offset);
+        let rest = self.0.split_off(behind);
+        Self(std::mem::replace(&mut self.0, rest))
+    }
+
+    /// Length of all of them.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(AppendBatch::batch_bytes).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn into_batches(self) -> AppendBatches {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use vltava_protocol::batch_builder::BatchBuilder;
@@ -207,6 +284,46 @@ mod tests {
         let (batch, _) = Batch::parse(&stamped).unwrap();
         assert_eq!((batch.base_offset(), batch.leader_epoch()), (100, 9));
         batch.check_crc().unwrap();
+    }
+
+    /// Batches of one record each: (base offset, epoch).
+    fn run_of(places: &[(i64, i32)]) -> Vec<u8> {
+        let batches = places.iter().map(|(offset, epoch)| {
+            let mut builder = BatchBuilder::new().position(*offset, *epoch);
+            builder.append(1, None, Some(b"value"), &[]).unwrap();
+            builder.build()
+        });
+        batches.flatten().collect()
+    }
+
+    #[test]
+    fn what_a_leader_sent_is_checked_as_a_whole() {
+        let check = |bytes: Vec<u8>| ReplicatedBatches::check(Bytes::from(bytes));
+        let good = run_of(&[(5, 1), (6, 1), (7, 3)]);
+        let batches = check(good.clone()).unwrap();
+        assert_eq!((batches.base_offset(), batches.next_offset()), (Some(5), Some(8)));
+        assert_eq!((batches.latest_epoch(), batches.bytes()), (Some(3), good.len()));
+        let pieces = batches.0.iter().flat_map(|batch| [batch.pieces().0, batch.pieces().1]);
+        assert_eq!(pieces.collect::<Vec<_>>().concat(), good);
+        let none = check(Vec::new()).unwrap();
+        assert!(none.is_empty() && none.base_offset().is_none() && none.next_offset().is_none());
+        for wrong in [[(5, 1), (7, 1)], [(5, 1), (5, 1)], [(5, 2), (6, 1)], [(5, -1), (6, 1)]] {
+            assert!(check(run_of(&wrong)).is_err(), "{wrong:?}");
+        }
+        assert!(check(run_of(&[(i64::MAX, 1)])).is_err());
+        for len in 1..good.len() {
+            let is_whole = len.is_multiple_of(good.len() / 3);
+            assert_eq!(check(good[..len].to_vec()).is_ok(), is_whole, "{len}");
+        }
+        for bit in 0..8 * good.len() {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(batches) = check(bytes) {
+                // Epochs stand outside the CRC: another may fit, too.
+                assert!((12..16).contains(&(bit / 8 % (good.len() / 3))), "{bit}");
+                assert_eq!(batches.0.len(), 3);
+            }
+        }
     }
 
     #[test]

@@ -9,14 +9,22 @@ pub const PARTITION_METADATA: &str = "partition.metadata";
 pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 /// Our own file: all that recovery needs, checksummed.
 pub const CHECKPOINT: &str = "vltava-checkpoint";
+/// Our own file: the log is empty, and begins as this says, whatever else is there.
+pub const RESET: &str = "vltava-reset";
 /// Begins the names of the files with flushed ends, one for each shard, in the data directory.
 pub const FLUSHED_NOTES: &str = "vltava-flushed-";
+/// Begins the names of the files with what groups set, two for each shard, in the data directory.
+pub const VOTES: &str = "vltava-votes-";
+/// The file with the partitions that are on another shard than the computed one.
+pub const SHARDS: &str = "vltava-shards";
 /// Ends the name of a file that is not whole yet.
 pub const TEMPORARY: &str = ".tmp";
 /// Ends the name of a partition's directory that is not whole yet.
 pub const NEW: &str = ".new";
 /// Ends the name of a partition's directory that is being deleted. Kafka's.
 pub const DELETED: &str = "-delete";
+/// Ends the name of a directory that was set aside.
+const DAMAGED: &str = "-damaged";
 /// A name of most file systems takes so many bytes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -66,12 +74,33 @@ pub(crate) fn new_directory(directory: &str, topic_id: Uuid) -> String {
 /// What a partition's directory is called while it is deleted, cut to what a file system takes (as
 /// Kafka does).
 pub(crate) fn deleted_directory(directory: &str, topic_id: Uuid) -> String {
-    let suffix = format!(".{:032x}{DELETED}", topic_id.0);
+    with_suffix(directory, topic_id, DELETED)
+}
+
+/// What it is called where it was damaged, and another stands in its place.
+pub(crate) fn damaged_directory(directory: &str, topic_id: Uuid) -> String {
+    with_suffix(directory, topic_id, DAMAGED)
+}
+
+fn with_suffix(directory: &str, topic_id: Uuid, suffix: &str) -> String {
+    let suffix = format!(".{:032x}{suffix}", topic_id.0);
     let mut end = directory.len().min(NAME_BYTES_MAX - suffix.len());
     while !directory.is_char_boundary(end) {
         end -= 1;
     }
     format!("{}{suffix}", &directory[..end])
+}
+
+/// `vltava-votes-3-a` and `vltava-votes-3-b`: the two copies of what the groups of a shard set.
+pub(crate) fn votes_files(shard: u32) -> [String; 2] {
+    ["a", "b"].map(|copy| format!("{VOTES}{shard}-{copy}"))
+}
+
+/// The shard in such a name.
+pub(crate) fn shard_of_votes(name: &str) -> Option<u32> {
+    let (shard, _) = name.strip_prefix(VOTES)?.split_once('-')?;
+    let shard = shard.parse().ok()?;
+    votes_files(shard).iter().any(|file| file == name).then_some(shard)
 }
 
 /// `00000000000000000042.log`
@@ -171,6 +200,16 @@ mod tests {
             assert_eq!(directory_kind(&deleted), DirectoryKind::Leftover);
             assert_eq!(directory_kind(&new), DirectoryKind::Leftover);
         }
+    }
+
+    #[test]
+    fn shards_are_read_from_names() {
+        assert_eq!(votes_files(12), ["vltava-votes-12-a", "vltava-votes-12-b"]);
+        assert_eq!(votes_files(12).map(|name| shard_of_votes(&name)), [Some(12); 2]);
+        for other in ["vltava-votes-12", "vltava-votes-1-c", "vltava-votes-01-a", "x-1-a"] {
+            assert_eq!(shard_of_votes(other), None, "{other}");
+        }
+        assert_eq!(shard_of_votes("vltava-votes-1-a.tmp"), None);
     }
 
     #[test]

@@ -37,16 +37,18 @@ impl LeaderEpochs {
     }
 
     /// A batch of this epoch stands at this offset, behind all others. True where the epoch is new.
-    /// An epoch below the newest is left out: it can begin nothing.
+    /// An epoch below that of the batch before is left out: it can begin nothing.
     pub fn assign(&mut self, epoch: i32, offset: i64) -> bool {
         match self.entries.last_mut() {
-            Some((latest, _)) if epoch <= *latest => false,
-            // The newest epoch had begun here and has no batch left.
+            _ if epoch < 0 => false,
+            Some(last) if epoch == last.0 => false,
+            // The newest epoch had begun here and has no batch left: it was cut away with them, and
+            // what takes their place may be older, of another leader.
             Some(last) if offset <= last.1 => {
                 *last = (epoch, last.1.min(offset));
                 true
             }
-            _ if epoch < 0 => false,
+            Some((latest, _)) if epoch < *latest => false,
             _ => {
                 self.entries.push((epoch, offset));
                 true
@@ -140,6 +142,18 @@ mod tests {
         assert_eq!(epochs.epoch_at(6), Some(1));
         assert_eq!(epochs.epoch_at(7), Some(4));
         assert_eq!(epochs.epoch_at(-1), None);
+    }
+
+    #[test]
+    fn what_has_no_batch_left_gives_way_to_an_older_epoch() {
+        let mut epochs = epochs(&[(5, 10)]);
+        epochs.truncate(10, 10);
+        assert_eq!((epochs.latest(), epochs.epoch_at(9)), (Some(5), None));
+        assert!(!epochs.assign(5, 10));
+        assert!(epochs.assign(3, 10));
+        assert!(!epochs.assign(2, 11));
+        assert!(epochs.assign(6, 12));
+        assert_eq!(epochs.entries(), &[(3, 10), (6, 12)]);
     }
 
     #[test]

@@ -20,6 +20,11 @@
 //! 8. Files that stand under a final name are whole.
 //! 9. Zeros that are written ahead go only where no append was begun, and the file is not cut
 //!    meanwhile.
+//! 10. What a leader sent stands in the log byte for byte, where it ends.
+//! 11. A reset leaves the old log or the new one.
+//! 12. A read gives what stood in the log all the time.
+//! 13. A vote that was answered is there after any crash, and after damage to one of its files.
+//! 14. A vote that is lost is known to be.
 //!
 //! From the ground up; a module names only those before it:
 //!
@@ -29,15 +34,21 @@
 //! | `options`, `error` | what callers decide; what goes wrong |
 //! | `leader_epochs`, `retention` | pure: epochs, what may go |
 //! | `producer_state`, `refused` | pure: producers, those that a full disk refused |
-//! | `checkpoint`, `notes`, `log_checkpoint`, `partition_files` | written beside the batches |
+//! | `group_key` | pure: what names a raft group |
+//! | `checkpoint`, `journal_file`, `notes` | written beside the batches: how, |
+//! | `log_checkpoint`, `reset_record`, `partition_files` | and what |
 //! | `header`, `index`, `segment`, `scan` | one segment, and how it is read through |
 //! | `buffer_supply`, `batch_cache`, `chunks`, `environment` | what the logs of a shard share |
+//! | `keyed_journal` | votes and marks of the shard's groups |
+//! | `shard_exceptions` | which partitions are kept on another shard than the computed one |
 //! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
-//! | `appender`, `header_walk`, `reader`, `lookup` | what is done with it |
-//! | `cut`, `recovery`, `verify` | and with all of it |
+//! | `appends`, `appender` | what is done with it: appending, |
+//! | `header_walk`, `reader`, `lookup`, `undisturbed` | and reading |
+//! | `recovery`, `cut`, `reset`, `verify` | and with all of it |
 //! | `log` | all of it, as its users see it |
 
 mod error;
+mod group_key;
 pub mod io;
 mod layout;
 mod leader_epochs;
@@ -47,6 +58,7 @@ mod retention;
 
 mod append_queue;
 mod appender;
+mod appends;
 mod batch_cache;
 mod buffer_supply;
 mod checkpoint;
@@ -56,6 +68,8 @@ mod environment;
 mod header;
 mod header_walk;
 mod index;
+mod journal_file;
+mod keyed_journal;
 mod log;
 mod log_checkpoint;
 mod lookup;
@@ -64,19 +78,28 @@ mod partition_files;
 mod reader;
 mod recovery;
 mod refused;
+mod reset;
+mod reset_record;
 mod scan;
 mod segment;
+mod shard_exceptions;
 mod state;
 #[cfg(test)]
 mod testing;
+mod undisturbed;
 mod verify;
 mod zero_ahead;
 
+pub use self::appends::Appended;
 pub use self::environment::{LogEnvironment, StorageEvent};
 pub use self::error::{Corruption, StorageError, StorageResult};
-pub use self::header::{AppendBatch, AppendBatches, InvalidBatch};
+pub use self::group_key::GroupKey;
+pub use self::header::{AppendBatch, AppendBatches, InvalidBatch, ReplicatedBatches};
+pub use self::keyed_journal::{
+    Given, KeyedJournal, LoadedJournals, Recorded, VALUE_BYTES_MAX, load_journals,
+};
 pub use self::leader_epochs::EpochEnd;
-pub use self::log::{Appended, CorruptLog, Log, Opened};
+pub use self::log::{CorruptLog, Log, Opened, remove_damaged};
 pub use self::lookup::TimestampOffset;
 pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
 pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};
@@ -84,3 +107,4 @@ pub use self::partition_files::{partition_directories, remove_leftovers, remove_
 pub use self::reader::ReadResult;
 pub use self::recovery::Loss;
 pub use self::retention::SegmentFacts;
+pub use self::shard_exceptions::{ShardExceptions, read_shard_exceptions, write_shard_exceptions};

@@ -6,22 +6,19 @@
 //! lower bounds, so losing the newest costs nothing but sharpness. Each shard appends to a file of
 //! its own; at start the files of all shards are read, whoever wrote them.
 //!
-//! The file: frames (see `checkpoint`), each at the start of a block, behind each other; a frame
-//! holds the notes that changed. When it has grown, a new file with all notes takes its place.
+//! The file: frames (see `journal_file`), each with the notes that changed. When it has grown, one
+//! with all notes takes its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vltava_protocol::types::Uuid;
 
-use crate::checkpoint::{
-    FieldReader, FieldWriter, FrameKind, Tail, frame, read_file, replace, unframe,
-};
-use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, Durability, File, IoResult, OpenMode};
+use crate::checkpoint::{FieldReader, FieldWriter, FrameKind, frame, read_file};
+use crate::io::{Disk, IoResult};
+use crate::journal_file::{Found, FrameScan, JournalFile};
 use crate::layout::{FLUSHED_NOTES, PARTITION_METADATA, parse_partition_metadata};
 
 const NOTES: FrameKind = FrameKind { magic: *b"VLTN", version: 1 };
-/// A file is written anew when it is larger than this and than twice what it would be.
-const FILE_BYTES_MIN: u64 = 256 << 10;
 
 /// One log's flushed end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +77,7 @@ pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
         if !entry.name.starts_with(FLUSHED_NOTES) || is_temporary {
             continue;
         }
-        let bytes = read_file(disk, &entry.name).await?.unwrap_or_default();
-        if !read_frames(&bytes, &mut found) {
+        if !read_frames(disk, &entry.name, &mut found).await? {
             loaded.damaged.push(entry.name.clone());
         }
     }
@@ -113,26 +109,23 @@ pub async fn load_notes<D: Disk>(disk: &D) -> IoResult<LoadedNotes> {
 
 /// Adds the notes of all frames; false where one is damaged that is not the last: a stop tears no
 /// other.
-fn read_frames(bytes: &[u8], notes: &mut NotesByLog) -> bool {
-    let mut at = 0;
+async fn read_frames<D: Disk>(disk: &D, path: &str, notes: &mut NotesByLog) -> IoResult<bool> {
+    let Some(mut scan) = FrameScan::open(disk, NOTES, path).await? else {
+        return Ok(true);
+    };
     let mut damaged = false;
     let mut sound = true;
-    while at < bytes.len() {
-        let blocks = match unframe(NOTES, &bytes[at..]) {
-            Ok(payload) => {
+    while let Some(found) = scan.next().await? {
+        match found {
+            Found::Frame(payload) => {
                 // A whole frame behind a damaged one: that was no torn end.
                 sound &= !damaged;
-                read_notes(payload, notes);
-                (crate::checkpoint::FRAME_HEADER_BYTES + payload.len()).div_ceil(BLOCK_BYTES)
+                read_notes(&payload, notes);
             }
-            Err(_) => {
-                damaged |= bytes[at..].iter().take(BLOCK_BYTES).any(|byte| *byte != 0);
-                1
-            }
-        };
-        at += blocks * BLOCK_BYTES;
+            Found::Version(_) | Found::Damaged { .. } => damaged = true,
+        }
     }
-    sound
+    Ok(sound)
 }
 
 fn read_notes(payload: &[u8], notes: &mut NotesByLog) {
@@ -169,19 +162,19 @@ fn to_frame<'a>(notes: impl Iterator<Item = (&'a String, &'a Note)> + Clone) -> 
 
 /// The file of one shard.
 pub(crate) struct NoteFile<D: Disk> {
-    name: String,
+    file: JournalFile<D>,
     /// All notes: those found at start, of every shard, and newer ones of this.
     notes: Notes,
     gone: NotesByLog,
-    file: Option<D::File>,
-    end: u64,
+    /// Those of them that nobody misses.
+    given_away: BTreeSet<(String, Uuid)>,
 }
 
 impl<D: Disk> NoteFile<D> {
     pub(crate) fn new(shard: u32, loaded: LoadedNotes) -> Self {
-        let name = format!("{FLUSHED_NOTES}{shard}");
+        let file = JournalFile::new(format!("{FLUSHED_NOTES}{shard}"));
         let LoadedNotes { notes, gone, .. } = loaded;
-        Self { name, notes, gone, file: None, end: 0 }
+        Self { file, notes, gone, given_away: BTreeSet::new() }
     }
 
     pub(crate) fn get(&self, directory: &str) -> Option<Note> {
@@ -197,10 +190,26 @@ impl<D: Disk> NoteFile<D> {
     /// Keeps, of the notes of logs that are not there, those of topics that there are.
     pub(crate) fn keep_gone(&mut self, is_known: impl Fn(Uuid) -> bool) {
         self.gone.retain(|(_, topic_id), _| is_known(*topic_id));
+        self.given_away.retain(|(_, topic_id)| is_known(*topic_id));
     }
 
-    pub(crate) fn forget(&mut self, directory: &str) {
+    /// One of them was given away, and may be made anew.
+    pub(crate) fn give_away(&mut self, directory: &str, topic_id: Uuid) {
+        self.given_away.insert((directory.to_owned(), topic_id));
+    }
+
+    /// Whether the log was given away, and not made since.
+    pub(crate) fn is_given_away(&self, directory: &str, topic_id: Uuid) -> bool {
+        self.given_away.contains(&(directory.to_owned(), topic_id))
+    }
+
+    /// A log is removed. Its note is kept while its topic is: a log of the same name and topic that
+    /// is made later must not be taken for it.
+    pub(crate) fn forget(&mut self, directory: &str, newest: Note) {
         self.notes.remove(directory);
+        let log = (directory.to_owned(), newest.topic_id);
+        self.given_away.insert(log.clone());
+        self.gone.insert(log, newest);
     }
 
     /// Notes ends, durably.
@@ -208,36 +217,27 @@ impl<D: Disk> NoteFile<D> {
         if changed.is_empty() {
             return Ok(());
         }
+        for (directory, note) in &changed {
+            self.given_away.remove(&(directory.clone(), note.topic_id));
+        }
         let appended = to_frame(changed.iter());
         self.notes.extend(changed);
         let name_bytes: usize = self.notes.keys().map(|name| name.len() + 32).sum();
-        let whole_bytes = name_bytes as u64;
-        let is_large = self.end > FILE_BYTES_MIN.max(2 * whole_bytes);
-        match self.file.clone().filter(|_| !is_large) {
-            Some(file) => {
-                let mut buffer = AlignedBuffer::new(appended.len());
-                buffer.append(&appended);
-                let blocks = buffer.blocks(0..appended.len());
-                let len = blocks.len() as u64;
-                file.write_at(blocks, self.end, Durability::Flushed).await?;
-                self.end += len;
-            }
-            None => {
-                let gone = self.gone.iter().map(|((directory, _), note)| (directory, note));
-                let whole = to_frame(self.notes.iter().chain(gone));
-                replace(disk, "", &self.name, &whole, Tail::Padded).await?;
-                self.file = Some(disk.open(&self.name, OpenMode::Write).await?);
-                self.end = whole.len().next_multiple_of(BLOCK_BYTES) as u64;
-            }
+        if self.file.is_open() && !self.file.has_outgrown(name_bytes as u64) {
+            return self.file.append(&appended).await;
         }
-        Ok(())
+        let gone = self.gone.iter().map(|((directory, _), note)| (directory, note));
+        let whole = to_frame(self.notes.iter().chain(gone));
+        self.file.replace(disk, &whole, 0).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::BLOCK_BYTES;
     use crate::io::fault_disk::{Fault, FaultDisk};
+    use crate::journal_file::FILE_BYTES_MIN;
     use crate::testing::run;
 
     fn note(generation: u32, flushed_end: i64) -> Note {
@@ -330,7 +330,7 @@ mod tests {
             let mut file = NoteFile::new(0, LoadedNotes::default());
             for end in 0..200 {
                 file.write(&disk, one("a-0", note(0, end))).await.unwrap();
-                assert!(file.end <= FILE_BYTES_MIN + 2 * BLOCK_BYTES as u64);
+                assert!(file.file.end() <= FILE_BYTES_MIN + 2 * BLOCK_BYTES as u64);
             }
             disk.damage("vltava-flushed-0", |content| content[BLOCK_BYTES + 30] ^= 1);
             let loaded = load_notes(&disk).await.unwrap();

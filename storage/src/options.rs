@@ -110,6 +110,10 @@ impl EnvironmentOptions {
 pub enum AppendClass {
     /// A client: refused when less than the reserve is free.
     Client,
-    /// The broker itself (group 0, offsets, markers, replication): may use the reserve.
+    /// A leader, of what its clients wrote: refused when less than half of the reserve is free.
+    /// That others' clients may still write must not stop this replica, and they must not take what
+    /// group 0, deletions and votes need here.
+    Replica,
+    /// The broker itself (group 0, offsets, markers, and their replication): may use the reserve.
     Internal,
 }

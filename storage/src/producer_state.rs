@@ -291,6 +291,29 @@ impl ProducerStates {
         before - self.entries.len()
     }
 
+    /// What a log needs to know that begins at `offset`: with the batches from there on it knows
+    /// what is known here. Of producers that wrote since, what they wrote before that is still
+    /// known.
+    pub fn before(&self, offset: i64) -> Self {
+        let mut states = Self::default();
+        for (id, entry) in &self.entries {
+            let mut then = *entry;
+            then.kept_count = 0;
+            let kept = entry.batches().iter().filter(|kept| kept.last_offset < offset);
+            kept.for_each(|kept| then.keep(*kept));
+            then.transaction_start = entry.transaction_start.filter(|start| *start < offset);
+            if entry.last_offset >= offset {
+                let last = then.batches().last().map(|kept| kept.last_offset);
+                let Some(last) = last.max(then.transaction_start) else {
+                    continue;
+                };
+                then.last_offset = last;
+            }
+            states.put(*id, Some(then));
+        }
+        states
+    }
+
     fn put(&mut self, producer_id: i64, entry: Option<ProducerEntry>) {
         let old = match entry {
             Some(entry) => self.entries.insert(producer_id, entry),

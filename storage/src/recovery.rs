@@ -7,6 +7,7 @@
 //! batch stands farther behind than one write reaches; or another segment follows. Then nothing is
 //! changed, and the caller is told.
 
+mod reset;
 mod survey;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ pub(crate) struct Recovery<'a, D: Disk> {
 struct Files {
     segments: Vec<i64>,
     snapshots: Vec<i64>,
+    /// None of them counts: a reset was begun.
+    is_reset: bool,
 }
 
 /// A segment that is not as long as it was.
@@ -78,9 +81,33 @@ struct Walked<D: Disk> {
 }
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Recovers from a checkpoint.
-    pub(crate) async fn run(&self, mut checkpoint: LogCheckpoint) -> StorageResult<Recovered<D>> {
+    /// Recovers from a checkpoint; or, where a reset was begun, finishes that.
+    pub(crate) async fn run(&self, checkpoint: LogCheckpoint) -> StorageResult<Recovered<D>> {
         let files = self.list().await?;
+        if !files.is_reset {
+            return self.run_on(checkpoint, files).await;
+        }
+        match self.finish_reset().await {
+            Ok(checkpoint) => {
+                // Notes speak of the log that was.
+                let directory = Rc::clone(&self.directory);
+                let recovery = Recovery { flushed_note: None, directory, ..*self };
+                let files = recovery.list().await?;
+                recovery.run_on(checkpoint, files).await
+            }
+            Err(StorageError::Corrupt(_)) if self.damage == Damage::Accept => {
+                self.remove_reset().await?;
+                self.run_on(checkpoint, files).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn run_on(
+        &self,
+        mut checkpoint: LogCheckpoint,
+        files: Files,
+    ) -> StorageResult<Recovered<D>> {
         self.check_closed(&mut checkpoint).await?;
         let Some(proved) = checkpoint.proved().copied() else {
             return Err(self.corrupt("", 0, -1, "its checkpoint names no segment"));
@@ -137,6 +164,7 @@ impl<D: Disk> Recovery<'_, D> {
                 let removed = disk.remove_file(&self.path(&entry.name)).await;
                 removed.map_err(StorageError::from_write)?;
             }
+            files.is_reset |= entry.name == layout::RESET;
             files.segments.extend(layout::offset_of(&entry.name, "log"));
             files.snapshots.extend(layout::offset_of(&entry.name, "snapshot"));
         }
@@ -373,7 +401,8 @@ impl<D: Disk> Recovery<'_, D> {
             if header.base_offset != cursor.next_offset {
                 return failing("a batch whose offset does not continue the log");
             }
-            if walked.epochs.latest().is_some_and(|latest| header.leader_epoch < latest) {
+            let before = walked.epochs.epoch_at(cursor.next_offset - 1);
+            if before.is_some_and(|before| header.leader_epoch < before) {
                 return failing("a batch whose epoch goes back");
             }
             if header.bytes > scan.len() - position {

@@ -29,7 +29,11 @@ pub fn segments_to_delete(
     let Some((active, closed)) = segments.split_last() else {
         return 0;
     };
-    let below_start = closed.iter().take_while(|s| s.next_offset <= log_start).count();
+    let is_below = |s: &SegmentFacts| s.next_offset <= log_start;
+    let mut below_start = closed.iter().take_while(|s| is_below(s)).count();
+    if below_start == closed.len() && is_below(active) && active.bytes > 0 {
+        below_start += 1;
+    }
     if !options.deletes {
         return below_start;
     }
@@ -103,7 +107,7 @@ mod tests {
         assert_eq!(segments_to_delete(&all, 0, 30, &options, 1000), 0);
         assert_eq!(segments_to_delete(&all, 19, 30, &options, 1000), 1);
         assert_eq!(segments_to_delete(&all, 20, 30, &options, 1000), 2);
-        assert_eq!(segments_to_delete(&all, 30, 30, &options, 1000), 2);
+        assert_eq!(segments_to_delete(&all, 30, 30, &options, 1000), 3, "the active one, too");
     }
 
     #[test]

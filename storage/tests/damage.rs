@@ -501,3 +501,42 @@ fn an_accepted_loss_leaves_the_epoch() {
         }
     });
 }
+
+/// A replica that was given away and comes back is another log: what was noted of the first says
+/// nothing of it, and who expects it misses nothing.
+#[test]
+fn a_log_that_is_made_again_is_not_taken_for_the_one_that_was_removed() {
+    run(async {
+        let mut disk = FaultDisk::new(1);
+        for (round, count) in (0..).zip([20_u8, 3, 7, 7]) {
+            let shard = environment(&disk).await.unwrap();
+            let made = shard.made(DIRECTORY, TOPIC_ID).await;
+            assert_eq!(made.is_some(), round > 0, "round {round}");
+            shard.given_away(DIRECTORY, TOPIC_ID).await;
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, None);
+            let log = Log::create(&shard, DIRECTORY, TOPIC_ID, small_options()).await.unwrap();
+            for n in 0..count {
+                let batch = batch(1, &[vec![n; 100]], None);
+                log.append(vec![batch], 0, AppendClass::Client, 1).unwrap();
+                log.write_pending().await.unwrap();
+            }
+            shard.write_notes().await.unwrap();
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, Some(i64::from(count)));
+            // What was noted is looked for: by who opens it, and by who makes it at once anew.
+            disk = disk.restart();
+            let shard = environment(&disk).await.unwrap();
+            let opened = Log::open(&shard, DIRECTORY, small_options()).await.unwrap();
+            let log = ready(opened);
+            assert_eq!(log.end(), i64::from(count), "round {round}");
+            log.remove().await.unwrap();
+            assert_eq!(shard.made(DIRECTORY, TOPIC_ID).await, None);
+            let log = Log::create(&shard, DIRECTORY, TOPIC_ID, small_options()).await.unwrap();
+            shard.write_notes().await.unwrap();
+            drop((log, shard));
+            disk = disk.restart();
+            let shard = environment(&disk).await.unwrap();
+            let opened = Log::open(&shard, DIRECTORY, small_options()).await.unwrap();
+            ready(opened).remove().await.unwrap();
+        }
+    });
+}

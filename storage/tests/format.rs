@@ -17,12 +17,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use support::workload::opened;
 use support::{Record, batch, environment, read_all, run, small_options};
-use vltava_storage::io::fault_disk::FaultDisk;
+use vltava_protocol::types::Uuid;
+use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::producer_state::SequenceCheck;
-use vltava_storage::{AppendClass, TimestampOffset};
+use vltava_storage::{
+    AppendClass, GroupKey, KeyedJournal, Recorded, ShardExceptions, TimestampOffset, load_journals,
+    read_shard_exceptions, write_shard_exceptions,
+};
 
 const BATCHES: i64 = 60;
 
@@ -78,7 +84,11 @@ async fn write() -> FaultDisk {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+    golden_of("v1")
+}
+
+fn golden_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 fn save(disk: &FaultDisk, directory: &Path) {
@@ -179,4 +189,106 @@ fn closed_files_end_exactly_and_the_names_are_kafkas() {
         };
         assert!(content.len() % entry_bytes == 0 && !content.is_empty(), "{name}");
     }
+}
+
+/// A file as far as something stands in it: space behind that was only allocated.
+fn without_space(mut content: Vec<u8>) -> Vec<u8> {
+    let blocks = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / 4096 + 1);
+    content.truncate(blocks * 4096);
+    content
+}
+
+/// Files that today's code wrote are the golden ones.
+fn check_written(name: &str, written: &BTreeMap<String, Vec<u8>>) {
+    let directory = golden_of(name);
+    if std::env::var("VLTAVA_GOLDEN").is_ok_and(|mode| mode == "rewrite") {
+        fs::create_dir_all(&directory).unwrap();
+        written.iter().for_each(|(file, bytes)| fs::write(directory.join(file), bytes).unwrap());
+    }
+    let mut golden = BTreeMap::new();
+    load(&directory, "", &mut golden);
+    assert!(golden == *written, "the files of {name} differ");
+}
+
+fn group(partition: i32) -> GroupKey {
+    GroupKey { topic_id: Uuid(0x0123_4567_89ab_cdef), partition }
+}
+
+async fn journal_on(disk: &FaultDisk) -> KeyedJournal<FaultDisk> {
+    let loaded = Arc::new(load_journals(disk).await.unwrap());
+    let environment = environment(disk).await.unwrap();
+    KeyedJournal::open(&environment, 0, 1, loaded).await.unwrap()
+}
+
+#[test]
+fn votes_are_written_and_read_as_ever() {
+    run(async {
+        let disk = FaultDisk::new(0);
+        let journal = journal_on(&disk).await;
+        for n in 0..6 {
+            let vote = Bytes::from(format!("vote {n}"));
+            journal.set(group(n % 4), Some(vote)).await.unwrap();
+        }
+        journal.set(group(3), None).await.unwrap();
+        // Of the next run: a base, and a change.
+        let journal = journal_on(&disk).await;
+        journal.set(group(7), Some(Bytes::from_static(b"seven"))).await.unwrap();
+        let files = disk.files().into_iter();
+        let files = files.map(|file| (file.clone(), without_space(disk.content(&file).unwrap())));
+        check_written("votes-v1", &files.collect());
+        for copies in [["a", "b"], ["a", "a"], ["b", "b"]] {
+            let disk = FaultDisk::new(0);
+            for copy in copies {
+                let name = format!("vltava-votes-0-{copy}");
+                disk.put(&name, &fs::read(golden_of("votes-v1").join(&name)).unwrap());
+            }
+            let journal = journal_on(&disk).await;
+            let found = [0, 1, 2, 3, 7].map(|n| journal.get(&group(n)));
+            let value = |text: &'static str| Recorded::Value(Bytes::from_static(text.as_bytes()));
+            let votes = ["vote 4", "vote 5", "vote 2"].map(value);
+            let expected = votes.into_iter().chain([Recorded::Nothing, value("seven")]);
+            assert_eq!(found.to_vec(), expected.collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn a_reset_is_written_and_read_as_ever() {
+    run(async {
+        let disk = write().await;
+        let environment = environment(&disk).await.unwrap();
+        let log = opened(&environment).await;
+        let (producers, epochs) = (log.producers_before(80), [(0, 0), (1, 30), (2, 60)]);
+        // The record stands when its name is durable, after its content and its name.
+        let at = disk.operations() + 4;
+        disk.inject(Fault::Crash { at });
+        log.reset_to(80, &producers, &epochs).await.unwrap_err();
+        let disk = disk.restart();
+        let reset = disk.content("topic-0/vltava-reset").unwrap();
+        check_written("reset-v1", &BTreeMap::from([("vltava-reset".to_owned(), reset)]));
+        let disk = FaultDisk::new(0);
+        for (name, bytes) in golden_files() {
+            disk.put(&name, &bytes);
+        }
+        let reset = fs::read(golden_of("reset-v1").join("vltava-reset")).unwrap();
+        disk.put("topic-0/vltava-reset", &reset);
+        let log = opened(&support::environment(&disk).await.unwrap()).await;
+        assert_eq!((log.log_start(), log.flushed_end(), log.epochs()), (80, 80, vec![(2, 80)]));
+        assert!(!producers.is_empty() && log.producers_before(80) == producers);
+    });
+}
+
+#[test]
+fn exceptions_of_shards_are_written_and_read_as_ever() {
+    run(async {
+        let disk = FaultDisk::new(0);
+        let exceptions = ShardExceptions::from([(group(0), 1), (group(7), 4)]);
+        write_shard_exceptions(&disk, &exceptions).await.unwrap();
+        let file = disk.content("vltava-shards").unwrap();
+        check_written("shards-v1", &BTreeMap::from([("vltava-shards".to_owned(), file)]));
+        let disk = FaultDisk::new(0);
+        let golden = fs::read(golden_of("shards-v1").join("vltava-shards")).unwrap();
+        disk.put("vltava-shards", &golden);
+        assert_eq!(read_shard_exceptions(&disk).await.unwrap(), exceptions);
+    });
 }

@@ -3,10 +3,13 @@
 use std::io::stderr;
 use std::path::PathBuf;
 
+use super::CliError;
 use super::files::{Outputs, Settings, read_scenario};
 use super::report::is_sound;
+use super::target::{check, check_disk};
 use crate::compare::{Broker, Place, Side, Turn, compare};
-use crate::report::figures::plain;
+use crate::interrupt::is_interrupted;
+use crate::report::figures::{plain, some};
 use crate::report::live::Live;
 use crate::report::table::table;
 use crate::run::run;
@@ -20,10 +23,11 @@ pub struct CompareCommand {
     pub scenarios: Vec<PathBuf>,
     /// Addresses of broker A, with commas between them.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
-    #[arg(required_unless_present = "a_command", conflicts_with = "a_command")]
+    #[arg(conflicts_with = "a_command")]
     pub a: Vec<String>,
-    /// A command that is broker A, started anew for each run: `{port}`, `{port2}` and `{data}` are
-    /// replaced. In a script, `exec` the broker.
+    /// A command that is broker A, started anew for each run: `{port}`, `{port2}` to `{port9}` and
+    /// `{data}` are replaced. In a script, `exec` the broker; one that stays, to start several
+    /// nodes, ends them when it is told to end.
     #[arg(long, value_name = "COMMAND")]
     pub a_command: Option<String>,
     /// What to call broker A.
@@ -34,7 +38,7 @@ pub struct CompareCommand {
     pub a_pid: Option<u32>,
     /// Addresses of broker B, with commas between them.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
-    #[arg(required_unless_present = "b_command", conflicts_with = "b_command")]
+    #[arg(conflicts_with = "b_command")]
     pub b: Vec<String>,
     /// A command that is broker B.
     #[arg(long, value_name = "COMMAND")]
@@ -66,17 +70,12 @@ impl CompareCommand {
     /// Compares. True only where all turns gave a result.
     ///
     /// # Errors
-    /// A file that cannot be read or written, in words.
-    pub fn run(self) -> Result<bool, String> {
-        if self.a_label == self.b_label {
-            return Err("--a-label and --b-label are the same".to_owned());
-        }
-        self.outputs.check()?;
-        let read = self.scenarios.iter().map(|path| read_scenario(path, &self.settings));
-        let scenarios: Vec<Scenario> = read.collect::<Result<_, _>>()?;
+    /// A scenario that cannot be run, a broker that is not named, a file that cannot be written.
+    pub fn run(self) -> Result<bool, CliError> {
+        let scenarios = self.checked().map_err(CliError::Usage)?;
         let place =
             Place { data_parent: self.data.clone(), disk_sample_dir: self.disk_sample.clone() };
-        let mut failures = 0;
+        let mut failures = 0_u64;
         let results = compare(
             &self.sides(),
             &scenarios,
@@ -90,17 +89,45 @@ impl CompareCommand {
                 Ok::<_, String>(result)
             },
             |turn| {
-                failures += u32::from(matches!(turn, Turn::Failed { .. }));
+                failures += u64::from(matches!(turn, Turn::Failed { .. }));
                 eprintln!("{}", told(&turn, self.rounds));
             },
         );
-        self.outputs.write_page(&results)?;
+        self.outputs.write_page(&results).map_err(CliError::Failed)?;
         print!("{}", table(&results));
+        if is_interrupted() {
+            return Err(CliError::Failed("interrupted: not all turns were taken".to_owned()));
+        }
         if failures > 0 {
-            println!("{failures} turns have no result: see above");
+            println!("{} without a result: see above", some(failures, "turn"));
             return Ok(false);
         }
         Ok(is_sound(&results))
+    }
+
+    /// The scenarios, where all of them can be run, against both: before any broker is started.
+    fn checked(&self) -> Result<Vec<Scenario>, String> {
+        let read = self.scenarios.iter().map(|path| read_scenario(path, &self.settings));
+        let scenarios: Vec<Scenario> = read.collect::<Result<_, _>>()?;
+        if self.a_label == self.b_label {
+            return Err("--a-label and --b-label are the same".to_owned());
+        }
+        for (is_named, name) in [
+            (self.a_command.is_some() || !self.a.is_empty(), "a"),
+            (self.b_command.is_some() || !self.b.is_empty(), "b"),
+        ] {
+            if !is_named {
+                return Err(format!("--{name} HOST:PORT or --{name}-command COMMAND is missing"));
+            }
+        }
+        let [a, b] = self.sides();
+        for scenario in &scenarios {
+            check(&a, scenario, "--a-command")?;
+            check(&b, scenario, "--b-command")?;
+        }
+        check_disk(self.disk_sample.as_deref())?;
+        self.outputs.check()?;
+        Ok(scenarios)
     }
 
     fn sides(&self) -> [Side; 2] {
@@ -137,6 +164,8 @@ fn told(turn: &Turn<'_>, rounds: u32) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+    use std::path::Path;
+
     use clap::Parser;
 
     use super::*;
@@ -159,10 +188,29 @@ mod tests {
         let bootstrap = vec!["x:1".to_owned(), "y:2".to_owned()];
         assert_eq!(a.broker, Broker::Running { bootstrap, pid: Some(7) });
         assert_eq!(b.broker, Broker::Started { command: "serve{port}".to_owned() });
-        assert!(parse("--a x:1 s.toml").is_err(), "no B");
         assert!(parse("--a x:1 --a-command y --b z:1 s.toml").is_err(), "two A");
         assert!(parse("--a x:1 --b-command y --b-pid 3 s.toml").is_err(), "whose process?");
         assert!(parse("--a x:1 --b y:1").is_err(), "no scenario");
-        assert!(parse("--a x:1 --b y:1 --a-label B s.toml").unwrap().run().is_err(), "both B");
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_before_anything_is_started() {
+        let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let refused = |line: &str| {
+            let line = line.replace("SCENARIOS", &scenarios.display().to_string());
+            let error = parse(&line).unwrap().run().unwrap_err();
+            assert!(matches!(error, CliError::Usage(_)), "{line}: {error}");
+            error.to_string()
+        };
+        let gone = refused("--a x:1 --b-command false SCENARIOS/gone.toml");
+        assert!(gone.starts_with("cannot read "), "{gone}");
+        let start = refused("--a x:1 --b-command false SCENARIOS/idle.toml SCENARIOS/start.toml");
+        assert!(start.contains("--a-command"), "{start}");
+        let both = refused("--a x:1 --b y:1 --a-label B SCENARIOS/idle.toml");
+        assert!(both.contains("the same"), "{both}");
+        let nobody = refused("--a x:1 SCENARIOS/idle.toml");
+        assert!(nobody.contains("--b HOST:PORT"), "{nobody}");
+        let disk = refused("--a x:1 --b y:1 --disk-sample /gone SCENARIOS/idle.toml");
+        assert!(disk.contains("the disk below /gone cannot be sampled"), "{disk}");
     }
 }

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::report::html::page;
 use crate::result::{FORMAT, RunResult};
 use crate::scenario::Scenario;
@@ -40,10 +42,7 @@ impl Outputs {
         let Some(path) = &self.json else {
             return Ok(());
         };
-        let line = serde_json::to_string(result).map_err(|error| error.to_string())?;
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        let written = opened.and_then(|mut file: File| writeln!(file, "{line}"));
-        written.map_err(|error| failed("write", path, &error))
+        append(path, result)
     }
 
     /// Writes a page of all results where one is asked for.
@@ -56,6 +55,17 @@ impl Outputs {
         };
         fs::write(path, page(results)).map_err(|error| failed("write", path, &error))
     }
+}
+
+/// Appends a line of JSON to a file.
+///
+/// # Errors
+/// Where it cannot be written, in words.
+pub fn append(path: &Path, what: &impl Serialize) -> Result<(), String> {
+    let line = serde_json::to_string(what).map_err(|error| error.to_string())?;
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    let written = opened.and_then(|mut file: File| writeln!(file, "{line}"));
+    written.map_err(|error| failed("write", path, &error))
 }
 
 /// Settings of scenarios that are changed.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::CliError;
 use super::files::{Outputs, read_results};
 use crate::report::table::table;
 use crate::result::RunResult;
@@ -21,13 +22,14 @@ impl Report {
     /// Shows them. True only where all of them verify.
     ///
     /// # Errors
-    /// What cannot be read or written, in words.
-    pub fn run(self) -> Result<bool, String> {
+    /// What cannot be read or written.
+    pub fn run(self) -> Result<bool, CliError> {
         let mut results = Vec::new();
         for path in &self.results {
-            results.extend(read_results(path)?);
+            results.extend(read_results(path).map_err(CliError::Usage)?);
         }
-        Outputs { json: None, html: self.html }.write_page(&results)?;
+        let outputs = Outputs { json: None, html: self.html };
+        outputs.write_page(&results).map_err(CliError::Usage)?;
         print!("{}", table(&results));
         Ok(is_sound(&results))
     }

@@ -3,6 +3,7 @@
 use std::io::stderr;
 use std::path::PathBuf;
 
+use super::CliError;
 use super::files::{Outputs, Settings, read_scenario};
 use super::target::TargetArguments;
 use crate::compare::Side;
@@ -11,6 +12,7 @@ use crate::report::live::Live;
 use crate::report::table::table;
 use crate::result::RunResult;
 use crate::run::run;
+use crate::scenario::Scenario;
 use crate::search::{Goal, Search, SearchError, Step, Timed, at_rate, highest, rate_of};
 
 /// Where a search begins when neither the scenario nor the caller says.
@@ -52,25 +54,17 @@ pub struct SearchCommand {
 }
 
 impl SearchCommand {
-    /// Searches, and says what was found. True only where a rate holds.
+    /// Searches, tells each run as it is judged, and then what was found. True only where a rate
+    /// holds.
     ///
     /// # Errors
-    /// A run that could not be made, or did not verify, in words.
-    pub fn run(self) -> Result<bool, String> {
-        let goal = self.goal()?;
-        let mut scenario = read_scenario(&self.scenario, &self.settings)?;
-        if scenario.producers.is_empty() {
-            return Err(format!("{}: nobody writes in it", self.scenario.display()));
-        }
-        if self.end_to_end && scenario.consumers.is_empty() {
-            let path = self.scenario.display();
-            return Err(format!("{path}: nobody reads in it, which --end-to-end is about"));
-        }
-        self.outputs.check()?;
+    /// A run that could not be made, or did not verify.
+    pub fn run(self) -> Result<bool, CliError> {
+        let (goal, mut scenario) = self.checked().map_err(CliError::Usage)?;
         let p99_ms = significant(self.p99_ms);
         scenario.title += &format!("; highest rate with a p99 of at most {p99_ms} ms");
         let first = self.from.or_else(|| rate_of(&scenario)).unwrap_or(FIRST_RATE);
-        let ran = highest(&goal, first, |rate| {
+        let ran = |rate: f64| {
             let side = self.target.side();
             let label = format!("{}, {} records/s", side.label, plain(rate.round()));
             let side = Side { label, ..side };
@@ -81,19 +75,38 @@ impl SearchCommand {
             })?;
             self.outputs.append(&result)?;
             Ok(result)
-        });
-        let search = ran.map_err(|error: SearchError<String>| match &error {
+        };
+        let tell = |step: &Step| eprintln!("\n{}\n", line(step, &goal));
+        let search = highest(&goal, first, ran, tell);
+        let search = search.map_err(|error: SearchError<String>| match &error {
             SearchError::Broken { result, .. } => {
                 format!("{error}\n{}", table(&[(**result).clone()]))
             }
             SearchError::Run(_) => error.to_string(),
-        })?;
+        });
+        let search = search.map_err(CliError::Failed)?;
         let mut steps: Vec<&Step> = search.steps.iter().collect();
         steps.sort_by(|a, b| a.rate.total_cmp(&b.rate));
         let runs: Vec<RunResult> = steps.iter().map(|step| step.result.clone()).collect();
-        self.outputs.write_page(&runs)?;
-        print!("{}", told(&search, self.p99_ms));
+        self.outputs.write_page(&runs).map_err(CliError::Failed)?;
+        print!("{}", told(&search, &goal));
         Ok(search.rate.is_some())
+    }
+
+    /// What is searched for, and in what: before anything is run.
+    fn checked(&self) -> Result<(Goal, Scenario), String> {
+        let goal = self.goal()?;
+        let scenario = read_scenario(&self.scenario, &self.settings)?;
+        let path = self.scenario.display();
+        if scenario.producers.is_empty() {
+            return Err(format!("{path}: nobody writes in it"));
+        }
+        if self.end_to_end && scenario.consumers.is_empty() {
+            return Err(format!("{path}: nobody reads in it, which --end-to-end is about"));
+        }
+        self.target.check(&scenario)?;
+        self.outputs.check()?;
+        Ok((goal, scenario))
     }
 
     fn goal(&self) -> Result<Goal, String> {
@@ -119,19 +132,29 @@ impl SearchCommand {
     }
 }
 
-/// Each step in a line, then the answer and the figures of the run that confirmed it.
-fn told(search: &Search, p99_ms: f64) -> String {
+/// A run in a line: its rate, its p99, and whether the rate holds.
+fn line(step: &Step, goal: &Goal) -> String {
+    let Step { rate, miss, result } = step;
+    let p99 = match goal.p99_us(result) {
+        Some(p99_us) => format!("p99 {} ms", significant(p99_us as f64 / 1e3)),
+        None => "no p99".to_owned(),
+    };
+    let held = match miss {
+        None => "holds".to_owned(),
+        Some(miss) => format!("does not hold: {miss}"),
+    };
+    let limit =
+        result.harness.bottleneck.as_ref().map_or("", |_| " (may not be the broker's limit)");
+    format!("{:>12} records/s  {p99:>12}  {held}{limit}", plain(rate.round()))
+}
+
+/// All runs, a line each, then the answer and the figures of the run that confirmed it.
+fn told(search: &Search, goal: &Goal) -> String {
     let mut text = String::new();
-    for Step { rate, miss, result } in &search.steps {
-        let held = match miss {
-            None => "holds".to_owned(),
-            Some(miss) => format!("does not hold: {miss}"),
-        };
-        let limit =
-            result.harness.bottleneck.as_ref().map_or("", |_| " (may not be the broker's limit)");
-        text += &format!("{:>12} records/s  {held}{limit}\n", plain(rate.round()));
+    for step in &search.steps {
+        text += &format!("{}\n", line(step, goal));
     }
-    let p99_ms = significant(p99_ms);
+    let p99_ms = significant(goal.p99_us as f64 / 1e3);
     match (search.rate, search.steps.last()) {
         (Some(rate), Some(last)) => {
             let rate = plain(rate.round());
@@ -157,12 +180,20 @@ mod tests {
         let step = |rate, miss| Step { rate, miss, result: samples::run("broker", 1.0) };
         let steps = vec![step(20_000.0, Some(Miss::Slow { p99_us: 7_500 })), step(15_000.0, None)];
         let search = Search { rate: Some(15_000.0), is_harness_limit: true, steps };
-        let text = told(&search, 5.0);
-        assert!(text.contains("      20,000 records/s  does not hold: p99 7.5 ms\n"), "{text}");
-        assert!(text.contains("      15,000 records/s  holds\n"), "{text}");
+        let goal = Goal {
+            p99_us: 5_000,
+            of: Timed::Acknowledged,
+            precision: 0.05,
+            rate_least: 1.0,
+            rate_most: 1e6,
+        };
+        let text = told(&search, &goal);
+        let slow = "      20,000 records/s   p99 4.95 ms  does not hold: p99 above the goal\n";
+        assert!(text.contains(slow), "{text}");
+        assert!(text.contains("      15,000 records/s   p99 4.95 ms  holds\n"), "{text}");
         assert!(text.contains("at most 5.00 ms: 15,000/s"), "{text}");
         assert!(text.contains("The broker was not alone"), "{text}");
         let search = Search { rate: None, ..search };
-        assert!(told(&search, 5.0).contains("No rate that was tried"), "none");
+        assert!(told(&search, &goal).contains("No rate that was tried"), "none");
     }
 }

@@ -4,7 +4,7 @@ use vltava_client::error::ClientError;
 
 use crate::engine::consumer::{Consumer, ConsumerPlan, ReaderReport};
 use crate::engine::context::Context;
-use crate::engine::group::{Group, GroupPlan};
+use crate::engine::group::{Member, MemberPlan};
 use crate::engine::producer::{Producer, ProducerPlan, ProducerReport};
 use crate::engine::stats::Window;
 
@@ -16,7 +16,7 @@ pub enum ClientPlan {
     /// Read.
     Consumer(ConsumerPlan),
     /// Read, together with others.
-    Group(GroupPlan),
+    Member(MemberPlan),
 }
 
 /// A client at work.
@@ -25,8 +25,8 @@ pub enum Client {
     Producer(Box<Producer>),
     /// It reads.
     Consumer(Box<Consumer>),
-    /// They read together.
-    Group(Box<Group>),
+    /// It reads, together with others.
+    Member(Box<Member>),
 }
 
 /// What became of a client.
@@ -51,8 +51,8 @@ impl Client {
             ClientPlan::Consumer(plan) => {
                 Ok(Self::Consumer(Box::new(Consumer::open(plan, number, context)?)))
             }
-            ClientPlan::Group(plan) => {
-                Ok(Self::Group(Box::new(Group::open(plan, number, context)?)))
+            ClientPlan::Member(plan) => {
+                Ok(Self::Member(Box::new(Member::open(plan, number, context)?)))
             }
         }
     }
@@ -62,7 +62,7 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.begin(window),
             Self::Consumer(consumer) => consumer.begin(window),
-            Self::Group(group) => group.begin(window),
+            Self::Member(member) => member.begin(window),
         }
     }
 
@@ -71,7 +71,7 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.turn(context),
             Self::Consumer(consumer) => consumer.turn(context),
-            Self::Group(group) => group.turn(context),
+            Self::Member(member) => member.turn(context),
         }
     }
 
@@ -80,7 +80,7 @@ impl Client {
         match self {
             Self::Producer(producer) => producer.on_ready(link, readable, context),
             Self::Consumer(consumer) => consumer.on_ready(link, readable, context),
-            Self::Group(group) => group.on_ready(link, readable, context),
+            Self::Member(member) => member.on_ready(link, readable, context),
         }
     }
 
@@ -88,7 +88,7 @@ impl Client {
     pub fn is_settled(&self) -> bool {
         match self {
             Self::Producer(_) | Self::Consumer(_) => true,
-            Self::Group(group) => group.is_settled(),
+            Self::Member(member) => member.is_settled(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Client {
         match self {
             Self::Producer(_) => false,
             Self::Consumer(consumer) => !consumer.is_broken(),
-            Self::Group(group) => !group.is_broken(),
+            Self::Member(member) => !member.is_broken(),
         }
     }
 
@@ -107,7 +107,7 @@ impl Client {
             Self::Producer(producer) => producer.is_done(),
             Self::Consumer(consumer) => consumer.is_done(),
             // Only the crew knows how much there is to be read.
-            Self::Group(_) => true,
+            Self::Member(_) => true,
         }
     }
 
@@ -116,7 +116,7 @@ impl Client {
         match self {
             Self::Producer(producer) => Outcome::Producer(producer.finish(context)),
             Self::Consumer(consumer) => Outcome::Reader(consumer.finish()),
-            Self::Group(group) => Outcome::Reader(group.finish(context)),
+            Self::Member(member) => Outcome::Reader(member.finish(context)),
         }
     }
 }

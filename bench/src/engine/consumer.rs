@@ -65,7 +65,7 @@ impl Consumer {
                 verifier.begins_late(partition, offset);
             }
         }
-        let mut fetching = Fetching::open(client, 0, &plan.class, context)?;
+        let mut fetching = Fetching::open(client, &plan.class, context)?;
         fetching.assign(&plan.partitions, &plan.offsets, &context.map);
         Ok(Self { plan, fetching, reader: Reader { verifier }, is_broken: false })
     }
@@ -138,17 +138,16 @@ pub struct Fetching {
 }
 
 impl Fetching {
-    /// Connects to all nodes, with links from `first_link` on.
+    /// Connects to all nodes, with a link for each, from 0 on.
     ///
     /// # Errors
     /// Where one cannot be reached, or does not know what is needed.
     pub fn open(
         client: u32,
-        first_link: u32,
         class: &Arc<Consumers>,
         context: &Context,
     ) -> Result<Self, ClientError> {
-        let lanes = (first_link..)
+        let lanes = (0..)
             .zip(&context.map.nodes)
             .map(|(link, node)| FetchLane::open(node, Token { client, link }, context));
         Ok(Self {

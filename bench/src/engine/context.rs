@@ -40,6 +40,25 @@ pub struct Context {
 }
 
 impl Context {
+    /// That of a worker that begins.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(clock: Clock, map: Arc<Map>, retry_ns: u64) -> io::Result<Self> {
+        Ok(Self {
+            clock,
+            now_ns: clock.now_ns(),
+            map,
+            leaders: Leaders::default(),
+            retry_ns,
+            poll: Poll::new()?,
+            stats: Stats::new(),
+            buffers: Buffers::default(),
+            decompressor: Decompressor::new(),
+            received: VecDeque::new(),
+        })
+    }
+
     /// Looks at the clock.
     pub fn tick(&mut self) -> u64 {
         self.now_ns = self.clock.now_ns();

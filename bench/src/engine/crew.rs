@@ -14,6 +14,7 @@ use crate::engine::clock::Clock;
 use crate::engine::map::Map;
 use crate::engine::stats::{Delta, Window};
 use crate::engine::worker::{Command, Event, Progress, Wires, WorkerError, WorkerReport, work};
+use crate::interrupt::is_interrupted;
 
 /// Why a crew cannot work.
 #[derive(Debug, Error)]
@@ -27,6 +28,9 @@ pub enum CrewError {
     /// A worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// Somebody wants it to end.
+    #[error("interrupted")]
+    Interrupted,
     /// A worker has panicked: a fault of the harness.
     #[error("a worker has panicked, which is a fault of this harness")]
     Panic,
@@ -114,10 +118,13 @@ impl Crew {
     /// Waits a while for the next second of some worker to be over.
     ///
     /// # Errors
-    /// Where a worker has ended.
+    /// Where a worker has ended, or a signal has come.
     pub fn wait(&mut self, patience: Duration) -> Result<Option<Delta>, CrewError> {
         if self.workers.iter().any(|worker| worker.thread.is_finished()) {
             return Err(self.bury());
+        }
+        if is_interrupted() {
+            return Err(CrewError::Interrupted);
         }
         match self.events.recv_timeout(patience) {
             Ok((number, Event::Progress(progress))) => {

@@ -27,8 +27,6 @@ use crate::engine::reader::Reader;
 use crate::engine::session::{Names, Session};
 use crate::scenario::Consumers;
 
-/// An answer has so many bytes at most, as Java's `fetch.max.bytes`.
-const ANSWER_BYTES_MAX: i32 = 50 << 20;
 /// How long is waited after an error that may pass.
 const RETRY_NS: u64 = 50_000_000;
 /// The session, among the partitions for which something has gone wrong.
@@ -306,7 +304,7 @@ fn request(class: &Consumers, names: &Names, map: &Map) -> FetchRequest {
     let mut request = FetchRequest {
         max_wait_ms: signed(class.max_wait_ms),
         min_bytes: signed(class.min_bytes),
-        max_bytes: ANSWER_BYTES_MAX,
+        max_bytes: signed(class.answer_bytes),
         session_id,
         session_epoch,
         ..FetchRequest::default()

@@ -1,6 +1,8 @@
-//! A group of consumers, which together are one reader.
+//! Members of groups. A group as a whole is one reader; its members are dealt out to threads like
+//! all other clients, and each knows what it has read itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vltava_client::error::ClientError;
 use vltava_client::metadata::Metadata;
@@ -8,110 +10,116 @@ use vltava_protocol::types::Str;
 
 use crate::engine::consumer::{ConsumerPlan, Fetching, ReaderReport};
 use crate::engine::context::Context;
-use crate::engine::map::{Node, index};
+use crate::engine::map::{Node, dense, index};
 use crate::engine::poll::Token;
 use crate::engine::reader::Reader;
-use crate::engine::seat::{Seat, links_of_member, options};
+use crate::engine::seat::{Seat, options};
 use crate::engine::stats::Window;
 use crate::engine::verify::Verifier;
 
-/// What a group is to do.
-#[derive(Clone, Debug)]
-pub struct GroupPlan {
+/// What the members of a group have in common.
+#[derive(Debug)]
+pub struct Group {
     /// What it reads as a whole.
     pub reader: ConsumerPlan,
     /// Its name.
     pub name: Str,
-    /// How many members it has.
-    pub members: u32,
     /// Who coordinates it.
     pub coordinator: Node,
     /// Of its topics.
     pub metadata: Arc<Metadata>,
+    /// How many partitions each member has, as it says itself.
+    pub assigned: Vec<AtomicUsize>,
 }
 
-struct Member {
+impl Group {
+    /// Whether each partition is some member's.
+    fn is_dealt_out(&self) -> bool {
+        let assigned = self.assigned.iter().map(|count| count.load(Ordering::Relaxed));
+        assigned.sum::<usize>() == self.reader.partitions.len()
+    }
+}
+
+/// What one member is to do.
+#[derive(Clone, Debug)]
+pub struct MemberPlan {
+    /// Its group.
+    pub group: Arc<Group>,
+    /// Which of its members it is.
+    pub number: u32,
+}
+
+/// A member at work.
+pub struct Member {
+    plan: MemberPlan,
     fetching: Fetching,
     seat: Seat,
-}
-
-/// A group at work.
-pub struct Group {
-    plan: GroupPlan,
-    members: Vec<Member>,
-    links_of_member: u32,
+    /// The link of its seat: behind those to the nodes.
+    seat_link: u32,
     reader: Reader,
     is_broken: bool,
 }
 
-impl Group {
-    /// Connects its members, waiting for that. They join when they have their turn.
+impl Member {
+    /// Connects it, waiting for that. It joins when it has its turn.
     ///
     /// # Errors
     /// Where a broker cannot be reached, or does not know what is needed.
-    pub fn open(plan: GroupPlan, client: u32, context: &Context) -> Result<Self, ClientError> {
-        let links_of_member = links_of_member(&context.map);
-        let member = |number: u32| {
-            let first_link = number * links_of_member;
-            let token = Token { client, link: first_link + links_of_member - 1 };
-            let options = options(&plan.name, &context.map);
-            Ok(Member {
-                fetching: Fetching::open(client, first_link, &plan.reader.class, context)?,
-                seat: Seat::open(&plan.coordinator, token, options, &plan.metadata, context)?,
-            })
-        };
-        let members = (0..plan.members).map(member).collect::<Result<_, ClientError>>()?;
-        let verifier = Verifier::new(context.map.partitions.len(), plan.reader.producers);
-        Ok(Self { plan, members, links_of_member, reader: Reader { verifier }, is_broken: false })
+    pub fn open(plan: MemberPlan, client: u32, context: &Context) -> Result<Self, ClientError> {
+        let Group { reader, name, coordinator, metadata, .. } = &*plan.group;
+        let seat_link = dense(context.map.nodes.len());
+        let token = Token { client, link: seat_link };
+        let options = options(name, &context.map);
+        let verifier = Verifier::new(context.map.partitions.len(), reader.producers);
+        Ok(Self {
+            fetching: Fetching::open(client, &reader.class, context)?,
+            seat: Seat::open(coordinator, token, options, metadata, context)?,
+            seat_link,
+            reader: Reader { verifier },
+            is_broken: false,
+            plan,
+        })
     }
 
     /// Load begins, and ends, at these moments.
     pub fn begin(&mut self, window: Window) {
-        self.members.iter_mut().for_each(|member| member.fetching.window = Some(window));
+        self.fetching.window = Some(window);
     }
 
-    /// Whether each partition is some member's.
+    /// Whether it has its partitions, and each of the group's is some member's.
     pub fn is_settled(&self) -> bool {
-        let assigned: usize =
-            self.members.iter().map(|member| member.fetching.positions().count()).sum();
-        self.members.iter().all(|member| member.seat.is_settled)
-            && assigned == self.plan.reader.partitions.len()
+        self.seat.is_settled && self.plan.group.is_dealt_out()
     }
 
     /// Does what is due; when to be called again though no answer comes.
     pub fn turn(&mut self, context: &mut Context) -> u64 {
-        let mut next_ns = u64::MAX;
         if self.is_broken {
-            return next_ns;
+            return u64::MAX;
         }
-        for member in &mut self.members {
-            let seat = member.seat.turn(&member.fetching, context);
-            let due = seat.and_then(|seat_ns| Ok(seat_ns.min(member.fetching.turn(context)?)));
-            match due {
-                Ok(due_ns) => next_ns = next_ns.min(due_ns),
-                Err(error) => {
-                    self.give_up(&error, context);
-                    return u64::MAX;
-                }
+        let seat = self.seat.turn(&self.fetching, context);
+        match seat.and_then(|seat_ns| Ok(seat_ns.min(self.fetching.turn(context)?))) {
+            Ok(due_ns) => due_ns,
+            Err(error) => {
+                self.give_up(&error, context);
+                u64::MAX
             }
         }
-        next_ns
     }
 
     /// Something may be done with a connection; [`Self::turn`] is to follow.
     pub fn on_ready(&mut self, link: u32, readable: bool, context: &mut Context) {
-        let (number, link) = (link / self.links_of_member, link % self.links_of_member);
-        let Some(member) = self.members.get_mut(index(number)) else {
-            return;
-        };
         if !readable || self.is_broken {
             return;
         }
-        let Member { fetching, seat } = member;
-        let received = if link + 1 == self.links_of_member {
-            seat.receive(fetching, &self.plan.reader.offsets, context)
+        let received = if link == self.seat_link {
+            let begin = &self.plan.group.reader.offsets;
+            let heard = self.seat.receive(&mut self.fetching, begin, context);
+            if let Some(assigned) = self.plan.group.assigned.get(index(self.plan.number)) {
+                assigned.store(self.fetching.positions().count(), Ordering::Relaxed);
+            }
+            heard
         } else {
-            fetching.receive(link, &mut self.reader, context)
+            self.fetching.receive(link, &mut self.reader, context)
         };
         if let Err(error) = received {
             self.give_up(&error, context);
@@ -123,16 +131,15 @@ impl Group {
         self.is_broken
     }
 
-    /// What it has found. Its members leave.
+    /// What it has found. It leaves.
     pub fn finish(self, context: &mut Context) -> ReaderReport {
-        for Member { fetching, seat } in self.members {
-            seat.leave(&fetching, context);
-        }
-        ReaderReport { reader: self.plan.reader.reader, verifier: self.reader.verifier }
+        self.seat.leave(&self.fetching, context);
+        let reader = self.plan.group.reader.reader;
+        ReaderReport { reader, verifier: self.reader.verifier }
     }
 
     fn give_up(&mut self, error: &ClientError, context: &mut Context) {
-        context.stats.fault(format!("a group gave up: {error}"));
+        context.stats.fault(format!("a member of a group gave up: {error}"));
         self.is_broken = true;
     }
 }

@@ -7,8 +7,9 @@
 //!   queues them in batches ([`queue`], [`batch`]); [`lane`]: its connection to one broker.
 //! - [`consumer`]: fetches ([`fetch`]: its connection to one broker); [`reader`] reads what came,
 //!   and [`verify`] knows whether it is what was sent.
-//! - [`group`]: consumers that are one reader together; [`seat`]: membership of one of them.
-//! - [`payload`]: what records carry, so that they can be checked.
+//! - [`group`]: consumers that are one reader together, on whichever threads; [`seat`]: the
+//!   membership of one of them.
+//! - [`payload`]: what records carry, so that they can be checked; [`lengths`]: how long they are.
 //! - [`mod@line`]: a way to one broker, made anew where it is lost; [`leaders`]: who leads what,
 //!   asked again where that is in doubt; [`session`]: what a broker remembers of a consumer's
 //!   fetches.
@@ -29,6 +30,7 @@ pub mod gather;
 pub mod group;
 pub mod lane;
 pub mod leaders;
+pub mod lengths;
 pub mod line;
 pub mod link;
 pub mod map;

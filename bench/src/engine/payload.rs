@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
+use crate::engine::lengths::Lengths;
+use crate::engine::map::index;
 use crate::engine::random::Random;
 use crate::scenario::Size;
 
@@ -30,7 +32,7 @@ const POOL_BYTES_COMPRESSED: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Pool {
     bytes: Vec<u8>,
-    size: Size,
+    lengths: Lengths,
     /// Bytes for each value.
     stride: usize,
     /// Of each place, where all values are alike: the CRC behind the head.
@@ -81,11 +83,7 @@ pub enum Seen {
 impl Pool {
     /// For values of a size, `entropy` of them random. `is_compressed`: with more variety.
     pub fn new(size: &Size, entropy: f64, is_compressed: bool, seed: u64) -> Self {
-        let largest = match size {
-            Size::Fixed(bytes) => *bytes,
-            Size::Between { max, .. } => *max,
-        };
-        let stride = usize::try_from(largest).unwrap_or(usize::MAX).max(1);
+        let stride = index(size.largest()).max(1);
         let pool_bytes = if is_compressed { POOL_BYTES_COMPRESSED } else { POOL_BYTES };
         let places = (pool_bytes / stride).max(1);
         let mut bytes = vec![b'v'; places * stride];
@@ -97,7 +95,7 @@ impl Pool {
             }
             _ => Vec::new(),
         };
-        Self { bytes, size: size.clone(), stride, checksums }
+        Self { bytes, lengths: Lengths::new(size), stride, checksums }
     }
 }
 
@@ -112,14 +110,8 @@ impl Values {
 
     /// The next value.
     pub fn make(&mut self) -> Value {
-        let Pool { bytes, size, stride, .. } = &*self.pool;
-        let len = match size {
-            Size::Fixed(_) => *stride,
-            Size::Between { min, max } => {
-                let more = self.random.below((max - min).saturating_add(1));
-                usize::try_from(min + more).unwrap_or(*stride)
-            }
-        };
+        let Pool { bytes, lengths, stride, .. } = &*self.pool;
+        let len = lengths.draw(&mut self.random);
         let place = self.place;
         self.place = if (place + 2) * stride > bytes.len() { 0 } else { place + 1 };
         Value { place, len }

@@ -44,8 +44,8 @@ pub struct ProducerPlan {
     pub class: Arc<Class>,
     /// Which of its class it is.
     pub place: u32,
-    /// How many records it writes at most.
-    pub records_max: Option<u64>,
+    /// How many bytes of values it writes, and then no more.
+    pub bytes_max: Option<u64>,
     /// Producer id and epoch, where it is idempotent.
     pub identity: Option<(i64, i16)>,
 }
@@ -85,6 +85,7 @@ pub struct Producer {
     sticky: u32,
     pacer: Option<Pacer>,
     window: Option<Window>,
+    /// Bytes of values that are left to be written, where that is bounded.
     left: Option<u64>,
     /// Since when a request could be sent.
     free_ns: u64,
@@ -124,7 +125,7 @@ impl Producer {
             sticky: plan.place % dense(count).max(1),
             pacer: None,
             window: None,
-            left: plan.records_max,
+            left: plan.bytes_max,
             free_ns: 0,
             failed: 0,
             has_ended: false,
@@ -293,7 +294,8 @@ impl Producer {
         let due_ns = if self.pacer.is_some() { intended_ns + self.linger_ns } else { u64::MAX };
         let begins =
             self.queues.append(partition, record, due_ns, &self.values, &mut context.buffers);
-        self.left = self.left.map(|left| left - 1);
+        let written = u64::try_from(value.len).unwrap_or(u64::MAX).max(1);
+        self.left = self.left.map(|left| left.saturating_sub(written));
         if begins && due_ns != u64::MAX {
             self.lingering.push_back((due_ns, partition));
         }

@@ -1,7 +1,7 @@
 //! Reads the records that a fetch has brought, and checks each.
 
 use thiserror::Error;
-use vltava_protocol::batch::{Batch, BatchError, walk};
+use vltava_protocol::batch::{Batch, BatchError, TimestampType, walk};
 use vltava_protocol::compression::CompressionError;
 use vltava_protocol::record::{RecordError, records};
 
@@ -29,7 +29,8 @@ pub enum ReadError {
     Record(#[from] RecordError),
 }
 
-/// Whoever reads everything, or a part of it that nobody shares: a consumer, or a group.
+/// Whoever reads everything, or a part of it that nobody shares: a consumer, or a member of a
+/// group.
 #[derive(Debug)]
 pub struct Reader {
     /// What it has received so far.
@@ -70,11 +71,12 @@ impl Reader {
         batch: &Batch<'_>,
         context: &mut Context,
     ) -> Result<(), ReadError> {
-        let Context { decompressor, stats, now_ns, .. } = context;
+        let Context { decompressor, stats, clock, now_ns, .. } = context;
         let codec = batch.codec().map_err(ReadError::Codec)?;
         // Also where records carry checksums of their own: other clients rely on this one.
         batch.check_crc()?;
         let payload = decompressor.decompress(codec, batch.payload(), BATCH_BYTES_MAX)?;
+        let is_producers_time = batch.timestamp_type() == TimestampType::CreateTime;
         let (mut count, mut bytes) = (0, 0);
         for record in records(payload, batch.record_count()) {
             let record = record?;
@@ -83,9 +85,12 @@ impl Reader {
             }
             let value = record.value.unwrap_or_default();
             let seen = inspect(record.key, value);
-            match seen {
-                Seen::Whole { intended_ns, .. } => stats.received_after(intended_ns, *now_ns),
-                Seen::Placed { .. } | Seen::Bare | Seen::Corrupt => {}
+            if let Seen::Whole { intended_ns, .. } = seen {
+                stats.received_after(intended_ns, *now_ns);
+                let timestamp = batch.base_timestamp().wrapping_add(record.timestamp_delta);
+                if is_producers_time && timestamp != clock.wall_ms(intended_ns) {
+                    self.verifier.on_restamped();
+                }
             }
             self.verifier.on_record(partition, seen);
             count += 1;
@@ -95,3 +100,6 @@ impl Reader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

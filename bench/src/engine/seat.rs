@@ -19,7 +19,7 @@ use vltava_protocol::types::{Str, Uuid};
 use crate::engine::consumer::Fetching;
 use crate::engine::context::Context;
 use crate::engine::link::{Link, Received};
-use crate::engine::map::{Map, Node, dense};
+use crate::engine::map::{Map, Node, index};
 use crate::engine::poll::Token;
 
 /// How often it commits, as Java's `auto.commit.interval.ms`.
@@ -131,7 +131,7 @@ impl Seat {
                     let mut from = begin.to_vec();
                     for (partition, offset) in found {
                         if let Some(number) = number_of(&context.map, &partition) {
-                            from[crate::engine::map::index(number)] = offset;
+                            from[index(number)] = offset;
                         }
                     }
                     self.settle(&partitions, &from, fetching, context);
@@ -253,9 +253,4 @@ fn number_of(map: &Map, partition: &TopicPartition) -> Option<u32> {
 pub fn options(group: &Str, map: &Map) -> GroupOptions {
     let topics = map.topics.iter().map(|topic| topic.name.clone()).collect();
     GroupOptions { rebalance_timeout_ms: 10_000, ..GroupOptions::new(group.clone(), topics) }
-}
-
-/// Links of one member: one for each node, and one to the coordinator behind them.
-pub fn links_of_member(map: &Map) -> u32 {
-    dense(map.nodes.len()) + 1
 }

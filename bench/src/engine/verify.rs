@@ -50,6 +50,8 @@ pub struct Counts {
     pub out_of_order: u64,
     /// Such as are not what was sent.
     pub corrupt: u64,
+    /// Such as came with another timestamp than they were sent with.
+    pub restamped: u64,
     /// Records acknowledged, that were to be received.
     pub expected: u64,
     /// Of them, such as never came.
@@ -71,6 +73,12 @@ impl Verifier {
         if let Some(partition) = self.partitions.get_mut(index(partition)) {
             partition.begins_at = Some(offset);
         }
+    }
+
+    /// A record has come with another timestamp than it was sent with; [`Self::on_record`] is told
+    /// of it, too.
+    pub fn on_restamped(&mut self) {
+        self.counts.restamped += 1;
     }
 
     /// A record has come.
@@ -156,9 +164,56 @@ impl Verifier {
         debug_assert!(placed <= counts.expected, "{placed} of {counts:?}");
         counts
     }
+
+    /// Takes in what another has received of the same: members of a group, of which each has read a
+    /// partition for a while. What both have received has come again; in which order they have,
+    /// nobody knows.
+    pub fn merge(&mut self, other: Self) {
+        for (mine, theirs) in self.partitions.iter_mut().zip(other.partitions) {
+            mine.bare += theirs.bare;
+            if mine.streams.len() < theirs.streams.len() {
+                mine.streams.resize(theirs.streams.len(), Stream::default());
+            }
+            for (mine, theirs) in mine.streams.iter_mut().zip(&theirs.streams) {
+                self.counts.repeated += mine.merge(theirs);
+            }
+        }
+        self.counts.received += other.counts.received;
+        self.counts.repeated += other.counts.repeated;
+        self.counts.out_of_order += other.counts.out_of_order;
+        self.counts.corrupt += other.counts.corrupt;
+        self.counts.restamped += other.counts.restamped;
+    }
 }
 
 impl Stream {
+    /// Takes in what another has seen: how much of that had been seen here.
+    fn merge(&mut self, other: &Self) -> u64 {
+        let (mine, theirs) = (self.seen(), other.seen());
+        let next = self.next.max(other.next);
+        let unseen = |gaps: &[(u64, u64)], end: u64| {
+            let mut gaps = Vec::from(gaps);
+            gaps.push((end, next));
+            gaps
+        };
+        let (ours, others) = (unseen(&self.gaps, self.next), unseen(&other.gaps, other.next));
+        let mut both = Vec::new();
+        for (first, end) in ours {
+            let parts = others.iter().map(|(from, to)| (first.max(*from), end.min(*to)));
+            both.extend(parts.filter(|(first, end)| first < end));
+        }
+        self.gaps = both;
+        self.next = next;
+        self.has_begun |= other.has_begun;
+        mine + theirs - self.seen()
+    }
+
+    /// How many records have come, each counted once.
+    fn seen(&self) -> u64 {
+        let missed: u64 = self.gaps.iter().map(|(first, end)| end - first).sum();
+        self.next - missed
+    }
+
     /// A record came before those that should have come first.
     fn pass_over(&mut self, sequence: u64) {
         if self.gaps.len() == GAPS_MAX {
@@ -272,5 +327,27 @@ mod tests {
     #[test]
     fn what_was_never_acknowledged_is_surplus() {
         assert_eq!(after(&[0, 1, 2], 2).surplus, 1);
+    }
+
+    #[test]
+    fn members_that_take_over_from_each_other_have_read_it_all_together() {
+        let read = |sequences: &[u64]| {
+            let mut verifier = Verifier::new(1, 3);
+            sequences.iter().for_each(|sequence| verifier.on_record(0, seen(2, *sequence)));
+            verifier
+        };
+        let together = |parts: &[&[u64]]| {
+            let mut whole = read(&[]);
+            parts.iter().for_each(|part| whole.merge(read(part)));
+            let of = Acknowledged { sequence_end: 8, bare: 0 };
+            whole.finish([(2, 0, of)].into_iter())
+        };
+        let all = Counts { received: 8, expected: 8, ..Counts::default() };
+        assert_eq!(together(&[&[0, 1, 2, 6, 7], &[3, 4, 5]]), all);
+        assert_eq!(together(&[&[3, 4, 5], &[6, 7], &[0, 1, 2]]), all);
+        let again = together(&[&[0, 1, 2, 3, 4], &[3, 4, 5, 6, 7]]);
+        assert_eq!((again.repeated, again.missing, again.surplus), (2, 0, 0));
+        let less = together(&[&[0, 1, 2], &[5, 6]]);
+        assert_eq!((less.repeated, less.missing), (0, 3));
     }
 }

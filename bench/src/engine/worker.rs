@@ -1,22 +1,18 @@
 //! One thread: its clients, and the loop that serves them.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SendError, Sender, TryRecvError};
 
 use thiserror::Error;
 use vltava_client::error::ClientError;
-use vltava_protocol::compression::Decompressor;
 
-use crate::engine::buffers::Buffers;
 use crate::engine::client::{Client, ClientPlan, Outcome};
 use crate::engine::clock::Clock;
 use crate::engine::context::Context;
-use crate::engine::leaders::Leaders;
 use crate::engine::map::{Map, dense, index};
-use crate::engine::poll::{Poll, Readiness};
-use crate::engine::stats::{Delta, Stats, Window};
+use crate::engine::poll::Readiness;
+use crate::engine::stats::{Delta, Window};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// How often the crew hears how far a worker is, and the worker what the crew wants.
@@ -130,18 +126,7 @@ pub fn work(
     retry_ns: u64,
     wires: Wires,
 ) -> Result<WorkerReport, WorkerError> {
-    let context = Context {
-        clock,
-        now_ns: clock.now_ns(),
-        map,
-        leaders: Leaders::default(),
-        retry_ns,
-        poll: Poll::new()?,
-        stats: Stats::new(),
-        buffers: Buffers::default(),
-        decompressor: Decompressor::new(),
-        received: VecDeque::new(),
-    };
+    let context = Context::new(clock, map, retry_ns)?;
     let clients = (0..)
         .zip(plans)
         .map(|(number, plan)| Client::open(plan, number, &context))
@@ -163,8 +148,10 @@ pub fn work(
         second: 0,
         ready: Vec::new(),
     };
-    worker.run()?;
-    Ok(worker.report())
+    let ran = worker.run();
+    // However it ended: members leave their groups.
+    let report = worker.report();
+    ran.map(|()| report)
 }
 
 impl Worker {

@@ -57,6 +57,23 @@ impl DiskSample {
         Ok(Self { orders, thread })
     }
 
+    /// Whether [`Self::start`] can be done there.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn try_at(directory: &Path) -> io::Result<()> {
+        Self::start(directory)?.stop().map(drop)
+    }
+
+    /// What to tell where it cannot be.
+    pub fn refusal(directory: &Path, error: &io::Error) -> String {
+        format!(
+            "the disk below {} cannot be sampled: {error}; name a directory that exists and may be \
+             written, on a disk that takes direct I/O",
+            directory.display()
+        )
+    }
+
     /// What was to be written in this time counts.
     pub fn measure(&self, from: Instant, until: Instant) {
         // If it has ended with an error, `stop` tells.

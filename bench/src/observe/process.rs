@@ -146,6 +146,31 @@ impl Threads {
 }
 
 impl Sample {
+    /// What two processes have taken together.
+    pub fn with(&self, other: &Self) -> Self {
+        let both = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+        Self {
+            cpu_s: self.cpu_s + other.cpu_s,
+            stat_s: self.stat_s + other.stat_s,
+            // Each is off by as many ticks.
+            tick_s: self.tick_s + other.tick_s,
+            memory_peak_bytes: self.memory_peak_bytes + other.memory_peak_bytes,
+            memory_bytes: self.memory_bytes + other.memory_bytes,
+            voluntary_switches: self.voluntary_switches + other.voluntary_switches,
+            involuntary_switches: self.involuntary_switches + other.involuntary_switches,
+            written_bytes: both(self.written_bytes, other.written_bytes),
+            read_bytes: both(self.read_bytes, other.read_bytes),
+        }
+    }
+
+    /// What is left of a process that has ended.
+    pub fn without_memory(&self) -> Self {
+        Self { memory_bytes: 0, ..self.clone() }
+    }
+
     /// What was taken since another sample.
     pub fn since(&self, before: &Self) -> ProcessUse {
         let (seen_s, all_s) = (self.cpu_s - before.cpu_s, self.stat_s - before.stat_s);

@@ -23,6 +23,12 @@ pub fn count(value: u64) -> String {
     separated(&value.to_string())
 }
 
+/// So many of something: `1 turn`, `2,000 turns`.
+pub fn some(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(number))
+}
+
 fn separated(digits: &str) -> String {
     let (sign, digits) = match digits.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -96,6 +102,7 @@ mod tests {
         assert_eq!(shown(263.4), "263");
         assert_eq!(shown(-1_234_567.0), "-1,234,567");
         assert_eq!(count(1000), "1,000");
+        assert_eq!((some(1, "turn"), some(2, "turn")), ("1 turn".into(), "2 turns".into()));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl<W: Write> Observer for Live<W> {
 }
 
 fn line(interval: &Interval, seconds: f64) -> String {
-    let mut text = format!("{:4.0} s", interval.at_s);
+    let mut text = format!("{:>4} s", moment(interval.at_s));
     let acknowledged = (interval.acknowledged_p50_us, interval.acknowledged_p99_us);
     let received = (interval.end_to_end_p50_us, interval.end_to_end_p99_us);
     through(&mut text, "acknowledged", &interval.produced, seconds, acknowledged);
@@ -53,6 +53,14 @@ fn line(interval: &Interval, seconds: f64) -> String {
         let _ = write!(text, " | broker {} cores", significant(cpu_s / seconds));
     }
     text
+}
+
+/// When an interval ended: as a rule, with a whole second.
+fn moment(at_s: f64) -> String {
+    match at_s.fract() {
+        0.0 => format!("{at_s:.0}"),
+        _ => format!("{at_s:.2}"),
+    }
 }
 
 fn through(
@@ -95,5 +103,6 @@ mod tests {
         );
         // Two seconds long, as one between was left out.
         assert!(lines[2].contains("10,000/s"), "{}", lines[2]);
+        assert_eq!((moment(3.0), moment(0.094)), ("3".to_owned(), "0.09".to_owned()));
     }
 }

@@ -38,6 +38,8 @@ pub fn run(label: &str, slowness: f64) -> RunResult {
         label: label.to_owned(),
         round: None,
         bootstrap: "127.0.0.1:9092".to_owned(),
+        addresses: vec!["127.0.0.1:9092".to_owned()],
+        command: None,
         began_ms: 1_795_287_971_000,
         measured_s: 10.0,
         machine: Machine {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::figures::{count, significant};
+use super::figures::{count, significant, some};
 use super::groups::{Group, Side, groups};
 use super::words;
 use crate::engine::map::index;
@@ -34,6 +34,10 @@ fn group(group: &Group<'_>) -> String {
             let number = run.round.map_or(at + 1, |round| index(round.number));
             let round = if side.runs.len() > 1 { format!(", {number}") } else { String::new() };
             let _ = writeln!(text, "{}{round}: {}", side.label, verdict(&run.verification));
+            if run.is_short() {
+                let seconds = significant(run.measured_s);
+                let _ = writeln!(text, "{}{round}: it was over after {seconds} s", side.label);
+            }
             if run.is_overloaded() {
                 let _ = writeln!(text, "{}{round}: {}", side.label, overload(run));
             }
@@ -92,9 +96,10 @@ fn ratio_text(ratio: &Ratio) -> String {
 
 /// That a run did not hold its rate, and what that means.
 pub fn overload(run: &RunResult) -> String {
-    let unsent = count(run.unsent);
+    let unsent = some(run.unsent, "record");
+    let were = if run.unsent == 1 { "was" } else { "were" };
     format!(
-        "did not hold the rate: {unsent} records were never sent; latencies are what was waited \
+        "did not hold the rate: {unsent} {were} never sent; latencies are what was waited \
          until the end, at least"
     )
 }
@@ -116,14 +121,16 @@ pub fn verdict(verification: &Verification) -> String {
         (verification.repeated, "repeated"),
         (verification.out_of_order, "out of order"),
         (verification.corrupt, "not what was sent"),
+        (verification.restamped, "with another timestamp"),
     ] {
         if number > 0 {
             let _ = write!(text, ", {} {what}", count(number));
         }
     }
     if verification.resent > 0 || verification.reconnects > 0 {
-        let (resent, lost) = (count(verification.resent), count(verification.reconnects));
-        let _ = write!(text, ", {resent} sent again, {lost} connections lost");
+        let resent = count(verification.resent);
+        let lost = some(verification.reconnects, "connection");
+        let _ = write!(text, ", {resent} sent again, {lost} lost");
     }
     for fault in &verification.faults {
         let _ = write!(text, "; {fault}");
@@ -183,6 +190,14 @@ mod tests {
         let megabytes = text.lines().find(|line| line.contains("MB/s")).unwrap_or_default();
         assert!(megabytes.contains("1.50 x (1.00 - 2.00)"), "{text}");
         assert!(text.contains("b, 2: verified"), "{text}");
+    }
+
+    #[test]
+    fn what_was_over_early_says_when() {
+        let mut run = samples::run("a", 1.0);
+        assert!(!table(&[run.clone()]).contains("it was over"), "{}", run.measured_s);
+        run.measured_s = 0.0941;
+        assert!(table(&[run]).contains("a: it was over after 0.0941 s\n"));
     }
 
     #[test]

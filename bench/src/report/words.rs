@@ -2,7 +2,7 @@
 
 use super::figures;
 use crate::scenario::{
-    Acks, Codec, Consumers, End, Fill, From, Producers, Restart, Scenario, Size, Topics,
+    Acks, Codec, Consumers, End, Fill, From, Producers, Restart, Scenario, Size, Topics, Weighted,
 };
 
 /// What a run does, a phrase for each part of it.
@@ -18,14 +18,19 @@ pub fn describe(scenario: &Scenario) -> Vec<String> {
         phrases.push(format!("{idle} that {ask} for nothing"));
     }
     let (warm_up, duration) = (scenario.run.warm_up_s, scenario.run.duration_s);
-    let (warm_up, duration) = (figures::plain(warm_up), figures::plain(duration));
-    phrases.push(format!("measured for {duration} s, after {warm_up} s that do not count"));
+    let (warm_up_s, duration_s) = (figures::plain(warm_up), figures::plain(duration));
+    phrases.push(match scenario.only_reads() {
+        true => format!("measured until all of it is read, for {duration_s} s at most"),
+        false if warm_up > 0.0 => {
+            format!("measured for {duration_s} s, after {warm_up_s} s that do not count")
+        }
+        false => format!("measured for {duration_s} s"),
+    });
     phrases
 }
 
 fn some(count: u32, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", figures::count(count.into()))
+    figures::some(count.into(), what)
 }
 
 fn topics(topics: &Topics) -> String {
@@ -44,7 +49,7 @@ fn topics(topics: &Topics) -> String {
 }
 
 fn fill(fill: &Fill) -> String {
-    let (total, each) = (figures::bytes(fill.bytes), figures::bytes(fill.record_bytes.into()));
+    let (total, each) = (figures::bytes(fill.bytes), size(&fill.record_bytes));
     format!("{total} of records of {each} written beforehand")
 }
 
@@ -104,6 +109,17 @@ fn size(size: &Size) -> String {
     match size {
         Size::Fixed(bytes) => figures::bytes((*bytes).into()),
         Size::Between { min, max } => format!("{min} to {max} bytes"),
+        Size::LogNormal { median, p99 } => {
+            format!("log-normal size (median {median} bytes, p99 {p99} bytes)")
+        }
+        Size::OneOf(sizes) => {
+            let sum: f64 = sizes.iter().map(|size| f64::from(size.weight)).sum();
+            let one = |size: &Weighted| {
+                let percent = figures::plain(f64::from(size.weight) * 100.0 / sum);
+                format!("{} bytes ({percent} %)", size.bytes)
+            };
+            sizes.iter().map(one).collect::<Vec<String>>().join(" or ")
+        }
     }
 }
 
@@ -132,12 +148,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_only_reads_is_over_when_all_is_read() {
+        let text = "title = 'x'\nrun = { warm_up_s = 0, duration_s = 60 }\n\
+                    fill = { bytes = 1024 }\n[[consumers]]\n";
+        let phrases = describe(&Scenario::parse(text).unwrap());
+        let last = phrases.last().unwrap();
+        assert_eq!(last, "measured until all of it is read, for 60 s at most");
+    }
+
+    #[test]
     fn a_scenario_reads_as_sentences() {
         let text = "title = 'x'\nidle_connections = 5000\n[topics]\ncount = 2\npartitions = 8\n\
                     [fill]\nbytes = 1073741824\n\
                     [restart]\nend = 'kill'\ndrop_page_cache = true\n\
                     [[producers]]\nrecords_per_second = 20000\ncodec = 'lz4'\nentropy = 0.5\n\
                     [[producers]]\ncount = 3\nkeys = 9\n\
+                    record_bytes = [{ bytes = 100, weight = 3 }, { bytes = 9000, weight = 1 }]\n\
                     [[consumers]]\n[[consumers]]\ncount = 4\ngroups = 2\nfrom = 'beginning'\n";
         let phrases = describe(&Scenario::parse(text).unwrap());
         assert_eq!(
@@ -149,8 +175,9 @@ mod tests {
                 "1 producer writes 20,000 records/s of 1 KiB without keys, acks=all, linger 0 ms, \
                  batches of up to 1 MiB, 5 requests under way each, lz4 (50 % of each value is \
                  random)",
-                "3 producers write as fast as answers come, records of 1 KiB with 9 keys, \
-                 acks=all, linger 0 ms, batches of up to 1 MiB, 5 requests under way each",
+                "3 producers write as fast as answers come, records of 100 bytes (75 %) or 9000 \
+                 bytes (25 %) with 9 keys, acks=all, linger 0 ms, batches of up to 1 MiB, 5 \
+                 requests under way each",
                 "1 consumer reads all of it as it is written",
                 "4 consumers in 2 groups, from the first record",
                 "5,000 connections that ask for nothing",

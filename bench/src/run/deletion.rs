@@ -24,7 +24,7 @@ pub fn is_due(scenario: &Scenario, records: u64) -> bool {
         return false;
     }
     let sizes = scenario.producers.iter().map(|class| class.record_bytes.mean());
-    let sizes = sizes.chain(scenario.fill.iter().map(|fill| f64::from(fill.record_bytes)));
+    let sizes = sizes.chain(scenario.fill.iter().map(|fill| fill.record_bytes.mean()));
     let least = sizes.fold(f64::INFINITY, f64::min);
     let partitions = f64::from(topics.count) * f64::from(topics.partitions);
     let segment_bytes = number("segment.bytes").unwrap_or(SEGMENT_BYTES);

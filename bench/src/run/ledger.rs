@@ -6,6 +6,7 @@ use crate::engine::producer::ProducerReport;
 use crate::engine::queue::Acknowledged;
 use crate::engine::verify::Counts;
 use crate::engine::worker::WorkerReport;
+use crate::report::figures::some;
 use crate::result::Verification;
 
 /// What one reader is to find.
@@ -84,15 +85,15 @@ impl Ledger {
             }
         }
         producers.into_iter().for_each(|producer| self.add_producer(producer));
-        readers.into_iter().for_each(|reader| self.add_reader(reader));
+        whole(readers).into_iter().for_each(|reader| self.add_reader(reader));
     }
 
     /// What is to be told.
     pub fn close(mut self) -> Verification {
         // What was not acknowledged may have been written all the same.
         if self.surplus > self.verification.may_repeat && self.verification.failed == 0 {
-            let surplus = self.surplus;
-            self.fault(&format!("{surplus} records were received that nobody acknowledged"));
+            let surplus = some(self.surplus, "record");
+            self.fault(&format!("{surplus} received that nobody acknowledged"));
         }
         self.verification
     }
@@ -121,16 +122,30 @@ impl Ledger {
         let unnumbered = self.unnumbered.iter();
         let unnumbered = unnumbered.filter(|(of, partition, _)| reading.holds(*of, *partition));
         self.verification.may_repeat += unnumbered.map(|(_, _, resent)| resent).sum::<u64>();
-        let Counts { received, repeated, out_of_order, corrupt, expected, missing, surplus } =
-            report.verifier.finish(held);
+        let counts = report.verifier.finish(held);
+        let Counts { received, repeated, out_of_order, corrupt, restamped, .. } = counts;
+        let Counts { expected, missing, surplus, .. } = counts;
         self.verification.expected += expected;
         self.verification.received += received;
         self.verification.missing += missing;
         self.verification.repeated += repeated;
         self.verification.out_of_order += out_of_order;
         self.verification.corrupt += corrupt;
+        self.verification.restamped += restamped;
         self.surplus += surplus;
     }
+}
+
+/// Reports of members of one group are of one reader.
+fn whole(reports: Vec<ReaderReport>) -> Vec<ReaderReport> {
+    let mut readers: Vec<ReaderReport> = Vec::new();
+    for report in reports {
+        match readers.iter_mut().find(|known| known.reader == report.reader) {
+            Some(known) => known.verifier.merge(report.verifier),
+            None => readers.push(report),
+        }
+    }
+    readers
 }
 
 #[cfg(test)]
@@ -180,6 +195,17 @@ mod tests {
             (1, 1),
             "it came to one of them"
         );
+    }
+
+    #[test]
+    fn members_of_a_group_are_one_reader() {
+        let mut ledger = ledger(0);
+        let group = ledger.add_reading(Reading { first_producer: 1, partitions: None });
+        let reports = vec![report(group, &[0], 2), report(group, &[1], 2)];
+        whole(reports).into_iter().for_each(|reader| ledger.add_reader(reader));
+        let verification = ledger.close();
+        assert_eq!((verification.received, verification.expected), (4, 4));
+        assert!(verification.is_sound(), "{verification:?}");
     }
 
     #[test]

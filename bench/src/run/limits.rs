@@ -1,5 +1,6 @@
 //! Whether the figures of a run are the broker's, or something else held it back. Pure.
 
+use crate::report::figures::some;
 use crate::result::Latency;
 
 /// A worker that runs, or waits for a core, a larger share of its time than this may be what holds
@@ -47,8 +48,8 @@ impl Load<'_> {
         let both = self.harness_cores + self.broker_cores?;
         (both > MACHINE_BUSY * f64::from(self.cores)).then(|| {
             format!(
-                "broker and harness shared {} cores, which were busy: {:.1} and {:.1} of them",
-                self.cores,
+                "broker and harness shared {}, all busy: {:.1} and {:.1} of it",
+                some(self.cores.into(), "core"),
                 self.broker_cores.unwrap_or_default(),
                 self.harness_cores
             )

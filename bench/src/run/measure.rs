@@ -1,5 +1,6 @@
 //! The measured part of a run: waits for it, and samples what processes take at its edges.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use crate::engine::crew::{Crew, CrewError};
 use crate::engine::gather::Gather;
 use crate::engine::stats::{Delta, Window};
 use crate::observe::disk::DiskSample;
+use crate::observe::family::Family;
 use crate::observe::process::{Process, Sample, ThreadTime};
 use crate::result::{Interval, ProcessUse};
 use crate::run::{Observer, RunError};
@@ -63,7 +65,7 @@ pub struct Meter<'a> {
     /// The run's clock.
     pub clock: Clock,
     /// The broker, where its process is known.
-    pub broker: Option<Process>,
+    pub broker: Option<Family>,
     /// Where the disk is sampled, if anywhere.
     pub disk: Option<PathBuf>,
     /// Who is told.
@@ -81,7 +83,7 @@ impl Meter<'_> {
     ) -> Result<Measured, RunError> {
         // Before anything is measured: making its file takes its time, too.
         let disk = self.disk.as_deref().map(DiskSample::start).transpose();
-        let disk = disk.map_err(RunError::Disk)?;
+        let disk = disk.map_err(|error| self.disk_error(error))?;
         let start_ns = self.clock.now_ns() + LEAD_NS;
         let from_ns = start_ns + nanoseconds(time.warm_up_s);
         let window = Window { start_ns, from_ns, to_ns: from_ns + nanoseconds(time.duration_s) };
@@ -133,7 +135,7 @@ impl Meter<'_> {
             seconds,
             load_s: after.at_ns.saturating_sub(before.at_ns).max(1) as f64 / 1e9,
             is_early,
-            disk: disk.map(DiskSample::stop).transpose().map_err(RunError::Disk)?,
+            disk: disk.map(DiskSample::stop).transpose().map_err(|error| self.disk_error(error))?,
         })
     }
 
@@ -199,12 +201,16 @@ impl Meter<'_> {
 
     /// What the broker has resident now, in bytes, where its process is known.
     pub fn broker_memory_bytes(&self) -> Result<Option<u64>, RunError> {
-        let sample = self.broker.as_ref().map(Process::sample).transpose();
+        let sample = self.broker.as_ref().map(Family::sample).transpose();
         Ok(sample.map_err(RunError::Process)?.map(|sample| sample.memory_bytes))
     }
 
     fn broker_cpu_s(&self) -> Option<f64> {
         Some(self.broker.as_ref()?.sample().ok()?.cpu_s)
+    }
+
+    fn disk_error(&self, source: io::Error) -> RunError {
+        RunError::Disk { directory: self.disk.clone().unwrap_or_default(), source }
     }
 
     fn edge(&self, crew: &Crew) -> Result<Edge, RunError> {

@@ -1,20 +1,21 @@
 //! Who does what: the clients of a scenario, divided among workers.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use vltava_client::blocking::{self, Cluster};
 use vltava_client::error::ClientError;
-use vltava_client::metadata::TopicPartition;
+use vltava_client::metadata::{Metadata, TopicPartition};
 use vltava_protocol::messages::init_producer_id::InitProducerIdRequest;
 use vltava_protocol::types::Str;
 
 use crate::engine::class::Class;
 use crate::engine::client::ClientPlan;
 use crate::engine::consumer::ConsumerPlan;
-use crate::engine::group::GroupPlan;
+use crate::engine::group::{Group, MemberPlan};
 use crate::engine::map::{Map, Node, Place, index};
 use crate::engine::producer::ProducerPlan;
-use crate::scenario::{Consumers, Fill, Producers, Scenario, Size};
+use crate::scenario::{Consumers, Fill, Producers, Scenario};
 
 /// The producers of a scenario, with numbers from `first` on.
 pub fn producers(
@@ -30,8 +31,8 @@ pub fn producers(
         for place in 0..spec.count {
             let identity = if spec.idempotent { Some(identity(cluster)?) } else { None };
             let class = Arc::clone(&class);
-            let records_max = None;
-            let plan = ProducerPlan { number, class, place, records_max, identity };
+            let bytes_max = None;
+            let plan = ProducerPlan { number, class, place, bytes_max, identity };
             plans.push(ClientPlan::Producer(plan));
             number += 1;
         }
@@ -41,13 +42,13 @@ pub fn producers(
 
 /// A producer that writes what is to be there beforehand, as fast as it goes.
 pub fn filler(fill: &Fill, number: u32, map: &Map) -> ClientPlan {
-    let record_bytes = Size::Fixed(fill.record_bytes);
+    let record_bytes = fill.record_bytes.clone();
     let batch_bytes = fill.batch_bytes;
     let spec = Producers { record_bytes, batch_bytes, ..Producers::default() };
     let class = Arc::new(Class::new(0, &spec, map, 0));
-    let records_max = Some(fill.bytes.div_ceil(u64::from(fill.record_bytes.max(1))));
+    let bytes_max = Some(fill.bytes);
     let (place, identity) = (0, None);
-    ClientPlan::Producer(ProducerPlan { number, class, place, records_max, identity })
+    ClientPlan::Producer(ProducerPlan { number, class, place, bytes_max, identity })
 }
 
 /// A consumer that reads by itself.
@@ -69,23 +70,28 @@ pub fn consumer(
     }
 }
 
-/// A group of members that share a class evenly, group `number` of its class.
-pub fn group(
-    cluster: &mut Cluster,
+/// What the group is called that is this reader.
+pub fn group_name(reader: &ConsumerPlan, map: &Map) -> Str {
+    // No other group has the name of this run's first topic and this reader's number.
+    let first = map.topics.first().map_or("", |topic| topic.name.as_str());
+    Str::from(format!("{first}-readers-{}", reader.reader))
+}
+
+/// The members of a group, which share a class evenly with those of others: group `number` of it.
+pub fn members(
     reader: ConsumerPlan,
     number: u32,
-    map: &Map,
-) -> Result<GroupPlan, ClientError> {
+    name: Str,
+    coordinator: Node,
+    metadata: Arc<Metadata>,
+) -> Vec<ClientPlan> {
     let class = &reader.class;
     let more = u32::from(number < class.count % class.groups);
     let members = class.count / class.groups + more;
-    // No other group has the name of this run's first topic and this reader's number.
-    let first = map.topics.first().map_or("", |topic| topic.name.as_str());
-    let name = Str::from(format!("{first}-readers-{}", reader.reader));
-    let coordinator = cluster.coordinator(&name)?;
-    let metadata = Arc::new(cluster.metadata().clone());
-    let coordinator = Node::of(&metadata, coordinator)?;
-    Ok(GroupPlan { reader, name, members, coordinator, metadata })
+    let assigned = (0..members).map(|_| AtomicUsize::new(0)).collect();
+    let group = Arc::new(Group { reader, name, coordinator, metadata, assigned });
+    let plan = |number| ClientPlan::Member(MemberPlan { group: Arc::clone(&group), number });
+    (0..members).map(plan).collect()
 }
 
 /// Connections that have asked for the broker's versions, and ask for nothing else while they are
@@ -136,4 +142,31 @@ fn identity(cluster: &mut Cluster) -> Result<(i64, i16), ClientError> {
         Ok(given)
     })?;
     Ok((given.producer_id, given.producer_epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use vltava_client::blocking::Address;
+
+    use super::*;
+
+    #[test]
+    fn members_of_a_group_are_spread_over_threads() {
+        let class = Arc::new(Consumers { count: 7, groups: 2, ..Consumers::default() });
+        let address = Address { host: String::from("localhost"), port: 9092 };
+        let coordinator = Node { id: 1, address };
+        let of = |number: u32| {
+            let reader = consumer(&class, number, vec![0, 1], &Arc::new(vec![0, 0]), 1);
+            let name = group_name(&reader, &Map::default());
+            members(reader, number, name, coordinator.clone(), Arc::default())
+        };
+        assert_eq!((of(0).len(), of(1).len()), (4, 3));
+        let hands = deal(of(0), 2);
+        assert_eq!(hands.iter().map(Vec::len).collect::<Vec<usize>>(), [2, 2]);
+        let number = |client: &ClientPlan| match client {
+            ClientPlan::Member(member) => Some(member.number),
+            ClientPlan::Producer(_) | ClientPlan::Consumer(_) => None,
+        };
+        assert_eq!(hands[1].iter().map(number).collect::<Vec<_>>(), [Some(1), Some(3)]);
+    }
 }

@@ -82,6 +82,8 @@ metrics! {
         "Clients' record batches taken by partitions, without duplicates.";
     FETCHED_BYTES: Counter "vltava_fetched_bytes_total" &[],
         "Bytes of record batches given to fetches.";
+    PARTITIONS_MOVED: Counter "vltava_partitions_moved_total" &[],
+        "Partitions that went from one shard of this node to another while they were served.";
     CONNECTIONS: Gauge "vltava_connections" &[],
         "Connections of clients that are open.";
     CONNECTIONS_ACCEPTED: Counter "vltava_connections_accepted_total" &[],

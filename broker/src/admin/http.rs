@@ -1,5 +1,5 @@
-//! As much of HTTP/1.1 as a scraper and a person with a browser need: GET and HEAD, one request a
-//! connection. Pure.
+//! As much of HTTP/1.1 as a scraper and a person with a browser need: GET, HEAD and POST, one
+//! request a connection. What is posted stands in the path. Pure.
 
 use bytes::Bytes;
 
@@ -8,13 +8,24 @@ pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Header lines that it may have.
 const HEADERS_MAX: usize = 64;
 
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Reads a page.
+    Get,
+    /// The same; the answer has no body.
+    Head,
+    /// Changes something.
+    Post,
+}
+
 /// A request, as far as it matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What is asked for, without the query.
     pub path: String,
-    /// HEAD: the answer has no body.
-    pub is_head: bool,
+    /// What it does.
+    pub method: Method,
 }
 
 /// Statuses that are answered.
@@ -70,14 +81,15 @@ pub fn parse(received: &[u8]) -> Parsed {
         }
         Err(_) => return Parsed::Refused(Status::BadRequest),
     }
-    let is_head = match request.method {
-        Some("GET") => false,
-        Some("HEAD") => true,
+    let method = match request.method {
+        Some("GET") => Method::Get,
+        Some("HEAD") => Method::Head,
+        Some("POST") => Method::Post,
         _ => return Parsed::Refused(Status::MethodNotAllowed),
     };
     let target = request.path.unwrap_or_default();
     let path = target.split(['?', '#']).next().unwrap_or_default();
-    Parsed::Complete(Request { path: path.to_owned(), is_head })
+    Parsed::Complete(Request { path: path.to_owned(), method })
 }
 
 /// An answer.
@@ -105,7 +117,7 @@ impl Response {
     /// The answer on the wire. HEAD gets the head of what GET gets.
     pub fn into_parts(self, is_head: bool) -> Vec<Bytes> {
         let allow = match self.status {
-            Status::MethodNotAllowed => "Allow: GET, HEAD\r\n",
+            Status::MethodNotAllowed => "Allow: GET, HEAD, POST\r\n",
             _ => "",
         };
         let head = format!(
@@ -130,16 +142,18 @@ mod tests {
 
     use super::*;
 
-    fn complete(path: &str, is_head: bool) -> Parsed {
+    fn complete(path: &str, method: Method) -> Parsed {
         let path = path.to_owned();
-        Parsed::Complete(Request { path, is_head })
+        Parsed::Complete(Request { path, method })
     }
 
     #[test]
     fn requests_are_read() {
         let get = b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
-        assert_eq!(parse(get), complete("/metrics", false));
-        assert_eq!(parse(b"HEAD / HTTP/1.0\r\n\r\nmore"), complete("/", true));
+        assert_eq!(parse(get), complete("/metrics", Method::Get));
+        assert_eq!(parse(b"HEAD / HTTP/1.0\r\n\r\nmore"), complete("/", Method::Head));
+        let post = b"POST /shards/1/t/0 HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+        assert_eq!(parse(post), complete("/shards/1/t/0", Method::Post));
         for length in 0..get.len() {
             assert_eq!(parse(&get[..length]), Parsed::Incomplete, "{length}");
         }
@@ -151,8 +165,8 @@ mod tests {
             Parsed::Refused(status) => status,
             other => panic!("{other:?}"),
         };
-        let post = b"POST /metrics HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
-        assert_eq!(refused(post), Status::MethodNotAllowed);
+        let delete = b"DELETE /metrics HTTP/1.1\r\n\r\n";
+        assert_eq!(refused(delete), Status::MethodNotAllowed);
         assert_eq!(refused(b"\x16\x03\x01\x02\x00\x01"), Status::BadRequest);
         assert_eq!(refused(b"\0\0\0\x10\0\x12\0\0"), Status::BadRequest);
         assert_eq!(refused(b"GET / HTTP/9.9\r\n\r\n"), Status::BadRequest);
@@ -175,7 +189,7 @@ mod tests {
         assert!(get.ends_with("\r\n\r\nžluť\n"), "{get}");
         assert_eq!(text(response, true), get.trim_end_matches("žluť\n"));
         let refused = text(Response::of_status(Status::MethodNotAllowed), false);
-        assert!(refused.contains("\r\nAllow: GET, HEAD\r\n"), "{refused}");
+        assert!(refused.contains("\r\nAllow: GET, HEAD, POST\r\n"), "{refused}");
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //! A [`view::View`] lives on every shard and says how that shard stands; the HTTP server lives on
 //! shard 0, asks all views, adds up and answers. It serves while the node starts, and until it
 //! stops. What is on a page stands in one table, [`catalogue`], from which `docs/metrics.md` is
-//! made; [`exposition`] is the text format.
+//! made; [`exposition`] is the text format. [`shards`]: which shard has which partition, and moves
+//! by hand: the one thing here that changes something.
 //!
 //! Invariants:
 //! - A page costs a bounded time on each shard: above a number of partitions (or of committed
@@ -18,4 +19,5 @@ pub mod http;
 pub mod pages;
 pub mod report;
 pub mod server;
+pub mod shards;
 pub mod view;

@@ -9,8 +9,9 @@ use vltava_storage::io::Disk;
 
 use super::catalogue::{self, Metric};
 use super::exposition::{self, Page, Seconds};
-use super::http::{Response, Status};
+use super::http::{Method, Request, Response, Status};
 use super::report::{NodeReport, Readiness};
+use super::shards;
 use super::view::{Silent, View};
 use crate::metrics::{ApiSnapshot, Snapshot};
 use crate::runtime::{ProcessFacts, Runtime};
@@ -32,19 +33,25 @@ vltava
 /metrics  for Prometheus
 /health   200 while the process serves at all
 /ready    200 when it serves everything; else 503 and the reasons
+/shards   which shard has which partition; POST /shards/SHARD/TOPIC/PARTITION moves one
 ";
 
-/// Answers a request for a path.
+/// Answers a request.
 pub async fn answer<R: Runtime>(
     view: &Rc<View<R>>,
-    path: &str,
+    request: &Request,
     process: impl Future<Output = ProcessFacts>,
 ) -> Response {
-    let answered = match path {
+    if request.method == Method::Post {
+        let posted = shards::move_partition(view, &request.path).await;
+        return posted.unwrap_or_else(|| Response::of_status(Status::MethodNotAllowed));
+    }
+    let answered = match request.path.as_str() {
         "/" => Ok(Response::text(Status::Ok, INDEX)),
         "/metrics" => metrics(view, process).await,
         "/health" => health(view).await,
         "/ready" => readiness(view).await,
+        shards::PATH => Ok(shards::list(view).await),
         _ => Ok(Response::of_status(Status::NotFound)),
     };
     answered
@@ -148,12 +155,13 @@ fn buckets(api: &ApiSnapshot) -> Vec<(Seconds, u64)> {
 
 fn traffic(page: &mut Page, metrics: &Snapshot) {
     let Snapshot { counters, memory, .. } = metrics;
-    let singles: [(&'static Metric, u64); 13] = [
+    let singles: [(&'static Metric, u64); 14] = [
         (&catalogue::RECEIVED_BYTES, counters.received_bytes),
         (&catalogue::SENT_BYTES, counters.sent_bytes),
         (&catalogue::APPENDED_BYTES, counters.appended_bytes),
         (&catalogue::APPENDED_BATCHES, counters.appended_batches),
         (&catalogue::FETCHED_BYTES, counters.fetched_bytes),
+        (&catalogue::PARTITIONS_MOVED, counters.partitions_moved),
         (&catalogue::CONNECTIONS, metrics.connections),
         (&catalogue::CONNECTIONS_ACCEPTED, counters.connections_accepted),
         (&catalogue::CONNECTIONS_MOVED, counters.connections_moved),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_util::future::{Either, select};
 
-use super::http::{self, HEAD_BYTES_MAX, Parsed, Response, Status};
+use super::http::{self, HEAD_BYTES_MAX, Method, Parsed, Response, Status};
 use super::pages;
 use super::view::View;
 use crate::runtime::{Connection, Listener, Network, ProcessFacts, Queue, Runtime};
@@ -85,8 +85,8 @@ impl<R: Runtime> Server<R> {
         match parsed {
             Parsed::Complete(request) => {
                 let process = (self.process)();
-                let response = pages::answer(&self.view, &request.path, process).await;
-                self.send(socket, response, request.is_head).await;
+                let response = pages::answer(&self.view, &request, process).await;
+                self.send(socket, response, request.method == Method::Head).await;
             }
             Parsed::Incomplete => {}
             Parsed::Refused(status) => {

@@ -1,5 +1,6 @@
 //! Which commands there are.
 
+use crate::cli::cluster::ClusterCommand;
 use crate::cli::consume::ConsumeArguments;
 use crate::cli::error::CliError;
 use crate::cli::group::GroupCommand;
@@ -8,7 +9,7 @@ use crate::cli::manual::{CompletionsArguments, ManArguments};
 use crate::cli::produce::ProduceArguments;
 use crate::cli::repair::RepairArguments;
 use crate::cli::topic::TopicCommand;
-use crate::cli::{consume, group, inspect, manual, produce, repair, topic};
+use crate::cli::{cluster, consume, group, inspect, manual, produce, repair, topic};
 
 /// A command that is a client.
 #[derive(Debug, clap::Subcommand)]
@@ -23,6 +24,9 @@ pub enum ClientCommand {
     /// List consumer groups, show their members and lag
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Show a cluster's nodes; add, drain and remove them
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Check log segment files, and show the batches and records in them
     Inspect(InspectArguments),
     /// Check the log of a partition while its broker is stopped, and repair a damaged one
@@ -40,6 +44,7 @@ pub fn run(command: ClientCommand, root: fn() -> clap::Command) -> Result<(), Cl
         ClientCommand::Produce(arguments) => produce::run(&arguments),
         ClientCommand::Consume(arguments) => consume::run(&arguments),
         ClientCommand::Group(command) => group::run(command),
+        ClientCommand::Cluster(command) => cluster::run(command),
         ClientCommand::Inspect(arguments) => inspect::run(&arguments),
         ClientCommand::Repair(arguments) => repair::run(&arguments),
         ClientCommand::Completions(arguments) => manual::completions(&arguments, root()),

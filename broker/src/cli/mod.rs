@@ -10,6 +10,7 @@ pub mod logging;
 pub mod serve;
 
 mod arguments;
+mod cluster;
 mod command;
 mod consume;
 mod format;

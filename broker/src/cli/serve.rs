@@ -12,6 +12,7 @@ use super::output::Output;
 use crate::config::listeners;
 use crate::config::render;
 use crate::config::values::{self, BrokerConfig, Given, Origin};
+use crate::metadata::features::Levels;
 use crate::runtime::DataDirectoryError;
 use crate::server::{self, ServerError};
 
@@ -40,6 +41,10 @@ pub struct Serve {
     /// This broker's node.id [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     node_id: Option<String>,
+    /// The nodes of the cluster, this one among them, and where each listens for the others
+    /// [default: this node is alone]
+    #[arg(long, value_name = "ID@HOST:PORT,...")]
+    peers: Option<String>,
     /// A file of settings in the form and with the names of Kafka's server.properties
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -76,12 +81,20 @@ impl Serve {
     /// # Errors
     /// One line (a line each, for settings) that says what is wrong.
     pub fn run(self, started: Instant) -> Result<(), CliError> {
+        self.run_as(Levels::SERVED, started)
+    }
+
+    /// As [`Serve::run`], as a release that serves these feature levels: for tests.
+    ///
+    /// # Errors
+    /// As [`Serve::run`].
+    pub fn run_as(self, levels: Levels, started: Instant) -> Result<(), CliError> {
         let (config, warnings) = self.load()?;
         let _logging = logging::start(self.log_format, &self.log_level)?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        server::run(config, started).map_err(failure)
+        server::run_as(config, levels, started).map_err(failure)
     }
 
     fn load(&self) -> Result<(BrokerConfig, Vec<String>), CliError> {
@@ -119,6 +132,7 @@ impl Serve {
             ("--shards", "shards", &self.shards),
             ("--memory", "memory", &self.memory),
             ("--node-id", "node.id", &self.node_id),
+            ("--peers", "peers", &self.peers),
         ];
         let given = flags.into_iter().filter_map(|(flag, name, typed)| {
             typed.as_deref().map(|typed| setting(flag, name, typed))

@@ -1,4 +1,5 @@
-//! AlterConfigs and IncrementalAlterConfigs: settings of topics. Those of nodes are read at start;
+//! AlterConfigs and IncrementalAlterConfigs: settings of topics, and what is wanted of nodes
+//! ([`super::node_settings`]). Other settings of nodes are read at start;
 //! those of groups wait for the group protocols they belong to.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +9,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::Str;
 
 use super::controller::{Controller, Decision, Reply, TopicSettings};
+use super::node_settings;
 use super::refusal::{Refusal, repeated};
 use crate::metadata::image::{Image, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
@@ -122,6 +124,11 @@ impl Resources<'_> {
         check_changes(changes)?;
         match *kind {
             TOPIC_RESOURCE => self.alter_topic(name, changes),
+            NODE_RESOURCE if node_settings::is_all(changes) => {
+                self.records.extend(node_settings::alter(self.image, name, changes)?);
+                Ok(())
+            }
+            NODE_RESOURCE if self.is_incremental && takes_throttles_back(changes) => Ok(()),
             NODE_RESOURCE => Err(self.node_refusal(name, changes)),
             NODE_LOGGER_RESOURCE => {
                 Err(Refusal::invalid_request("Log levels cannot be altered while the node runs."))
@@ -244,6 +251,19 @@ impl Resources<'_> {
 
 fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|element| !element.is_empty())
+}
+
+/// Whether all of it takes back limits to what replication may take, of which there are none:
+/// `kafka-reassign-partitions` does so when it is done, whether it had set any or not.
+fn takes_throttles_back(changes: &[Change]) -> bool {
+    const THROTTLES: [&str; 3] = [
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+    ];
+    let goes =
+        |change: &Change| change.operation == DELETE && THROTTLES.contains(&change.name.as_str());
+    !changes.is_empty() && changes.iter().all(goes)
 }
 
 /// What is wrong with a resource's changes before anybody looks at what they change.

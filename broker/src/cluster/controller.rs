@@ -5,19 +5,27 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+};
 use vltava_protocol::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse,
 };
 use vltava_protocol::messages::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
 use vltava_protocol::messages::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
+use vltava_protocol::messages::update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use vltava_protocol::types::{Str, Uuid};
 
 use super::alter_settings::{Alteration, Altered};
 use super::nodes::Registration;
+use super::reassign::Report;
 use super::state::State;
-use super::{alter_settings, create_partitions, create_topics, delete_topics, nodes};
+use super::{
+    alter_settings, create_partitions, create_topics, delete_topics, features, node_settings,
+    nodes, reassign,
+};
 use crate::machine::{KeyValue, Machine, Now, Outcome, ReplayError, Ticket};
-use crate::metadata::image::{Image, Settings};
+use crate::metadata::image::{Image, Node, Partition, PartitionId, Replica, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
 
 /// Most partitions that one request may create, as in Kafka.
@@ -65,9 +73,16 @@ pub enum Input {
     Form {
         /// The cluster's id, where it has none yet.
         cluster_id: Uuid,
+        /// The feature level that it begins at.
+        level: i16,
     },
     /// A node has started.
     RegisterNode(Registration),
+    /// A node is gone for good.
+    UnregisterNode {
+        /// Its number.
+        node_id: i32,
+    },
     /// Create topics. Settings in the answer are for the handler to fill in.
     CreateTopics {
         /// What the client asks.
@@ -83,6 +98,19 @@ pub enum Input {
     AlterSettings(Alteration),
     /// A block of producer ids for a node.
     AllocateProducerIds,
+    /// Change replicas of partitions, or take such a change back.
+    AlterReassignments(AlterPartitionReassignmentsRequest),
+    /// A leader begins to work on such a change.
+    LeadChange(Report),
+    /// The members of a partition's group are what was decided.
+    MembersChanged {
+        /// Who says so, and of which decision.
+        report: Report,
+        /// Who votes now; nobody else belongs to the group.
+        voters: Vec<Replica>,
+    },
+    /// Raise the feature level.
+    UpdateFeatures(UpdateFeaturesRequest),
 }
 
 /// What it answers.
@@ -98,6 +126,8 @@ pub enum Reply {
         /// How often it has been, with this time.
         epoch: i64,
     },
+    /// The node is forgotten.
+    NodeUnregistered,
     /// Of CreateTopics.
     CreateTopics(CreateTopicsResponse),
     /// Of DeleteTopics.
@@ -113,6 +143,15 @@ pub enum Reply {
         /// How many there are.
         count: i64,
     },
+    /// Of AlterPartitionReassignments.
+    AlterReassignments(AlterPartitionReassignmentsResponse),
+    /// What a leader said was heard.
+    Noted {
+        /// Whether it counts.
+        is_taken: bool,
+    },
+    /// Of UpdateFeatures.
+    UpdateFeatures(UpdateFeaturesResponse),
     /// The request as a whole is refused.
     Refused {
         /// Kafka's code.
@@ -138,18 +177,25 @@ impl Controller {
     fn decide(&self, state: &State, input: Input) -> Decision {
         let image = state.image();
         match input {
-            Input::Form { cluster_id } => nodes::form(image, cluster_id),
+            Input::Form { cluster_id, level } => nodes::form(image, cluster_id, level),
             _ if image.cluster().is_none() => {
                 refused(ErrorCode::COORDINATOR_NOT_AVAILABLE, "the cluster has not formed yet")
             }
             Input::RegisterNode(registration) => nodes::register(image, registration),
+            Input::UnregisterNode { node_id } => nodes::unregister(image, node_id),
             Input::AllocateProducerIds => nodes::allocate_producer_ids(image),
+            Input::UpdateFeatures(request) => features::update(image, &request),
             Input::CreateTopics { request, random } => {
                 create_topics::decide(self, state, request, random)
             }
             Input::DeleteTopics(request) => delete_topics::decide(image, request),
             Input::CreatePartitions(request) => create_partitions::decide(image, request),
             Input::AlterSettings(alteration) => alter_settings::decide(self, image, alteration),
+            Input::AlterReassignments(request) => reassign::decide(image, request),
+            Input::LeadChange(report) => reassign::decide_lead(image, &report),
+            Input::MembersChanged { report, voters } => {
+                reassign::decide_complete(image, &report, &voters)
+            }
         }
     }
 }
@@ -184,17 +230,43 @@ fn encoded(records: &[Record]) -> Option<Vec<KeyValue>> {
     Some(encoded)
 }
 
-/// What was decided about topics, for whoever reads the broker's log. `image` is before it.
+/// What was decided about a node, where it is more than that it has started again.
+fn node_note(image: &Image, id: i32, after: Option<&Node>) -> Option<String> {
+    let before = image.node(id);
+    let Some(after) = after else {
+        return Some(format!("node {id} is no longer one of the cluster"));
+    };
+    let state = node_settings::state_name(after.state);
+    match before {
+        None => Some(format!("node {id} is one of the cluster now: {state}")),
+        Some(before) if before.state != after.state => {
+            let was = node_settings::state_name(before.state);
+            Some(format!("node {id} is {state}; it was {was}"))
+        }
+        Some(before) if before.disks != after.disks => {
+            Some(format!("node {id} has another disk: what the old one kept is copied to it"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// What was decided about topics and nodes, for whoever reads the broker's log. `image` is before
+/// it.
 fn notes(image: &Image, decided: &[Record]) -> Vec<String> {
     let mut partitions: BTreeMap<Uuid, i32> = BTreeMap::new();
     for record in decided {
-        if let Record::Partition(id, _) = record {
+        if let Record::Partition(id, _) = record
+            && known(image, *id).is_none()
+        {
             *partitions.entry(id.topic_id).or_default() += 1;
         }
     }
     let mut notes = Vec::new();
     for record in decided {
         match record {
+            Record::Partition(id, after) => {
+                notes.extend(known(image, *id).and_then(|known| change_note(known, *id, after)));
+            }
             Record::Topic(id, Some(name)) => {
                 let count = partitions.remove(id).unwrap_or(0);
                 notes.push(format!("topic {name} created, with {count} partitions, id {id}"));
@@ -208,6 +280,7 @@ fn notes(image: &Image, decided: &[Record]) -> Vec<String> {
                 let own: Vec<String> = own.collect();
                 notes.push(format!("topic {name} has now these settings: {}", own.join(", ")));
             }
+            Record::Node(id, after) => notes.extend(node_note(image, *id, after.as_ref())),
             _ => {}
         }
     }
@@ -217,6 +290,30 @@ fn notes(image: &Image, decided: &[Record]) -> Vec<String> {
     });
     notes.extend(more);
     notes
+}
+
+fn known(image: &Image, id: PartitionId) -> Option<(&Str, &Partition)> {
+    let topic = image.topic_by_id(id.topic_id)?;
+    Some((&topic.name, topic.partition(id.index)?))
+}
+
+/// What was decided about a partition's replicas.
+fn change_note(
+    (topic, before): (&Str, &Partition),
+    id: PartitionId,
+    after: &Partition,
+) -> Option<String> {
+    let index = id.index;
+    let nodes = |replicas: &mut dyn Iterator<Item = &Replica>| {
+        replicas.map(|it| it.node_id.to_string()).collect::<Vec<_>>().join(",")
+    };
+    let (old, new) = (nodes(&mut before.target()), nodes(&mut after.target()));
+    match (before.is_changing(), after.is_changing()) {
+        _ if before.changes == after.changes => None,
+        (_, true) => Some(format!("partition {topic}-{index} moves from nodes {old} to {new}")),
+        (true, false) => Some(format!("partition {topic}-{index} is on nodes {new} now")),
+        (false, false) => Some(format!("partition {topic}-{index} prefers nodes {new} now")),
+    }
 }
 
 impl Machine for Controller {
@@ -241,7 +338,8 @@ impl Machine for Controller {
             reply = Reply::Refused { error: ErrorCode::POLICY_VIOLATION, message };
             Vec::new()
         });
-        let notes = notes(state.image(), &decided);
+        let mut notes = notes(state.image(), &decided);
+        notes.extend(features::notes(state.image(), &decided));
         Outcome { records, replies: vec![(ticket, reply)], notes, ..Outcome::default() }
     }
 

@@ -94,5 +94,5 @@ fn add(image: &Image, topic: &CreatePartitionsTopic, added: usize) -> Result<Vec
             chosen(image, known.id, first, additional, wanted)?
         }
     };
-    Ok(partition_records(known.id, there, replicas).collect())
+    Ok(partition_records(image, known.id, there, replicas).collect())
 }

@@ -128,7 +128,8 @@ impl Batch<'_> {
         if !settings.is_empty() {
             self.records.push(Record::Settings((TOPIC_RESOURCE, name.clone()), settings));
         }
-        self.records.extend(partition_records(topic_id, 0, replicas));
+        let image = self.state.image();
+        self.records.extend(partition_records(image, topic_id, 0, replicas));
         Ok(created)
     }
 

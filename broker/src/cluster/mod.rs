@@ -9,7 +9,12 @@
 //! - [`controller`]: what it is asked and what it answers.
 //! - [`create_topics`], [`delete_topics`], [`create_partitions`], [`alter_settings`]: one request
 //!   each, with Kafka's error codes and words.
+//! - [`reassign`]: changes of a partition's replicas, and when one is done.
+//! - `features`: raising the feature level.
 //! - [`nodes`]: forming the cluster, registering nodes, blocks of producer ids.
+//! - [`node_settings`]: what is to become of a node; [`quorum`]: who is to be in group 0.
+//! - [`evacuate`]: what moves without anybody asking.
+//! - [`wire`]: what is asked and answered, as bytes between nodes.
 //! - [`placement`]: which nodes keep a new partition; `new_partitions` asks it, or the client.
 
 pub mod alter_settings;
@@ -17,8 +22,14 @@ pub mod controller;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
+pub mod evacuate;
+mod features;
+pub mod node_settings;
 pub mod nodes;
 pub mod placement;
+pub mod quorum;
 mod new_partitions;
+pub mod reassign;
 mod refusal;
 pub mod state;
+pub mod wire;

@@ -9,7 +9,7 @@ use vltava_protocol::types::Uuid;
 use super::controller::PARTITIONS_MAX;
 use super::placement::{self, Candidate};
 use super::refusal::Refusal;
-use crate::metadata::image::{Image, Node, Partition, PartitionId, Replica};
+use crate::metadata::image::{Image, Node, NodeState, Partition, PartitionId, Replica};
 use crate::metadata::records::Record;
 
 /// The client's own choice, for partitions 0 and on.
@@ -51,7 +51,8 @@ pub(super) fn check_assignment(
     sorted.sort_unstable();
     let mut previous = None;
     for node_id in sorted {
-        if image.node(node_id).is_none() {
+        // Of one that was never seen no disk is known.
+        if image.node(node_id).is_none_or(|node| node.state == NodeState::Expected) {
             return Err(Refusal::invalid_assignment(format!(
                 "The manual partition assignment includes broker {node_id}, but no such broker is \
                  registered."
@@ -83,7 +84,9 @@ pub(super) fn chosen(
     replication_factor: i16,
 ) -> Result<Vec<Vec<i32>>, Refusal> {
     let candidate = |node: &Node| Candidate { id: node.id, rack: node.rack.clone() };
-    let nodes: Vec<Candidate> = image.nodes().map(candidate).collect();
+    let takes_more =
+        |node: &&Node| !matches!(node.state, NodeState::Expected | NodeState::Removing);
+    let nodes: Vec<Candidate> = image.nodes().filter(takes_more).map(candidate).collect();
     let wanted = usize::try_from(replication_factor).unwrap_or(0);
     placement::place(&nodes, topic_id, first, count, wanted).ok_or_else(|| {
         let registered = nodes.len();
@@ -95,16 +98,18 @@ pub(super) fn chosen(
     })
 }
 
-/// Partitions `first` and on of a topic.
+/// Partitions `first` and on of a topic, on the disks that the nodes have now.
 pub(super) fn partition_records(
+    image: &Image,
     topic_id: Uuid,
     first: i32,
     replicas: Vec<Vec<i32>>,
 ) -> impl Iterator<Item = Record> {
     (first..).zip(replicas).map(move |(index, node_ids)| {
-        let replica = |node_id| Replica { node_id, disk_id: Uuid::ZERO };
+        let disk = |node_id| image.node(node_id).and_then(|node| node.disks.first().copied());
+        let replica = |node_id| Replica { node_id, disk_id: disk(node_id).unwrap_or(Uuid::ZERO) };
         let replicas = node_ids.into_iter().map(replica).collect();
-        Record::Partition(PartitionId { topic_id, index }, Partition { replicas })
+        Record::Partition(PartitionId { topic_id, index }, Partition::new(replicas))
     })
 }
 

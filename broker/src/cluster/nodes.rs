@@ -1,4 +1,4 @@
-//! Forming the cluster, registering its nodes, giving away producer ids.
+//! Forming the cluster, registering and forgetting its nodes, giving away producer ids.
 
 use std::sync::Arc;
 
@@ -6,7 +6,10 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 
 use super::controller::{Decision, Reply, refused};
-use crate::metadata::image::{Cluster, Image, Node, NodeEndpoint};
+use crate::metadata::features::{FIRST, Levels};
+use crate::metadata::image::{
+    Cluster, Image, Node, NodeEndpoint, NodeState, Partition, PeerEndpoint,
+};
 use crate::metadata::records::{FORMAT_VERSION, Record};
 
 /// Producer ids of one block, as in Kafka.
@@ -28,33 +31,79 @@ pub struct Registration {
     pub endpoints: Vec<NodeEndpoint>,
     /// The ids of its disks.
     pub disks: Vec<Uuid>,
+    /// How the other nodes reach it.
+    pub peer_endpoint: Option<PeerEndpoint>,
+    /// The feature levels that its release serves.
+    pub levels: Levels,
 }
 
 /// Forms the cluster once; says under which id it has formed.
-pub(super) fn form(image: &Image, cluster_id: Uuid) -> Decision {
+pub(super) fn form(image: &Image, cluster_id: Uuid, level: i16) -> Decision {
     if let Some(cluster) = image.cluster() {
         return (Vec::new(), Reply::Formed { cluster_id: cluster.id });
     }
     let cluster =
         Cluster { id: cluster_id, format_version: FORMAT_VERSION, features: Arc::default() };
-    (vec![Record::Cluster(cluster)], Reply::Formed { cluster_id })
+    (vec![Record::Cluster(cluster.at_level(level.max(FIRST)))], Reply::Formed { cluster_id })
 }
 
 /// Registers a node that has started, also where nothing about it has changed: the epoch counts its
-/// starts.
+/// starts. One that was drained takes part again; one that is being removed does not.
 pub(super) fn register(image: &Image, registration: Registration) -> Decision {
-    let Registration { node_id, rack, endpoints, disks } = registration;
+    let Registration { node_id, rack, endpoints, disks, peer_endpoint, levels } = registration;
     let texts =
         endpoints.iter().flat_map(|endpoint| [&endpoint.listener, &endpoint.host]).chain(&rack);
+    let texts = texts.chain(peer_endpoint.as_ref().map(|endpoint| &endpoint.host));
     let is_long = texts.into_iter().any(|text| text.len() > TEXT_BYTES_MAX);
     if node_id < 0 || is_long || endpoints.len() > PARTS_MAX || disks.len() > PARTS_MAX {
         let error = ErrorCode::INVALID_REGISTRATION;
         return refused(error, "a node's number, listeners, rack or disks are out of bounds");
     }
-    let epoch = image.node(node_id).map_or(0, |node| node.epoch + 1);
-    let node =
-        Node { id: node_id, epoch, rack: rack.map(|rack| rack.detached()), endpoints, disks };
+    if !levels.are_possible() {
+        return refused(ErrorCode::INVALID_REGISTRATION, "no feature levels are like that");
+    }
+    if let Err(why) = levels.check(image.level()) {
+        return refused(ErrorCode::UNSUPPORTED_VERSION, &why);
+    }
+    let known = image.node(node_id);
+    let epoch = known.map_or(0, |node| node.epoch + 1);
+    let is_removed = known.is_some_and(|node| node.state == NodeState::Removing);
+    let node = Node {
+        id: node_id,
+        epoch,
+        rack: rack.map(|rack| rack.detached()),
+        endpoints,
+        disks,
+        peer_endpoint: peer_endpoint.or_else(|| known?.peer_endpoint.clone()),
+        state: if is_removed { NodeState::Removing } else { NodeState::There },
+        levels,
+    };
     (vec![Record::Node(node_id, Some(node))], Reply::Registered { epoch })
+}
+
+/// Forgets a node that keeps nothing any more.
+pub(super) fn unregister(image: &Image, node_id: i32) -> Decision {
+    let Some(node) = image.node(node_id) else {
+        let message = format!("there is no node {node_id}");
+        return refused(ErrorCode::BROKER_ID_NOT_REGISTERED, &message);
+    };
+    let keeps = |partition: &Arc<Partition>| {
+        partition.replicas.iter().any(|replica| replica.node_id == node_id)
+    };
+    let kept = image.topics().flat_map(|topic| &topic.partitions).filter(|it| keeps(it)).count();
+    if kept > 0 {
+        let message = format!(
+            "node {node_id} keeps {kept} replicas: move them away first, with: vltava cluster \
+             remove {node_id}"
+        );
+        return refused(ErrorCode::INVALID_REQUEST, &message);
+    }
+    let is_other = |other: &&Node| other.id != node.id && other.state != NodeState::Expected;
+    if image.nodes().find(is_other).is_none() {
+        let message = format!("node {node_id} is the last one");
+        return refused(ErrorCode::INVALID_REQUEST, &message);
+    }
+    (vec![Record::Node(node_id, None)], Reply::NodeUnregistered)
 }
 
 /// The next block of producer ids. Nobody gets it again: its record is replayed before the next

@@ -8,6 +8,9 @@ const fn node(name: &'static str, kind: Kind, default: &'static str) -> Definiti
 
 const MIB: i64 = 1024 * 1024;
 
+/// What `replica.selector.class` names to have consumers read from a replica of their rack.
+pub const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
 /// Settings of a node, by name.
 pub static BROKER: &[Definition] = &[
     node("admin.listener", Kind::String, "127.0.0.1:9644").ours().doc(
@@ -21,6 +24,10 @@ pub static BROKER: &[Definition] = &[
     node("auto.create.topics.enable", Kind::Boolean, "true").doc(
         "Whether a topic that a producer or consumer asks for, and that does not exist, is \
          created.",
+    ),
+    node("auto.leader.rebalance.enable", Kind::Boolean, "true").doc(
+        "Whether leaders go back, every `leader.imbalance.check.interval.seconds`, to the replicas \
+         that their partitions prefer.",
     ),
     node("broker.id", Kind::Int, "1").check(Check::AtLeast(0)).doc("Older name of `node.id`."),
     node("broker.rack", Kind::String, "")
@@ -63,6 +70,10 @@ pub static BROKER: &[Definition] = &[
         "Which of `listeners` the other nodes use. Default: PLAINTEXT, or the only one there \
              is.",
     ),
+    node("leader.imbalance.check.interval.seconds", Kind::Long, "300")
+        .unit(Unit::Seconds)
+        .check(Check::AtLeast(1))
+        .doc("How often a node looks whether it leads what others are preferred for."),
     node(
         "listener.security.protocol.map",
         Kind::String,
@@ -104,6 +115,15 @@ pub static BROKER: &[Definition] = &[
     node("node.id", Kind::Int, "1")
         .check(Check::AtLeast(0))
         .doc("This node's number, unique in the cluster."),
+    node("node.replace.after.ms", Kind::Long, "1800000")
+        .ours()
+        .unit(Unit::Milliseconds)
+        .check(Check::AtLeast(-1))
+        .doc(
+            "How long the cluster waits for a node that is gone before it makes up for it: copies \
+             of what it keeps are made on other nodes. -1: for ever. Counts as the node that leads \
+             group 0 has it.",
+        ),
     node("num.partitions", Kind::Int, "1")
         .check(Check::AtLeast(1))
         .doc("Partitions of a topic that is created without saying how many."),
@@ -138,10 +158,46 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Bytes)
         .check(Check::AtLeast(MIB))
         .doc("Segment size of `__consumer_offsets`."),
+    node("peer.listener", Kind::String, "").no_default().ours().doc(
+        "Where this node listens for the other nodes, as `host:port`, where that is not the \
+         address that `peers` has for it: behind an address translation, or in a container.",
+    ),
+    node("peers", Kind::List, "").no_default().ours().doc(
+        "The nodes of the cluster, this one among them, as `id@host:port`: where each listens for \
+         the others, which is not where clients connect. The cluster forms once, when all of them \
+         are there. Default: this node is alone.",
+    ),
     node("producer.id.expiration.ms", Kind::Int, "86400000")
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(1))
         .doc("How long a partition remembers an idempotent producer that sends nothing."),
+    node("replica.lag.time.max.ms", Kind::Long, "30000")
+        .unit(Unit::Milliseconds)
+        .check(Check::AtLeast(0))
+        .doc(
+            "How long a replica that can be talked to stays in sync after it had all of its \
+             leader's log. One whose node is gone is out of sync at once.",
+        ),
+    node("replica.selector.class", Kind::String, "")
+        .no_default()
+        .check(Check::OneOf(&[
+            "",
+            "org.apache.kafka.common.replica.LeaderSelector",
+            RACK_AWARE_SELECTOR,
+        ]))
+        .doc(
+            "With `org.apache.kafka.common.replica.RackAwareReplicaSelector` consumers that name \
+             their rack are sent to a replica that is in sync and whose node has that \
+             `broker.rack` (KIP-392). Default: they read from the leader.",
+        ),
+    node("shard.balance.interval.ms", Kind::Long, "5000")
+        .ours()
+        .unit(Unit::Milliseconds)
+        .check(Check::AtLeast(0))
+        .doc(
+            "How often the node looks whether one of its cores is hot while another is not; after \
+             three such looks in a row a partition goes from the one to the other. 0: never.",
+        ),
     node("shards", Kind::Int, "").no_default().ours().check(Check::Between(1, 1024)).doc(
         "Shards: threads, each with its own partitions and connections. Default: one for each \
              core this process may use.",

@@ -72,6 +72,8 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Milliseconds,
+    /// Seconds.
+    Seconds,
     /// Minutes.
     Minutes,
     /// Hours.
@@ -85,6 +87,7 @@ impl Unit {
             Self::None => "-",
             Self::Bytes => "bytes",
             Self::Milliseconds => "ms",
+            Self::Seconds => "s",
             Self::Minutes => "minutes",
             Self::Hours => "hours",
         }

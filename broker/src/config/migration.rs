@@ -38,8 +38,8 @@ pub fn refusal(name: &str, value: &str) -> Option<&'static str> {
             if value.split(',').filter(|voter| !voter.trim().is_empty()).count() > 1 =>
         {
             Some(
-                "several nodes do not form a cluster yet; this one would stand alone, without \
-                 replicas",
+                "Kafka's quorum is not used: name the nodes in peers instead, or this one would \
+                 stand alone, without replicas",
             )
         }
         _ => None,
@@ -78,7 +78,7 @@ const WITHOUT_EFFECT: &str = "
     add.partitions.to.txn.retry.backoff.max.ms add.partitions.to.txn.retry.backoff.ms
     alter.config.policy.class.name alter.log.dirs.replication.quota.window.num
     alter.log.dirs.replication.quota.window.size.seconds authorizer.class.name
-    auto.leader.rebalance.enable background.threads broker.heartbeat.interval.ms
+    background.threads broker.heartbeat.interval.ms
     broker.session.timeout.ms client.quota.callback.class config.providers
     connection.failed.authentication.delay.ms connections.max.reauth.ms
     controlled.shutdown.enable controller.listener.names controller.quorum.append.linger.ms
@@ -121,7 +121,7 @@ const WITHOUT_EFFECT: &str = "
     group.streams.rack.aware.assignment.tags group.streams.session.timeout.ms
     group.streams.topology.description.plugin.class initial.broker.registration.timeout.ms
     kafka.metrics.polling.interval.secs kafka.metrics.reporters
-    leader.imbalance.check.interval.seconds log.cleaner.backoff.ms
+    log.cleaner.backoff.ms
     log.cleaner.dedupe.buffer.size log.cleaner.enable log.cleaner.io.buffer.load.factor
     log.cleaner.io.buffer.size log.cleaner.io.max.bytes.per.second log.cleaner.threads
     log.dir.failure.timeout.ms log.flush.offset.checkpoint.interval.ms
@@ -151,8 +151,8 @@ const WITHOUT_EFFECT: &str = "
     remote.log.storage.manager.impl.prefix remote.log.storage.system.enable
     replica.fetch.backoff.ms replica.fetch.max.bytes replica.fetch.min.bytes
     replica.fetch.response.max.bytes replica.fetch.wait.max.ms
-    replica.high.watermark.checkpoint.interval.ms replica.lag.time.max.ms
-    replica.selector.class replica.socket.receive.buffer.bytes replica.socket.timeout.ms
+    replica.high.watermark.checkpoint.interval.ms replica.socket.receive.buffer.bytes
+    replica.socket.timeout.ms
     replication.quota.window.num replication.quota.window.size.seconds request.timeout.ms
     sasl.client.callback.handler.class sasl.enabled.mechanisms sasl.jaas.config
     sasl.kerberos.kinit.cmd sasl.kerberos.min.time.before.relogin

@@ -5,8 +5,9 @@
 //!   [`group`]); `vltava config`, `docs/configuration.md`, DescribeConfigs and validation are made
 //!   from it. [`migration`] knows the settings of Kafka that have no effect here, and those that
 //!   must not be ignored.
-//! - [`properties`] and [`listeners`] parse; [`check`] validates one value, in Kafka's words;
-//!   [`origin`] names what is refused in the words of the command line or the file it stood in.
+//! - [`properties`], [`listeners`] and [`peers`] parse; [`check`] validates one value, in Kafka's
+//!   words; [`origin`] names what is refused in the words of the command line or the file it stood
+//!   in.
 //! - [`values`] is what the rooms are given at start ([`values::BrokerConfig`]), [`topic_values`]
 //!   what a topic's log needs ([`topic_values::TopicConfig`]: the node's defaults under the topic's
 //!   own settings). Both are immutable snapshots; they are `Send`, and every shard holds its own
@@ -21,6 +22,7 @@ pub mod group;
 pub mod listeners;
 pub mod migration;
 pub mod origin;
+pub mod peers;
 pub mod properties;
 pub mod render;
 pub mod topic;

@@ -5,12 +5,14 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::broker::RACK_AWARE_SELECTOR;
 use super::check::{self, InvalidValue};
 use super::definitions::{
     broker_setting, broker_settings, family, group_settings, nearest, topic_setting, topic_settings,
 };
 use super::listeners::{self, HostAndPort, Listener, ListenerSettings, Listeners};
 pub use super::origin::{Given, Origin};
+use super::peers::{self, Peer};
 use super::topic_values::TopicDefaults;
 use super::{migration, properties};
 
@@ -61,8 +63,16 @@ pub struct BrokerConfig {
     pub listeners: Vec<Listener>,
     /// Which listener other nodes use.
     pub inter_broker_listener: String,
+    /// `peers`, by their ids, this node among them; empty: it is alone.
+    pub peers: Vec<Peer>,
+    /// `peer.listener`: host (`None`: all interfaces) and port; `None`: as `peers` has it.
+    pub peer_listener: Option<HostAndPort>,
+    /// `node.replace.after.ms`; `None`: never.
+    pub replace_node_after_ms: Option<u64>,
     /// `admin.listener`: host (`None`: all interfaces) and port.
     pub admin_listener: Option<HostAndPort>,
+    /// `shard.balance.interval.ms`; 0: never.
+    pub shard_balance_interval_ms: u64,
     /// `shards`; `None`: one for each core.
     pub shards: Option<u32>,
     /// `memory` in bytes; `None`: so much for each shard.
@@ -93,8 +103,15 @@ pub struct BrokerConfig {
     pub partitions_default: i32,
     /// `default.replication.factor`.
     pub replication_factor_default: i16,
+    /// `leader.imbalance.check.interval.seconds`; `None`: leaders stay where they are
+    /// (`auto.leader.rebalance.enable`).
+    pub leader_check_interval_s: Option<u64>,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: u64,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_ms_max: u64,
+    /// `replica.selector.class` chooses by rack.
+    pub reads_closest_replica: bool,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: u64,
     /// The `group.*` settings.
@@ -323,7 +340,11 @@ impl Loader {
             data_directory: self.data_directory()?,
             listeners,
             inter_broker_listener: inter_broker_name,
+            peers: self.peers()?,
+            peer_listener: self.peer_listener()?,
+            replace_node_after_ms: self.number("node.replace.after.ms").ok(),
             admin_listener,
+            shard_balance_interval_ms: self.number("shard.balance.interval.ms")?,
             shards: self.text("shards").map(|_| self.number("shards")).transpose()?,
             memory_bytes: self.text("memory").map(|_| self.memory()).transpose()?,
             disk_reserve_bytes: self.size("disk.reserve.bytes")?,
@@ -339,7 +360,14 @@ impl Loader {
             delete_topics: self.boolean("delete.topic.enable")?,
             partitions_default: self.number("num.partitions")?,
             replication_factor_default: self.number("default.replication.factor")?,
+            leader_check_interval_s: match self.boolean("auto.leader.rebalance.enable")? {
+                true => Some(self.number("leader.imbalance.check.interval.seconds")?),
+                false => None,
+            },
             retention_check_interval_ms: self.number("log.retention.check.interval.ms")?,
+            replica_lag_ms_max: self.number("replica.lag.time.max.ms")?,
+            reads_closest_replica: self.non_empty("replica.selector.class")
+                == Some(RACK_AWARE_SELECTOR),
             producer_id_expiration_ms: self.number("producer.id.expiration.ms")?,
             groups: self.groups()?,
             offsets: self.offsets()?,
@@ -361,6 +389,20 @@ impl Loader {
             return Err(InvalidValue::new(NAME, text, reason));
         }
         Ok(Some((host, port)))
+    }
+
+    fn peers(&self) -> Result<Vec<Peer>, InvalidValue> {
+        let own = self.number("node.id")?;
+        self.non_empty("peers").map_or(Ok(Vec::new()), |text| peers::parse(text, own))
+    }
+
+    fn peer_listener(&self) -> Result<Option<HostAndPort>, InvalidValue> {
+        const NAME: &str = "peer.listener";
+        let Some(text) = self.non_empty(NAME) else { return Ok(None) };
+        if self.non_empty("peers").is_none() {
+            return Err(InvalidValue::new(NAME, text, "there are no others without peers"));
+        }
+        listeners::host_and_port(NAME, text).map(Some)
     }
 
     fn groups(&self) -> Result<GroupSettings, InvalidValue> {

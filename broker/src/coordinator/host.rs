@@ -29,6 +29,9 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 /// How long to wait before a failed load is tried again.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
+/// Inputs that may wait for a load.
+const HELD_MAX: usize = 16 * 1024;
+
 /// Why an input got no reply from the machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
@@ -45,7 +48,12 @@ pub enum HostError {
 
 type Answer<M> = Result<<M as Machine>::Reply, HostError>;
 
+/// Inputs in their order, with the tickets that they were given.
+type Held<M> = Vec<(Ticket, <M as Machine>::Input)>;
+
 struct Loaded<M: Machine> {
+    /// The epoch at which the replica led when the log was replayed.
+    epoch: i32,
     state: M::State,
     session: M::Session,
     timers: Timers<M::Timer>,
@@ -61,7 +69,13 @@ pub struct Host<M: Machine, R: Runtime> {
     /// `None` while the log is being replayed.
     loaded: RefCell<Option<Loaded<M>>>,
     waiting: RefCell<BTreeMap<Ticket, oneshot::Sender<Answer<M>>>>,
+    /// What waits, in its order, for the first load; `None`: nothing does.
+    held: RefCell<Option<Held<M>>>,
     tickets: Cell<u64>,
+    /// Outcomes that wait for their commit.
+    under_way: Cell<usize>,
+    /// One of them has ended.
+    ended: Event,
     /// Counts loads: what was appended before a reload answers nobody after it.
     generation: Cell<u64>,
     timers_changed: Event,
@@ -74,11 +88,13 @@ pub struct Host<M: Machine, R: Runtime> {
     rewritten_bytes: Cell<u64>,
     log_limit: LogLimit,
     stopped: Cell<bool>,
+    /// Notified when it is stopped.
+    stops: Event,
 }
 
 impl<M: Machine, R: Runtime> Host<M, R> {
-    /// Starts a host over a replica that leads: it loads in the background, and answers
-    /// [`HostError::Loading`] until then.
+    /// Starts a host over a replica. Where that leads, the host loads in the background, and
+    /// answers [`HostError::Loading`] until it has; where not, it answers [`HostError::NotHere`].
     pub fn start(machine: M, runtime: R, replica: Rc<Replica<R>>) -> Rc<Self> {
         let host = Rc::new(Self {
             machine,
@@ -86,7 +102,10 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             replica,
             loaded: RefCell::default(),
             waiting: RefCell::default(),
+            held: RefCell::default(),
             tickets: Cell::new(0),
+            under_way: Cell::new(0),
+            ended: Event::new(),
             generation: Cell::new(0),
             timers_changed: Event::new(),
             loads_changed: Event::new(),
@@ -95,8 +114,9 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             rewritten_bytes: Cell::new(0),
             log_limit: LogLimit::default(),
             stopped: Cell::new(false),
+            stops: Event::new(),
         });
-        runtime.spawn(Queue::Control, Rc::clone(&host).load());
+        runtime.spawn(Queue::Control, Rc::clone(&host).follow_leadership());
         runtime.spawn(Queue::Control, Rc::clone(&host).run_timers());
         host
     }
@@ -105,9 +125,22 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     /// answer is lost.
     pub fn stop(&self) {
         self.stopped.set(true);
+        drop(self.held.take());
         self.unload(&HostError::NotHere);
         self.timers_changed.notify();
         self.loads_changed.notify();
+        self.stops.notify();
+    }
+
+    /// Completes when all that the machine has decided so far is committed, and told. Nobody may
+    /// ask it anything meanwhile.
+    pub async fn told_all(&self) {
+        while self.under_way.get() > 0 {
+            let ended = self.ended.listen();
+            if self.under_way.get() > 0 {
+                ended.await;
+            }
+        }
     }
 
     /// The replica that this machine lives over.
@@ -149,25 +182,53 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let ticket = Ticket(self.tickets.replace(self.tickets.get() + 1));
         self.waiting.borrow_mut().insert(ticket, sender);
         self.check_current();
+        let is_loading = self.loaded.borrow().is_none() && self.replica.leads().is_some();
+        if let Some(held) = self.held.borrow_mut().as_mut()
+            && is_loading
+            && held.len() < HELD_MAX
+        {
+            held.push((ticket, input));
+            return receiver;
+        }
+        self.hand(ticket, input);
+        receiver
+    }
+
+    /// Until the log has been replayed for the first time, whoever asks waits for it: the machine
+    /// was on another shard a moment ago.
+    pub fn hold_until_loaded(&self) {
+        *self.held.borrow_mut() = Some(Vec::new());
+    }
+
+    /// Nobody waits for a load any more.
+    fn release_held(self: &Rc<Self>) {
+        for (ticket, input) in self.held.take().unwrap_or_default() {
+            self.hand(ticket, input);
+        }
+    }
+
+    fn hand(self: &Rc<Self>, ticket: Ticket, input: M::Input) {
         let now = self.now();
         let outcome = self.loaded.borrow_mut().as_mut().map(|loaded| {
             self.machine.handle(&loaded.state, &mut loaded.session, ticket, input, now)
         });
         match outcome {
             Some(outcome) => self.apply(outcome, now),
-            None if self.damage.borrow().is_some() => {
+            None if self.damage.borrow().is_some() || self.replica.leads().is_none() => {
                 self.reply(ticket, Err(HostError::NotHere));
             }
             None => self.reply(ticket, Err(HostError::Loading)),
         }
-        receiver
     }
 
-    /// Drops a state that holds what the log has taken back. Those who waited for that are woken a
-    /// moment later: nothing may be decided in between.
+    /// Drops a state that holds what the log has taken back, or that another leader goes on from.
+    /// Those who waited for that are woken a moment later: nothing may be decided in between.
     fn check_current(self: &Rc<Self>) {
-        let known = self.loaded.borrow().as_ref().map(|loaded| loaded.refusals);
-        if known.is_some_and(|known| known != self.replica.refusals()) {
+        let known = self.loaded.borrow().as_ref().map(|loaded| (loaded.epoch, loaded.refusals));
+        let Some((epoch, refusals)) = known else { return };
+        if self.replica.leads() != Some(epoch) {
+            self.unload(&HostError::NotHere);
+        } else if refusals != self.replica.refusals() {
             let why = self.replica.last_refusal().unwrap_or(PartitionError::Ended);
             self.lose(&why, Vec::new());
         }
@@ -218,9 +279,12 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         };
         let host = Rc::clone(self);
         let generation = self.generation.get();
+        self.under_way.set(self.under_way.get() + 1);
         self.runtime.spawn(Queue::Control, async move {
             let committed = committed.await.unwrap_or(Err(PartitionError::Unknown));
             host.finish(generation, committed, replies);
+            host.under_way.set(host.under_way.get() - 1);
+            host.ended.notify();
         });
     }
 
@@ -245,24 +309,36 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     }
 
     /// The log did not take what the machine decided: its state is no longer the log's. Drops it
-    /// and loads again.
+    /// and loads again, where the replica still leads.
     fn lose(self: &Rc<Self>, error: &PartitionError, replies: Vec<(Ticket, M::Reply)>) {
-        tracing::error!(
-            partition = self.replica.name(), %error,
-            "coordinator lost its log; loading again"
-        );
+        let Some(epoch) = self.replica.leads() else {
+            // What was to be answered may be committed yet, by the next leader.
+            drop(replies);
+            return self.unload(&HostError::Lost(error.clone()));
+        };
+        match error {
+            // It is about to hand over, or would have.
+            PartitionError::NotLeader => {}
+            error => tracing::error!(
+                partition = self.replica.name(), %error,
+                "coordinator lost its log; loading again"
+            ),
+        }
         drop(replies);
         self.unload(&HostError::Lost(error.clone()));
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Control, async move {
             host.runtime.sleep_until(host.runtime.now().after(RELOAD_PAUSE)).await;
-            host.load().await;
+            host.load(epoch).await;
         });
     }
 
     fn unload(&self, why: &HostError) {
         *self.loaded.borrow_mut() = None;
         self.generation.set(self.generation.get() + 1);
+        if let Some(held) = self.held.borrow_mut().as_mut() {
+            held.clear();
+        }
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         for (_, sender) in waiting {
             let _ = sender.send(Err(why.clone()));

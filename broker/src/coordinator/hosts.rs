@@ -1,10 +1,10 @@
 //! The hosts of one kind of machine on this node, and every shard's way to them.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use futures_util::future::Either;
+use futures_util::future::{Either, ready};
 
 use super::host::{Host, HostError};
 use crate::machine::Machine;
@@ -14,12 +14,16 @@ use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::Jobs;
 
+type ByPartition<M, R> = BTreeMap<PartitionId, Rc<Host<M, R>>>;
+
 /// The hosts of one shard, and the way to those of the others.
 pub struct Hosts<M: Machine, R: Runtime> {
     runtime: R,
     jobs: Rc<Jobs<Self>>,
     partitions: Rc<Partitions<R>>,
-    hosts: RefCell<BTreeMap<PartitionId, Rc<Host<M, R>>>>,
+    hosts: Rc<RefCell<ByPartition<M, R>>>,
+    /// Partitions that come from another shard.
+    expected: RefCell<BTreeSet<PartitionId>>,
 }
 
 impl<M, R> Hosts<M, R>
@@ -31,7 +35,24 @@ where
 {
     /// No hosts yet.
     pub fn new(runtime: R, jobs: Rc<Jobs<Self>>, partitions: Rc<Partitions<R>>) -> Rc<Self> {
-        Rc::new(Self { runtime, jobs, partitions, hosts: RefCell::default() })
+        Rc::new(Self {
+            runtime,
+            jobs,
+            partitions,
+            hosts: Rc::default(),
+            expected: RefCell::default(),
+        })
+    }
+
+    /// A partition comes from another shard: where it is one of such machines, its host here lets
+    /// whoever asks wait until it has loaded.
+    pub fn expect(&self, partition: PartitionId) {
+        self.expected.borrow_mut().insert(partition);
+    }
+
+    /// A partition is on this shard now; nothing more is to be expected.
+    pub fn arrived(&self, partition: PartitionId) {
+        self.expected.borrow_mut().remove(&partition);
     }
 
     /// A partition of such machines is ready on this shard: its host begins to load.
@@ -42,6 +63,9 @@ where
         replica: Rc<Replica<R>>,
     ) -> Rc<Host<M, R>> {
         let host = Host::start(machine, self.runtime.clone(), replica);
+        if self.expected.borrow().contains(&partition) {
+            host.hold_until_loaded();
+        }
         self.hosts.borrow_mut().insert(partition, Rc::clone(&host));
         host
     }
@@ -86,19 +110,50 @@ where
         partition: PartitionId,
         input: M::Input,
     ) -> impl Future<Output = Result<M::Reply, HostError>> + use<M, R> {
-        let shard = self.partitions.shard_of(partition);
+        let routing = self.partitions.routing();
+        let shard = routing.shard_of(partition);
         if shard == self.jobs.own() {
-            return Either::Left(submit_here(self.local(partition), input));
+            return Either::Left(self.submit_here(partition, input));
         }
-        let job = move |hosts: &Rc<Self>| submit_here(hosts.local(partition), input);
+        let job = move |hosts: &Rc<Self>| hosts.submit_here(partition, input);
         let pending = self.jobs.start(shard, job).await;
         Either::Right(async move { pending.await.unwrap_or(Err(HostError::NotHere)) })
+    }
+
+    /// Completes when all that was handed over to a shard from here is in its machines' hands.
+    pub async fn reached(&self, shard: usize) {
+        if shard != self.jobs.own() {
+            // A shard that has ended takes nothing any more.
+            let _ended = self.jobs.start(shard, |_| ready(())).await.await;
+        }
+    }
+
+    /// As [`submit_to`]; while the partition comes from another shard, when it has arrived.
+    fn submit_here(
+        &self,
+        partition: PartitionId,
+        input: M::Input,
+    ) -> impl Future<Output = Result<M::Reply, HostError>> + use<M, R> {
+        if !self.partitions.is_arriving(partition) {
+            return Either::Left(submit_to(self.local(partition), input));
+        }
+        let hosts = Rc::clone(&self.hosts);
+        let submitted = self.partitions.when_here(partition, move |_| {
+            let host = hosts.borrow().get(&partition).cloned();
+            Ok(submit_to(host, input))
+        });
+        Either::Right(async move {
+            match submitted.await {
+                Ok(reply) => reply.await,
+                Err(_) => Err(HostError::NotHere),
+            }
+        })
     }
 }
 
 /// The input is handed over by the call itself, before anything is awaited: inputs keep their
 /// order, those over the mesh too.
-fn submit_here<M: Machine, R: Runtime>(
+fn submit_to<M: Machine, R: Runtime>(
     host: Option<Rc<Host<M, R>>>,
     input: M::Input,
 ) -> impl Future<Output = Result<M::Reply, HostError>> + use<M, R> {

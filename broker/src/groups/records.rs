@@ -136,3 +136,91 @@ fn group_key(group: &Str) -> Result<Bytes, RecordError> {
     let key = GroupMetadataKey { group: group.clone() };
     Ok(key.to_key_bytes()?)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::fmt::Write;
+
+    use vltava_protocol::types::Uuid;
+
+    use super::*;
+
+    fn committed(expires_at_ms: Option<i64>) -> CommittedOffset {
+        CommittedOffset {
+            offset: 1000,
+            leader_epoch: 3,
+            metadata: Str::from_static("m"),
+            committed_at_ms: 1_700_000_000_000,
+            expires_at_ms,
+            topic_id: Uuid(7 << 64),
+        }
+    }
+
+    fn generation() -> StoredMetadata {
+        let member = StoredMember {
+            member_id: Str::from_static("consumer-1-x"),
+            instance_id: Some(Str::from_static("one")),
+            client_id: Str::from_static("consumer-1"),
+            client_host: Str::from_static("/127.0.0.1"),
+            rebalance_timeout_ms: 300_000,
+            session_timeout_ms: 45_000,
+            subscription: Bytes::from_static(&[0, 1, 2]),
+            assignment: Bytes::from_static(&[3, 4]),
+        };
+        StoredMetadata {
+            protocol_type: Some(Str::from_static("consumer")),
+            generation: 5,
+            protocol: Some(Str::from_static("range")),
+            leader: Some(Str::from_static("consumer-1-x")),
+            changed_at_ms: Some(1_700_000_000_000),
+            members: vec![member],
+        }
+    }
+
+    fn hex(bytes: &Bytes) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Kafka's own format, in the versions that Kafka 4.4 writes.
+    #[test]
+    fn the_golden_records_are_written_and_read() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/golden/disk/v1/consumer-offsets-records"
+        );
+        let (group_id, topic) = (Str::from_static("billing"), Str::from_static("orders"));
+        let records = [
+            ("offset", offset(&group_id, &topic, 2, &committed(None)).unwrap()),
+            ("offset-that-expires", offset(&group_id, &topic, 2, &committed(Some(9))).unwrap()),
+            ("offset-gone", offset_tombstone(&group_id, &topic, 2).unwrap()),
+            ("group", group(&group_id, &generation()).unwrap()),
+            ("group-gone", group_tombstone(&group_id).unwrap()),
+        ];
+        let mut text = String::new();
+        for (name, record) in &records {
+            let value = record.value.as_ref().map_or("-".to_owned(), hex);
+            writeln!(text, "{name} {} {value}", hex(&record.key)).unwrap();
+        }
+        if std::env::var("VLTAVA_GOLDEN").is_ok_and(|mode| mode == "rewrite") {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), text);
+        for (_, record) in &records[..3] {
+            let expected =
+                Key::Offset { group: group_id.clone(), topic: topic.clone(), partition: 2 };
+            assert_eq!(decode_key(&record.key), Ok(expected));
+        }
+        let read = |nth: usize| decode_offset(records[nth].1.value.as_ref().unwrap()).unwrap();
+        assert_eq!(
+            (read(0).offset, read(0).leader_epoch, read(0).topic_id),
+            (1000, 3, Uuid(7 << 64))
+        );
+        assert_eq!((read(1).offset, read(1).expire_timestamp), (1000, 9));
+        let metadata = decode_metadata(records[3].1.value.as_ref().unwrap()).unwrap();
+        assert_eq!((metadata.generation, metadata.members.len()), (5, 1));
+        assert_eq!(metadata.members[0].assignment, generation().members[0].assignment);
+        assert_eq!(decode_key(&records[4].1.key), Ok(Key::Group { group: group_id }));
+    }
+}

@@ -6,17 +6,20 @@
 //!
 //! A version that is not served is answered in version 0, with UNSUPPORTED_VERSION and this API's
 //! own versions. Features are advertised as they are implemented: none of group, transaction, share
-//! or streams yet.
+//! or streams yet, and not `metadata.version`, which names Kafka's own metadata log. Ours is the
+//! cluster's feature level; it only rises, so it is the epoch of what is finalized, too.
 
 use vltava_protocol::api::{Api, ApiKey};
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::frame::RequestHeader;
 use vltava_protocol::messages::api_versions::{
-    ApiVersion, ApiVersionsRequest, ApiVersionsResponse,
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
+use vltava_protocol::types::Str;
 
 use super::context::Context;
 use super::{Answer, Refusal, Reply, SERVED, encode};
+use crate::metadata::features::{LEVEL, Levels};
 use crate::runtime::Runtime;
 
 /// The API of this file.
@@ -43,9 +46,26 @@ pub async fn handle<R: Runtime>(
     }
     Reply::Now(ApiVersionsResponse {
         api_keys: SERVED.iter().filter_map(|key| key.api()).map(row).collect(),
-        finalized_features_epoch: 0,
-        ..ApiVersionsResponse::default()
+        ..features(context.services.node.levels(), context.services.node.image().level())
     })
+}
+
+/// What this node serves, and what the cluster is at.
+fn features(served: Levels, level: i16) -> ApiVersionsResponse {
+    let name = Str::from_static(LEVEL);
+    let supported = SupportedFeatureKey {
+        name: name.clone(),
+        min_version: served.min,
+        max_version: served.max,
+    };
+    let finalized =
+        FinalizedFeatureKey { name, max_version_level: level, min_version_level: level };
+    ApiVersionsResponse {
+        supported_features: vec![supported],
+        finalized_features_epoch: level.into(),
+        finalized_features: vec![finalized],
+        ..ApiVersionsResponse::default()
+    }
 }
 
 /// Whether this is the node of the cluster that the client wanted; it names both or none.

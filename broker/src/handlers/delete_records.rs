@@ -2,10 +2,12 @@
 //!
 //! Versions: 2 flexible.
 //!
-//! Ours: answered when the new start is durable. Kafka writes it with its next checkpoint, so a
-//! crash may bring records back.
+//! Ours: answered when the new start is committed, and durable on the leader. Kafka waits for all
+//! replicas that are there, and writes it with its next checkpoint, so a crash may bring records
+//! back.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
@@ -27,6 +29,8 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DeleteRecordsRequest,
 ) -> Reply<DeleteRecordsResponse> {
+    let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
+    let deadline = context.received.after(Duration::from_millis(timeout_ms));
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let refused = refusal(&context, &topic.name);
@@ -34,7 +38,7 @@ pub async fn handle<R: Runtime>(
         for asked in topic.partitions {
             let work = move |replica: Rc<Replica<R>>| async move {
                 let to = if asked.offset == -1 { replica.high_watermark() } else { asked.offset };
-                replica.delete_records(to).await
+                replica.delete_records_until(to, deadline).await
             };
             let moved = match refused {
                 Some(error) => Err(error),

@@ -2,9 +2,10 @@
 //!
 //! Versions: 1 sources and synonyms (KIP-226), 3 types and documentation (KIP-569), 4 flexible.
 //!
-//! Ours: a node's settings are all read-only, since they are read at start; a topic's default that
-//! comes from `log.retention.hours` and the like is shown with its source (Kafka shows it as a
-//! default). Log levels are not described.
+//! Ours: a node's settings are all read-only, since they are read at start, but for what is wanted
+//! of it (`vltava.node.*`), which any node describes, of all; a topic's default that comes from
+//! `log.retention.hours` and the like is shown with its source (Kafka shows it as a default). Log
+//! levels are not described.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +17,9 @@ use vltava_protocol::messages::describe_configs::{
 };
 use vltava_protocol::types::Str;
 
-use super::Reply;
 use super::context::Context;
+use super::node_settings::Software;
+use super::{Reply, node_settings};
 use crate::cluster::alter_settings::{
     CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, NODE_LOGGER_RESOURCE, NODE_RESOURCE,
 };
@@ -36,7 +38,9 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: DescribeConfigsRequest,
 ) -> Reply<DescribeConfigsResponse> {
-    let image = context.services.node.image();
+    let node = &context.services.node;
+    let (image, software) = (node.image(), node.software());
+    let view = View { config: &context.services.config, image: &image, software: &software };
     let mut response = DescribeConfigsResponse::default();
     let mut seen = BTreeSet::new();
     for resource in &request.resources {
@@ -44,7 +48,7 @@ pub async fn handle<R: Runtime>(
         if !seen.insert((resource.resource_type, &resource.resource_name)) {
             continue;
         }
-        response.results.push(describe(&context.services.config, &image, &request, resource));
+        response.results.push(view.describe(&request, resource));
         context.services.runtime.yield_if_needed().await;
     }
     Reply::Now(response)
@@ -53,27 +57,65 @@ pub async fn handle<R: Runtime>(
 /// Why a resource is not described.
 type Failure = (ErrorCode, String);
 
-fn describe(
-    config: &BrokerConfig,
-    image: &Image,
-    request: &DescribeConfigsRequest,
-    resource: &DescribeConfigsResource,
-) -> DescribeConfigsResult {
-    let DescribeConfigsResource { resource_type, resource_name, configuration_keys } = resource;
-    let described = settings(config, image, *resource_type, resource_name);
-    let (error_code, message, described) = match described {
-        Ok(described) => (ErrorCode::NONE, String::new(), described),
-        Err((error, message)) => (error, message, Vec::new()),
-    };
-    let keys = configuration_keys.as_deref().unwrap_or_default();
-    let is_asked = |entry: &Described| keys.is_empty() || keys.iter().any(|key| *key == entry.name);
-    let entries = described.into_iter().filter(is_asked);
-    DescribeConfigsResult {
-        error_code,
-        error_message: Some(Str::from(message)),
-        resource_type: *resource_type,
-        resource_name: resource_name.clone(),
-        configs: entries.map(|described| entry(described, request)).collect(),
+/// What is described.
+struct View<'a> {
+    config: &'a BrokerConfig,
+    image: &'a Image,
+    software: &'a Software,
+}
+
+impl View<'_> {
+    fn describe(
+        &self,
+        request: &DescribeConfigsRequest,
+        resource: &DescribeConfigsResource,
+    ) -> DescribeConfigsResult {
+        let DescribeConfigsResource { resource_type, resource_name, .. } = resource;
+        let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+        let wanted = self.wanted_of_nodes(*resource_type, resource_name);
+        let described = match &wanted {
+            Some(_) if node_settings::are_all(keys) => Ok(Vec::new()),
+            _ => settings(self.config, self.image, *resource_type, resource_name),
+        };
+        let (error_code, message, described) = match described {
+            Ok(described) => (ErrorCode::NONE, String::new(), described),
+            Err((error, message)) => (error, message, Vec::new()),
+        };
+        let is_asked = |name: &str| keys.is_empty() || keys.iter().any(|key| *key == name);
+        let entries = described.into_iter().filter(|entry| is_asked(entry.name));
+        let entries = entries.map(|described| entry(described, request));
+        let wanted = wanted.filter(|_| error_code.is_none()).unwrap_or_default();
+        let wanted = wanted.into_iter().filter(|entry| is_asked(&entry.name));
+        let wanted = wanted.map(|mut entry| {
+            if !request.include_synonyms {
+                entry.synonyms.clear();
+            }
+            entry.documentation = entry.documentation.filter(|_| request.include_documentation);
+            entry
+        });
+        DescribeConfigsResult {
+            error_code,
+            error_message: Some(Str::from(message)),
+            resource_type: *resource_type,
+            resource_name: resource_name.clone(),
+            configs: entries.chain(wanted).collect(),
+        }
+    }
+
+    /// What any node says of a node, or of all.
+    fn wanted_of_nodes(
+        &self,
+        resource_type: i8,
+        name: &str,
+    ) -> Option<Vec<DescribeConfigsResourceResult>> {
+        match resource_type {
+            NODE_RESOURCE if name.is_empty() => Some(node_settings::of_all(self.image)),
+            NODE_RESOURCE => {
+                let node = self.image.node(name.parse().ok()?)?;
+                Some(node_settings::of_node(node, self.software))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -169,7 +211,8 @@ mod tests {
             resource_name: Str::from(name),
             configuration_keys: keys.map(|keys| keys.iter().map(|key| Str::from(*key)).collect()),
         };
-        describe(&config, &image, request, &resource)
+        let software = Software::from([(1, Str::from_static("vltava 9"))]);
+        View { config: &config, image: &image, software: &software }.describe(request, &resource)
     }
 
     fn plain() -> DescribeConfigsRequest {
@@ -200,9 +243,31 @@ mod tests {
         assert_eq!(ask(2, "t", Some(&[]), &plain()).configs.len(), 37);
         let with = DescribeConfigsRequest { include_documentation: true, ..plain() };
         let found = ask(4, "1", None, &with).configs;
-        assert!(found.iter().all(|entry| entry.read_only && entry.documentation.is_some()));
+        assert!(found.iter().all(|entry| entry.documentation.is_some()));
+        let altered = found.iter().filter(|entry| !entry.read_only);
+        assert_eq!(altered.map(|entry| entry.name.as_str()).collect::<Vec<_>>(), [node_state()]);
         assert!(found.iter().all(|entry| entry.synonyms.is_empty()));
         assert!(!ask(32, "g", None, &plain()).configs.is_empty());
+    }
+
+    fn node_state() -> &'static str {
+        crate::cluster::node_settings::STATE
+    }
+
+    #[test]
+    fn what_is_wanted_of_a_node_is_described_by_any() {
+        let keys: &[&str] = &[node_state(), node_settings::SOFTWARE];
+        let found = ask(4, "1", Some(keys), &plain());
+        let value = |name: &str| {
+            let found = found.configs.iter().find(|entry| entry.name == name);
+            found.and_then(|entry| entry.value.as_deref())
+        };
+        assert_eq!(found.configs.len(), 2);
+        assert_eq!(value(node_settings::SOFTWARE), Some("vltava 9"));
+        assert_eq!(value(node_state()), Some("there"));
+        let all = ask(4, "", Some(&[node_settings::NODES]), &plain());
+        assert_eq!(all.configs[0].value.as_deref(), Some("1"));
+        assert_eq!(ask(4, "7", Some(keys), &plain()).error_code, ErrorCode::INVALID_REQUEST);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! DescribeTopicPartitions (key 75): topics page by page (KIP-966).
 //!
-//! Ours: eligible leaders outside the in-sync set do not exist, so both lists of them are empty;
-//! Kafka answers the same where there are none.
+//! Ours: eligible leaders outside the in-sync set are nothing that has to be known: whoever is
+//! elected has all that was committed, in the set or not. So both lists of them are empty, as
+//! Kafka's are where there are none.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ use vltava_protocol::types::{Str, Uuid};
 
 use super::Reply;
 use super::context::Context;
-use super::topology::{OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, partition_view};
+use super::topology::{OPERATIONS_NOT_ASKED, Standpoint, TOPIC_OPERATIONS, partition_view};
 use crate::metadata::image::{Image, Topic};
 use crate::metadata::leaders::Leaders;
 use crate::metadata::topic_name;
@@ -33,7 +34,7 @@ pub async fn handle<R: Runtime>(
     let page = Page {
         image: &node.image(),
         leaders: &node.leaders(),
-        listener: &context.client.listener,
+        from: Standpoint { listener: &context.client.listener, present: &node.present() },
         partitions_max: context.services.config.describe_partitions_max,
     };
     Reply::Now(page.answer(&request))
@@ -42,7 +43,7 @@ pub async fn handle<R: Runtime>(
 struct Page<'a> {
     image: &'a Image,
     leaders: &'a Leaders,
-    listener: &'a str,
+    from: Standpoint<'a>,
     partitions_max: u32,
 }
 
@@ -168,9 +169,9 @@ impl Filling<'_> {
         topic: &Topic,
         index: i32,
     ) -> Option<DescribeTopicPartitionsResponsePartition> {
-        let Page { image, leaders, listener, .. } = self.page;
+        let Page { image, leaders, from, .. } = *self.page;
         let partition = topic.partition(index)?;
-        let view = partition_view(image, leaders, listener, topic, (index, partition));
+        let view = partition_view(image, leaders, from, topic, (index, partition));
         Some(DescribeTopicPartitionsResponsePartition {
             error_code: view.error_code,
             partition_index: index,
@@ -201,8 +202,8 @@ mod tests {
         cursor: Option<(&str, i32)>,
     ) -> (Vec<Shown>, Option<(String, i32)>) {
         let (image, leaders) = cluster(&[("t", 5, 3), ("t2.x", 6, 1), ("a", 7, 1)]);
-        let page =
-            Page { image: &image, leaders: &leaders, listener: "PLAINTEXT", partitions_max: 2000 };
+        let from = Standpoint { listener: "PLAINTEXT", present: &BTreeSet::from([1]) };
+        let page = Page { image: &image, leaders: &leaders, from, partitions_max: 2000 };
         let request = DescribeTopicPartitionsRequest {
             topics: names.iter().map(|name| TopicRequest { name: Str::from(*name) }).collect(),
             response_partition_limit: limit,

@@ -45,10 +45,16 @@ pub fn of_append(error: &PartitionError) -> ErrorCode {
 pub fn of_partition(error: &PartitionError) -> ErrorCode {
     match error {
         // Not "unknown": the image has it, so it is on its way here or from here.
-        PartitionError::Unknown | PartitionError::Opening => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        PartitionError::Unknown | PartitionError::Opening | PartitionError::NotLeader => {
+            ErrorCode::NOT_LEADER_OR_FOLLOWER
+        }
         PartitionError::FencedEpoch => ErrorCode::FENCED_LEADER_EPOCH,
         PartitionError::UnknownEpoch => ErrorCode::UNKNOWN_LEADER_EPOCH,
         PartitionError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        PartitionError::NotAvailable => ErrorCode::OFFSET_NOT_AVAILABLE,
+        PartitionError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS,
+        PartitionError::NotEnoughReplicasAfterAppend => ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        PartitionError::TimedOut => ErrorCode::REQUEST_TIMED_OUT,
         PartitionError::Full
         | PartitionError::NoDescriptor
         | PartitionError::Damaged(_)

@@ -7,10 +7,12 @@
 //!
 //! Ours: nothing is sent between a fetch that found too little and the commit that satisfies it,
 //! and nothing runs: the partitions themselves end the wait. There are no transactions yet, so the
-//! last stable offset is the high watermark.
+//! last stable offset is the high watermark. A replica that follows answers only while it can talk
+//! to its leader.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -19,11 +21,13 @@ use vltava_protocol::api::ApiKey;
 use vltava_protocol::encode::Records;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::fetch::{
-    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
 };
 use vltava_protocol::types::{Str, Uuid};
 
 use super::context::Context;
+use super::leader_hints::LeaderHints;
 use super::{Reply, errors};
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
@@ -37,14 +41,16 @@ pub const API: ApiKey = ApiKey::FETCH;
 
 /// The first version that names topics by id.
 const TOPIC_IDS_FROM: i16 = 13;
+/// The first version of who may read from a replica that follows.
+const RACKS_FROM: i16 = 11;
 
 /// What holds for all partitions of a request.
-#[derive(Clone, Copy)]
 struct Limits {
     deadline: Monotonic,
     bytes_min: usize,
     bytes_max: usize,
     read_committed: bool,
+    may_follow: bool,
 }
 
 /// One partition of a round: what it is, and what came of it.
@@ -61,6 +67,7 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<FetchResponse> {
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let limits = limits(&context, &request);
+    let nearer = nearer(&context, &request.rack_id);
     let session = (request.session_id, request.session_epoch);
     let forgotten: Vec<_> = request
         .forgotten_topics_data
@@ -92,7 +99,7 @@ pub async fn handle<R: Runtime>(
     match begun {
         Ok(fetching) => {
             context.client.fetch_session.set(fetching.session_id);
-            Reply::later(fetch(context, fetching, limits))
+            Reply::later(fetch(context, fetching, limits, nearer))
         }
         Err(error) => Reply::Now(FetchResponse {
             error_code: match error {
@@ -110,6 +117,21 @@ fn reference(by_id: bool, name: Str, id: Uuid) -> TopicRef {
     if by_id { TopicRef::Id(id) } else { TopicRef::Name(name.detached()) }
 }
 
+/// Where the setting asks for it, the nodes of the client's rack that it can reach, unless this one
+/// is among them.
+fn nearer<R: Runtime>(context: &Context<R>, rack: &str) -> Option<Arc<[i32]>> {
+    let config = &context.services.config;
+    let is_near = config.rack.as_deref() == Some(rack);
+    if !config.reads_closest_replica || rack.is_empty() || is_near {
+        return None;
+    }
+    let image = context.services.node.image();
+    let in_rack = image.nodes().filter(|node| node.rack.as_deref() == Some(rack));
+    let reached = in_rack.filter(|node| node.endpoint(&context.client.listener).is_some());
+    let nodes: Arc<[i32]> = reached.map(|node| node.id).collect();
+    (!nodes.is_empty()).then_some(nodes)
+}
+
 fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0);
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
@@ -119,6 +141,7 @@ fn limits<R: Runtime>(context: &Context<R>, request: &FetchRequest) -> Limits {
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: bytes_max.min(allowed),
         read_committed: request.isolation_level == 1,
+        may_follow: context.api_version >= RACKS_FROM,
     }
 }
 
@@ -126,17 +149,28 @@ async fn fetch<R: Runtime>(
     context: Context<R>,
     fetching: Fetching,
     limits: Limits,
+    nearer: Option<Arc<[i32]>>,
 ) -> FetchResponse {
     loop {
-        let mut round = read(&context, &fetching.wanted, limits.bytes_max).await;
+        let (mut round, has_moved) =
+            read(&context, &fetching.wanted, &limits, nearer.as_ref()).await;
+        if has_moved {
+            // Not seen by the client: what it asked for is on another shard by now.
+            continue;
+        }
         let bytes = trim(&mut round, limits.bytes_max);
         let enough = bytes >= limits.bytes_min || has_news(&round);
         if enough || context.services.runtime.now() >= limits.deadline {
             let metrics = &context.services.metrics;
             metrics.count(|counters| counters.fetched_bytes += bytes as u64);
+            let elsewhere = round
+                .iter()
+                .filter(|outcome| matches!(outcome.result, Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)));
+            let elsewhere = elsewhere.filter_map(|outcome| outcome.partition);
+            context.services.node.successors_known(elsewhere).await;
             return respond(&context, &fetching, round, limits.read_committed).await;
         }
-        wait(&context, &round, limits, limits.bytes_min - bytes).await;
+        wait(&context, &round, &limits, limits.bytes_min - bytes).await;
     }
 }
 
@@ -147,17 +181,20 @@ fn has_news(round: &[Outcome]) -> bool {
     let mut there = round.iter().filter(|outcome| outcome.partition.is_some()).peekable();
     there.peek().is_none()
         || there.any(|outcome| match &outcome.result {
-            Ok(found) => found.diverging.is_some(),
+            Ok(found) => found.diverging.is_some() || found.preferred.is_some(),
             Err(_) => true,
         })
 }
 
-/// One look at every partition, each on its shard, all shards at once.
+/// One look at every partition, each on its shard, all shards at once; and whether one of them was
+/// no longer where it was asked.
 async fn read<R: Runtime>(
     context: &Context<R>,
     wanted: &[Wanted],
-    bytes_max: usize,
-) -> Vec<Outcome> {
+    limits: &Limits,
+    nearer: Option<&Arc<[i32]>>,
+) -> (Vec<Outcome>, bool) {
+    let bytes_max = limits.bytes_max;
     let mut outcomes = Vec::with_capacity(wanted.len());
     let mut by_shard: BTreeMap<usize, (Vec<usize>, Vec<ReadFrom>)> = BTreeMap::new();
     for wanted in wanted {
@@ -170,6 +207,8 @@ async fn read<R: Runtime>(
                 partition,
                 current_leader_epoch: wanted.current_leader_epoch,
                 last_fetched_epoch: wanted.last_fetched_epoch,
+                may_follow: limits.may_follow,
+                nearer: nearer.cloned(),
                 offset: wanted.offset,
                 bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0),
             });
@@ -190,15 +229,20 @@ async fn read<R: Runtime>(
             let results = read_all(Rc::clone(partitions), reads, bytes_max);
             async move { Ok(results.await) }
         };
-        started.push((positions, context.services.partitions.on_shard(shard, job).await));
+        let results = context.services.partitions.on_shard(shard, job).await;
+        started.push((shard, positions, results));
     }
-    for (positions, results) in started {
+    let mut has_moved = false;
+    for (shard, positions, results) in started {
         let Ok(results) = results.await else { continue };
         for (position, result) in positions.into_iter().zip(results) {
-            outcomes[position].result = result.map_err(|error| errors::of_partition(&error));
+            let outcome = &mut outcomes[position];
+            let is_here = |id| context.services.partitions.shard_of(id) == shard;
+            has_moved |= result.is_err() && !outcome.partition.is_none_or(is_here);
+            outcome.result = result.map_err(|error| errors::of_partition(&error));
         }
     }
-    outcomes
+    (outcomes, has_moved)
 }
 
 fn resolve<R: Runtime>(context: &Context<R>, wanted: &Wanted) -> Result<PartitionId, ErrorCode> {
@@ -233,7 +277,7 @@ fn trim(round: &mut [Outcome], bytes_max: usize) -> usize {
 async fn wait<R: Runtime>(
     context: &Context<R>,
     round: &[Outcome],
-    limits: Limits,
+    limits: &Limits,
     missing_bytes: usize,
 ) {
     let mut by_shard: BTreeMap<usize, Vec<(PartitionId, i64)>> = BTreeMap::new();
@@ -276,9 +320,14 @@ async fn respond<R: Runtime>(
 ) -> FetchResponse {
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut previous: Option<TopicRef> = None;
-    for Outcome { wanted, result, .. } in round {
+    let mut hints = LeaderHints::new(&context.services, &context.client);
+    for Outcome { wanted, partition, result } in round {
         context.services.runtime.yield_if_needed().await;
-        let data = partition_data(wanted.partition, result, read_committed);
+        let mut data = partition_data(wanted.partition, result, read_committed);
+        let leader = partition.and_then(|partition| hints.leader(partition, data.error_code));
+        if let Some((leader_id, leader_epoch)) = leader {
+            data.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+        }
         if fetching.session_id != 0 {
             let told = told(&data);
             let mut sessions = context.services.fetch_sessions.borrow_mut();
@@ -295,7 +344,18 @@ async fn respond<R: Runtime>(
             topic.partitions.push(data);
         }
     }
-    FetchResponse { session_id: fetching.session_id, responses, ..FetchResponse::default() }
+    let node_endpoints = hints.nodes().map(|node| NodeEndpoint {
+        node_id: node.id,
+        host: node.endpoint.host.clone(),
+        port: node.endpoint.port.into(),
+        rack: node.rack.cloned(),
+    });
+    FetchResponse {
+        session_id: fetching.session_id,
+        responses,
+        node_endpoints: node_endpoints.collect(),
+        ..FetchResponse::default()
+    }
 }
 
 fn topic_response(topic: &TopicRef) -> FetchableTopicResponse {
@@ -313,10 +373,11 @@ fn told(data: &PartitionData) -> Told {
     let has_error = data.error_code != ErrorCode::NONE;
     let has_records = data.records.as_ref().is_some_and(|records| !records.is_empty());
     let diverges = data.diverging_epoch != EpochEndOffset::default();
+    let is_elsewhere = data.preferred_read_replica >= 0;
     Told {
         high_watermark: data.high_watermark,
         log_start: data.log_start_offset,
-        has_news: has_records || has_error || diverges,
+        has_news: has_records || has_error || diverges || is_elsewhere,
         has_error,
     }
 }
@@ -342,11 +403,14 @@ fn partition_data(
     };
     match result {
         Ok(found) => {
-            let diverges = found.diverging.is_some();
-            data.aborted_transactions = (read_committed && !diverges).then(Vec::new);
-            data.high_watermark = found.high_watermark;
-            data.last_stable_offset = found.high_watermark;
+            let is_read = found.diverging.is_none() && found.preferred.is_none();
+            data.aborted_transactions = (read_committed && is_read).then(Vec::new);
+            // What is not known is not told: it never goes back, as a client sees it.
+            let high_watermark = if found.is_behind { -1 } else { found.high_watermark };
+            data.high_watermark = high_watermark;
+            data.last_stable_offset = high_watermark;
             data.log_start_offset = found.log_start;
+            data.preferred_read_replica = found.preferred.unwrap_or(-1);
             data.records = Some(Records { parts: found.parts });
             if let Some((epoch, end_offset)) = found.diverging {
                 data.diverging_epoch = EpochEndOffset { epoch, end_offset };

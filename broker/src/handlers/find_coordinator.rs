@@ -14,8 +14,8 @@ use vltava_protocol::messages::find_coordinator::{
 };
 use vltava_protocol::types::Str;
 
-use super::Reply;
 use super::context::Context;
+use super::{Reply, group};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::runtime::Runtime;
 
@@ -29,15 +29,19 @@ const GROUP: i8 = 0;
 /// A transactional id.
 const TRANSACTION: i8 = 1;
 
-/// Creates the topic of offsets where nobody has used a group yet, and names this node.
+/// Creates the topic of offsets where nobody has used a group yet, and names, for each group, the
+/// node that leads its partition of it.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
     let one = context.api_version < KEYS_FROM;
     let keys = if one { vec![request.key] } else { request.coordinator_keys };
-    let found = find(&context, request.key_type).await;
-    let mut coordinators = keys.into_iter().map(|key| Coordinator { key, ..found.clone() });
+    let ready = prepare(&context, request.key_type).await;
+    let mut coordinators = keys.into_iter().map(|key| match &ready {
+        Ok(()) => Coordinator { key: key.clone(), ..coordinator(&context, &key) },
+        Err(failed) => Coordinator { key, ..failed.clone() },
+    });
     if !one {
         let coordinators = coordinators.collect();
         return Reply::Now(FindCoordinatorResponse {
@@ -56,30 +60,39 @@ pub async fn handle<R: Runtime>(
     })
 }
 
-async fn find<R: Runtime>(context: &Context<R>, key_type: i8) -> Coordinator {
+/// Sees to it that there can be coordinators of this type.
+async fn prepare<R: Runtime>(context: &Context<R>, key_type: i8) -> Result<(), Coordinator> {
     match key_type {
-        GROUP => match context.services.node.ensure_topic(CONSUMER_OFFSETS).await {
-            Ok(()) => here(context),
-            Err(error) => failed(error, ErrorCode::message(error)),
-        },
-        TRANSACTION => failed(
+        GROUP => {
+            let ensured = context.services.node.ensure_topic(CONSUMER_OFFSETS).await;
+            ensured.map_err(|error| {
+                // As Kafka does: for clients any other error is final.
+                let is_passing = error.is_retriable();
+                let told = if is_passing { error } else { ErrorCode::COORDINATOR_NOT_AVAILABLE };
+                failed(told, ErrorCode::message(error))
+            })
+        }
+        TRANSACTION => Err(failed(
             ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
             "transactions are not implemented yet; use the idempotent producer without \
              transactional.id",
-        ),
-        _ => failed(ErrorCode::INVALID_REQUEST, "there is no coordinator of this type here"),
+        )),
+        _ => {
+            let error = ErrorCode::INVALID_REQUEST;
+            Err(failed(error, "there is no coordinator of this type here"))
+        }
     }
 }
 
-fn here<R: Runtime>(context: &Context<R>) -> Coordinator {
-    let image = context.services.node.image();
-    let endpoint = image
-        .nodes()
-        .find(|node| node.id == context.services.config.node_id)
-        .and_then(|node| node.endpoint(&context.client.listener));
-    match endpoint {
-        Some(endpoint) => Coordinator {
-            node_id: context.services.config.node_id,
+/// The coordinator of a group: the node that leads its partition.
+fn coordinator<R: Runtime>(context: &Context<R>, group_id: &str) -> Coordinator {
+    let (image, leaders) = (context.services.node.image(), context.services.node.leaders());
+    let leader = group::partition_of(context, group_id)
+        .and_then(|partition| leaders.leader(partition))
+        .and_then(|leader| image.node(leader.node_id));
+    match leader.and_then(|node| Some((node.id, node.endpoint(&context.client.listener)?))) {
+        Some((node_id, endpoint)) => Coordinator {
+            node_id,
             host: endpoint.host.clone(),
             port: endpoint.port.into(),
             ..Coordinator::default()

@@ -48,7 +48,8 @@ pub fn partitions<R: Runtime>(context: &Context<R>) -> Vec<PartitionId> {
     image.topic(CONSUMER_OFFSETS).into_iter().flat_map(|topic| topic.partition_ids()).collect()
 }
 
-fn partition_of<R: Runtime>(context: &Context<R>, group_id: &str) -> Option<PartitionId> {
+/// The partition whose leader coordinates a group; `None` before anybody has used one.
+pub fn partition_of<R: Runtime>(context: &Context<R>, group_id: &str) -> Option<PartitionId> {
     let image = context.services.node.image();
     let topic = image.topic(CONSUMER_OFFSETS)?;
     let count = Some(topic.partition_count()).filter(|count| *count > 0)?;

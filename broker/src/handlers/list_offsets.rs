@@ -1,8 +1,9 @@
 //! ListOffsets (key 2): which offset a timestamp means.
 //!
-//! Versions: 1 one offset, 2 isolation level (KIP-98), 4 leader epochs (KIP-320), 6 flexible, 7 the
-//! largest timestamp (KIP-734), 8 the local log's start (KIP-405), 9 the last tiered offset
-//! (KIP-1005), 10 timeout (KIP-1075), 11 the earliest offset not yet tiered (KIP-1023).
+//! Versions: 1 one offset, 2 isolation level (KIP-98), 4 leader epochs (KIP-320), 5 a new leader
+//! that cannot say yet (KIP-207), 6 flexible, 7 the largest timestamp (KIP-734), 8 the local log's
+//! start (KIP-405), 9 the last tiered offset (KIP-1005), 10 timeout (KIP-1075), 11 the earliest
+//! offset not yet tiered (KIP-1023).
 //!
 //! Ours: nothing is tiered, so what asks for tiered offsets is answered with -1. There are no
 //! transactions yet, so the isolation level changes nothing.
@@ -56,7 +57,7 @@ pub async fn handle<R: Runtime>(
         let mut partitions = Vec::with_capacity(started.len());
         for (index, started) in started {
             let found = match started {
-                Ok(found) => found.await,
+                Ok(found) => found.await.map_err(|error| known(context.api_version, error)),
                 Err(error) => Err(error),
             };
             partitions.push(partition_response(context.api_version, index, found));
@@ -80,6 +81,14 @@ fn lookup(api_version: i16, timestamp: i64) -> Result<Lookup, ErrorCode> {
         return Err(ErrorCode::UNSUPPORTED_VERSION);
     }
     Ok(Lookup::from(timestamp))
+}
+
+/// An error as the versions of a client know it.
+fn known(api_version: i16, error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::OFFSET_NOT_AVAILABLE if api_version < 5 => ErrorCode::LEADER_NOT_AVAILABLE,
+        error => error,
+    }
 }
 
 /// Partitions that a request names more than once.

@@ -22,7 +22,8 @@ use vltava_protocol::types::{Str, Uuid};
 use super::Reply;
 use super::context::Context;
 use super::topology::{
-    CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, PartitionView, TOPIC_OPERATIONS, partition_view,
+    CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, PartitionView, Standpoint, TOPIC_OPERATIONS,
+    partition_view,
 };
 use crate::metadata::image::{Image, Topic};
 use crate::metadata::leaders::Leaders;
@@ -48,15 +49,15 @@ pub async fn handle<R: Runtime>(
     let wanted = wanted(&request, context.api_version);
     let failures = create_missing(&context, &request, &wanted).await;
     let node = &context.services.node;
-    let (image, leaders) = (node.image(), node.leaders());
+    let (image, leaders, present) = (node.image(), node.leaders(), node.present());
     let view = View {
         image: &image,
         leaders: &leaders,
-        listener: &context.client.listener,
+        from: Standpoint { listener: &context.client.listener, present: &present },
         version: context.api_version,
         with_operations: request.include_topic_authorized_operations,
     };
-    let mut response = view.cluster(context.services.config.node_id, &request);
+    let mut response = view.cluster(node.controller_id(), &request);
     match wanted {
         Wanted::All => {
             for topic in image.topics() {
@@ -163,11 +164,11 @@ fn creation_error(error: ErrorCode) -> ErrorCode {
     }
 }
 
-/// The cluster, from one listener.
+/// The cluster, from one place.
 struct View<'a> {
     image: &'a Image,
     leaders: &'a Leaders,
-    listener: &'a str,
+    from: Standpoint<'a>,
     version: i16,
     with_operations: bool,
 }
@@ -175,14 +176,12 @@ struct View<'a> {
 impl View<'_> {
     /// The answer without its topics.
     fn cluster(&self, controller_id: i32, request: &MetadataRequest) -> MetadataResponse {
-        let brokers = self.image.nodes().filter_map(|node| {
-            let endpoint = node.endpoint(self.listener)?;
-            Some(MetadataResponseBroker {
-                node_id: node.id,
-                host: endpoint.host.clone(),
-                port: endpoint.port.into(),
-                rack: node.rack.clone(),
-            })
+        let nodes = self.from.nodes(self.image);
+        let brokers = nodes.map(|(node, endpoint)| MetadataResponseBroker {
+            node_id: node.id,
+            host: endpoint.host.clone(),
+            port: endpoint.port.into(),
+            rack: node.rack.clone(),
         });
         let operations = match request.include_cluster_authorized_operations {
             true => CLUSTER_OPERATIONS,
@@ -238,7 +237,7 @@ impl View<'_> {
 
     fn topic(&self, topic: &Arc<Topic>) -> MetadataResponseTopic {
         let partition = |indexed| {
-            let view = partition_view(self.image, self.leaders, self.listener, topic, indexed);
+            let view = partition_view(self.image, self.leaders, self.from, topic, indexed);
             self.partition(view)
         };
         MetadataResponseTopic {
@@ -272,6 +271,8 @@ impl View<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::handlers::topology::tests::cluster;
 
@@ -283,8 +284,13 @@ mod tests {
         MetadataRequest { topics: Some(names.iter().map(topic).collect()), ..Default::default() }
     }
 
+    fn from(listener: &'static str) -> Standpoint<'static> {
+        static PRESENT: LazyLock<BTreeSet<i32>> = LazyLock::new(|| BTreeSet::from([1]));
+        Standpoint { listener, present: &PRESENT }
+    }
+
     fn view<'a>(image: &'a Image, leaders: &'a Leaders, version: i16) -> View<'a> {
-        View { image, leaders, listener: "PLAINTEXT", version, with_operations: false }
+        View { image, leaders, from: from("PLAINTEXT"), version, with_operations: false }
     }
 
     #[test]
@@ -319,7 +325,7 @@ mod tests {
         assert_eq!(broker.rack, Some(Str::from_static("r1")));
         assert_eq!(answer.cluster_id, Some(Str::from(Uuid(9).to_string())));
         assert_eq!(answer.cluster_authorized_operations, i32::MIN);
-        let elsewhere = View { listener: "INSIDE", ..view(&image, &leaders, 12) };
+        let elsewhere = View { from: from("INSIDE"), ..view(&image, &leaders, 12) };
         assert!(elsewhere.cluster(1, &asked(&[])).brokers.is_empty());
     }
 
@@ -368,7 +374,7 @@ mod tests {
     fn old_clients_do_not_know_listener_not_found() {
         let (image, leaders) = cluster(&[("t", 5, 1)]);
         let error = |version| {
-            let elsewhere = View { listener: "INSIDE", ..view(&image, &leaders, version) };
+            let elsewhere = View { from: from("INSIDE"), ..view(&image, &leaders, version) };
             elsewhere.topic(image.topic("t").unwrap()).partitions[0].error_code
         };
         assert_eq!(error(5), ErrorCode::LEADER_NOT_AVAILABLE);

@@ -30,6 +30,8 @@ pub mod client;
 pub mod context;
 mod errors;
 mod group;
+mod leader_hints;
+pub mod node_settings;
 mod route;
 mod settings;
 mod topology;
@@ -156,10 +158,16 @@ apis! {
     describe_log_dirs,
     create_partitions,
     delete_groups,
+    elect_leaders,
     incremental_alter_configs,
+    alter_partition_reassignments,
+    list_partition_reassignments,
     offset_delete,
+    describe_quorum,
+    update_features,
     describe_cluster,
     describe_producers,
+    unregister_broker,
     describe_topic_partitions,
 }
 

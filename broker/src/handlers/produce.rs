@@ -4,27 +4,31 @@
 //! 10 the leader in the answer (KIP-951), 12 transactions v2 (KIP-890), 13 topic ids (KIP-516).
 //! ApiVersions says 0, because librdkafka turns compression off otherwise; 0 to 2 are refused.
 //!
-//! Ours: acks=1 is answered when the batch is durable, as acks=all is, and acks=0 counts as under
-//! way until then; a request with a transactional id is refused.
+//! Ours: acks=1 is answered when the batch is on the leader's disk, not only in its memory, and
+//! acks=0 counts as under way until then; a request with a transactional id is refused.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use vltava_protocol::types::Str;
 
 use super::context::Context;
+use super::leader_hints::LeaderHints;
 use super::{Reply, by_name, errors};
-use crate::metadata::image::Topic;
+use crate::metadata::image::{PartitionId, Topic};
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
-use crate::partition::request::{AppendResult, AppendTo, Appended};
+use crate::partition::request::{Acks, AppendResult, AppendTo, Appended, Terms};
+use crate::partition::routing::Routing;
 use crate::partition::validate::{self, AppendRules};
 use crate::runtime::Runtime;
 
@@ -41,10 +45,11 @@ const TRANSACTION_REFUSED: ErrorCode = ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION
 /// shard and its place in that shard's results.
 enum Place {
     Known(PartitionProduceResponse),
-    Owed { index: i32, shard: usize, position: usize, log_append_time_ms: i64 },
+    Owed { partition: PartitionId, shard: usize, position: usize, log_append_time_ms: i64 },
 }
 
-/// Enqueues every batch at its partition before it returns; answers when all are committed.
+/// Enqueues every batch at its partition before it returns; answers when all are as durable as
+/// `acks` asks for.
 pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: ProduceRequest,
@@ -55,11 +60,16 @@ pub async fn handle<R: Runtime>(
             _ => Reply::Now(refuse_transaction(&request)),
         };
     }
-    let mut by_shard: BTreeMap<usize, Vec<AppendTo>> = BTreeMap::new();
+    let mut batches = Batches {
+        terms: terms(&context, &request),
+        routing: context.services.partitions.routing(),
+        by_shard: BTreeMap::new(),
+    };
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for topic_data in request.topic_data {
-        topics.push(place_topic(&context, request.acks, topic_data, &mut by_shard).await);
+        topics.push(place_topic(&context, request.acks, topic_data, &mut batches).await);
     }
+    let Batches { by_shard, routing, .. } = batches;
     context.client.route.named(by_shard.keys().copied());
     let mut owed = BTreeMap::new();
     for (shard, batches) in by_shard {
@@ -69,19 +79,37 @@ pub async fn handle<R: Runtime>(
         };
         owed.insert(shard, context.services.partitions.on_shard(shard, job).await);
     }
-    let responses = async move {
+    drop(routing);
+    let acks = request.acks;
+    let response = async move {
         let mut results = BTreeMap::new();
         for (shard, owed) in owed {
             results.insert(shard, owed.await);
         }
-        answer(topics, &results)
+        let elsewhere = led_elsewhere(&topics, &results);
+        context.services.node.successors_known(elsewhere.iter().copied()).await;
+        answer(&context, topics, &results)
     };
-    if request.acks == 0 {
-        return Reply::silent(async move { first_error(&responses.await) });
+    if acks == 0 {
+        return Reply::silent(async move { first_error(&response.await.responses) });
     }
-    Reply::committed(async move {
-        ProduceResponse { responses: responses.await, ..ProduceResponse::default() }
-    })
+    Reply::committed(response)
+}
+
+/// The batches of a request, by the shard that owns the partition.
+struct Batches {
+    /// Kept until all stands in the mesh.
+    routing: Rc<Routing>,
+    terms: Terms,
+    by_shard: BTreeMap<usize, Vec<AppendTo>>,
+}
+
+fn terms<R: Runtime>(context: &Context<R>, request: &ProduceRequest) -> Terms {
+    let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
+    Terms {
+        acks: if request.acks == -1 { Acks::All } else { Acks::Leader },
+        deadline: context.received.after(Duration::from_millis(timeout_ms)),
+    }
 }
 
 fn refuse_transaction(request: &ProduceRequest) -> ProduceResponse {
@@ -115,7 +143,7 @@ async fn place_topic<R: Runtime>(
     context: &Context<R>,
     acks: i16,
     data: TopicProduceData,
-    by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
+    batches: &mut Batches,
 ) -> Places {
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let image = context.services.node.image();
@@ -127,7 +155,7 @@ async fn place_topic<R: Runtime>(
         places.push(match &found {
             Ok((topic, rules)) => match refuse_partition(context, acks, topic, index) {
                 Some(error) => Place::Known(failed(index, error, None)),
-                None => place_partition(context, topic, rules, partition, by_shard),
+                None => place_partition(context, topic, rules, partition, batches),
             },
             Err(error) => Place::Known(failed(index, *error, None)),
         });
@@ -164,7 +192,7 @@ fn place_partition<R: Runtime>(
     topic: &Topic,
     rules: &AppendRules,
     data: PartitionProduceData,
-    by_shard: &mut BTreeMap<usize, Vec<AppendTo>>,
+    batches: &mut Batches,
 ) -> Place {
     let index = data.index;
     let records = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
@@ -174,11 +202,12 @@ fn place_partition<R: Runtime>(
     match validate::validate(&records, rules, version, now_ms, &mut decompressor) {
         Ok(batch) => {
             let partition = topic.partition_id(index);
-            let shard = context.services.partitions.shard_of(partition);
-            let batches = by_shard.entry(shard).or_default();
-            batches.push(AppendTo { partition, batch });
+            let shard = batches.routing.shard_of(partition);
+            let terms = batches.terms;
+            let batches = batches.by_shard.entry(shard).or_default();
+            batches.push(AppendTo { partition, batch, terms });
             let log_append_time_ms = if rules.is_log_append_time() { now_ms } else { -1 };
-            Place::Owed { index, shard, position: batches.len() - 1, log_append_time_ms }
+            Place::Owed { partition, shard, position: batches.len() - 1, log_append_time_ms }
         }
         Err(rejection) => {
             let error = errors::of_rejection(&rejection);
@@ -201,29 +230,62 @@ fn first_error(responses: &[TopicProduceResponse]) -> ErrorCode {
     errors.find(|error| !error.is_none()).unwrap_or(ErrorCode::NONE)
 }
 
-fn answer(
+/// The partitions that took nothing because another node is to lead them.
+fn led_elsewhere(
+    topics: &[Places],
+    results: &BTreeMap<usize, Result<Vec<AppendResult>, PartitionError>>,
+) -> Vec<PartitionId> {
+    let places = topics.iter().flat_map(|(_, places)| places);
+    let elsewhere = places.filter_map(|place| match place {
+        Place::Owed { partition, shard, position, .. } => {
+            let result = results.get(shard)?.as_ref().ok()?.get(*position)?;
+            matches!(result, Err(PartitionError::NotLeader)).then_some(*partition)
+        }
+        Place::Known(_) => None,
+    });
+    elsewhere.collect()
+}
+
+fn answer<R: Runtime>(
+    context: &Context<R>,
     topics: Vec<Places>,
     results: &BTreeMap<usize, Result<Vec<AppendResult>, PartitionError>>,
-) -> Vec<TopicProduceResponse> {
+) -> ProduceResponse {
+    let mut hints = LeaderHints::new(&context.services, &context.client);
+    let mut owed = |partition: PartitionId, shard, position: usize, log_append_time_ms| {
+        let result = match results.get(&shard) {
+            Some(Ok(results)) => results.get(position).cloned(),
+            Some(Err(error)) => Some(Err(error.clone())),
+            None => None,
+        };
+        let result = result.unwrap_or(Err(PartitionError::Unknown));
+        let mut response = appended(partition.index, log_append_time_ms, result);
+        if let Some((leader_id, leader_epoch)) = hints.leader(partition, response.error_code) {
+            response.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+        }
+        response
+    };
     let topics = topics.into_iter().map(|(mut response, places)| {
         response.partition_responses = places
             .into_iter()
             .map(|place| match place {
                 Place::Known(known) => known,
-                Place::Owed { index, shard, position, log_append_time_ms } => {
-                    let result = match results.get(&shard) {
-                        Some(Ok(results)) => results.get(position).cloned(),
-                        Some(Err(error)) => Some(Err(error.clone())),
-                        None => None,
-                    };
-                    let result = result.unwrap_or(Err(PartitionError::Unknown));
-                    appended(index, log_append_time_ms, result)
+                Place::Owed { partition, shard, position, log_append_time_ms } => {
+                    owed(partition, shard, position, log_append_time_ms)
                 }
             })
             .collect();
         response
     });
-    topics.collect()
+    let responses = topics.collect();
+    let node_endpoints = hints.nodes().map(|node| NodeEndpoint {
+        node_id: node.id,
+        host: node.endpoint.host.clone(),
+        port: node.endpoint.port.into(),
+        rack: node.rack.cloned(),
+    });
+    let node_endpoints = node_endpoints.collect();
+    ProduceResponse { responses, node_endpoints, ..ProduceResponse::default() }
 }
 
 fn appended(index: i32, log_append_time_ms: i64, result: AppendResult) -> PartitionProduceResponse {

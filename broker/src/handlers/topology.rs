@@ -1,8 +1,10 @@
 //! Topics, partitions and nodes as answers show them.
 
+use std::collections::BTreeSet;
+
 use vltava_protocol::error_code::ErrorCode;
 
-use crate::metadata::image::{Image, Partition, Topic};
+use crate::metadata::image::{Image, Node, NodeEndpoint, Partition, Topic};
 use crate::metadata::leaders::Leaders;
 
 /// "Not asked for", where a client may ask what it is allowed to do.
@@ -32,19 +34,36 @@ pub struct PartitionView {
     pub offline_nodes: Vec<i32>,
 }
 
-/// How a partition of a topic looks from a listener.
+/// From where the cluster is looked at.
+#[derive(Clone, Copy)]
+pub struct Standpoint<'a> {
+    /// The listener that the client came to.
+    pub listener: &'a str,
+    /// The nodes that are there.
+    pub present: &'a BTreeSet<i32>,
+}
+
+impl<'a> Standpoint<'a> {
+    /// The nodes of the cluster that are there, and how a client of the listener reaches them.
+    pub fn nodes(self, image: &'a Image) -> impl Iterator<Item = (&'a Node, &'a NodeEndpoint)> {
+        let there = image.nodes().filter(move |node| self.present.contains(&node.id));
+        there.filter_map(move |node| Some((node, node.endpoint(self.listener)?)))
+    }
+}
+
+/// How a partition of a topic looks from there.
 pub fn partition_view(
     image: &Image,
     leaders: &Leaders,
-    listener: &str,
+    Standpoint { listener, present }: Standpoint<'_>,
     topic: &Topic,
     (index, partition): (i32, &Partition),
 ) -> PartitionView {
     let replica_nodes = partition.node_ids();
-    let is_gone = |id: &i32| image.node(*id).is_none();
+    let is_gone = |id: &i32| image.node(*id).is_none() || !present.contains(id);
     let offline_nodes = replica_nodes.iter().copied().filter(is_gone).collect();
     let leader = leaders.leader(topic.partition_id(index));
-    let endpoint = leader.map(|leader| {
+    let endpoint = leader.filter(|leader| present.contains(&leader.node_id)).map(|leader| {
         image.node(leader.node_id).and_then(|node| node.endpoint(listener)).is_some()
     });
     let error_code = match endpoint {
@@ -71,7 +90,8 @@ pub mod tests {
     use vltava_protocol::types::{Str, Uuid};
 
     use super::*;
-    use crate::metadata::image::{Cluster, Node, NodeEndpoint, PartitionId, Replica};
+    use crate::metadata::features::Levels;
+    use crate::metadata::image::{Cluster, Node, NodeEndpoint, NodeState, PartitionId, Replica};
     use crate::metadata::leaders::Leader;
     use crate::metadata::records::{FORMAT_VERSION, Record};
 
@@ -85,7 +105,16 @@ pub mod tests {
             port: 9092,
         };
         let rack = Some(Str::from_static("r1"));
-        let node = Node { id: 1, epoch: 0, rack, endpoints: vec![endpoint], disks: Vec::new() };
+        let node = Node {
+            id: 1,
+            epoch: 0,
+            rack,
+            endpoints: vec![endpoint],
+            disks: Vec::new(),
+            peer_endpoint: None,
+            state: NodeState::There,
+            levels: Levels::default(),
+        };
         let features = Arc::default();
         let formed = Cluster { id: Uuid(9), format_version: FORMAT_VERSION, features };
         image.apply(Record::Cluster(formed)).unwrap();
@@ -95,7 +124,7 @@ pub mod tests {
             for index in 0..*partitions {
                 let id = PartitionId { topic_id: Uuid(*id), index };
                 let replicas = vec![Replica { node_id: 1, disk_id: Uuid::ZERO }];
-                image.apply(Record::Partition(id, Partition { replicas })).unwrap();
+                image.apply(Record::Partition(id, Partition::new(replicas))).unwrap();
                 let in_sync = Arc::from([1]);
                 let leader = Leader { node_id: 1, epoch: 3, in_sync_version: 0, in_sync };
                 leaders.announce(id, leader);
@@ -107,7 +136,9 @@ pub mod tests {
     fn view(image: &Image, leaders: &Leaders, listener: &str) -> PartitionView {
         let topic = image.topic("t").unwrap();
         let partition = topic.indexed_partitions().next().unwrap();
-        partition_view(image, leaders, listener, topic, partition)
+        let present = BTreeSet::from([1]);
+        let from = Standpoint { listener, present: &present };
+        partition_view(image, leaders, from, topic, partition)
     }
 
     #[test]
@@ -138,8 +169,15 @@ pub mod tests {
     #[test]
     fn a_node_that_is_gone_is_offline() {
         let (mut image, leaders) = cluster(&[("t", 5, 1)]);
+        let nobody = BTreeSet::new();
+        let from = Standpoint { listener: "PLAINTEXT", present: &nobody };
+        let topic = image.topic("t").unwrap();
+        let partition = topic.indexed_partitions().next().unwrap();
+        let view = partition_view(&image, &leaders, from, topic, partition);
+        assert_eq!((view.error_code, view.leader_id), (ErrorCode::LEADER_NOT_AVAILABLE, -1));
+        assert_eq!((view.offline_nodes.as_slice(), view.leader_epoch), ([1].as_slice(), 3));
         image.apply(Record::Node(1, None)).unwrap();
-        let view = view(&image, &leaders, "PLAINTEXT");
+        let view = self::view(&image, &leaders, "PLAINTEXT");
         assert_eq!(view.offline_nodes, [1]);
         assert_eq!(view.error_code, ErrorCode::LISTENER_NOT_FOUND);
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use vltava_protocol::types::{Str, Uuid};
 
+use super::features::Levels;
 use super::sorted_map::SortedMap;
 use super::topic_name;
 
@@ -52,6 +53,52 @@ pub struct NodeEndpoint {
     pub port: u16,
 }
 
+/// Where the other nodes reach a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerEndpoint {
+    /// Host name or address.
+    pub host: Str,
+    /// Port.
+    pub port: u16,
+}
+
+/// What is to become of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeState {
+    /// It takes part.
+    #[default]
+    There,
+    /// It leads nothing where another can, and is not preferred.
+    Draining,
+    /// As draining; its replicas are moved away, and it is unregistered when none is left.
+    Removing,
+    /// It was added, and was never seen.
+    Expected,
+}
+
+impl NodeState {
+    /// As records say it.
+    pub fn number(self) -> i8 {
+        match self {
+            Self::There => 0,
+            Self::Draining => 1,
+            Self::Removing => 2,
+            Self::Expected => 3,
+        }
+    }
+
+    /// Whether the node is to lead nothing where another can.
+    pub fn is_drained(self) -> bool {
+        matches!(self, Self::Draining | Self::Removing)
+    }
+
+    /// What a record says; `None` for what this release does not know.
+    pub fn from_number(number: i8) -> Option<Self> {
+        let all = [Self::There, Self::Draining, Self::Removing, Self::Expected];
+        all.into_iter().find(|state| state.number() == number)
+    }
+}
+
 /// A registered node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -65,6 +112,12 @@ pub struct Node {
     pub endpoints: Vec<NodeEndpoint>,
     /// The ids of its disks.
     pub disks: Vec<Uuid>,
+    /// Where the other nodes reach it; `None`: where their own settings say.
+    pub peer_endpoint: Option<PeerEndpoint>,
+    /// What is to become of it.
+    pub state: NodeState,
+    /// The feature levels that its release serves.
+    pub levels: Levels,
 }
 
 impl Node {
@@ -75,26 +128,103 @@ impl Node {
 }
 
 /// Where one replica of a partition is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Replica {
     /// The node.
     pub node_id: i32,
-    /// Its disk; zero where the node chooses.
+    /// Its disk; zero, in records of before there were clusters: the one that the node has.
     pub disk_id: Uuid,
 }
 
 /// A partition: where it is kept. Who leads it stands in [`super::leaders`].
+///
+/// While its replicas change, `replicas` are all of them, those that go last; `adding` and
+/// `removing` say which come and which go. What is wanted ([`Partition::target`]) is then all but
+/// those that go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// In order of preference; never empty.
+    /// In order of preference; never empty, each once.
     pub replicas: Vec<Replica>,
+    /// Those of them that come.
+    pub adding: Vec<Replica>,
+    /// Those of them that go; never all.
+    pub removing: Vec<Replica>,
+    /// With whom its group began, where that is not `replicas`. It never changes.
+    pub founders: Option<Vec<Replica>>,
+    /// What a change under way is cancelled to; `None` where it is itself a cancel.
+    pub before: Option<Vec<Replica>>,
+    /// Counts what was decided about it: who acts on one decision must not be taken for one who
+    /// acts on another.
+    pub changes: i32,
+    /// The newest epoch whose leader works on the change under way; -1: none does.
+    pub leader_epoch: i32,
 }
 
 impl Partition {
-    /// The nodes that keep it.
-    pub fn node_ids(&self) -> Vec<i32> {
-        self.replicas.iter().map(|replica| replica.node_id).collect()
+    /// A new partition.
+    pub fn new(replicas: Vec<Replica>) -> Self {
+        let (adding, removing) = (Vec::new(), Vec::new());
+        let (founders, before) = (None, None);
+        Self { replicas, adding, removing, founders, before, changes: 0, leader_epoch: -1 }
     }
+
+    /// The nodes that keep it, in order of preference.
+    pub fn node_ids(&self) -> Vec<i32> {
+        let mut nodes = Vec::with_capacity(self.replicas.len());
+        for replica in &self.replicas {
+            // Two disks of one node, while one takes the other's place.
+            if !nodes.contains(&replica.node_id) {
+                nodes.push(replica.node_id);
+            }
+        }
+        nodes
+    }
+
+    /// The replicas that are to be, in order of preference.
+    pub fn target(&self) -> impl Iterator<Item = &Replica> + Clone {
+        self.replicas.iter().filter(|replica| !self.removing.contains(replica))
+    }
+
+    /// The node that is to lead it, where it can: the first of those that are to keep it.
+    pub fn preferred(&self) -> i32 {
+        self.target().next().map_or(-1, |replica| replica.node_id)
+    }
+
+    /// With whom its group began.
+    pub fn founders(&self) -> &[Replica] {
+        self.founders.as_deref().unwrap_or(&self.replicas)
+    }
+
+    /// Whether its replicas are being changed.
+    pub fn is_changing(&self) -> bool {
+        !(self.adding.is_empty() && self.removing.is_empty())
+    }
+
+    /// What is wrong with it, where anything is.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        let has = |replica: &Replica| self.replicas.contains(replica);
+        if self.replicas.is_empty() {
+            Some("a partition without replicas")
+        } else if is_repeating(&self.replicas) {
+            Some("a partition with a replica twice")
+        } else if !self.adding.iter().chain(&self.removing).all(has) {
+            Some("a partition that changes replicas which it has not")
+        } else if self.target().next().is_none() {
+            Some("a partition that is to have no replicas")
+        } else if self.adding.iter().any(|replica| self.removing.contains(replica)) {
+            Some("a partition with a replica that both comes and goes")
+        } else if self.founders.as_ref().is_some_and(Vec::is_empty) {
+            Some("a partition that nobody founded")
+        } else if self.before.as_ref().is_some_and(Vec::is_empty) {
+            Some("a partition that had no replicas")
+        } else {
+            None
+        }
+    }
+}
+
+fn is_repeating(replicas: &[Replica]) -> bool {
+    (1..replicas.len()).any(|nth| replicas[..nth].contains(&replicas[nth]))
 }
 
 /// A topic.

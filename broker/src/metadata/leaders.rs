@@ -33,6 +33,11 @@ impl Leaders {
         self.known.get(&partition)
     }
 
+    /// All that are known, by partition.
+    pub fn iter(&self) -> impl Iterator<Item = (PartitionId, &Leader)> {
+        self.known.iter().map(|(partition, leader)| (*partition, leader))
+    }
+
     /// Takes an announcement; true where it was news, false where what is known is as new or newer.
     pub fn announce(&mut self, partition: PartitionId, leader: Leader) -> bool {
         let place = |leader: &Leader| (leader.epoch, leader.in_sync_version);

@@ -7,16 +7,20 @@
 //!   records; [`delta`]: how two images differ.
 //! - [`leaders`]: who leads what, at which epoch, with which in-sync set. Not part of the image:
 //!   leaders are announced, and the highest epoch stands.
-//! - [`shard_table`]: which shard of this node owns a partition.
+//! - [`features`]: the cluster's feature level, and which levels a release serves.
+//! - [`shard_table`]: which shard of this node owns a partition; [`shard_balance`]: which one
+//!   should go to another.
 //! - [`topic_name`]: which names a topic may have.
 //!
 //! The image and the leaders are the cluster's view, the shard table the node's; all three are
 //! values that any shard may hold and send.
 
 pub mod delta;
+pub mod features;
 pub mod image;
 pub mod leaders;
 pub mod records;
+pub mod shard_balance;
 pub mod shard_table;
 pub mod snapshot;
 pub mod sorted_map;

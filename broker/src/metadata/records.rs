@@ -18,9 +18,10 @@ use vltava_protocol::records::metadata::{
 };
 use vltava_protocol::types::{Str, Uuid};
 
+use super::features::Levels;
 use super::image::{
-    Cluster, Image, Node, NodeEndpoint, Partition, PartitionId, Replica, ResourceId, Settings,
-    Topic,
+    Cluster, Image, Node, NodeEndpoint, NodeState, Partition, PartitionId, PeerEndpoint, Replica,
+    ResourceId, Settings, Topic,
 };
 
 /// The format that this release writes, and the newest that it reads.
@@ -82,7 +83,8 @@ impl Record {
             (Key::Cluster(_), None) => return Err(RecordError::NoValue("Cluster")),
             (Key::Node(key), value) => {
                 let value = value.map(NodeValue::from_value_bytes).transpose()?;
-                Self::Node(key.node_id, value.map(|value| node(key.node_id, value)))
+                let node = value.map(|value| node(key.node_id, value)).transpose()?;
+                Self::Node(key.node_id, node)
             }
             (Key::ProducerIds(_), Some(value)) => {
                 Self::ProducerIds(ProducerIdsValue::from_value_bytes(value)?.next_block)
@@ -225,8 +227,8 @@ impl Image {
         id: PartitionId,
         partition: Partition,
     ) -> Result<(), RecordError> {
-        if partition.replicas.is_empty() {
-            return Err(inconsistent("a partition without replicas"));
+        if let Some(fault) = partition.fault() {
+            return Err(inconsistent(fault));
         }
         let name = self.topic_names.get(&id.topic_id).cloned();
         let Some(topic) = name.and_then(|name| self.topics.get_mut(&name)) else {
@@ -299,19 +301,29 @@ impl From<&Cluster> for ClusterValue {
     }
 }
 
-fn node(id: i32, value: NodeValue) -> Node {
+fn node(id: i32, value: NodeValue) -> Result<Node, RecordError> {
+    let state = NodeState::from_number(value.state).ok_or_else(|| {
+        inconsistent(format!("node {id} is in the unknown state {}", value.state))
+    })?;
     let endpoint = |endpoint: metadata::NodeEndpoint| NodeEndpoint {
         listener: endpoint.listener.detached(),
         host: endpoint.host.detached(),
         port: endpoint.port,
     };
-    Node {
+    let peer_endpoint = |endpoint: metadata::PeerEndpoint| PeerEndpoint {
+        host: endpoint.host.detached(),
+        port: endpoint.port,
+    };
+    Ok(Node {
         id,
         epoch: value.epoch,
         rack: value.rack.map(|rack| rack.detached()),
         endpoints: value.endpoints.into_iter().map(endpoint).collect(),
         disks: value.disks,
-    }
+        peer_endpoint: value.peer_endpoint.map(peer_endpoint),
+        state,
+        levels: Levels { min: value.level_min, max: value.level_max },
+    })
 }
 
 impl From<&Node> for NodeValue {
@@ -326,27 +338,60 @@ impl From<&Node> for NodeValue {
             rack: node.rack.clone(),
             endpoints: node.endpoints.iter().map(endpoint).collect(),
             disks: node.disks.clone(),
+            peer_endpoint: node.peer_endpoint.as_ref().map(|endpoint| metadata::PeerEndpoint {
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+            }),
+            state: node.state.number(),
+            level_min: node.levels.min,
+            level_max: node.levels.max,
         }
+    }
+}
+
+impl From<metadata::Replica> for Replica {
+    fn from(replica: metadata::Replica) -> Self {
+        Self { node_id: replica.node_id, disk_id: replica.disk_id }
+    }
+}
+
+impl From<&Replica> for metadata::Replica {
+    fn from(replica: &Replica) -> Self {
+        Self { node_id: replica.node_id, disk_id: replica.disk_id }
     }
 }
 
 impl From<PartitionValue> for Partition {
     fn from(value: PartitionValue) -> Self {
-        let replica = |replica: metadata::Replica| Replica {
-            node_id: replica.node_id,
-            disk_id: replica.disk_id,
+        let read = |replicas: Vec<metadata::Replica>| -> Vec<Replica> {
+            replicas.into_iter().map(Replica::from).collect()
         };
-        Self { replicas: value.replicas.into_iter().map(replica).collect() }
+        Self {
+            replicas: read(value.replicas),
+            adding: read(value.adding),
+            removing: read(value.removing),
+            founders: value.founders.map(read),
+            before: value.before.map(read),
+            changes: value.changes,
+            leader_epoch: value.leader_epoch,
+        }
     }
 }
 
 impl From<&Partition> for PartitionValue {
     fn from(partition: &Partition) -> Self {
-        let replica = |replica: &Replica| metadata::Replica {
-            node_id: replica.node_id,
-            disk_id: replica.disk_id,
+        let written = |replicas: &Vec<Replica>| -> Vec<metadata::Replica> {
+            replicas.iter().map(metadata::Replica::from).collect()
         };
-        Self { replicas: partition.replicas.iter().map(replica).collect() }
+        Self {
+            replicas: written(&partition.replicas),
+            adding: written(&partition.adding),
+            removing: written(&partition.removing),
+            founders: partition.founders.as_ref().map(written),
+            before: partition.before.as_ref().map(written),
+            changes: partition.changes,
+            leader_epoch: partition.leader_epoch,
+        }
     }
 }
 

@@ -40,6 +40,39 @@ impl ShardTable {
         }
     }
 
+    /// The same with one partition on this shard.
+    ///
+    /// # Panics
+    /// Where there is no such shard, or it is group 0's partition: the caller's mistake.
+    pub fn with(&self, partition: PartitionId, shard: usize) -> Self {
+        assert!(shard < self.shards(), "there is no shard {shard}");
+        assert!(partition != PartitionId::CLUSTER_METADATA, "group 0 stays on shard 0");
+        let mut exceptions = BTreeMap::clone(&self.exceptions);
+        match self.computed(partition) == shard {
+            true => exceptions.remove(&partition),
+            false => exceptions.insert(partition, shard),
+        };
+        Self { shards: self.shards, exceptions: Arc::new(exceptions) }
+    }
+
+    /// The same with these exceptions in place of its own.
+    pub fn with_exceptions(&self, exceptions: BTreeMap<PartitionId, usize>) -> Self {
+        Self { shards: self.shards, exceptions: Arc::new(exceptions) }
+    }
+
+    /// The same without the exceptions of partitions that are none any more.
+    pub fn kept(&self, is_known: impl Fn(&PartitionId) -> bool) -> Self {
+        let kept = self.exceptions.iter().filter(|(id, _)| is_known(id));
+        let exceptions = kept.map(|(id, shard)| (*id, *shard)).collect();
+        Self { shards: self.shards, exceptions: Arc::new(exceptions) }
+    }
+
+    /// The partitions that are not where they are computed to be, also those of shards that there
+    /// are none of now.
+    pub fn exceptions(&self) -> impl Iterator<Item = (PartitionId, usize)> + '_ {
+        self.exceptions.iter().map(|(id, shard)| (*id, *shard))
+    }
+
     fn computed(&self, partition: PartitionId) -> usize {
         let first = mix(partition.topic_id.0);
         // Both below the number of shards, so the sum cannot overflow.
@@ -116,6 +149,19 @@ mod tests {
         let one = ShardTable::new(NonZeroUsize::new(1).unwrap(), exceptions.clone());
         assert_eq!(one.shard_of(id), 0);
         assert_eq!(*one.exceptions, exceptions);
+    }
+
+    #[test]
+    fn a_partition_goes_where_it_is_put_and_back() {
+        let (id, other, gone) = (partition(9, 0), partition(9, 1), partition(8, 0));
+        let computed = table(5);
+        let (home, away) = (computed.shard_of(id), (computed.shard_of(id) + 2) % 5);
+        let moved = computed.with(id, away).with(gone, 4);
+        assert_eq!((moved.shard_of(id), moved.shard_of(other)), (away, computed.shard_of(other)));
+        let kept = moved.kept(|id| id.topic_id != gone.topic_id);
+        assert_eq!(kept.exceptions().collect::<Vec<_>>(), [(id, away)]);
+        assert_eq!(kept.shard_of(gone), computed.shard_of(gone));
+        assert_eq!(kept.with(id, home), computed, "where it is computed to be, it is no exception");
     }
 
     /// A table is computed anew at each start: another result would move every partition for

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::view::Node;
 use crate::metadata::image::PartitionId;
 use crate::metadata::leaders::{Leader, Leaders};
-use crate::runtime::Runtime;
+use crate::partition::replica::Replica;
+use crate::runtime::{Queue, Runtime};
 
 /// What is announced.
 pub type Announced = Vec<(PartitionId, Leader)>;
@@ -20,18 +21,81 @@ impl<R: Runtime> Node<R> {
         self.leaders.borrow().clone()
     }
 
+    /// The node that leads group 0, as far as this shard has heard: alone, this one.
+    pub fn controller_id(&self) -> i32 {
+        let own = self.parts.peers.is_none().then_some(self.parts.config.node_id);
+        let leader = || self.leaders.borrow().leader(PartitionId::CLUSTER_METADATA).cloned();
+        own.or_else(|| Some(leader()?.node_id)).unwrap_or(-1)
+    }
+
     /// Tells all shards who leads the partitions that this shard has just opened. Returns when all
     /// know.
     pub(super) async fn announce(self: &Rc<Self>, opened: Vec<PartitionId>) {
-        let node_id = self.parts.config.node_id;
-        let alone: Arc<[i32]> = Arc::from([node_id]);
-        let leaders = opened.into_iter().filter_map(|id| {
-            let replica = self.parts.partitions.local(id).ok()?;
-            let epoch = replica.leader_epoch();
-            let in_sync = Arc::clone(&alone);
-            Some((id, Leader { node_id, epoch, in_sync_version: 0, in_sync }))
-        });
-        let announced: Arc<Announced> = Arc::new(leaders.collect());
+        let led = opened.into_iter().filter_map(|id| Some((id, self.led(id)?)));
+        self.spread(led.collect()).await;
+    }
+
+    /// This node as the leader of a partition of this shard, where it is.
+    fn led(&self, id: PartitionId) -> Option<Leader> {
+        let replica = self.parts.partitions.local(id).ok()?;
+        let epoch = replica.leads()?;
+        let (in_sync_version, in_sync) = replica.in_sync(self.parts.config.node_id);
+        Some(Leader { node_id: self.parts.config.node_id, epoch, in_sync_version, in_sync })
+    }
+
+    /// All that is led on this shard.
+    pub(super) fn led_here(&self) -> Announced {
+        let all = self.parts.partitions.all_local().into_iter();
+        all.filter_map(|(id, _)| Some((id, self.led(id)?))).collect()
+    }
+
+    /// Announces a partition to all nodes whenever this replica has begun to lead it, or its
+    /// in-sync set is another; for as long as the replica lives. Nothing is asked in between: an
+    /// idle partition costs nothing.
+    pub(super) async fn announce_changes(self: Rc<Self>, id: PartitionId, replica: Rc<Replica<R>>) {
+        replica.set_lag_ms_max(self.parts.config.replica_lag_ms_max);
+        let mut told = None;
+        loop {
+            let changed = replica.leadership_changes();
+            let is_there =
+                self.parts.partitions.local(id).is_ok_and(|it| Rc::ptr_eq(&it, &replica));
+            if !is_there {
+                return;
+            }
+            let led = self.led(id);
+            if led.is_some() && led != told {
+                self.lead_change(id);
+                self.announce_soon(id);
+            }
+            told = led;
+            changed.await;
+        }
+    }
+
+    /// Announces a partition, with all others that change at this moment: where a node goes, many
+    /// do. Who cannot be told now is told all when it can be talked to.
+    fn announce_soon(self: &Rc<Self>, id: PartitionId) {
+        let is_first = {
+            let mut waiting = self.to_announce.borrow_mut();
+            waiting.insert(id) && waiting.len() == 1
+        };
+        if is_first {
+            let node = Rc::clone(self);
+            self.parts.runtime.spawn(Queue::Control, async move {
+                let changed = node.to_announce.take();
+                let led = changed.into_iter().filter_map(|id| Some((id, node.led(id)?)));
+                let led: Announced = led.collect();
+                node.spread(led.clone()).await;
+                if !led.is_empty() {
+                    node.tell_all(&led).await;
+                }
+            });
+        }
+    }
+
+    /// Tells all shards of this node. Returns when all know.
+    pub(super) async fn spread(self: &Rc<Self>, announced: Announced) {
+        let announced = Arc::new(announced);
         if announced.is_empty() {
             return;
         }
@@ -56,6 +120,8 @@ impl<R: Runtime> Node<R> {
         for (partition, leader) in announced {
             leaders.announce(*partition, leader.clone());
         }
+        drop(leaders);
+        self.leaders_heard.notify();
     }
 
     /// Forgets who led a partition that is deleted.

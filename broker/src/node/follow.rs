@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vltava_protocol::record;
 
+use super::level::Ended;
 use super::view::Node;
 use crate::metadata::image::Image;
 use crate::metadata::records::Record;
@@ -18,7 +19,7 @@ const STEP_BYTES: usize = 1024 * 1024;
 
 /// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
 /// is an error: this node must not go on with an older one.
-pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Result<(), String> {
+pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Result<(), Ended> {
     let mut image = Image::default();
     let mut offset = group.log_start();
     loop {
@@ -34,11 +35,13 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
             let bytes = read.map_err(|error| error.to_string())?;
             let next = apply(&mut image, &bytes, offset, committed)?;
             if next == offset {
-                return Err(format!("the log of group 0 cannot be read at offset {offset}"));
+                return Err(format!("the log of group 0 cannot be read at offset {offset}").into());
             }
             offset = next;
         }
+        node.settle_level(&image).await?;
         publish(&node, Arc::new(image.clone())).await;
+        node.know_peers(&image);
         node.set_applied(offset);
         group.committed_beyond(offset).await;
     }
@@ -65,20 +68,29 @@ fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Resul
     Ok(next)
 }
 
-/// Gives the image to all shards; returns when each has done what it asks.
+/// Gives the image to all shards; returns when each has done what it asks. Nothing is opened before
+/// all shards have removed what is gone.
 async fn publish<R: Runtime>(node: &Rc<Node<R>>, image: Arc<Image>) {
+    let take = |node: Rc<Node<R>>, image: Arc<Image>| node.take(image);
+    on_all(node, &image, take).await;
+    on_all(node, &image, |node, _| node.open_taken()).await;
+}
+
+/// Does it on all shards at once; returns when it is done.
+async fn on_all<R: Runtime, F: Future<Output = ()> + 'static>(
+    node: &Rc<Node<R>>,
+    image: &Arc<Image>,
+    act: impl FnOnce(Rc<Node<R>>, Arc<Image>) -> F + Copy + Send + 'static,
+) {
     let mut started = Vec::new();
     for shard in 1..node.parts.jobs.count() {
-        let image = Arc::clone(&image);
-        let job = move |node: &Rc<Node<R>>| {
-            let node = Rc::clone(node);
-            async move { node.apply(image).await }
-        };
+        let image = Arc::clone(image);
+        let job = move |node: &Rc<Node<R>>| act(Rc::clone(node), image);
         started.push(node.parts.jobs.start(shard, job).await);
     }
-    Rc::clone(node).apply(image).await;
-    for applied in started {
-        // A shard that has ended applies nothing: the process stops.
-        let _ = applied.await;
+    act(Rc::clone(node), Arc::clone(image)).await;
+    for done in started {
+        // A shard that has ended does nothing: the process stops.
+        let _ = done.await;
     }
 }

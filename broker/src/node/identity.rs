@@ -6,6 +6,8 @@
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::{AlignedBuffer, Disk, Durability, File, IoError, IoErrorKind, OpenMode};
 
+use crate::metadata::features::FIRST;
+
 /// The file.
 const FILE: &str = "meta.properties";
 /// Its name while it is written.
@@ -13,17 +15,37 @@ const FILE_NEW: &str = "meta.properties.tmp";
 /// The version of its format that this program writes and reads: Kafka's, for clusters without
 /// ZooKeeper.
 const VERSION: &str = "1";
-/// Longer than any such file, in bytes.
-const FILE_BYTES_MAX: usize = 4096;
+/// Longer than any such file, in bytes: of a hundred founders.
+const FILE_BYTES_MAX: usize = 8192;
 
 /// Who a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The cluster it belongs to.
-    pub cluster_id: Uuid,
     /// Its number in the cluster.
     pub node_id: i32,
     /// Its data directory: a wiped disk is another disk.
+    pub disk_id: Uuid,
+    /// The cluster it belongs to, once it does.
+    pub founding: Option<Founding>,
+    /// The highest feature level that the node has acted at.
+    pub level: i16,
+}
+
+/// How a cluster began: who has a vote in group 0 as long as its log says nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// By their numbers; never empty.
+    pub founders: Vec<Founder>,
+}
+
+/// A node that was there when its cluster formed, with the disk that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Founder {
+    /// The node.
+    pub node_id: i32,
+    /// Its disk.
     pub disk_id: Uuid,
 }
 
@@ -52,18 +74,47 @@ fn parse(text: &str) -> Result<Identity, String> {
         return Err(format!("version {version}; this program knows version {VERSION}"));
     }
     let id = |name: &str| value(name)?.parse().map_err(|_| format!("{name} is no id"));
-    Ok(Identity {
-        cluster_id: id("cluster.id")?,
-        node_id: value("node.id")?.parse().map_err(|_| "node.id is no number")?,
-        disk_id: id("directory.id")?,
-    })
+    let node_id = value("node.id")?.parse().map_err(|_| "node.id is no number")?;
+    let disk_id = id("directory.id")?;
+    let founding = match value("cluster.id") {
+        Err(_) => None,
+        Ok(_) => Some(Founding {
+            cluster_id: id("cluster.id")?,
+            // A node that formed its cluster alone, or did so before there were others.
+            founders: match value("founders") {
+                Err(_) => vec![Founder { node_id, disk_id }],
+                Ok(list) => founders(list).ok_or("founders is no list of node@disk")?,
+            },
+        }),
+    };
+    let level = match value("feature.level") {
+        Err(_) => FIRST,
+        Ok(level) => level.parse().map_err(|_| "feature.level is no number")?,
+    };
+    Ok(Identity { node_id, disk_id, founding, level })
+}
+
+fn founders(list: &str) -> Option<Vec<Founder>> {
+    let founder = |element: &str| {
+        let (node, disk) = element.split_once('@')?;
+        Some(Founder { node_id: node.parse().ok()?, disk_id: disk.parse().ok()? })
+    };
+    list.split(',').map(founder).collect()
 }
 
 fn render(identity: &Identity) -> String {
-    let Identity { cluster_id, node_id, disk_id } = identity;
-    format!(
-        "version={VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={disk_id}\n"
-    )
+    let Identity { node_id, disk_id, founding, level } = identity;
+    let mut text = format!("version={VERSION}\nnode.id={node_id}\ndirectory.id={disk_id}\n");
+    if let Some(Founding { cluster_id, founders }) = founding {
+        let founders: Vec<_> =
+            founders.iter().map(|at| format!("{}@{}", at.node_id, at.disk_id)).collect();
+        text += &format!("cluster.id={cluster_id}\nfounders={}\n", founders.join(","));
+    }
+    // Before there were levels, all were at the first one.
+    if *level != FIRST {
+        text += &format!("feature.level={level}\n");
+    }
+    text
 }
 
 /// Writes who this node is: durable when it returns, and never half there.
@@ -91,19 +142,48 @@ pub async fn write<D: Disk>(disk: &D, identity: &Identity) -> Result<(), String>
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
-        let identity = Identity { cluster_id: Uuid(5), node_id: 7, disk_id: Uuid(u128::MAX) };
-        assert_eq!(parse(&render(&identity)), Ok(identity));
+        let founder = |node_id, disk| Founder { node_id, disk_id: Uuid(disk) };
+        let alone = Founding { cluster_id: Uuid(5), founders: vec![founder(7, u128::MAX)] };
+        let three = vec![founder(1, 11), founder(2, 12), founder(7, u128::MAX)];
+        let three = Founding { founders: three, ..alone.clone() };
+        for (founding, level) in [(None, 1), (Some(alone.clone()), 1), (Some(three), 300)] {
+            let identity = Identity { node_id: 7, disk_id: Uuid(u128::MAX), founding, level };
+            assert_eq!(parse(&render(&identity)), Ok(identity));
+        }
+        let (cluster, disk) = (Uuid(5), Uuid(u128::MAX));
+        let older = format!("version=1\ncluster.id={cluster}\nnode.id=7\ndirectory.id={disk}\n");
+        assert_eq!(parse(&older).map(|found| found.founding), Ok(Some(alone)));
     }
 
     #[test]
     fn another_version_is_refused() {
-        let text = render(&Identity { cluster_id: Uuid(1), node_id: 1, disk_id: Uuid(2) });
+        let text = render(&Identity { node_id: 1, disk_id: Uuid(2), founding: None, level: 1 });
         let newer = text.replace("version=1", "version=2");
         assert!(parse(&newer).is_err_and(|error| error.contains("version 2")));
         assert!(parse("").is_err());
+        let wrong = format!("{text}feature.level=two\n");
+        assert!(parse(&wrong).is_err_and(|error| error.contains("feature.level")));
+    }
+
+    /// A file of a founder of three, at each format of this one version.
+    #[test]
+    fn the_golden_file_is_read_and_written() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/disk/v1/meta.properties");
+        let founder = |node_id, disk: u128| Founder { node_id, disk_id: Uuid(disk << 64) };
+        let founders = vec![founder(1, 11), founder(2, 12), founder(3, 13)];
+        let founding = Some(Founding { cluster_id: Uuid(7 << 64), founders });
+        let identity = Identity { node_id: 2, disk_id: Uuid(12 << 64), founding, level: 2 };
+        if std::env::var("VLTAVA_GOLDEN").is_ok_and(|mode| mode == "rewrite") {
+            std::fs::write(path, render(&identity)).unwrap();
+        }
+        let golden = std::fs::read_to_string(path).unwrap();
+        assert_eq!(golden, render(&identity));
+        assert_eq!(parse(&golden), Ok(identity));
     }
 }

@@ -1,28 +1,44 @@
 //! Opens group 0 on this node, forms the cluster where there is none, and says who this node is.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use vltava_protocol::types::Str;
+use futures_util::future::select;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::types::{Str, Uuid};
 use vltava_storage::io::{Disk, OpenMode};
-use vltava_storage::{LogOptions, StorageError, partition_directories};
+use vltava_storage::{Log, LogOptions, StorageError, load_journals, partition_directories};
 
 use super::follow;
-use super::identity::{self, Identity};
+use super::form::{self, Decision};
+use super::identity::{self, Founder, Founding, Identity};
+use super::level::Ended;
 use super::logs::open_or_create;
 use super::options::{SettingsTable, controller_options};
+use super::peers::founders;
 use super::view::Node;
 use crate::cluster::controller::{Controller, Input, Reply};
 use crate::cluster::nodes::Registration;
 use crate::coordinator::host::HostError;
+use crate::metadata::features::FIRST;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::partition::error::PartitionError;
-use crate::partition::replica::Replica;
-use crate::runtime::Runtime;
+use crate::partition::replica::{GroupPlace, Replica};
+use crate::raft::membership::{Membership, ReplicaId};
+use crate::runtime::{Queue, Runtime};
 
 /// The log of group 0.
 const LOG: &str = "__cluster_metadata-0";
 /// What Kafka's own group 0 has beside its log, and ours has not.
 const KAFKAS: &str = "__cluster_metadata-0/quorum-state";
+/// How often the others are asked whether the cluster can form, and the controller whether it is
+/// there.
+const FORM_PERIOD: Duration = Duration::from_millis(50);
+/// How often somebody is told what is waited for.
+const WAITING_TOLD: Duration = Duration::from_secs(5);
 /// A segment of it is closed at this size, in bytes, and the live state written again.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -34,116 +50,276 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub async fn lead<R: Runtime>(
     node: &Rc<Node<R>>,
     endpoints: Vec<NodeEndpoint>,
-) -> Result<(), String> {
-    let found = identity::read(node.parts.runtime.disk()).await?;
-    check_there(node, found.is_some()).await?;
-    let group = open_group(node).await.map_err(|error| error.to_string())?;
+) -> Result<(), Ended> {
+    let identity = identify(node).await?;
+    *node.identity.borrow_mut() = Some(identity.clone());
+    let is_alone = node.parts.peers.is_none();
+    if !is_alone {
+        meet(node, &identity).await?;
+    }
+    let log = open_log(node).await.map_err(|error| error.to_string())?;
+    let founding = found(node, &identity).await?;
+    let group = join_group(node, log, &founding).await.map_err(|error| error.to_string())?;
     let (id, parts) = (PartitionId::CLUSTER_METADATA, &node.parts);
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
     let controller = Controller::new(controller_options(&parts.config), settings);
     let host = parts.controllers.add(id, controller, Rc::clone(&group));
-    if host.loaded(None).await.is_none() {
-        return Err(host.damage().unwrap_or_else(|| "the controller was stopped".to_owned()));
+    if is_alone && host.loaded(None).await.is_none() {
+        let why = host.damage();
+        return Err(why.unwrap_or_else(|| "the controller was stopped".to_owned()).into());
     }
-    let identity = identify(node, found).await?;
-    register(node, identity, endpoints).await?;
+    if !is_alone {
+        let announcing = Rc::clone(node).announce_changes(id, Rc::clone(&group));
+        parts.runtime.spawn(Queue::Control, announcing);
+        let members = Rc::clone(node).see_to_members(Rc::clone(&group));
+        parts.runtime.spawn(Queue::Control, members);
+        parts.runtime.spawn(Queue::Control, Rc::clone(node).steward());
+    }
+    parts.runtime.spawn(Queue::Control, Rc::clone(node).watch_quorum());
+    form(node, founding.cluster_id).await?;
+    let registered_end = register(node, &identity, endpoints).await?;
+    await_copy(node, &group, registered_end).await;
     follow::follow(Rc::clone(node), group).await
 }
 
-/// A directory that was used, and has no group 0 any more, is not taken for an empty one: a new
-/// group 0 would know none of the topics whose logs are here.
-async fn check_there<R: Runtime>(node: &Node<R>, has_identity: bool) -> Result<(), String> {
-    let directories = partition_directories(node.parts.runtime.disk()).await;
-    let directories = directories.map_err(|error| error.to_string())?;
-    if directories.iter().any(|directory| directory == LOG) {
-        let kafkas = node.parts.runtime.disk().open(KAFKAS, OpenMode::Read).await;
-        return match kafkas {
-            Ok(_) => {
-                Err("a Kafka broker has used the data directory: give the node an empty one"
-                    .to_owned())
-            }
-            Err(_) => Ok(()),
+/// Begins to talk to the other nodes, on all shards.
+async fn meet<R: Runtime>(node: &Rc<Node<R>>, identity: &Identity) -> Result<(), String> {
+    let loaded = load_journals(node.parts.runtime.disk()).await;
+    let loaded = Arc::new(loaded.map_err(|error| error.to_string())?);
+    let introduction = node.introduction(identity);
+    let own = ReplicaId { node: identity.node_id, disk: identity.disk_id };
+    for shard in 1..node.parts.jobs.count() {
+        let (loaded, introduction) = (Arc::clone(&loaded), Arc::clone(&introduction));
+        let job = move |node: &Rc<Node<R>>| {
+            let node = Rc::clone(node);
+            async move { node.meet(own, introduction, loaded).await }
         };
+        let met = node.parts.jobs.start(shard, job).await.await;
+        met.unwrap_or_else(|| Err("a shard has ended".to_owned()))?;
     }
-    match directories.first() {
-        _ if has_identity => Err(
-            "it is missing, and meta.properties says that the directory was used: put it back, \
-                 or give the node an empty directory"
-                .to_owned(),
-        ),
-        Some(found) => Err(format!(
-            "it is missing, and the directory has logs, as {found}: put it back, or give the node \
-             an empty directory"
-        )),
-        None => Ok(()),
-    }
-}
-
-async fn open_group<R: Runtime>(node: &Node<R>) -> Result<Rc<Replica<R>>, StorageError> {
-    // The controller writes its live state again when a segment is closed; nothing else deletes
-    // here.
-    let options =
-        LogOptions { segment_bytes: SEGMENT_BYTES, deletes: false, ..LogOptions::default() };
-    let runtime = node.parts.runtime.clone();
-    let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
-    let log = open_or_create(&node.parts.logs, LOG, topic_id, options, |_| true).await?;
-    Ok(Replica::new(runtime, LOG.to_owned(), log, 1))
-}
-
-/// Who this node is, by its data directory: forms the cluster, and writes the identity, where there
-/// is none yet.
-async fn identify<R: Runtime>(node: &Node<R>, found: Option<Identity>) -> Result<Identity, String> {
-    let (disk, node_id) = (node.parts.runtime.disk(), node.parts.config.node_id);
-    if let Some(found) = found.filter(|found| found.node_id != node_id) {
-        let owner = found.node_id;
-        return Err(format!(
-            "the data directory belongs to node {owner}, and node.id is {node_id}"
-        ));
-    }
-    let cluster_id = found.map_or_else(|| node.random_uuid(), |found| found.cluster_id);
-    let formed = ask(node, Input::Form { cluster_id }).await.map_err(|error| error.to_string())?;
-    let Reply::Formed { cluster_id } = formed else {
-        return Err(format!("the cluster did not form: {formed:?}"));
+    node.meet(own, introduction, loaded).await?;
+    let (Some(surroundings), Some(with)) = (node.surroundings(), &node.parts.peers) else {
+        return Ok(());
     };
+    for (id, address) in &with.addresses {
+        surroundings.peers.know(*id, *address);
+    }
+    Ok(())
+}
+
+/// Who this node is, by its data directory; a directory that was never used gets an identity.
+async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, String> {
+    let (disk, node_id) = (node.parts.runtime.disk(), node.parts.config.node_id);
+    let found = identity::read(disk).await?;
+    check_there(disk, found.as_ref()).await?;
     match found {
-        Some(found) if found.cluster_id == cluster_id => Ok(found),
-        Some(found) => Err(format!(
-            "the data directory belongs to cluster {}, and group 0 is of cluster {cluster_id}",
-            found.cluster_id
-        )),
+        Some(found) if found.node_id == node_id => Ok(found),
+        Some(Identity { node_id: owner, .. }) => {
+            Err(format!("the data directory belongs to node {owner}, and node.id is {node_id}"))
+        }
         None => {
-            let made = Identity { cluster_id, node_id, disk_id: node.random_uuid() };
+            let disk_id = node.random_uuid();
+            let made = Identity { node_id, disk_id, founding: None, level: FIRST };
             identity::write(disk, &made).await?;
             Ok(made)
         }
     }
 }
 
-/// Tells the controller that this node has started. A full disk must not keep a node from serving
-/// reads: without space for the record, what was registered at an earlier start stands.
-async fn register<R: Runtime>(
+/// A directory that was used, and has no group 0 any more, is not taken for an empty one: a new
+/// group 0 would know none of the topics whose logs are here. Neither is one that has lost its
+/// identity: the cluster would not know the disk.
+async fn check_there<D: Disk>(disk: &D, identity: Option<&Identity>) -> Result<(), String> {
+    let directories = partition_directories(disk).await.map_err(|error| error.to_string())?;
+    let is_there = directories.iter().any(|directory| directory == LOG);
+    if is_there && disk.open(KAFKAS, OpenMode::Read).await.is_ok() {
+        return Err(
+            "a Kafka broker has used the data directory: give the node an empty one".to_owned()
+        );
+    }
+    match (identity, directories.first()) {
+        (Some(Identity { founding: Some(_), .. }), _) if !is_there => Err(
+            "it is missing, and meta.properties says that the directory was used: put it back, \
+                 or give the node an empty directory"
+                .to_owned(),
+        ),
+        (Some(_), _) if is_there => Ok(()),
+        (_, Some(found)) if !is_there => Err(format!(
+            "it is missing, and the directory has logs, as {found}: put it back, or give the node \
+             an empty directory"
+        )),
+        (None, Some(_)) => Err(
+            "meta.properties is missing, and says which node and disk this is: put it back, or \
+             give the node an empty directory"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+async fn open_log<R: Runtime>(node: &Node<R>) -> Result<Log<R::Disk>, StorageError> {
+    // The controller writes its live state again when a segment is closed; nothing else deletes
+    // here.
+    let options =
+        LogOptions { segment_bytes: SEGMENT_BYTES, deletes: false, ..LogOptions::default() };
+    let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
+    let opened = open_or_create(&node.parts.logs, LOG, topic_id, options.clone(), |_| true).await;
+    match opened {
+        // Where nobody else has it, the journal knows nothing of the group either.
+        Err(error) => node.begin_anew(PartitionId::CLUSTER_METADATA, LOG, options, error).await,
+        opened => opened,
+    }
+}
+
+async fn join_group<R: Runtime>(
     node: &Node<R>,
-    identity: Identity,
+    log: Log<R::Disk>,
+    founding: &Founding,
+) -> Result<Rc<Replica<R>>, PartitionError> {
+    let (runtime, name) = (node.parts.runtime.clone(), LOG.to_owned());
+    let Some(surroundings) = node.surroundings() else {
+        return Ok(Replica::alone(runtime, name, log, 1));
+    };
+    let place = GroupPlace {
+        partition: PartitionId::CLUSTER_METADATA,
+        founders: Membership::new(founders(founding), []),
+        surroundings,
+    };
+    Replica::join(runtime, name, log, 1, place).await
+}
+
+/// The cluster that this node is in; one that is in none forms one, or joins that of the others.
+async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Founding, String> {
+    if let Some(founding) = &identity.founding {
+        return Ok(founding.clone());
+    }
+    let Identity { node_id, disk_id, level, .. } = *identity;
+    let own = Founder { node_id, disk_id };
+    let peers: Vec<i32> = node.parts.config.peers.iter().map(|peer| peer.node_id).collect();
+    let runtime = &node.parts.runtime;
+    let (mut heard, mut told) = (BTreeMap::new(), None);
+    let founding = loop {
+        match form::decide(own, &peers, &heard)? {
+            Decision::Form(founders) => {
+                break Founding { cluster_id: node.random_uuid(), founders };
+            }
+            Decision::Join(founding) => break founding,
+            Decision::Wait(missing) => {
+                if told.is_none_or(|at| runtime.now().since(at) >= WAITING_TOLD) {
+                    told = Some(runtime.now());
+                    tracing::info!(nodes = ?missing, "the cluster forms once these nodes are here");
+                }
+            }
+        }
+        runtime.sleep_until(runtime.now().after(FORM_PERIOD)).await;
+        for id in peers.iter().filter(|id| **id != node_id) {
+            match node.ask_standing(*id).await {
+                Some(standing) => heard.insert(*id, standing),
+                None => heard.remove(id),
+            };
+        }
+    };
+    let made = Identity { node_id, disk_id, founding: Some(founding.clone()), level };
+    identity::write(runtime.disk(), &made).await?;
+    *node.identity.borrow_mut() = Some(made.clone());
+    if let Some(surroundings) = node.surroundings() {
+        surroundings.peers.introduce(node.introduction(&made)).await;
+        tracing::info!(cluster = %founding.cluster_id, "this node is in a cluster");
+    }
+    Ok(founding)
+}
+
+/// Sees to it that group 0 begins with the cluster.
+async fn form<R: Runtime>(node: &Rc<Node<R>>, own: Uuid) -> Result<(), String> {
+    let level = node.level_to_form_at();
+    let formed = ask(node, Input::Form { cluster_id: own, level }).await;
+    match formed.map_err(|error| error.to_string())?.0 {
+        Reply::Formed { cluster_id } if cluster_id == own => Ok(()),
+        Reply::Formed { cluster_id } => Err(format!(
+            "the data directory belongs to cluster {own}, and group 0 is of cluster {cluster_id}"
+        )),
+        other => Err(format!("the cluster did not form: {other:?}")),
+    }
+}
+
+/// Tells the controller that this node has started. A full disk must not keep a node from serving
+/// reads: without space for the record, what was registered at an earlier start stands. Returns
+/// below which offset of group 0 it stands.
+async fn register<R: Runtime>(
+    node: &Rc<Node<R>>,
+    identity: &Identity,
     endpoints: Vec<NodeEndpoint>,
-) -> Result<(), String> {
+) -> Result<i64, Ended> {
     let registration = Registration {
         node_id: identity.node_id,
         rack: node.parts.config.rack.as_deref().map(Str::from),
         endpoints,
         disks: vec![identity.disk_id],
+        peer_endpoint: node.parts.peers.as_ref().map(|with| with.advertised.clone()),
+        levels: node.parts.levels,
     };
     match ask(node, Input::RegisterNode(registration)).await {
-        Ok(Reply::Registered { .. }) => Ok(()),
-        Ok(other) => Err(format!("this node was not registered: {other:?}")),
+        Ok((Reply::Registered { .. }, end)) => Ok(end),
+        Ok((Reply::Refused { error: ErrorCode::UNSUPPORTED_VERSION, message }, _)) => {
+            Err(Ended::Release(message.to_string()))
+        }
+        Ok((other, _)) => Err(format!("this node was not registered: {other:?}").into()),
         Err(error @ HostError::Lost(PartitionError::Full)) => {
             tracing::warn!(%error, "this node goes on as it was last registered");
-            Ok(())
+            Ok(0)
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.to_string().into()),
     }
 }
 
-async fn ask<R: Runtime>(node: &Node<R>, input: Input) -> Result<Reply, HostError> {
-    node.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await.await
+/// Waits until this node's copy of group 0 reaches so far: whoever is served finds this node among
+/// those of the cluster. As in [`register`], a full disk, which takes nothing more of the group, is
+/// no reason to wait.
+async fn await_copy<R: Runtime>(node: &Node<R>, group: &Replica<R>, end: i64) {
+    let runtime = &node.parts.runtime;
+    loop {
+        let before = group.high_watermark();
+        if before >= end {
+            return;
+        }
+        let more = pin!(group.committed_beyond(before));
+        let time_is_over = pin!(runtime.sleep_until(runtime.now().after(WAITING_TOLD)));
+        select(more, time_is_over).await;
+        if group.high_watermark() > before {
+            continue;
+        }
+        // An error is said elsewhere, and often enough.
+        drop(node.parts.logs.refresh_space().await);
+        if before > 0 && node.parts.logs.is_low() {
+            tracing::warn!("no space for what the cluster has decided: this node goes on without");
+            return;
+        }
+        tracing::info!(copied = before, end, "waiting for what the cluster has decided");
+    }
+}
+
+/// Asks the controller until it is there: it may be elected only now. The answer, and below which
+/// offset of group 0 what it decided stands.
+async fn ask<R: Runtime>(node: &Rc<Node<R>>, input: Input) -> Result<(Reply, i64), HostError> {
+    let runtime = &node.parts.runtime;
+    let mut told = runtime.now();
+    loop {
+        match node.ask_leader(input.clone()).await {
+            // It may also have led when it was asked, and not any more when that was to be
+            // committed. Both questions may be asked twice.
+            Err(
+                HostError::NotHere
+                | HostError::Loading
+                | HostError::Lost(PartitionError::NotLeader),
+            ) if node.parts.peers.is_some() => {
+                if runtime.now().since(told) >= WAITING_TOLD {
+                    told = runtime.now();
+                    tracing::info!("no node leads the cluster: it takes a majority of its nodes");
+                }
+                runtime.sleep_until(runtime.now().after(FORM_PERIOD)).await;
+            }
+            answer => return answer,
+        }
+    }
 }

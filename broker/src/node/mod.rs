@@ -5,9 +5,22 @@
 //! [`lead`] opens it and registers the node there, [`follow`] applies what it has committed, one
 //! image after the other, to all shards; [`reconcile`] opens and removes the replicas of a shard.
 //!
-//! - [`identity`]: who this node is; [`announce`]: who leads what, told to all shards.
-//! - [`logs`], [`options`]: how a replica's log is opened, and with which options.
-//! - [`upkeep`], [`verify`]: what logs need now and then, and the look for bit rot.
+//! - [`admission`]: with whom this node talks; [`voters`]: who is in group 0;
+//!   [`steward`]: what is done where nobody asks.
+//! - [`form`]: how nodes that were in no cluster come to be in one; [`identity`]: who this node is.
+//! - [`level`]: the cluster's feature level, and whether this release serves it.
+//! - [`announce`]: who leads what, told to all shards; [`messages`]: what nodes tell each other.
+//! - [`presence`]: who is there; [`quorum`]: who is in group 0, for clients.
+//! - [`hand_over`]: leaders leave this node in order.
+//! - [`members`]: changes of a partition's replicas, led where the partition is; [`parting`]:
+//!   replicas that this node is to keep no more.
+//! - [`balance`]: leaders go back where they are preferred.
+//! - [`logs`], [`options`]: how a replica's log is opened, and with which options; `begin_anew`:
+//!   what becomes of one that is damaged.
+//! - [`shards`]: partitions go from one shard to another while they are served; [`shard_balance`]:
+//!   when they do by themselves.
+//! - [`upkeep`], [`verify`]: what logs need now and then, and the look for bit rot; [`room`]: a
+//!   node without space lets others lead.
 //! - [`group_offsets`]: offsets of topics that were deleted end, too.
 //!
 //! Invariants:
@@ -15,16 +28,33 @@
 //! - A change by the controller is answered when all shards of this node hold it, and have done
 //!   what it asks of them.
 
+pub mod admission;
 pub mod announce;
+pub mod balance;
+mod begin_anew;
 pub mod follow;
+pub mod form;
 pub mod group_offsets;
+pub mod hand_over;
 pub mod identity;
 pub mod lead;
+pub mod level;
 pub mod logs;
+pub mod members;
+pub mod messages;
 pub mod options;
+pub mod parting;
+pub mod peers;
+pub mod presence;
+pub mod quorum;
 pub mod reconcile;
+pub mod room;
+pub mod shard_balance;
+pub mod shards;
+pub mod steward;
 pub mod upkeep;
 pub mod verify;
 pub mod view;
+pub mod voters;
 
 pub use self::view::Node;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use vltava_storage::{Log, StorageError, remove_log};
+use vltava_storage::{Log, StorageError, remove_damaged, remove_log};
 
 use super::group_offsets;
 use super::logs::open_or_create;
@@ -15,10 +15,12 @@ use super::options::{group_options, log_options, min_insync_replicas};
 use super::view::Node;
 use crate::config::topic_values::TopicConfig;
 use crate::groups::{GroupMachine, Input};
-use crate::metadata::image::{Image, PartitionId, Topic};
+use crate::metadata::image::{Image, Partition, PartitionId, Replica as ImageReplica, Topic};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::error::PartitionError;
-use crate::partition::replica::Replica;
+use crate::partition::replica::members::{Promised, promised};
+use crate::partition::replica::{GroupPlace, Replica};
+use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Queue, Runtime};
 
 /// Logs that a shard opens, creates or removes side by side.
@@ -26,10 +28,20 @@ const SIDE_BY_SIDE: usize = 16;
 /// How often a shard says how far it is.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
+/// What an image that was taken leaves to be done.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// Partitions of this shard that are to be opened.
+    added: Vec<(Arc<Topic>, i32)>,
+    changed: Vec<Arc<Topic>>,
+}
+
 impl<R: Runtime> Node<R> {
-    /// Takes a newer image: opens and creates what is new of this shard's partitions, removes what
-    /// is gone, hands on changed settings. Returns when all that is done.
-    pub(super) async fn apply(self: Rc<Self>, image: Arc<Image>) {
+    /// Takes a newer image: removes what is gone of this shard's partitions, hands on changed
+    /// settings. What is new is opened by [`Node::open_taken`], which is to be called once this is
+    /// done on all shards: a topic that was deleted and made again within one image has the same
+    /// directories, and others' at that.
+    pub(super) async fn take(self: Rc<Self>, image: Arc<Image>) {
         let _reconciling = self.reconciling.lock().await;
         let before = self.image();
         let delta = image.changes_since(&before);
@@ -44,6 +56,8 @@ impl<R: Runtime> Node<R> {
                 self.set_options(change.after);
             }
         }
+        let changed: Vec<_> =
+            delta.changed_topics.iter().map(|change| Arc::clone(change.after)).collect();
         for (topic, index) in &added {
             self.parts.partitions.opening(topic.partition_id(*index));
         }
@@ -53,6 +67,14 @@ impl<R: Runtime> Node<R> {
         for topic in &removed {
             self.remove_topic(topic).await;
         }
+        *self.taken.borrow_mut() = Taken { added, changed };
+    }
+
+    /// Opens and creates what is new of this shard's partitions in the image that was taken last.
+    /// Returns when that is done.
+    pub(super) async fn open_taken(self: Rc<Self>) {
+        let _reconciling = self.reconciling.lock().await;
+        let Taken { added, changed } = self.taken.take();
         let opened: Vec<_> =
             added.iter().map(|(topic, index)| topic.partition_id(*index)).collect();
         self.open_all(added).await;
@@ -63,6 +85,10 @@ impl<R: Runtime> Node<R> {
             tracing::warn!(%error, "it could not be noted which logs were made");
         }
         self.announce(opened).await;
+        for topic in &changed {
+            self.part_with_unnamed(topic);
+            self.lead_changes(topic);
+        }
         self.ready.set();
     }
 
@@ -86,11 +112,19 @@ impl<R: Runtime> Node<R> {
     fn own_partitions(&self, topic: &Arc<Topic>) -> Vec<(Arc<Topic>, i32)> {
         let own = self.parts.jobs.own();
         let partitions = &self.parts.partitions;
-        let indexes = topic.partition_indexes().filter(|index| {
+        let indexes = topic.indexed_partitions().filter(|(index, partition)| {
             let id = topic.partition_id(*index);
-            partitions.shard_of(id) == own && !partitions.knows(id)
+            // Who parts with one opens it again itself.
+            let is_known = partitions.knows(id) || self.parting.borrow().contains_key(&id);
+            self.is_named(partition) && partitions.shard_of(id) == own && !is_known
         });
+        let indexes = indexes.map(|(index, _)| index);
         indexes.map(|index| (Arc::clone(topic), index)).collect()
+    }
+
+    /// Whether this node is to keep a replica of a partition.
+    pub(super) fn is_named(&self, partition: &Partition) -> bool {
+        partition.replicas.iter().any(|replica| replica.node_id == self.parts.config.node_id)
     }
 
     /// The settings in effect for a topic.
@@ -98,7 +132,7 @@ impl<R: Runtime> Node<R> {
         self.parts.config.topic_defaults.resolve(topic.own_settings())
     }
 
-    fn set_options(&self, topic: &Topic) {
+    pub(super) fn set_options(&self, topic: &Topic) {
         let config = self.topic_config(topic);
         for id in topic.partition_ids() {
             if let Ok(replica) = self.parts.partitions.local(id) {
@@ -108,21 +142,31 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    async fn open(self: &Rc<Self>, topic: Arc<Topic>, index: i32) {
-        let id = topic.partition_id(index);
+    pub(super) async fn open(self: &Rc<Self>, topic: Arc<Topic>, index: i32) {
         let name = format!("{}-{index}", topic.name);
-        match self.open_log(&topic, &name).await {
-            Ok(log) => {
-                let min_insync_replicas = min_insync_replicas(&self.topic_config(&topic));
-                let runtime = self.parts.runtime.clone();
-                let replica = Replica::new(runtime, name, log, min_insync_replicas);
-                if topic.name == CONSUMER_OFFSETS {
-                    self.coordinate(id, &replica);
+        let opened = self.open_replica(&topic, index, &name).await;
+        self.begin_to_serve(&topic, index, opened);
+    }
+
+    /// From this call on the partition is served, or answers why it is not.
+    pub(super) fn begin_to_serve(
+        self: &Rc<Self>,
+        topic: &Topic,
+        index: i32,
+        opened: Result<Rc<Replica<R>>, PartitionError>,
+    ) {
+        let (id, name) = (topic.partition_id(index), format!("{}-{index}", topic.name));
+        match opened {
+            Ok(replica) => {
+                self.begin_to_coordinate(topic, id, &replica);
+                self.parts.partitions.ready(id, Rc::clone(&replica));
+                if self.surroundings().is_some() {
+                    let announcing = Rc::clone(self).announce_changes(id, replica);
+                    self.parts.runtime.spawn(Queue::Control, announcing);
                 }
-                self.parts.partitions.ready(id, replica);
             }
             Err(error) => {
-                let why = match PartitionError::from(error.clone()) {
+                let why = match error.clone() {
                     passing if passing.is_passing() => {
                         tracing::warn!(
                             partition = name, %error,
@@ -145,8 +189,80 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Starts the group coordinator over one partition of the topic of offsets.
-    fn coordinate(self: &Rc<Self>, id: PartitionId, replica: &Rc<Replica<R>>) {
+    /// One replica of a partition, in its group.
+    pub(super) async fn open_replica(
+        &self,
+        topic: &Topic,
+        index: i32,
+        name: &str,
+    ) -> Result<Rc<Replica<R>>, PartitionError> {
+        self.expect_no_log(topic, index, name).await;
+        let log = self.open_log(topic, index, name).await?;
+        self.take_place(topic, index, name, log).await
+    }
+
+    /// The replica over an open log.
+    pub(super) async fn take_place(
+        &self,
+        topic: &Topic,
+        index: i32,
+        name: &str,
+        log: Log<R::Disk>,
+    ) -> Result<Rc<Replica<R>>, PartitionError> {
+        let min_insync_replicas = min_insync_replicas(&self.topic_config(topic));
+        let (runtime, name) = (self.parts.runtime.clone(), name.to_owned());
+        let Some(surroundings) = self.surroundings() else {
+            return Ok(Replica::alone(runtime, name, log, min_insync_replicas));
+        };
+        let founders = topic.partition(index).map_or(&[][..], Partition::founders);
+        let place = GroupPlace {
+            partition: topic.partition_id(index),
+            founders: self.membership(founders.iter()),
+            surroundings,
+        };
+        Replica::join(runtime, name, log, min_insync_replicas, place).await
+    }
+
+    /// A group of these replicas.
+    pub(super) fn membership<'a>(
+        &self,
+        replicas: impl Iterator<Item = &'a ImageReplica>,
+    ) -> Membership {
+        let own = self.surroundings().map(|near| near.own);
+        let ids = replicas.map(|replica| {
+            // Before there were clusters, records named no disk.
+            let own = own.filter(|own| own.node == replica.node_id && replica.disk_id.is_zero());
+            let disk = own.map_or(replica.disk_id, |own| own.disk);
+            ReplicaId { node: replica.node_id, disk }
+        });
+        Membership::new(ids, [])
+    }
+
+    /// A replica that comes has no log yet, whatever was made here before: that was given away.
+    async fn expect_no_log(&self, topic: &Topic, index: i32, name: &str) {
+        let Some(near) = self.surroundings() else { return };
+        let may_be_first = topic.partition(index).is_none_or(|partition| {
+            let founders = self.membership(partition.founders().iter());
+            partition.founders.is_none() || founders.is_alone(&near.own)
+        });
+        match promised(&near, topic.partition_id(index)) {
+            Promised::Nothing if !may_be_first => {}
+            Promised::GivenAway => {}
+            _ => return,
+        }
+        self.parts.logs.given_away(name, topic.id).await;
+    }
+
+    /// Starts the group coordinator over a partition of the topic of offsets.
+    pub(super) fn begin_to_coordinate(
+        self: &Rc<Self>,
+        topic: &Topic,
+        id: PartitionId,
+        replica: &Rc<Replica<R>>,
+    ) {
+        if topic.name != CONSUMER_OFFSETS {
+            return;
+        }
         let parts = &self.parts;
         let options = group_options(&parts.config, parts.group_memory_bytes_max);
         let machine = GroupMachine::new(options, &parts.group_memory);
@@ -182,30 +298,48 @@ impl<R: Runtime> Node<R> {
         self.announce(opened).await;
     }
 
-    /// Opens the log where it exists, creates it where not.
-    async fn open_log(&self, topic: &Topic, name: &str) -> Result<Log<R::Disk>, StorageError> {
+    /// Opens the log where it exists, creates it where not; and begins it anew where it is lost,
+    /// and others have what it held.
+    pub(super) async fn open_log(
+        &self,
+        topic: &Topic,
+        index: i32,
+        name: &str,
+    ) -> Result<Log<R::Disk>, StorageError> {
         let options = log_options(&self.topic_config(topic), &self.parts.config);
         let image = self.image();
         let is_known = |id| image.topic_by_id(id).is_some();
-        open_or_create(&self.parts.logs, name, topic.id, options, is_known).await
+        let opened =
+            open_or_create(&self.parts.logs, name, topic.id, options.clone(), is_known).await;
+        let others = topic.partition(index).map_or(0, |partition| partition.replicas.len()) > 1;
+        match opened {
+            Err(error) if others => {
+                self.begin_anew(topic.partition_id(index), name, options, error).await
+            }
+            opened => opened,
+        }
     }
 
     async fn remove(&self, topic: &Topic, index: i32) {
         let id = topic.partition_id(index);
         self.forget_leader(id);
         self.parts.groups.remove(id);
-        if !self.parts.partitions.knows(id) {
+        let parting = self.parting.borrow_mut().remove(&id);
+        if !self.parts.partitions.knows(id) && parting.is_none() {
             return;
         }
         let name = format!("{}-{index}", topic.name);
-        let removed = match self.parts.partitions.remove(id) {
-            Some(replica) => replica.remove().await,
+        let replica = self.parts.partitions.remove(id).or(parting.flatten());
+        let removed = match replica {
+            Some(replica) => replica.forget().await,
             // It could not be opened: whoever deletes the topic does not want it mended.
             None => {
                 let removed = remove_log(&self.parts.logs, &name, topic.id).await;
                 removed.map_err(PartitionError::from)
             }
         };
+        let aside = remove_damaged(&self.parts.logs, &name, topic.id).await;
+        let removed = removed.and(aside.map_err(PartitionError::from));
         if let Err(error) = removed {
             tracing::error!(
                 partition = name, %error,

@@ -49,7 +49,7 @@ async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl Async
     }
 }
 
-/// Notes what is flushed, and learns how much space is left.
+/// Notes what is flushed, and learns how much space is left; lets others lead where it is little.
 async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     let logs = &node.parts.logs;
     if let Err(error) = logs.write_notes().await {
@@ -64,6 +64,12 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
             tracing::info!(free_bytes = space.free, "there is space again: clients may write");
         }
         Ok(_) => {}
+    }
+    if logs.is_low() && node.parts.peers.is_some() {
+        let moved = node.hand_over_for_room().await;
+        if moved > 0 {
+            tracing::info!(moved, "others lead what clients could not write here");
+        }
     }
 }
 

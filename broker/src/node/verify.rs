@@ -106,7 +106,7 @@ mod tests {
         let logs = LogEnvironment::new(disk, options, 0, Notes::default());
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
         let log = Log::create(&logs, "topic-0", Uuid(1), options).await.unwrap();
-        let replica = Replica::new(runtime.clone(), "topic-0".to_owned(), log, 1);
+        let replica = Replica::alone(runtime.clone(), "topic-0".to_owned(), log, 1);
         for _ in 0..40 {
             let mut builder = BatchBuilder::new();
             builder.append(1, None, Some(&vec![7; 100_000]), &[]).unwrap();

@@ -1,7 +1,7 @@
 //! The image as one shard sees it, and the way to the controller.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,23 +13,35 @@ use vltava_protocol::messages::create_topics::{
 use vltava_protocol::types::Uuid;
 use vltava_storage::LogEnvironment;
 
+use super::admission::Addresses;
+use super::identity::Identity;
+use super::level::HeardLevels;
+use super::peers::PeerParts;
+use super::quorum::SeenMembers;
+use super::reconcile::Taken;
+use super::shards::Moves;
 use crate::cluster::controller::{self, Controller, Input, Reply};
 use crate::config::values::BrokerConfig;
 use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::{GroupMachine, Memory};
+use crate::metadata::features::Levels;
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
-use crate::runtime::Runtime;
+use crate::partition::replica::Replica;
+use crate::partition::surroundings::Surroundings;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
+use crate::runtime::{Monotonic, Runtime};
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
     /// The shard's executor.
     pub runtime: R,
+    /// The feature levels that this process serves.
+    pub levels: Levels,
     /// Settings, fixed at start.
     pub config: Arc<BrokerConfig>,
     /// What the logs of this shard share.
@@ -46,31 +58,77 @@ pub struct Parts<R: Runtime> {
     pub controllers: Rc<Hosts<Controller, R>>,
     /// The same room on the other shards.
     pub jobs: Rc<Jobs<Node<R>>>,
+    /// The way to the other nodes; `None` where this one is to be alone.
+    pub peers: Option<PeerParts<R>>,
+}
+
+/// What all shards do together as the broker stops: none begins the next before all are through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Leaders are handed over.
+    HandedOver,
+    /// Connections are closed.
+    Drained,
+}
+
+const STAGES: [Stage; 2] = [Stage::HandedOver, Stage::Drained];
+
+/// How many shards are through a stage.
+#[derive(Default)]
+struct Arrivals {
+    count: Cell<usize>,
+    all: Latch,
 }
 
 /// This node, as one shard sees it.
 pub struct Node<R: Runtime> {
     pub(super) parts: Parts<R>,
+    pub(super) surroundings: OnceCell<Rc<Surroundings<R>>>,
+    /// On shard 0: who this node is, once that is known.
+    pub(super) identity: RefCell<Option<Identity>>,
+    pub(super) heard_levels: HeardLevels,
     image: RefCell<Arc<Image>>,
     /// Who leads what, as this shard has heard.
     pub(super) leaders: RefCell<Leaders>,
+    /// What of this shard is to be announced next.
+    pub(super) to_announce: RefCell<BTreeSet<PartitionId>>,
+    /// It was heard of a leader.
+    pub(super) leaders_heard: Event,
+    /// Nodes that have said that they are about to stop.
+    pub(super) leaving_peers: RefCell<BTreeSet<i32>>,
     /// On shard 0: below which offset of group 0 all shards have applied everything.
     applied: Cell<i64>,
     applied_more: Event,
+    /// On shard 0 of the node that leads group 0.
+    pub(super) last_seen: RefCell<SeenMembers>,
+    /// On shard 0: where other nodes are looked for,
+    pub(super) addresses: RefCell<Addresses>,
+    /// and where the image has them.
+    pub(super) image_addresses: RefCell<Addresses>,
+    /// On shard 0: the last image had this node.
+    pub(super) was_there: Cell<bool>,
+    /// On shard 0 of the node that leads group 0: since when it has not seen which nodes.
+    pub(super) absent_since: RefCell<BTreeMap<i32, Monotonic>>,
     /// Held while partitions are opened, created or removed.
-    pub(super) reconciling: Mutex<()>,
+    pub(super) reconciling: Arc<Mutex<()>>,
+    /// What the moves of partitions between shards need.
+    pub(super) moves: Moves,
     /// A partition could not be opened for want of space or descriptors.
     pub(super) awaits_room: Cell<bool>,
+    /// What a newer image asks for, once all shards have removed what is gone.
+    pub(super) taken: RefCell<Taken>,
+    /// Partitions of this shard whose change of replicas is being led here.
+    pub(super) driving: RefCell<BTreeSet<PartitionId>>,
+    /// Replicas of this shard that the image names no more, with what is left of them.
+    pub(super) parting: RefCell<BTreeMap<PartitionId, Option<Rc<Replica<R>>>>>,
     /// Offsets of damaged batches, as the last pass over each log found them (`verify`).
     pub(super) damage: RefCell<BTreeMap<PartitionId, Vec<i64>>>,
     /// This shard has applied a first image: its partitions are open.
     pub ready: Latch,
     /// This shard accepts connections.
     pub serving: Latch,
-    /// Shards that have closed their connections, as the broker stops.
-    drained: Cell<usize>,
-    /// All of them have.
-    all_drained: Latch,
+    /// How far the shards are, as the broker stops.
+    stopping: BTreeMap<Stage, Arrivals>,
 }
 
 impl<R: Runtime> Node<R> {
@@ -78,18 +136,42 @@ impl<R: Runtime> Node<R> {
     pub fn new(parts: Parts<R>) -> Rc<Self> {
         Rc::new(Self {
             parts,
+            surroundings: OnceCell::new(),
+            identity: RefCell::default(),
+            heard_levels: HeardLevels::default(),
             image: RefCell::default(),
             leaders: RefCell::default(),
+            to_announce: RefCell::default(),
+            leaders_heard: Event::new(),
+            leaving_peers: RefCell::default(),
             applied: Cell::new(0),
             applied_more: Event::new(),
-            reconciling: Mutex::new(()),
+            last_seen: RefCell::default(),
+            addresses: RefCell::default(),
+            image_addresses: RefCell::default(),
+            was_there: Cell::new(false),
+            absent_since: RefCell::default(),
+            reconciling: Arc::default(),
+            moves: Moves::default(),
             awaits_room: Cell::new(false),
+            taken: RefCell::default(),
+            driving: RefCell::default(),
+            parting: RefCell::default(),
             damage: RefCell::default(),
             ready: Latch::default(),
             serving: Latch::default(),
-            drained: Cell::new(0),
-            all_drained: Latch::default(),
+            stopping: STAGES.map(|stage| (stage, Arrivals::default())).into(),
         })
+    }
+
+    /// This node's number.
+    pub fn node_id(&self) -> i32 {
+        self.parts.config.node_id
+    }
+
+    /// The feature levels that this process serves.
+    pub fn levels(&self) -> Levels {
+        self.parts.levels
     }
 
     /// The image as this shard holds it.
@@ -101,28 +183,32 @@ impl<R: Runtime> Node<R> {
         *self.image.borrow_mut() = image;
     }
 
-    /// This shard's connections are closed, as the broker stops: tells all shards, and completes
-    /// when those of all are. Each tells and none asks: a shard ends once it has heard of all, and
-    /// would answer no more.
-    pub async fn drained(self: &Rc<Self>) {
+    /// This shard has done its part of a stage: tells all shards, and completes when those of all
+    /// have. Each tells and none asks: a shard ends once it has heard of all, and would answer no
+    /// more.
+    pub async fn all_through(self: &Rc<Self>, stage: Stage) {
         for shard in 0..self.parts.jobs.count() {
             if shard == self.parts.jobs.own() {
-                self.count_drained();
+                self.count_through(stage);
             } else {
-                let tell = |node: &Rc<Self>| {
-                    node.count_drained();
+                let tell = move |node: &Rc<Self>| {
+                    node.count_through(stage);
                     std::future::ready(())
                 };
                 drop(self.parts.jobs.start(shard, tell).await);
             }
         }
-        self.all_drained.wait().await;
+        if let Some(arrivals) = self.stopping.get(&stage) {
+            arrivals.all.wait().await;
+        }
     }
 
-    fn count_drained(&self) {
-        self.drained.set(self.drained.get() + 1);
-        if self.drained.get() == self.parts.jobs.count() {
-            self.all_drained.set();
+    fn count_through(&self, stage: Stage) {
+        if let Some(arrivals) = self.stopping.get(&stage) {
+            arrivals.count.set(arrivals.count.get() + 1);
+            if arrivals.count.get() == self.parts.jobs.count() {
+                arrivals.all.set();
+            }
         }
     }
 
@@ -145,22 +231,26 @@ impl<R: Runtime> Node<R> {
     /// Asks the controller. Where it decided something, all shards of this node hold the image
     /// before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
-        let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
-        let reply = submitted.await.map_err(|error| match error {
+        let (reply, end) = self.ask_leader(input).await.map_err(|error| match error {
             HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         })?;
-        self.settled().await;
+        self.settled_to(end).await;
         Ok(reply)
     }
 
     /// Waits until all shards hold everything that group 0 has committed by now.
     pub(super) async fn settled(self: &Rc<Self>) {
-        let here = |node: &Rc<Self>| {
+        self.settled_to(0).await;
+    }
+
+    /// The same, and what stands below this offset.
+    async fn settled_to(self: &Rc<Self>, end: i64) {
+        let here = move |node: &Rc<Self>| {
             let node = Rc::clone(node);
             async move {
                 if let Ok(group) = node.parts.partitions.local(PartitionId::CLUSTER_METADATA) {
-                    node.applied_to(group.high_watermark()).await;
+                    node.applied_to(group.high_watermark().max(end)).await;
                 }
             }
         };
@@ -198,7 +288,7 @@ impl<R: Runtime> Node<R> {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
         let request = CreateTopicsRequest {
-            topics: vec![creatable_topic(name, &self.parts.config, self.image().node_count())],
+            topics: vec![creatable_topic(name, &self.parts.config, self.present().len())],
             ..CreateTopicsRequest::default()
         };
         let input = Input::CreateTopics { request, random: self.random_uuid().0 };

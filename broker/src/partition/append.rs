@@ -1,4 +1,4 @@
-//! Batches for partitions of one shard: enqueued at once, answered when they are committed.
+//! Batches for partitions of one shard: enqueued at once, answered as their terms say.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ pub fn append_all<R: Runtime>(
     async move {
         let mut results = Vec::with_capacity(queued.len());
         for queued in queued {
-            results.push(match queued {
+            results.push(match queued.await {
                 Ok((replica, queued)) => committed(&replica, queued).await,
                 Err(error) => Err(error),
             });
@@ -33,17 +33,20 @@ pub fn append_all<R: Runtime>(
 fn enqueue<R: Runtime>(
     partitions: &Rc<Partitions<R>>,
     append: AppendTo,
-) -> Result<(Rc<Replica<R>>, Queued), PartitionError> {
-    let replica = partitions.local(append.partition)?;
-    let batch_bytes = append.batch.len() as u64;
-    let queued = replica.append(append.batch, AppendClass::Client)?;
-    if !queued.is_duplicate {
-        partitions.metrics().count(|counters| {
-            counters.appended_bytes += batch_bytes;
-            counters.appended_batches += 1;
-        });
-    }
-    Ok((replica, queued))
+) -> impl Future<Output = Result<(Rc<Replica<R>>, Queued), PartitionError>> + use<R> {
+    let metrics = Rc::clone(partitions.metrics());
+    let AppendTo { partition, batch, terms } = append;
+    partitions.when_here(partition, move |replica| {
+        let batch_bytes = batch.len() as u64;
+        let queued = replica.append_for(batch, AppendClass::Client, Some(terms))?;
+        if !queued.is_duplicate {
+            metrics.count(|counters| {
+                counters.appended_bytes += batch_bytes;
+                counters.appended_batches += 1;
+            });
+        }
+        Ok((replica, queued))
+    })
 }
 
 async fn committed<R: Runtime>(replica: &Replica<R>, queued: Queued) -> AppendResult {

@@ -1,7 +1,8 @@
 //! The same calls for a partition on this shard and on another.
 //!
 //! [`Partitions`] holds the replicas of one shard, and every shard's way to those of the others.
-//! Callers do not know where a partition lives.
+//! Callers do not know where a partition lives. While one comes from another shard, work for it is
+//! held here, in its order, and begins when it has arrived (`node/shards.rs`).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,18 +12,34 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_channel::oneshot;
+use futures_util::future::{Either, ready};
+use slab::Slab;
+
 use super::error::PartitionError;
 use super::replica::Replica;
 use super::request::PartitionId;
+use super::routing::{Routing, Routings};
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::ShardMetrics;
 use crate::runtime::Runtime;
 use crate::runtime::jobs::{Jobs, Pending};
 
+/// Work that is held for a partition on its way here; more is refused.
+const HELD_MAX: usize = 16 * 1024;
+
+/// Work that begins when a partition has arrived, or cannot.
+type Held<R> = Box<dyn FnOnce(Result<Rc<Replica<R>>, PartitionError>)>;
+
+/// Who waits here for a commit of a partition that has left.
+pub(in crate::partition) type Owed = oneshot::Sender<Result<(), PartitionError>>;
+
 /// A partition as its owning shard knows it.
 enum Slot<R: Runtime> {
     /// Its log is being created or recovered.
     Opening,
+    /// It comes from another shard.
+    Arriving(Vec<Held<R>>),
     /// Takes requests.
     Ready(Rc<Replica<R>>),
     /// Its log cannot be used.
@@ -33,9 +50,11 @@ enum Slot<R: Runtime> {
 pub struct Partitions<R: Runtime> {
     runtime: R,
     jobs: Rc<Jobs<Self>>,
-    table: RefCell<Arc<ShardTable>>,
+    routings: Routings,
     metrics: Rc<ShardMetrics>,
     slots: RefCell<BTreeMap<PartitionId, Slot<R>>>,
+    /// Who waits for commits of partitions that have left.
+    owed: RefCell<Slab<Owed>>,
 }
 
 impl<R: Runtime> Partitions<R> {
@@ -49,9 +68,10 @@ impl<R: Runtime> Partitions<R> {
         Rc::new(Self {
             runtime,
             jobs,
-            table: RefCell::new(table),
+            routings: Routings::new(table),
             metrics,
             slots: RefCell::default(),
+            owed: RefCell::default(),
         })
     }
 
@@ -61,7 +81,7 @@ impl<R: Runtime> Partitions<R> {
     }
 
     /// What this shard counts.
-    pub fn metrics(&self) -> &ShardMetrics {
+    pub fn metrics(&self) -> &Rc<ShardMetrics> {
         &self.metrics
     }
 
@@ -70,32 +90,150 @@ impl<R: Runtime> Partitions<R> {
         self.jobs.count()
     }
 
+    /// This shard's number.
+    pub fn own_shard(&self) -> usize {
+        self.jobs.own()
+    }
+
     /// Which shard owns a partition.
     pub fn shard_of(&self, partition: PartitionId) -> usize {
-        self.table.borrow().shard_of(partition)
+        self.routings.now().shard_of(partition)
+    }
+
+    /// The table of now: to be kept from when a shard is looked up until what is sent there stands
+    /// in the mesh ([`Self::on_shard`] has returned).
+    pub fn routing(&self) -> Rc<Routing> {
+        self.routings.now()
+    }
+
+    /// Another table from this call on. What it returns completes when all that was sent by the
+    /// one before stands in the mesh.
+    pub fn set_table(&self, table: Arc<ShardTable>) -> impl Future<Output = ()> + use<R> {
+        self.routings.set(table)
+    }
+
+    /// Completes when all that was sent to a shard from here has begun there.
+    pub async fn reached(&self, shard: usize) {
+        if shard != self.jobs.own() {
+            // A shard that has ended begins nothing any more.
+            let _ended = self.jobs.start(shard, |_| ready(())).await.await;
+        }
     }
 
     /// A partition of this shard begins to open.
     pub fn opening(&self, partition: PartitionId) {
-        self.slots.borrow_mut().insert(partition, Slot::Opening);
+        self.put(partition, Some(Slot::Opening));
+    }
+
+    /// A partition is on its way here: what comes for it is held until it is ready or broken, or
+    /// removed again.
+    pub fn arriving(&self, partition: PartitionId) {
+        assert!(!self.knows(partition), "a partition has two owners");
+        self.put(partition, Some(Slot::Arriving(Vec::new())));
     }
 
     /// A partition of this shard takes requests.
     pub fn ready(&self, partition: PartitionId, replica: Rc<Replica<R>>) {
-        self.slots.borrow_mut().insert(partition, Slot::Ready(replica));
+        self.put(partition, Some(Slot::Ready(replica)));
     }
 
     /// A partition of this shard cannot be used.
     pub fn broken(&self, partition: PartitionId, why: PartitionError) {
-        self.slots.borrow_mut().insert(partition, Slot::Broken(why));
+        self.put(partition, Some(Slot::Broken(why)));
     }
 
     /// A partition of this shard is gone; its replica, where it had one.
     pub fn remove(&self, partition: PartitionId) -> Option<Rc<Replica<R>>> {
-        match self.slots.borrow_mut().remove(&partition) {
+        match self.put(partition, None) {
             Some(Slot::Ready(replica)) => Some(replica),
             _ => None,
         }
+    }
+
+    /// Puts a partition into another state; what was held for it begins, in its order, before
+    /// anything that comes later. The state before, but for what was held.
+    fn put(&self, partition: PartitionId, slot: Option<Slot<R>>) -> Option<Slot<R>> {
+        let before = {
+            let mut slots = self.slots.borrow_mut();
+            match slot {
+                Some(slot) => slots.insert(partition, slot),
+                None => slots.remove(&partition),
+            }
+        };
+        match before {
+            Some(Slot::Arriving(held)) => {
+                // It went back, or was never there: whoever asks again finds it elsewhere.
+                let gone = |error| match error {
+                    PartitionError::Unknown => PartitionError::NotLeader,
+                    other => other,
+                };
+                for work in held {
+                    work(self.local(partition).map_err(gone));
+                }
+                None
+            }
+            before => before,
+        }
+    }
+
+    /// Whether a partition is on its way here.
+    pub fn is_arriving(&self, partition: PartitionId) -> bool {
+        matches!(self.slots.borrow().get(&partition), Some(Slot::Arriving(_)))
+    }
+
+    /// Does `work` with the replica of a partition of this shard: by this call, or, where the
+    /// partition is still on its way here, when it has arrived, behind all that was called before.
+    pub fn when_here<T, W>(
+        &self,
+        partition: PartitionId,
+        work: W,
+    ) -> impl Future<Output = Result<T, PartitionError>> + use<R, T, W>
+    where
+        T: 'static,
+        W: FnOnce(Rc<Replica<R>>) -> Result<T, PartitionError> + 'static,
+    {
+        let mut slots = self.slots.borrow_mut();
+        let Some(Slot::Arriving(held)) = slots.get_mut(&partition) else {
+            drop(slots);
+            return Either::Left(ready(self.local(partition).and_then(work)));
+        };
+        if held.len() >= HELD_MAX {
+            return Either::Left(ready(Err(PartitionError::NotLeader)));
+        }
+        let (sender, done) = oneshot::channel();
+        held.push(Box::new(move |replica| {
+            // Whoever called may have given up; what it asked for is done all the same.
+            let _given_up = sender.send(replica.and_then(work));
+        }));
+        Either::Right(async move { done.await.unwrap_or(Err(PartitionError::Unknown)) })
+    }
+
+    /// Keeps who waits for a commit of a partition that leaves; a name for [`Self::settle`].
+    pub(super) fn owe(&self, waiter: Owed) -> usize {
+        self.owed.borrow_mut().insert(waiter)
+    }
+
+    /// On the shard that owes: what became of it.
+    fn settle(&self, ticket: usize, became: Result<(), PartitionError>) {
+        if let Some(waiter) = self.owed.borrow_mut().try_remove(ticket) {
+            // Whoever waited may be gone.
+            let _gone = waiter.send(became);
+        }
+    }
+
+    /// Tells another shard what became of something that it owes.
+    pub(super) async fn settle_on(
+        self: &Rc<Self>,
+        shard: usize,
+        ticket: usize,
+        became: Result<(), PartitionError>,
+    ) {
+        let settle = move |partitions: &Rc<Self>| {
+            partitions.settle(ticket, became);
+            ready(())
+        };
+        // Nobody waits for the result.
+        drop(self.jobs.start(shard, settle).await);
     }
 
     /// Whether this shard knows the partition, in whatever state.
@@ -107,7 +245,7 @@ impl<R: Runtime> Partitions<R> {
     pub fn local(&self, partition: PartitionId) -> Result<Rc<Replica<R>>, PartitionError> {
         match self.slots.borrow().get(&partition) {
             Some(Slot::Ready(replica)) => Ok(Rc::clone(replica)),
-            Some(Slot::Opening) => Err(PartitionError::Opening),
+            Some(Slot::Opening | Slot::Arriving(_)) => Err(PartitionError::Opening),
             Some(Slot::Broken(why)) => Err(why.clone()),
             None => Err(PartitionError::Unknown),
         }
@@ -152,10 +290,10 @@ impl<R: Runtime> Partitions<R> {
         A: Send + 'static,
         F: Future<Output = Result<A, PartitionError>> + 'static,
     {
-        let shard = self.shard_of(partition);
-        self.on_shard(shard, move |partitions| {
-            let started = partitions.local(partition).map(work);
-            async move { started?.await }
+        let routing = self.routing();
+        self.on_shard(routing.shard_of(partition), move |partitions| {
+            let started = partitions.when_here(partition, |replica| Ok(work(replica)));
+            async move { started.await?.await }
         })
         .await
     }

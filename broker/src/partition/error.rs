@@ -11,6 +11,9 @@ pub enum PartitionError {
     /// Its log is still being opened.
     #[error("its log is being opened")]
     Opening,
+    /// This replica does not lead.
+    #[error("another replica leads, or none does")]
+    NotLeader,
     /// The caller's leader epoch is older than the partition's.
     #[error("the caller's leader epoch is older")]
     FencedEpoch,
@@ -22,9 +25,21 @@ pub enum PartitionError {
     OutOfRange {
         /// The first offset of the log.
         start: i64,
-        /// The first offset that is not committed.
+        /// The offset behind the last that may be asked for.
         end: i64,
     },
+    /// This replica leads, and does not know yet what of its log is committed.
+    #[error("a new leader does not know yet what is committed, or a follower is behind")]
+    NotAvailable,
+    /// Fewer replicas are in sync than `min.insync.replicas` asks for: nothing was written.
+    #[error("fewer replicas are in sync than min.insync.replicas asks for")]
+    NotEnoughReplicas,
+    /// The same; and the batch is in the log, and committed.
+    #[error("fewer replicas are in sync than min.insync.replicas asks for, since it was written")]
+    NotEnoughReplicasAfterAppend,
+    /// It is written, and not known to be committed in the time that its producer gave.
+    #[error("not enough replicas have flushed it in time")]
+    TimedOut,
     /// An idempotent producer's batch is not the next one.
     #[error("the batch is out of order")]
     OutOfOrderSequence,

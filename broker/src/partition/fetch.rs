@@ -38,38 +38,53 @@ async fn read_one<R: Runtime>(
     bytes_left: usize,
     at_least_one: bool,
 ) -> ReadResult {
-    let replica = partitions.local(read.partition)?;
-    replica.check_epoch(read.current_leader_epoch)?;
-    if let Some(diverging) = diverging(&replica, read) {
-        return Ok(nothing(&replica, Some(diverging)));
+    let replica = partitions.when_here(read.partition, Ok).await?;
+    replica.check_serves(read.current_leader_epoch, read.may_follow)?;
+    let nearer = read.nearer.as_deref().and_then(|nodes| replica.nearest(nodes, read.offset));
+    if nearer.is_some() {
+        return Ok(Found { preferred: nearer, ..nothing(&replica, None) });
     }
-    let (start, end) = (replica.log_start(), replica.high_watermark());
-    if read.offset < start || read.offset > end {
-        return Err(PartitionError::OutOfRange { start, end });
+    let (start, end) = (replica.log_start(), replica.end());
+    let is_within = (start..=end).contains(&read.offset);
+    if read.offset > end && replica.check_leads().is_err() {
+        // A follower that is behind, or has just come: the leader may have it.
+        return Err(PartitionError::NotAvailable);
     }
-    if read.offset == end || (bytes_left == 0 && !at_least_one) {
+    let out_of_range = Err(PartitionError::OutOfRange { start, end });
+    if read.last_fetched_epoch >= 0 {
+        let (epoch, end) = replica.end_of_epoch(read.last_fetched_epoch);
+        if epoch < 0 || read.offset < start {
+            return out_of_range;
+        }
+        // Where the caller's log and this one part: the last epoch both can have (KIP-595).
+        if epoch < read.last_fetched_epoch || end < read.offset {
+            replica.check_leads()?;
+            return Ok(nothing(&replica, Some((epoch, end))));
+        }
+    }
+    if !is_within {
+        return out_of_range;
+    }
+    // A new leader may not know yet how much of its log is committed. Whoever has read it is not
+    // told that it is not there: it waits.
+    let high_watermark = replica.high_watermark();
+    if read.offset >= high_watermark || (bytes_left == 0 && !at_least_one) {
         return Ok(nothing(&replica, None));
     }
     let bytes_max = read.bytes_max.min(bytes_left);
-    let read = replica.log_to_read().read(read.offset, end, bytes_max, at_least_one).await?;
+    let is_behind = replica.is_high_watermark_behind();
+    let read =
+        replica.log_to_read().read(read.offset, high_watermark, bytes_max, at_least_one).await?;
+    replica.count_work(read.bytes as u64);
     Ok(Found {
         bytes: read.bytes,
         parts: read.parts,
-        high_watermark: end,
+        high_watermark,
+        is_behind,
         log_start: start,
         diverging: None,
+        preferred: None,
     })
-}
-
-/// Where the caller's log parts from this one: the last epoch both can have, and where it ends here
-/// (KIP-595).
-fn diverging<R: Runtime>(replica: &Replica<R>, read: &ReadFrom) -> Option<(i32, i64)> {
-    if read.last_fetched_epoch < 0 {
-        return None;
-    }
-    let (epoch, end) = replica.end_of_epoch(read.last_fetched_epoch);
-    let parts = epoch < read.last_fetched_epoch || end < read.offset;
-    (epoch >= 0 && parts).then_some((epoch, end))
 }
 
 fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> Found {
@@ -77,8 +92,10 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
         parts: Vec::new(),
         bytes: 0,
         high_watermark: replica.high_watermark(),
+        is_behind: replica.is_high_watermark_behind(),
         log_start: replica.log_start(),
         diverging,
+        preferred: None,
     }
 }
 

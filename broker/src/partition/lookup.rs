@@ -56,7 +56,10 @@ impl<R: Runtime> Replica<R> {
         self.check_epoch(current_leader_epoch)?;
         let (start, end) = (self.log_start(), self.high_watermark());
         let at = |offset, leader_epoch| Position { offset, timestamp: -1, leader_epoch };
+        // Until then the offset may be any between the two, and the answer would go back.
+        let is_behind = self.is_high_watermark_behind();
         let found = match lookup {
+            Lookup::Latest if is_behind => return Err(PartitionError::NotAvailable),
             Lookup::Latest => return Ok(at(end, self.leader_epoch())),
             Lookup::Earliest => {
                 return Ok(at(start, self.log.epoch_at(start).unwrap_or(self.leader_epoch())));
@@ -67,8 +70,10 @@ impl<R: Runtime> Replica<R> {
                 self.log_to_read().offset_for_timestamp(timestamp).await?
             }
         };
-        // With one voter, all that is flushed is committed.
         let found = found.filter(|found| found.offset < end);
+        if found.is_none() && is_behind {
+            return Err(PartitionError::NotAvailable);
+        }
         Ok(found.map_or(Position::NONE, |found| Position {
             offset: found.offset,
             timestamp: found.timestamp,

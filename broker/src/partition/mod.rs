@@ -4,8 +4,10 @@
 //! shard's way to all partitions of the node, wherever they live. Errors here speak of logs, not of
 //! Kafka: handlers choose Kafka's codes.
 //!
-//! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits.
-//! - [`client`]: the same calls here and on another shard; [`request`], [`error`]: what they say.
+//! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits; [`in_sync`]:
+//!   whose replicas have all.
+//! - [`client`]: the same calls here and on another shard; [`routing`]: on which; [`request`],
+//!   [`error`]: what they say.
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
 //!   consumers ask.
 //! - [`replay`]: a log of the broker's own records.
@@ -16,17 +18,23 @@
 //! - A duplicate of an idempotent batch is answered when the original is committed, never before.
 //! - Nothing at or above the high watermark is served.
 //! - Work of one connection on one partition is enqueued in the order of its requests:
-//!   [`replica::Replica::append`] does it without waiting.
+//!   [`replica::Replica::append`] does it without waiting; also while the partition moves to
+//!   another shard ([`client::Partitions::when_here`]).
+//! - At most one shard has a partition's log open for writing.
 
 pub mod append;
 pub mod client;
+pub mod copy;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;
+pub mod in_sync;
 pub mod lookup;
 pub mod replay;
 pub mod replica;
 pub mod request;
+pub mod routing;
+pub mod surroundings;
 #[cfg(test)]
 #[cfg(feature = "simulator")]
 mod tests;

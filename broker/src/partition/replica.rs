@@ -2,23 +2,53 @@
 //! committed to those who wait.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Deref;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
 use vltava_storage::producer_state::{ProducerEntry, SequenceCheck};
-use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, StorageError};
+use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, ReplicatedBatches, StorageError};
 
+use self::carry_out::Agenda;
+pub use self::change_shard::Departure;
+pub use self::join::GroupPlace;
+pub use self::regain::note_lost;
+use self::replicate::Sending;
+pub use self::standing::Standing;
+use self::waits::Waiter;
+pub use self::waits::{Watch, Watching};
 use super::error::PartitionError;
-use super::waiters::{CommitQueue, WatchId, Watches};
-use crate::raft::message::{Action, Input};
+use super::in_sync::InSync;
+use super::request::{Acks, PartitionId, Terms};
+use super::surroundings::Surroundings;
+use super::waiters::{CommitQueue, UncommittedBytes, Watches};
+use crate::metadata::topic_name;
+use crate::raft::message::Input;
 use crate::raft::node::{Node, Role};
+use crate::raft::persisted::Persisted;
+use crate::runtime::sync::Event;
 use crate::runtime::{Monotonic, Queue, Runtime};
+
+mod carry_out;
+mod change_shard;
+mod group;
+mod hand_over;
+mod join;
+pub mod members;
+mod regain;
+mod replicate;
+mod restore;
+mod serving;
+mod shorten;
+mod standing;
+mod waits;
 
 /// How long a write that found no descriptor is told of, where none follows that shows more.
 const REFUSAL_TOLD: Duration = Duration::from_secs(10);
+
+/// How long a replica stays in sync that had all, in milliseconds, before somebody says otherwise.
+const LAG_MS_MAX: u64 = 30_000;
 
 /// One replica of one partition, on the shard that owns it.
 pub struct Replica<R: Runtime> {
@@ -26,13 +56,43 @@ pub struct Replica<R: Runtime> {
     runtime: R,
     pub(super) log: Log<R::Disk>,
     raft: RefCell<Node>,
-    /// Who waits for what was appended: none waits above the log's end.
+    /// Who waits for the commit of what was appended: none waits above the log's end.
     commits: RefCell<CommitQueue<Waiter>>,
+    /// Who waits only until it is on this disk; the same holds.
+    flushes: RefCell<CommitQueue<Waiter>>,
+    /// When it is looked again who has waited too long.
+    expiry: Cell<Option<Monotonic>>,
     /// Who waits for what will be.
     expecting: RefCell<CommitQueue<Waiter>>,
     /// How often what was queued was refused, and why the last time.
     refusals: RefCell<(u64, Option<PartitionError>)>,
     watches: RefCell<Watches<Rc<Watch>>>,
+    /// See [`Replica::leads`].
+    led: Cell<Option<i32>>,
+    partition: PartitionId,
+    /// Where the node has others beside it.
+    surroundings: Option<Rc<Surroundings<R>>>,
+    agenda: RefCell<Agenda>,
+    /// Notified when it is over, and when nothing of it is being done any more.
+    agenda_changes: Event,
+    /// The members that are being sent to.
+    sending: RefCell<Vec<Sending>>,
+    /// Which members were met: where those stand in the history. See [`members`].
+    members_met: Cell<(i64, Option<i64>)>,
+    /// How much of the disk's reserve may be used for what a leader sends.
+    replicated_class: AppendClass,
+    in_sync: RefCell<InSync>,
+    /// Where the log is to begin, as somebody asked of this leader.
+    log_start_wanted: Cell<i64>,
+    /// It begins later than before, or this replica does not lead any more.
+    log_start_moved: Event,
+    /// The log is being made to begin where its group has decided.
+    is_shortening: Cell<bool>,
+    /// When the group is to hear of the time, in milliseconds.
+    timer: Cell<Option<u64>>,
+    this: Weak<Self>,
+    /// Notified when that changes.
+    leadership: Event,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
     /// When the last write found no descriptor, where it did.
@@ -41,46 +101,12 @@ pub struct Replica<R: Runtime> {
     bytes_appended: Cell<u64>,
     /// The same at the last [`Replica::tidy_up`].
     bytes_tidied: Cell<u64>,
-    /// Those of them that watches have been told of.
-    bytes_counted: Cell<u64>,
+    /// Bytes of batches that are not committed yet.
+    uncommitted: RefCell<UncommittedBytes>,
+    /// See [`Replica::work`].
+    work: Cell<u64>,
     /// Nothing was written or read since it was tidied up: there is nothing to give back.
     is_tidy: Cell<bool>,
-}
-
-type Waiter = oneshot::Sender<Result<(), PartitionError>>;
-
-/// A fetch that waits for committed bytes, in any of the partitions it watches on this shard.
-pub struct Watch {
-    missing_bytes: Cell<u64>,
-    satisfied: RefCell<Option<oneshot::Sender<()>>>,
-}
-
-impl Watch {
-    /// A watch that is satisfied once this many bytes have been committed, over all partitions it
-    /// is added to.
-    pub fn new(missing_bytes: u64) -> (Rc<Self>, oneshot::Receiver<()>) {
-        let (sender, receiver) = oneshot::channel();
-        let missing_bytes = Cell::new(missing_bytes.max(1));
-        (Rc::new(Self { missing_bytes, satisfied: RefCell::new(Some(sender)) }), receiver)
-    }
-
-    /// Counts committed bytes; whether that is enough now.
-    fn count(&self, bytes: u64) -> bool {
-        let missing = self.missing_bytes.get().saturating_sub(bytes);
-        self.missing_bytes.set(missing);
-        if missing > 0 {
-            return false;
-        }
-        self.satisfy();
-        true
-    }
-
-    fn satisfy(&self) {
-        if let Some(satisfied) = self.satisfied.borrow_mut().take() {
-            // Whoever watched may have given up.
-            let _ = satisfied.send(());
-        }
-    }
 }
 
 /// A write that stands in the log's queue.
@@ -89,33 +115,68 @@ pub struct Queued {
     pub base_offset: i64,
     /// It stood there before, and was not written again.
     pub is_duplicate: bool,
-    /// Completes when it is committed, or cannot be any more.
+    /// Completes when it is committed, or what else its terms ask for; or cannot be any more.
     pub committed: oneshot::Receiver<Result<(), PartitionError>>,
 }
 
 impl<R: Runtime> Replica<R> {
-    /// The replica over an open log.
-    pub fn new(
+    /// The replica over an open log to which no other belongs: it leads at once.
+    pub fn alone(
         runtime: R,
         name: String,
         log: Log<R::Disk>,
         min_insync_replicas: usize,
     ) -> Rc<Self> {
-        let raft = Node::sole_voter(log.latest_epoch(), log.flushed_end(), min_insync_replicas);
-        Rc::new(Self {
+        let raft = group::alone::<R>(&log, min_insync_replicas);
+        let replica = Self::new(runtime, name, log, PartitionId::default(), raft, None, None);
+        replica.begin();
+        replica
+    }
+
+    fn new(
+        runtime: R,
+        name: String,
+        log: Log<R::Disk>,
+        partition: PartitionId,
+        raft: Node,
+        surroundings: Option<Rc<Surroundings<R>>>,
+        kept: Option<Persisted>,
+    ) -> Rc<Self> {
+        let topic = name.rsplit_once('-').map_or(name.as_str(), |(topic, _)| topic);
+        let is_ours = partition == PartitionId::CLUSTER_METADATA || topic_name::is_internal(topic);
+        let replicated_class = if is_ours { AppendClass::Internal } else { AppendClass::Replica };
+        Rc::new_cyclic(|this| Self {
+            replicated_class,
             name,
             runtime,
             log,
             raft: RefCell::new(raft),
             commits: RefCell::default(),
+            flushes: RefCell::default(),
+            expiry: Cell::new(None),
             expecting: RefCell::default(),
             refusals: RefCell::default(),
             watches: RefCell::default(),
+            led: Cell::new(None),
+            leadership: Event::new(),
+            partition,
+            surroundings,
+            agenda: RefCell::new(Agenda::new(kept)),
+            agenda_changes: Event::new(),
+            sending: RefCell::default(),
+            members_met: Cell::default(),
+            in_sync: RefCell::new(InSync::new(LAG_MS_MAX)),
+            log_start_wanted: Cell::new(0),
+            log_start_moved: Event::new(),
+            is_shortening: Cell::new(false),
+            timer: Cell::new(None),
+            this: Weak::clone(this),
             writing: Cell::new(false),
             lacked_descriptor: Cell::new(None),
             bytes_appended: Cell::new(0),
             bytes_tidied: Cell::new(0),
-            bytes_counted: Cell::new(0),
+            uncommitted: RefCell::default(),
+            work: Cell::new(0),
             is_tidy: Cell::new(false),
         })
     }
@@ -127,7 +188,8 @@ impl<R: Runtime> Replica<R> {
 
     /// The first offset that is not committed: nothing at or above it is served.
     pub fn high_watermark(&self) -> i64 {
-        self.raft.borrow().high_watermark()
+        // What is deleted was committed, also where that is not known again since a restart.
+        self.raft.borrow().high_watermark().max(self.log.log_start())
     }
 
     /// The first offset of the log.
@@ -140,16 +202,15 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().epoch()
     }
 
-    /// Whether the caller's idea of the leader epoch (-1: it has none) fits this replica's
-    /// (KIP-320).
-    pub fn check_epoch(&self, current_leader_epoch: i32) -> Result<(), PartitionError> {
-        let epoch = self.leader_epoch();
-        match current_leader_epoch {
-            -1 => Ok(()),
-            older if older < epoch => Err(PartitionError::FencedEpoch),
-            newer if newer > epoch => Err(PartitionError::UnknownEpoch),
-            _ => Ok(()),
-        }
+    /// The epoch at which this replica leads, where it does and all that earlier leaders left is
+    /// committed: what is in its log, is and stays.
+    pub fn leads(&self) -> Option<i32> {
+        self.led.get()
+    }
+
+    /// Completes when [`Replica::leads`] may say something else than at the call.
+    pub fn leadership_changes(&self) -> impl Future<Output = ()> + use<R> {
+        self.leadership.listen()
     }
 
     /// Puts a batch into the log's queue, without waiting: two calls stand in the log in the order
@@ -161,8 +222,30 @@ impl<R: Runtime> Replica<R> {
         batch: Bytes,
         class: AppendClass,
     ) -> Result<Queued, PartitionError> {
-        if self.raft.borrow().role() == Role::Resigned {
-            return Err(PartitionError::Ended);
+        self.append_for(batch, class, None)
+    }
+
+    /// The same on a client's terms; without them it waits for its commit, however long.
+    pub fn append_for(
+        self: &Rc<Self>,
+        batch: Bytes,
+        class: AppendClass,
+        terms: Option<Terms>,
+    ) -> Result<Queued, PartitionError> {
+        {
+            let raft = self.raft.borrow();
+            match raft.role() {
+                Role::Ended => return Err(PartitionError::Ended),
+                // What is about to be cut would come first.
+                _ if !raft.takes_writes() || !self.agenda.borrow().is_log_settled() => {
+                    return Err(PartitionError::NotLeader);
+                }
+                _ => {}
+            }
+        }
+        let is_for_all = terms.is_some_and(|terms| terms.acks == Acks::All);
+        if is_for_all && !self.has_enough_in_sync() {
+            return Err(PartitionError::NotEnoughReplicas);
         }
         let batch = AppendBatch::new(batch).map_err(|e| PartitionError::Storage(e.to_string()))?;
         let producer = batch.producer();
@@ -173,13 +256,7 @@ impl<R: Runtime> Replica<R> {
             SequenceCheck::OutOfOrder => return Err(PartitionError::OutOfOrderSequence),
             SequenceCheck::InvalidEpoch => return Err(PartitionError::StaleProducerEpoch),
         };
-        let (sender, committed) = oneshot::channel();
-        if last_offset < self.high_watermark() {
-            // A duplicate of what is committed. Nobody can have dropped the receiver yet.
-            let _ = sender.send(Ok(()));
-        } else {
-            self.commits.borrow_mut().push(last_offset + 1, sender);
-        }
+        let committed = self.wait_for(last_offset + 1, terms);
         self.write_queued();
         Ok(Queued {
             base_offset,
@@ -197,36 +274,52 @@ impl<R: Runtime> Replica<R> {
         let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
         let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
         // Else the commit of this batch would acknowledge one that the log took back.
-        assert!(
-            self.commits.borrow().last_end().is_none_or(|end| end <= appended.base_offset),
-            "somebody waits above the end of the log"
-        );
-        self.bytes_appended.set(self.bytes_appended.get() + bytes);
-        self.is_tidy.set(false);
+        for waiting in [&self.commits, &self.flushes] {
+            assert!(
+                waiting.borrow().last_end().is_none_or(|end| end <= appended.base_offset),
+                "somebody waits above the end of the log"
+            );
+        }
+        self.step(Input::Appended { offsets: appended.last_offset + 1 - appended.base_offset });
+        self.count_appended(appended.base_offset, appended.last_offset, bytes);
         Ok((appended.base_offset, appended.last_offset))
+    }
+
+    /// Counts batches that stand in the log's queue.
+    fn count_appended(&self, base_offset: i64, last_offset: i64, bytes: u64) {
+        self.bytes_appended.set(self.bytes_appended.get() + bytes);
+        self.count_work(bytes);
+        self.uncommitted.borrow_mut().append(base_offset, last_offset + 1, bytes);
+        self.is_tidy.set(false);
     }
 
     /// Starts the task that writes what is queued, where it does not run. A task lives as long as
     /// something is queued: an idle partition has none.
-    fn write_queued(self: &Rc<Self>) {
-        if self.writing.get() || !self.log.has_pending() {
+    fn write_queued(&self) {
+        let may_write = || self.log.has_pending() && self.agenda.borrow().may_write();
+        if self.writing.get() || !may_write() {
             return;
         }
+        let Some(replica) = self.this.upgrade() else { return };
         self.writing.set(true);
-        let replica = Rc::clone(self);
         self.runtime.spawn(Queue::Foreground, async move {
-            while replica.log.has_pending() {
+            while replica.log.has_pending() && replica.agenda.borrow().may_write() {
                 let written = replica.log.write_pending().await;
                 replica.after_write(written);
             }
             replica.writing.set(false);
+            replica.agenda_changes.notify();
         });
     }
 
     fn after_write(&self, written: Result<i64, StorageError>) {
+        let is_settled = self.agenda.borrow().is_log_settled();
         let input = match written {
+            // What is about to be cut is nobody's. The group hears of the rest behind the cut.
+            Ok(_) | Err(StorageError::Truncating) if !is_settled => return,
             Ok(end_offset) => {
                 self.lacked_descriptor.set(None);
+                self.flushed(end_offset);
                 Input::Flushed { end_offset }
             }
             // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
@@ -235,43 +328,13 @@ impl<R: Runtime> Replica<R> {
                 let why = PartitionError::from(error);
                 let is_lacking = why == PartitionError::NoDescriptor;
                 self.lacked_descriptor.set(is_lacking.then(|| self.runtime.now()));
+                self.taken_back();
                 return self.refuse_queued(&why);
             }
         };
-        let action = self.raft.borrow_mut().step(input);
-        match action {
-            Some(Action::HighWatermark { offset }) => self.committed(offset),
-            Some(Action::Resign) => self.refuse_queued(&PartitionError::Ended),
-            None => {}
-        }
-    }
-
-    fn committed(&self, high_watermark: i64) {
-        for waiting in [&self.commits, &self.expecting] {
-            loop {
-                // Taken out first: whoever is woken may append again.
-                let Some(waiter) = waiting.borrow_mut().pop_committed(high_watermark) else {
-                    break;
-                };
-                let _ = waiter.send(Ok(()));
-            }
-        }
-        let flushed = self.bytes_appended.get().saturating_sub(self.log.pending_bytes() as u64);
-        let bytes = flushed.saturating_sub(self.bytes_counted.replace(flushed));
-        self.watches.borrow_mut().retain(|watch| watch.count(bytes));
-    }
-
-    /// What was queued will not be committed: the log took it back.
-    fn refuse_queued(&self, why: &PartitionError) {
-        {
-            let mut refusals = self.refusals.borrow_mut();
-            *refusals = (refusals.0 + 1, Some(why.clone()));
-        }
-        for waiting in [&self.commits, &self.expecting] {
-            let waiting: Vec<_> = waiting.borrow_mut().drain().collect();
-            for waiter in waiting {
-                let _ = waiter.send(Err(why.clone()));
-            }
+        self.step(input);
+        if self.is_shared() {
+            self.replicate_to_all();
         }
     }
 
@@ -290,65 +353,7 @@ impl<R: Runtime> Replica<R> {
     /// Completes when everything that was appended so far is committed; `None` where it is already.
     pub fn committed_so_far(&self) -> Option<oneshot::Receiver<Result<(), PartitionError>>> {
         let end_offset = self.log.end();
-        if end_offset <= self.high_watermark() {
-            return None;
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.commits.borrow_mut().push(end_offset, sender);
-        Some(receiver)
-    }
-
-    /// Completes when something at or beyond `offset` is committed; also when the log has ended,
-    /// and nothing will be.
-    pub async fn committed_beyond(&self, offset: i64) {
-        if offset < self.high_watermark() {
-            return;
-        }
-        let (sender, committed) = oneshot::channel();
-        self.expecting.borrow_mut().push(offset + 1, sender);
-        // Either answer is one.
-        let _ = committed.await;
-    }
-
-    /// Counts what is committed from now on for a watch, while the returned guard lives.
-    pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
-        let id = self.watches.borrow_mut().add(Rc::clone(watch));
-        Watching { replica: Rc::clone(self), id }
-    }
-
-    /// The end of the log: the offset that the next record gets. What lies between the high
-    /// watermark and this is on its way to the disk.
-    pub fn end(&self) -> i64 {
-        self.log.end()
-    }
-
-    /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends, as
-    /// clients see it: nothing ends beyond the high watermark (KIP-101). `(-1, -1)` where the
-    /// log knows no such epoch, or none is named.
-    pub fn end_of_epoch(&self, epoch: i32) -> (i32, i64) {
-        if epoch < 0 {
-            return (-1, -1);
-        }
-        let high_watermark = self.high_watermark();
-        if epoch == self.leader_epoch() {
-            return (epoch, high_watermark);
-        }
-        match self.log.end_of_epoch(epoch) {
-            Some(found) => (found.epoch, found.end_offset.min(high_watermark)),
-            None => (-1, -1),
-        }
-    }
-
-    /// Whole batches from the one that holds `offset` on, in memory; about `bytes_max` of them.
-    /// Only what is flushed can be read.
-    pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
-        let log = self.log_to_read();
-        Ok(log.read_in_memory(offset, log.flushed_end(), bytes_max).await?)
-    }
-
-    /// The log, for a reader: what it opens is to be closed again.
-    pub(super) fn log_to_read(&self) -> LogToRead<'_, R> {
-        LogToRead(self)
+        (end_offset > self.high_watermark()).then(|| self.wait_for(end_offset, None))
     }
 
     /// Whether a segment is closed: whoever keeps the log short may write its live state again.
@@ -373,16 +378,6 @@ impl<R: Runtime> Replica<R> {
         self.log.verify_slowly(base_offset, pause).await.map(drop)
     }
 
-    /// Moves the start of the log; durable when it returns. Gives the new start. An offset below
-    /// the start changes nothing; one above the high watermark is out of range.
-    pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
-        let (start, end) = (self.log_start(), self.high_watermark());
-        if to > end || to < 0 {
-            return Err(PartitionError::OutOfRange { start, end });
-        }
-        Ok(self.log.delete_records(to).await?)
-    }
-
     /// Whether [`Replica::checkpoint`] and [`Replica::tidy_up`] have nothing to do. Of a thousand
     /// partitions, few are busy.
     pub fn is_tidy(&self) -> bool {
@@ -404,17 +399,6 @@ impl<R: Runtime> Replica<R> {
         if self.bytes_tidied.replace(appended) == appended && !self.log.is_checkpoint_due() {
             self.is_tidy.set(self.log.release_idle());
         }
-    }
-
-    /// Deletes the segments that age and size allow; how many there were.
-    pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
-        let now_ms = self.runtime.wall_clock_ms();
-        let deleted = self.log.apply_retention(now_ms, self.high_watermark()).await;
-        if !matches!(deleted, Ok(0)) {
-            // It may have begun a segment, whose file is open: also where it failed after that.
-            self.is_tidy.set(false);
-        }
-        Ok(deleted?)
     }
 
     /// The producers that the log remembers.
@@ -443,7 +427,9 @@ impl<R: Runtime> Replica<R> {
     /// Takes other options, and another `min.insync.replicas`, from now on.
     pub fn set_options(&self, options: LogOptions, min_insync_replicas: usize) {
         self.log.set_options(options);
-        self.raft.borrow_mut().set_min_insync_replicas(min_insync_replicas);
+        let now = self.now_ms();
+        let actions = self.raft.borrow_mut().set_min_insync_replicas(now, min_insync_replicas);
+        self.perform(actions, ReplicatedBatches::default());
     }
 
     /// Writes what is queued and closes the log in order: it needs no recovery. Whoever waits for a
@@ -455,50 +441,25 @@ impl<R: Runtime> Replica<R> {
         if let Err(error) = &closed {
             self.refuse_queued(&error.clone().into());
         }
+        self.tell_ended();
         Ok(closed?)
+    }
+
+    /// Those who live by this replica, or wait for its log to begin later, look again.
+    fn tell_ended(&self) {
+        self.leadership.notify();
+        self.log_start_moved.notify();
     }
 
     /// Removes the log from the disk. Reads under way end as they would have.
     pub async fn remove(&self) -> Result<(), PartitionError> {
         // Who waits for more looks again, and sees that it is gone.
-        self.watches.borrow_mut().retain(|watch| {
-            watch.satisfy();
-            true
-        });
+        self.satisfy_watches();
         let removed = self.log.clone().remove().await;
         // It takes nothing more; what it had taken is gone.
         self.refuse_queued(&PartitionError::Unknown);
+        self.tell_ended();
         Ok(removed?)
-    }
-}
-
-/// The log of a replica, while something reads it.
-pub(super) struct LogToRead<'a, R: Runtime>(&'a Replica<R>);
-
-impl<R: Runtime> Deref for LogToRead<'_, R> {
-    type Target = Log<R::Disk>;
-
-    fn deref(&self) -> &Log<R::Disk> {
-        &self.0.log
-    }
-}
-
-impl<R: Runtime> Drop for LogToRead<'_, R> {
-    fn drop(&mut self) {
-        // Not before: it may have been tidied up while this waited for the disk.
-        self.0.is_tidy.set(false);
-    }
-}
-
-/// A watch of one partition; ends when dropped.
-pub struct Watching<R: Runtime> {
-    replica: Rc<Replica<R>>,
-    id: WatchId,
-}
-
-impl<R: Runtime> Drop for Watching<R> {
-    fn drop(&mut self) {
-        self.replica.watches.borrow_mut().remove(self.id);
     }
 }
 

@@ -1,51 +1,206 @@
-//! One replica's view of its group: all control flow in one place.
+//! One replica's view of its group: its state, and which part answers to what.
+//!
+//! What it does as voter and candidate stands in `election`, as follower in `follower`, as leader
+//! in `leader`.
 
-use super::message::{Action, Input};
-use super::quorum;
+use super::actions::Actions;
+use super::history::{Base, History};
+use super::membership::{Membership, ReplicaId};
+use super::message::{Action, Input, Message};
+use super::position::Position;
 
 /// What this replica is in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Takes writes, at this epoch.
+    /// Takes the log from a leader, or waits for one.
+    Follower,
+    /// Asks whether it would be elected.
+    PreCandidate,
+    /// Asks to be.
+    Candidate,
+    /// Takes writes, at its epoch.
     Leader,
-    /// Was leader; its log has ended. Serves what is committed until a restart.
-    Resigned,
+    /// Its log has ended: it serves what is committed until a restart.
+    Ended,
+}
+
+/// How a group is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// How long a group waits for a leader before it elects one, in milliseconds; each replica
+    /// waits up to twice as long.
+    pub election_ms: u64,
+    /// How long a leader waits for a member that is behind, before it asks again, in milliseconds.
+    pub retry_ms: u64,
+    /// `min.insync.replicas`: clients see what so many replicas have flushed, or all where they
+    /// are fewer; never less than a majority.
+    pub min_insync_replicas: usize,
+}
+
+/// What a replica's disk held as it was started.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Found {
+    /// The newest epoch it knew; -1: none.
+    pub epoch: i32,
+    /// Who got its vote in that.
+    pub vote: Option<ReplicaId>,
+    /// What its log holds. All of it is flushed, but where the log ends before the history's base.
+    pub history: History,
+    /// Where the log's batches end.
+    pub end_offset: i64,
+    /// The log was lost or damaged, and begun anew: what was said of it before does not hold.
+    pub is_lost: bool,
+}
+
+impl Found {
+    /// Of a group to which nobody else belongs, and of which nothing is kept but the log: its
+    /// epochs, each with the offset of its first batch, and where it ends.
+    pub fn alone(id: ReplicaId, leader_epochs: &[(i32, i64)], end_offset: i64) -> Self {
+        let members = Membership::new([id], []);
+        let history = History::of_epochs(members, leader_epochs, end_offset);
+        Self { epoch: -1, vote: None, history, end_offset, is_lost: false }
+    }
+}
+
+/// What is known of another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Other {
+    pub(super) id: ReplicaId,
+    /// What it said when it was asked for its vote.
+    pub(super) vote: Option<bool>,
+    /// From where on it is sent.
+    pub(super) next: i64,
+    /// Its log is the leader's, and on its disk, below this index.
+    pub(super) flushed: i64,
+    /// Where its log agrees is not known: one message at a time asks for it.
+    pub(super) is_probing: bool,
+    /// Such a message is out.
+    pub(super) has_asked: bool,
+    /// It has said something since it was looked for who has not.
+    pub(super) has_moved: bool,
+    /// What it was told of commit and high watermark.
+    pub(super) told: (i64, i64),
+}
+
+/// One input's time, and what it brings about.
+pub(super) struct Turn {
+    pub(super) now: u64,
+    pub(super) actions: Actions,
+}
+
+impl Turn {
+    pub(super) fn new(now: u64) -> Self {
+        Self { now, actions: Actions::default() }
+    }
+
+    pub(super) fn ask(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn send(&mut self, to: ReplicaId, message: Message) {
+        self.ask(Action::Send { to, message });
+    }
 }
 
 /// One replica of one group.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
-    role: Role,
-    epoch: i32,
-    min_insync_replicas: usize,
-    flushed_end: i64,
-    high_watermark: i64,
+    pub(super) id: ReplicaId,
+    pub(super) options: Options,
+    random: u64,
+    pub(super) role: Role,
+    pub(super) epoch: i32,
+    pub(super) vote: Option<ReplicaId>,
+    pub(super) leader: Option<ReplicaId>,
+    /// When something is to be done if nothing happens before.
+    pub(super) deadline: Option<u64>,
+    pub(super) history: History,
+    /// What is on disk here: batches below this offset,
+    pub(super) durable_offset: i64,
+    /// and so many marks.
+    pub(super) durable_marks: i64,
+    /// What that is as an index: below it nothing of the log is missing on disk.
+    pub(super) flushed: i64,
+    /// Of a follower: below this its log is the leader's of this epoch.
+    pub(super) matched: i64,
+    pub(super) committed: i64,
+    /// The log's start, by what is committed.
+    pub(super) log_start: i64,
+    pub(super) high_watermark: i64,
+    /// What the leader said of it.
+    pub(super) leader_high_watermark: i64,
+    /// Of a leader: below this somebody may have seen its log.
+    pub(super) sent: i64,
+    /// The driver fetches what a snapshot stands for.
+    pub(super) is_restoring: bool,
+    /// Its log was lost, and with it what it has told others that it has: it has no say in
+    /// elections until its log is on disk again below this index ([`Node::regain`]).
+    pub(super) lost: Option<i64>,
+    /// Of a leader: who is to follow it.
+    pub(super) handing_over: Option<ReplicaId>,
+    /// Where this disk's log of the group ended before it was given away. See [`Node::promise`].
+    pub(super) promised: Position,
+    /// Nodes that can be talked to.
+    up: Vec<i32>,
+    /// All members but this replica.
+    pub(super) others: Vec<Other>,
 }
 
 impl Node {
-    /// The node of a group whose only voter is this replica. It leads at once, at an epoch above
-    /// all that its log holds (`last_epoch`: that of the last batch, if any), and everything
-    /// that is flushed is committed.
-    pub fn sole_voter(
-        last_epoch: Option<i32>,
-        flushed_end: i64,
-        min_insync_replicas: usize,
-    ) -> Self {
-        let epoch = last_epoch.map_or(0, |epoch| epoch.saturating_add(1));
-        assert!(epoch >= 0, "an epoch in the log is below -1");
-        Self {
-            role: Role::Leader,
-            epoch,
-            min_insync_replicas,
-            flushed_end,
-            high_watermark: flushed_end,
-        }
+    /// A replica over what its disk held. Every other node counts as down until [`Input::PeerUp`].
+    /// Call [`Node::start`].
+    pub fn new(id: ReplicaId, options: Options, seed: u64, found: Found) -> Self {
+        let Found { epoch, vote, history, end_offset, is_lost } = found;
+        let own = epoch.max(history.end().epoch);
+        let base = history.base().at;
+        let mut node = Self {
+            id,
+            options,
+            random: seed | 1,
+            role: Role::Follower,
+            epoch: own,
+            vote: vote.filter(|_| epoch == own),
+            leader: None,
+            deadline: None,
+            durable_offset: end_offset,
+            durable_marks: history.end().marks,
+            flushed: base.index(),
+            matched: base.index(),
+            committed: base.index(),
+            log_start: history.base().log_start,
+            // Not all that is committed was shown.
+            high_watermark: history.base().log_start,
+            leader_high_watermark: 0,
+            sent: 0,
+            is_restoring: false,
+            lost: is_lost.then_some(i64::MAX),
+            handing_over: None,
+            promised: Position::ZERO,
+            up: Vec::new(),
+            others: Vec::new(),
+            history,
+        };
+        node.flushed = node.flushed_index();
+        node.know_members();
+        node
     }
 
-    /// From now on a commit needs so many replicas, or all where they are fewer. What is committed
-    /// stays committed.
-    pub fn set_min_insync_replicas(&mut self, min_insync_replicas: usize) {
-        self.min_insync_replicas = min_insync_replicas;
+    /// This disk had a log of the group before, which ended here, and was given away as the group
+    /// no longer named it. To be called before [`Node::start`]. What it had on disk may have been
+    /// counted by a leader, and who does not know that the group went on without it may count it
+    /// still: it gives nobody its vote who has less, and asks for none before it has as much.
+    pub fn promise(&mut self, log_end: Position) {
+        self.promised = log_end;
+    }
+
+    /// To be called once: a sole voter leads at once, the others wait for a leader.
+    pub fn start(&mut self, now: u64) -> Actions {
+        let mut turn = Turn::new(now);
+        match self.members().is_sole_voter(&self.id) && self.has_say() {
+            true => self.campaign(&mut turn, false, false),
+            false => self.wait_for_leader(now),
+        }
+        turn.actions
     }
 
     /// What this replica is.
@@ -53,60 +208,357 @@ impl Node {
         self.role
     }
 
-    /// The leader epoch: what is stamped into batches, and what clients are fenced by.
+    /// The newest epoch that it knows: its own where it leads.
     pub fn epoch(&self) -> i32 {
         self.epoch
     }
 
-    /// The first offset that is not committed.
+    /// Who leads, as far as it knows.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.leader
+    }
+
+    /// What its log holds.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The first offset that may not be served. Never above what is flushed here, and never back.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark
     }
 
-    /// Takes one input; what must be done in answer, in order.
-    pub fn step(&mut self, input: Input) -> Option<Action> {
+    /// Below this index nothing of the log is missing on this disk.
+    pub fn flushed(&self) -> i64 {
+        self.flushed
+    }
+
+    /// Below this index entries are chosen.
+    pub fn committed(&self) -> i64 {
+        self.committed
+    }
+
+    /// Offsets below this are gone for good, in all replicas.
+    pub fn log_start(&self) -> i64 {
+        self.log_start
+    }
+
+    /// Whether it follows a leader that can be talked to, and has all that it should have.
+    pub fn follows(&self) -> bool {
+        self.role == Role::Follower && self.has_live_leader() && self.is_whole()
+    }
+
+    /// The members, by the newest entry of the log that names them.
+    pub fn members(&self) -> &Membership {
+        self.history.members()
+    }
+
+    /// Whether this node can be talked to, as far as the group was told.
+    pub fn knows_up(&self, node: i32) -> bool {
+        self.up.contains(&node)
+    }
+
+    /// Whether nobody else belongs to the group: then nothing of it needs to be kept but the log.
+    pub fn is_alone(&self) -> bool {
+        self.members().is_alone(&self.id)
+    }
+
+    /// When [`Input::Deadline`] is due; `None`: nothing is. An idle group has none.
+    pub fn deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// Whether batches may be appended here.
+    pub fn takes_writes(&self) -> bool {
+        self.role == Role::Leader && self.handing_over.is_none()
+    }
+
+    /// `min.insync.replicas`.
+    pub fn min_insync_replicas(&self) -> usize {
+        self.options.min_insync_replicas
+    }
+
+    /// Takes one input; what must be done in answer. `now` is in milliseconds, and only rises.
+    pub fn step(&mut self, now: u64, input: Input) -> Actions {
+        let mut turn = Turn::new(now);
         match input {
+            _ if self.role == Role::Ended => {}
+            Input::Deadline => self.deadline_came(&mut turn),
+            Input::PeerUp(node) => self.peer_up(&mut turn, node),
+            Input::PeerDown(node) => self.peer_down(&mut turn, node),
+            Input::Received { from, message } => self.received(&mut turn, from, message),
+            Input::Appended { offsets } => self.appended(&mut turn, offsets),
             Input::Flushed { end_offset } => {
-                assert!(end_offset >= self.flushed_end, "a flushed end went back");
-                self.flushed_end = end_offset;
-                self.advance()
+                assert!(end_offset <= self.history.end().offset.max(self.durable_offset));
+                self.durable_offset = self.durable_offset.max(end_offset);
+                self.flushed_more(&mut turn);
             }
-            Input::LogEnded => {
-                self.role = Role::Resigned;
-                Some(Action::Resign)
+            Input::MarksFlushed { marks } => {
+                assert!(marks <= self.history.end().marks, "marks that were never written");
+                self.durable_marks = self.durable_marks.max(marks);
+                self.flushed_more(&mut turn);
             }
+            Input::TakenBack { end_offset } => self.taken_back(&mut turn, end_offset),
+            Input::LogEnded => self.end(&mut turn),
+        }
+        turn.actions
+    }
+
+    /// From now on clients see what so many replicas have flushed. What they have seen stays.
+    pub fn set_min_insync_replicas(&mut self, now: u64, min_insync_replicas: usize) -> Actions {
+        let mut turn = Turn::new(now);
+        self.options.min_insync_replicas = min_insync_replicas;
+        if self.role == Role::Leader {
+            self.advance(&mut turn);
+        }
+        turn.actions
+    }
+
+    /// Marks before this index are known by their sum only from now on: they are committed, and
+    /// whoever needs what stands before takes it as it is. To be called where a log's start has
+    /// moved on; of a long history the node does it by itself.
+    pub fn compact(&mut self, index: i64) {
+        assert!(index <= self.committed, "what is not committed stays");
+        self.history.compact(index);
+    }
+
+    /// What of the log is on disk, as an index. The base's where batches before it are missing.
+    pub(super) fn flushed_index(&self) -> i64 {
+        let by_batches = self.history.index_of(self.durable_offset);
+        let by_marks = self.history.index_behind_marks(self.durable_marks);
+        let index = by_batches.min(by_marks).min(self.history.end().index());
+        index.max(self.history.base().at.index())
+    }
+
+    /// Whether all batches before the history's base are on disk.
+    pub(super) fn is_whole(&self) -> bool {
+        self.durable_offset >= self.history.base().at.offset
+    }
+
+    fn flushed_more(&mut self, turn: &mut Turn) {
+        let index = self.flushed_index();
+        if self.is_restoring && self.is_whole() {
+            self.is_restoring = false;
+        } else if index <= self.flushed {
+            return;
+        }
+        self.flushed = index;
+        match (self.role, self.leader) {
+            (Role::Leader, _) => self.advance(turn),
+            (_, Some(leader)) => self.tell_leader(turn, leader),
+            _ => {}
         }
     }
 
-    fn advance(&mut self) -> Option<Action> {
-        let committed = quorum::flushed_on(&[self.flushed_end], self.min_insync_replicas)?;
-        if committed <= self.high_watermark {
-            return None;
+    /// The log lost what was not flushed, as by a restart.
+    fn taken_back(&mut self, turn: &mut Turn, end_offset: i64) {
+        let index = self.history.index_of(end_offset);
+        let end = self.history.end();
+        if index >= end.index() {
+            return;
         }
-        assert!(committed <= self.flushed_end, "committed beyond what is flushed here");
-        self.high_watermark = committed;
-        Some(Action::HighWatermark { offset: committed })
+        assert!(index >= self.flushed, "what was flushed is taken back");
+        self.history.truncate(index);
+        self.durable_offset = end_offset;
+        self.committed = self.committed.min(index);
+        self.matched = self.matched.min(index);
+        let to = self.history.end();
+        if to.marks < end.marks {
+            self.durable_marks = self.durable_marks.min(to.marks);
+            self.know_members();
+            turn.ask(Action::Truncate { to });
+        }
+        match self.role {
+            // An offset of an epoch is given once: whoever has seen what is gone must never take
+            // what comes in its place for the same.
+            Role::Leader if self.sent > index || to.epoch < self.epoch => {
+                self.follow(turn, self.epoch, None);
+                if self.members().is_sole_voter(&self.id) {
+                    self.campaign(turn, false, false);
+                }
+            }
+            // It asked for votes by a log that it has no more.
+            Role::Candidate | Role::PreCandidate => self.follow(turn, self.epoch, None),
+            _ => {}
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sole_voter_leads_above_its_log_and_commits_what_is_flushed() {
-        let mut node = Node::sole_voter(Some(4), 10, 1);
-        assert_eq!((node.role(), node.epoch(), node.high_watermark()), (Role::Leader, 5, 10));
-        assert_eq!(node.step(Input::Flushed { end_offset: 10 }), None);
-        let advanced = node.step(Input::Flushed { end_offset: 12 });
-        assert_eq!(advanced, Some(Action::HighWatermark { offset: 12 }));
+    /// Raises what clients may see: committed by what the leader says, and flushed here.
+    pub(super) fn raise_high_watermark(&mut self, turn: &mut Turn, offset: i64) {
+        if !self.is_whole() {
+            return;
+        }
+        let below = |index| self.history.at(index).map_or(0, |at| at.offset);
+        let offset = offset.min(below(self.flushed)).min(below(self.committed));
+        if offset > self.high_watermark {
+            self.high_watermark = offset;
+            turn.ask(Action::HighWatermark { offset });
+        }
     }
 
-    #[test]
-    fn an_ended_log_resigns_and_keeps_what_was_committed() {
-        let mut node = Node::sole_voter(None, 3, 1);
-        assert_eq!(node.epoch(), 0);
-        assert_eq!(node.step(Input::LogEnded), Some(Action::Resign));
-        assert_eq!((node.role(), node.high_watermark()), (Role::Resigned, 3));
+    /// Raises the commit, and forgets marks that nobody is likely to ask for.
+    pub(super) fn raise_committed(&mut self, index: i64) {
+        let before = self.committed;
+        self.committed = before.max(index);
+        let moved = self.history.log_start_between(before, self.committed);
+        self.log_start = self.log_start.max(moved.unwrap_or(0));
+        if let Some(oldest) = self.history.oldest_mark_to_keep() {
+            self.compact(oldest.min(self.committed));
+        }
+    }
+
+    /// Knows its members anew: who is one still is known as before.
+    pub(super) fn know_members(&mut self) {
+        let (known, own) = (std::mem::take(&mut self.others), self.id);
+        let next = self.history.end().index();
+        let other = |id: ReplicaId| {
+            let known = known.iter().find(|other| other.id == id);
+            let unknown = Other {
+                id,
+                vote: None,
+                next,
+                flushed: -1,
+                is_probing: true,
+                has_asked: false,
+                has_moved: false,
+                told: (0, 0),
+            };
+            known.copied().unwrap_or(unknown)
+        };
+        self.others = self.members().ids().filter(|id| *id != own).map(other).collect();
+    }
+
+    pub(super) fn random_below(&mut self, limit: u64) -> u64 {
+        if limit <= 1 {
+            return 0;
+        }
+        // xorshift64*: only to keep replicas from asking at the same moment.
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
+    }
+
+    pub(super) fn is_up(&self, id: &ReplicaId) -> bool {
+        *id == self.id || self.up.contains(&id.node)
+    }
+
+    fn peer_up(&mut self, turn: &mut Turn, node: i32) {
+        if !self.up.contains(&node) {
+            self.up.push(node);
+        }
+        if self.role == Role::Leader {
+            for other in self.others.iter_mut().filter(|other| other.id.node == node) {
+                (other.is_probing, other.has_asked) = (true, false);
+                // Its disk may have lost what it told in an earlier session.
+                other.flushed = -1;
+            }
+            self.replicate(turn);
+        } else if self.leader.is_some_and(|leader| leader.node == node) {
+            // It says so itself if it still leads.
+            self.follow(turn, self.epoch, None);
+        }
+    }
+
+    /// A node that was not among the members' is: it can be talked to, in a session of before.
+    pub fn meet(&mut self, now: u64, node: i32) -> Actions {
+        let mut turn = Turn::new(now);
+        if self.role != Role::Ended && !self.up.contains(&node) {
+            self.up.push(node);
+            if self.role == Role::Leader {
+                self.replicate(&mut turn);
+            }
+        }
+        turn.actions
+    }
+
+    fn peer_down(&mut self, turn: &mut Turn, node: i32) {
+        self.up.retain(|other| *other != node);
+        if self.role == Role::Leader {
+            if self.members().is_quorum(|id| self.is_up(id)) {
+                self.watch_members(turn);
+            } else {
+                self.follow(turn, self.epoch, None);
+            }
+        } else if self.leader.is_some_and(|leader| leader.node == node) {
+            self.wait_for_leader(turn.now);
+        }
+    }
+
+    fn deadline_came(&mut self, turn: &mut Turn) {
+        if self.deadline.is_none_or(|deadline| deadline > turn.now) {
+            return;
+        }
+        self.deadline = None;
+        match self.role {
+            Role::Leader => self.ask_again(turn),
+            _ => self.campaign(turn, true, false),
+        }
+    }
+
+    fn received(&mut self, turn: &mut Turn, from: ReplicaId, message: Message) {
+        if !message.is_sound() || from == self.id {
+            return;
+        }
+        let epoch = message.epoch();
+        if let Message::Vote { is_pre, is_transfer, log_end, .. } = message {
+            return self.asked_for_vote(turn, from, epoch, (is_pre, is_transfer), log_end);
+        }
+        let is_pre_reply =
+            matches!(message, Message::VoteReply { is_pre: true, is_granted: true, .. });
+        if epoch > self.epoch && !is_pre_reply {
+            self.follow(turn, epoch, None);
+        }
+        match message {
+            Message::VoteReply { is_pre, is_granted, .. } => {
+                self.answered(turn, from, epoch, is_pre, is_granted);
+            }
+            // What an earlier leader says is too late; it learns of that by the answer.
+            Message::Append { ref run, .. } if epoch < self.epoch => {
+                let (rejected, end) = (run.from.index(), self.history.end());
+                turn.send(from, Message::Diverged { epoch: self.epoch, rejected, end });
+            }
+            _ if epoch < self.epoch => {}
+            // There is one leader an epoch: this replica, where it leads.
+            Message::Append { .. } | Message::Snapshot { .. } if self.role == Role::Leader => {}
+            Message::Append { run, high_watermark, committed, .. } => {
+                self.follow(turn, epoch, Some(from));
+                self.append(turn, from, &run, committed, high_watermark);
+            }
+            Message::Snapshot { base, high_watermark, .. } => {
+                self.follow(turn, epoch, Some(from));
+                self.restore(turn, from, *base, high_watermark);
+            }
+            Message::Committed { committed, high_watermark, .. } => {
+                if self.leader == Some(from) {
+                    self.learn_committed(turn, committed, high_watermark);
+                }
+            }
+            Message::Flushed { index, .. } => self.member_flushed(turn, from, index),
+            Message::Diverged { rejected, end, .. } => {
+                self.member_diverged(turn, from, rejected, end);
+            }
+            // It may be no voter any more.
+            Message::TimeoutNow { .. } if self.leader == Some(from) && self.may_campaign() => {
+                self.campaign(turn, false, true);
+            }
+            Message::Resigned { .. } if self.leader == Some(from) => {
+                self.follow(turn, epoch, None);
+            }
+            Message::Vote { .. } | Message::TimeoutNow { .. } | Message::Resigned { .. } => {}
+        }
+    }
+
+    /// The base that a snapshot for others is made of: committed, and on disk here.
+    pub(super) fn snapshot(&self) -> Option<Base> {
+        self.history.base_at(self.committed.min(self.flushed))
+    }
+
+    fn end(&mut self, turn: &mut Turn) {
+        if self.role == Role::Leader {
+            self.say_resigned(turn);
+        }
+        (self.role, self.leader, self.deadline) = (Role::Ended, None, None);
+        turn.ask(Action::RoleChanged);
     }
 }

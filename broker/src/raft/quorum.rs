@@ -1,21 +1,26 @@
-//! Which offset enough voters have flushed.
+//! How many are enough. No allocation: a leader asks at every flush.
 
-/// The first offset that is *not* flushed on `needed` of the voters, given each voter's flushed
-/// end.
-///
-/// `needed` is at least a majority, and more where `min.insync.replicas` asks for it; it is capped
-/// by the number of voters, as Kafka caps it. No voters: nothing is ever committed.
-pub fn flushed_on(flushed_ends: &[i64], min_insync_replicas: usize) -> Option<i64> {
-    let majority = flushed_ends.len() / 2 + 1;
-    let needed = min_insync_replicas.max(majority).min(flushed_ends.len());
-    let mut ends = flushed_ends.to_vec();
-    ends.sort_unstable();
-    ends.iter().rev().nth(needed.checked_sub(1)?).copied()
+/// A majority of so many.
+pub fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// How many of so many voters must have flushed what clients may see: a majority, or more where
+/// `min.insync.replicas` asks for it, and never more than there are, as Kafka caps it.
+pub fn needed(voters: usize, min_insync_replicas: usize) -> usize {
+    min_insync_replicas.max(majority(voters)).min(voters)
+}
+
+/// The largest value that at least `needed` of the values have reached; `None` where they are
+/// fewer, or none is needed.
+pub fn reached_by(needed: usize, values: impl Iterator<Item = i64> + Clone) -> Option<i64> {
+    let has_reached = |value: i64| values.clone().filter(|other| *other >= value).count();
+    values.clone().filter(|value| needed > 0 && has_reached(*value) >= needed).max()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::flushed_on;
+    use super::*;
 
     /// flushed ends, min.insync.replicas, what is committed
     const TABLE: &[(&[i64], usize, Option<i64>)] = &[
@@ -23,17 +28,35 @@ mod tests {
         (&[7], 1, Some(7)),
         (&[7], 3, Some(7)),
         (&[7, 3], 1, Some(3)),
+        (&[7, 3], 2, Some(3)),
+        (&[7, 7], 9, Some(7)),
+        (&[7, 3, 5], 0, Some(5)),
         (&[7, 3, 5], 1, Some(5)),
         (&[7, 3, 5], 2, Some(5)),
         (&[7, 3, 5], 3, Some(3)),
+        (&[7, 3, 5], 4, Some(3)),
+        (&[7, 7, 1], 2, Some(7)),
+        (&[7, 3, 5, 9], 1, Some(5)),
+        (&[7, 3, 5, 9], 4, Some(3)),
         (&[7, 3, 5, 9, 1], 1, Some(5)),
+        (&[7, 3, 5, 9, 1], 3, Some(5)),
         (&[7, 3, 5, 9, 1], 4, Some(3)),
+        (&[7, 3, 5, 9, 1], 5, Some(1)),
+        (&[-1, 0, -1], 1, Some(-1)),
     ];
 
     #[test]
     fn golden_table() {
         for (ends, min_insync, committed) in TABLE {
-            assert_eq!(flushed_on(ends, *min_insync), *committed, "{ends:?} min {min_insync}");
+            let needed = needed(ends.len(), *min_insync);
+            let reached = reached_by(needed, ends.iter().copied());
+            assert_eq!(reached, *committed, "{ends:?} min {min_insync}");
         }
+    }
+
+    #[test]
+    fn majorities() {
+        let majorities: Vec<usize> = (0..8).map(majority).collect();
+        assert_eq!(majorities, [1, 1, 2, 2, 3, 3, 4, 4]);
     }
 }

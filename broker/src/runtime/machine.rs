@@ -425,6 +425,10 @@ impl Runtime for MachineRuntime {
         }
     }
 
+    fn processor_us(&self) -> u64 {
+        system::thread_cpu_us()
+    }
+
     fn random_u64(&self) -> u64 {
         self.0.random.borrow_mut().next_u64()
     }

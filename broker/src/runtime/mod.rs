@@ -104,6 +104,10 @@ pub trait Runtime: Clone + 'static {
     /// Lets other tasks run where this one has used its slice of time; returns at once otherwise.
     fn yield_if_needed(&self) -> impl Future<Output = ()>;
 
+    /// Processor time of this shard's thread since it began, in microseconds; some hundredths of a
+    /// second late.
+    fn processor_us(&self) -> u64;
+
     /// Random bits: from the operating system, or from the seed.
     fn random_u64(&self) -> u64;
 
@@ -158,6 +162,10 @@ pub trait Connection: Clone + 'static {
 
     /// Sends all parts, in order, as few packets as it takes.
     async fn send(&self, parts: Vec<Bytes>) -> io::Result<()>;
+
+    /// The kernel takes in no more than about so many bytes that it has not sent yet: what waits,
+    /// waits with the sender, where something else may still go before it.
+    fn keep_unsent_below(&self, bytes: u32);
 
     /// Sends a range of a file of this runtime's disk, without copying it where it is in the page
     /// cache, and never blocks the shard on the disk where it is not. An error (also a file shorter

@@ -24,6 +24,9 @@ use super::{Connection, Listener, Network};
 
 /// Connections that wait to be accepted (the kernel's `somaxconn` may be less).
 const BACKLOG: i32 = 4096;
+/// How often the kernel asks again where nobody answers a connect: it gives up after 3 s, and so
+/// does not keep what its caller gave up long before.
+const CONNECT_RETRIES: u32 = 1;
 /// What is sent from a file in one system call, between two looks at the other tasks.
 const CHUNK_BYTES: usize = 256 << 10;
 /// What is read ahead of a cold range at a time.
@@ -83,6 +86,7 @@ impl Network for MachineNetwork {
 
     async fn connect(&self, address: SocketAddr) -> io::Result<MachineConnection> {
         let stream = Arc::new(new_socket(address)?);
+        set_tcp_option(&stream, libc::TCP_SYNCNT, CONNECT_RETRIES);
         let request = Request::Connect {
             handle: Arc::clone(&stream) as SharedHandle,
             address: Box::new(SocketAddress::from(address)),
@@ -295,6 +299,10 @@ impl Connection for MachineConnection {
         Ok(())
     }
 
+    fn keep_unsent_below(&self, bytes: u32) {
+        set_tcp_option(&self.0.stream, libc::TCP_NOTSENT_LOWAT, bytes);
+    }
+
     async fn send_file(&self, range: &ExternalBytes) -> io::Result<()> {
         let Some(open) = range.source.downcast_ref::<OpenFile>() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file of this runtime"));
@@ -343,6 +351,14 @@ impl Connection for MachineConnection {
     fn local_address(&self) -> SocketAddr {
         self.0.local
     }
+}
+
+/// Sets an option that TCP can do without: a kernel that refuses it behaves as it always did.
+fn set_tcp_option(stream: &TcpStream, option: libc::c_int, value: u32) {
+    let len = libc::socklen_t::try_from(size_of::<u32>()).unwrap_or_default();
+    let (descriptor, value) = (stream.as_raw_fd(), (&raw const value).cast());
+    // SAFETY: the kernel reads one number of ours, of the length that it is told.
+    unsafe { libc::setsockopt(descriptor, libc::IPPROTO_TCP, option, value, len) };
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<TcpStream> {

@@ -75,6 +75,11 @@ impl ProcessFacts {
     }
 }
 
+/// Processor time of the calling thread, in microseconds.
+pub(super) fn thread_cpu_us() -> u64 {
+    cpu_us(&read("/proc/thread-self/stat"))
+}
+
 /// Processor time of `/proc/self/stat`, whose unit is a hundredth of a second on every Linux.
 fn cpu_us(stat: &str) -> u64 {
     const TICK_US: u64 = 10_000;

@@ -1,4 +1,5 @@
-//! ApiVersions, Metadata, DescribeCluster, FindCoordinator, DescribeTopicPartitions.
+//! ApiVersions, Metadata, DescribeCluster, UpdateFeatures, FindCoordinator,
+//! DescribeTopicPartitions.
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;
@@ -15,6 +16,7 @@ use vltava_protocol::messages::list_offsets::{
 use vltava_protocol::messages::metadata::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse,
 };
+use vltava_protocol::messages::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
 use vltava_protocol::types::{Str, Uuid};
 
 use crate::talk::Talk;
@@ -52,6 +54,7 @@ pub fn ask(talk: &mut Talk) {
     talk.mask(id, "id of seen");
     metadata(talk, id);
     describe_cluster(talk);
+    update_features(talk);
     find_coordinator(talk);
     describe_topic_partitions(talk);
 }
@@ -138,6 +141,27 @@ fn metadata(talk: &mut Talk, id: Uuid) {
             );
             note_metadata(talk, "by id", version, answer);
         }
+    }
+}
+
+/// Each broker has features of its own; none takes one that nobody has.
+fn update_features(talk: &mut Talk) {
+    for version in talk.versions::<UpdateFeaturesRequest>() {
+        let update = |feature, level| {
+            let (feature, max_version_level) = (Str::from_static(feature), level);
+            FeatureUpdateKey { feature, max_version_level, ..FeatureUpdateKey::default() }
+        };
+        let request = |updates: &[(&'static str, i16)]| UpdateFeaturesRequest {
+            feature_updates: updates.iter().map(|(name, level)| update(name, *level)).collect(),
+            validate_only: version >= 1,
+            ..UpdateFeaturesRequest::default()
+        };
+        let unknown = talk.ask(version, &request(&[("nobody.has.this", 1)]));
+        assert_eq!(unknown.error_code, ErrorCode::INVALID_UPDATE_VERSION);
+        assert!(unknown.results.is_empty());
+        let nothing = talk.ask(version, &request(&[]));
+        assert_eq!(nothing.error_code, ErrorCode::NONE);
+        talk.note("no updates", version, &nothing);
     }
 }
 

@@ -80,8 +80,9 @@ fn a_directory_without_its_group_0() {
     let kept = fs::read(&identity).unwrap();
     fs::remove_file(&identity).unwrap();
     refuses(&mut broker, &["__cluster_metadata-0", "missing"]);
-    fs::write(&identity, kept).unwrap();
     fs::rename(&aside, &group).unwrap();
+    refuses(&mut broker, &["meta.properties is missing"]);
+    fs::write(&identity, kept).unwrap();
     broker.run();
     assert_eq!(values(&broker, "t"), [b"one", b"two"]);
 }

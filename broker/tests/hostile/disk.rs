@@ -2,13 +2,13 @@
 //! and everything comes back by itself.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vltava_protocol::error_code::ErrorCode;
 
-use crate::refusals::is_root;
+use crate::support::mounts::Mounted;
 use crate::support::{self, Broker, Options, PATIENCE, get, wire};
 
 fn write(broker: &Broker, topic: &str, value: &[u8]) -> ErrorCode {
@@ -91,33 +91,11 @@ fn below_the_reserve() {
     assert_eq!(count(&broker, "t"), 2);
 }
 
-/// A small file system of its own, for as long as this lives.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// `None` where nothing can be mounted here.
-    fn new(path: &Path, arguments: &[&str]) -> Option<Self> {
-        fs::create_dir(path).unwrap();
-        let mounted = Command::new("mount").args(arguments).arg(path).status();
-        if !is_root() || !mounted.is_ok_and(|status| status.success()) {
-            println!("skipped: a full disk, since nothing can be mounted here ({arguments:?})");
-            return None;
-        }
-        Some(Self(path.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
-    }
-}
-
 #[test]
 fn a_full_disk_in_memory() {
     let directory = support::directory();
-    let path = directory.path().join("small");
-    if let Some(small) = Mounted::new(&path, &["-t", "tmpfs", "-o", "size=64m", "none"]) {
+    let arguments = ["-t", "tmpfs", "-o", "size=64m", "none"];
+    if let Some(small) = Mounted::new(directory.path(), &arguments, "a full disk in memory") {
         fill(&small.0);
     }
 }
@@ -125,15 +103,8 @@ fn a_full_disk_in_memory() {
 #[test]
 fn a_full_disk_with_a_file_system() {
     let directory = support::directory();
-    let image = directory.path().join("image");
-    fs::File::create(&image).unwrap().set_len(96 << 20).unwrap();
-    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status();
-    if !made.is_ok_and(|status| status.success()) {
-        println!("skipped: a full disk with a file system, since mkfs.ext4 is missing");
-        return;
-    }
-    let path = directory.path().join("small");
-    if let Some(small) = Mounted::new(&path, &["-o", "loop", &image.to_string_lossy()]) {
+    let what = "a full disk with a file system";
+    if let Some(small) = Mounted::image(directory.path(), 96 << 20, what) {
         fill(&small.0);
     }
 }

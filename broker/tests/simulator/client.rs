@@ -1,5 +1,6 @@
-//! A client of our own on the simulated network: frames, versions, timeouts. What it sends and
-//! understands are the protocol's own messages; what it cannot understand breaks a promise.
+//! A client of our own on the simulated network: frames, versions, timeouts, connections to the
+//! nodes of a cluster. What it sends and understands are the protocol's own messages; what it
+//! cannot understand breaks a promise.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -7,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +23,7 @@ use vltava_protocol::message::{Message, Request};
 use vltava_protocol::messages::api_versions::ApiVersionsRequest;
 use vltava_protocol::types::Str;
 
-use crate::checkers::violation;
+use crate::checkers::{Partition, violation};
 use crate::promise;
 
 /// The longest answer that makes sense here, in bytes.
@@ -47,7 +49,26 @@ struct Link {
     awaited: VecDeque<(ApiKey, i16, i32)>,
 }
 
-/// One client with one connection, which it makes again when it breaks.
+/// What a connection is for: what is asked once never waits behind what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Calls,
+    Batches,
+}
+
+/// A connection, by where it goes and what it is for.
+type LinkId = (SocketAddr, Lane);
+
+/// Who leads a partition, as a client has heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Since which epoch it leads.
+    pub epoch: i32,
+}
+
+/// One client with at most two connections to each node, which it makes again when they break.
 pub struct Client {
     /// Its process.
     pub runtime: SimRuntime,
@@ -55,10 +76,16 @@ pub struct Client {
     pub random: Random,
     /// For messages.
     pub name: String,
-    broker: SocketAddr,
+    /// All nodes: what a client is given to begin with.
+    brokers: Rc<[SocketAddr]>,
+    /// Whom it asks what any node can answer, until that one fails it.
+    home: SocketAddr,
     /// How long it waits for an answer.
     pub timeout: Duration,
-    link: Option<Link>,
+    links: BTreeMap<LinkId, Link>,
+    leaders: BTreeMap<Partition, Leader>,
+    /// The highest epoch that it has heard of: whoever says less is behind.
+    epochs: BTreeMap<Partition, i32>,
 }
 
 /// Completes with the future, or with `None` where time is up first.
@@ -76,8 +103,76 @@ pub async fn within<T>(
 
 impl Client {
     /// A client that has not connected yet.
-    pub fn new(runtime: SimRuntime, random: Random, name: String, broker: SocketAddr) -> Self {
-        Self { runtime, random, name, broker, timeout: Duration::from_secs(20), link: None }
+    pub fn new(
+        runtime: SimRuntime,
+        mut random: Random,
+        name: String,
+        brokers: Rc<[SocketAddr]>,
+    ) -> Self {
+        let home = match brokers.len() {
+            1 => brokers[0],
+            _ => *random.pick(&brokers),
+        };
+        Self {
+            runtime,
+            random,
+            name,
+            brokers,
+            home,
+            timeout: Duration::from_secs(20),
+            links: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+        }
+    }
+
+    /// The only node, where there is but one.
+    pub fn only_broker(&self) -> Option<SocketAddr> {
+        match self.brokers[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Whom it asks what any node can answer.
+    pub fn home(&self) -> SocketAddr {
+        self.home
+    }
+
+    /// Asks another node from now on.
+    pub fn leave_home(&mut self) {
+        if self.only_broker().is_none() {
+            self.home = *self.random.pick(&self.brokers);
+        }
+    }
+
+    /// Who leads a partition, as far as it has heard and nobody has denied since.
+    pub fn leader(&self, partition: &Partition) -> Option<Leader> {
+        self.leaders.get(partition).copied()
+    }
+
+    /// Hears who leads a partition; who is known to be behind is not believed (KIP-320).
+    pub fn hear(&mut self, partition: &Partition, leader: Leader) {
+        let known = self.epochs.entry(partition.clone()).or_insert(leader.epoch);
+        if leader.epoch >= *known {
+            *known = leader.epoch;
+            self.leaders.insert(partition.clone(), leader);
+        }
+    }
+
+    /// Whoever leads the partition, it is not the one that it thought.
+    pub fn forget_leader(&mut self, partition: &Partition) {
+        self.leaders.remove(partition);
+    }
+
+    /// Leaders have to be asked for again.
+    pub fn forget_leaders(&mut self) {
+        self.leaders.clear();
+    }
+
+    /// One connection serves where there is one node.
+    fn lane(&self, lane: Lane) -> Lane {
+        if self.only_broker().is_some() { Lane::Batches } else { lane }
     }
 
     /// Sleeps a random while up to `most`.
@@ -88,50 +183,46 @@ impl Client {
         self.runtime.sleep_until(until).await;
     }
 
-    /// Answers that are owed to this client.
-    pub fn awaited(&self) -> usize {
-        self.link.as_ref().map_or(0, |link| link.awaited.len())
-    }
-
-    /// Gives up the connection: answers that are owed never come.
+    /// Gives up all connections: answers that are owed never come.
     pub fn disconnect(&mut self) {
-        self.link = None;
+        self.links.clear();
     }
 
     /// Connects where it is not connected, and asks which versions there are.
-    pub async fn connect(&mut self) -> Result<(), CallError> {
-        if self.link.is_some() {
+    async fn connect(&mut self, to: LinkId) -> Result<(), CallError> {
+        if self.links.contains_key(&to) {
             return Ok(());
         }
-        let connecting = self.runtime.network().connect(self.broker);
+        let connecting = self.runtime.network().connect(to.0);
         let connected = within(&self.runtime, self.timeout, connecting).await;
-        self.link = Some(Link {
+        let link = Link {
             connection: connected.ok_or(CallError::TimedOut)??,
             buffer: BytesMut::new(),
             versions: BTreeMap::from([(ApiKey::API_VERSIONS.0, 0..=3)]),
             correlations: 0,
             awaited: VecDeque::new(),
-        });
+        };
+        self.links.insert(to, link);
         let request = ApiVersionsRequest {
             client_software_name: Str::from_static("vltava-simulator"),
             client_software_version: Str::from_static("1"),
             ..ApiVersionsRequest::default()
         };
-        let answer = self.exchange(3, &request).await?;
+        let answer = self.exchange(to, 3, &request).await?;
         let error = answer.error_code;
         promise!(error.is_none(), "{}: ApiVersions v3: {}", self.name, error.name());
         let versions = answer.api_keys.iter();
         let versions = versions.map(|api| (api.api_key, api.min_version..=api.max_version));
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.links.get_mut(&to) {
             link.versions = versions.collect();
         }
         Ok(())
     }
 
     /// Draws a version that both sides know, at or above `least`: mostly the newest.
-    fn version<Q: Request>(&mut self, least: i16) -> i16 {
+    fn version<Q: Request>(&mut self, to: LinkId, least: i16) -> i16 {
         let name = &self.name;
-        let Some(link) = &self.link else {
+        let Some(link) = self.links.get(&to) else {
             return least;
         };
         let Some(served) = link.versions.get(&Q::API.0) else {
@@ -147,28 +238,40 @@ impl Client {
         least + i16::try_from(above).unwrap_or(0)
     }
 
-    /// Sends a request in a version at or above `least`; its answer comes after those owed already.
-    pub async fn send<Q: Request>(
+    /// Sends a node a request in a version at or above `least`; its answer comes after those that
+    /// [`Self::receive_at`] is owed already.
+    pub async fn send_at<Q: Request>(
         &mut self,
+        address: SocketAddr,
         least: i16,
         make: impl FnOnce(i16) -> Q,
     ) -> Result<(), CallError> {
-        self.connect().await?;
-        let version = self.version::<Q>(least);
+        self.send((address, self.lane(Lane::Batches)), least, make).await
+    }
+
+    async fn send<Q: Request>(
+        &mut self,
+        to: LinkId,
+        least: i16,
+        make: impl FnOnce(i16) -> Q,
+    ) -> Result<(), CallError> {
+        self.connect(to).await?;
+        let version = self.version::<Q>(to, least);
         let request = make(version);
-        let sent = self.send_request(version, &request).await;
+        let sent = self.send_request(to, version, &request).await;
         if sent.is_err() {
-            self.disconnect();
+            self.links.remove(&to);
         }
         sent
     }
 
     async fn send_request<Q: Request>(
         &mut self,
+        to: LinkId,
         version: i16,
         request: &Q,
     ) -> Result<(), CallError> {
-        let Some(link) = &mut self.link else {
+        let Some(link) = self.links.get_mut(&to) else {
             return Err(CallError::Broken(io::ErrorKind::NotConnected.into()));
         };
         link.correlations += 1;
@@ -185,17 +288,24 @@ impl Client {
         Ok(sent.ok_or(CallError::TimedOut)??)
     }
 
-    /// Receives the next answer that is owed; it must be one to a `Q`.
-    pub async fn receive<Q: Request>(&mut self) -> Result<Q::Response, CallError> {
-        let received = self.receive_answer::<Q>().await;
+    /// Receives the next answer that a node owes to [`Self::send_at`]; it must be one to a `Q`.
+    pub async fn receive_at<Q: Request>(
+        &mut self,
+        address: SocketAddr,
+    ) -> Result<Q::Response, CallError> {
+        self.receive::<Q>((address, self.lane(Lane::Batches))).await
+    }
+
+    async fn receive<Q: Request>(&mut self, from: LinkId) -> Result<Q::Response, CallError> {
+        let received = self.receive_answer::<Q>(from).await;
         if received.is_err() {
-            self.disconnect();
+            self.links.remove(&from);
         }
         received
     }
 
-    async fn receive_answer<Q: Request>(&mut self) -> Result<Q::Response, CallError> {
-        let Some(link) = &mut self.link else {
+    async fn receive_answer<Q: Request>(&mut self, from: LinkId) -> Result<Q::Response, CallError> {
+        let Some(link) = self.links.get_mut(&from) else {
             return Err(CallError::Broken(io::ErrorKind::NotConnected.into()));
         };
         let Some((api, version, correlation)) = link.awaited.pop_front() else {
@@ -232,28 +342,45 @@ impl Client {
 
     async fn exchange<Q: Request>(
         &mut self,
+        with: LinkId,
         version: i16,
         request: &Q,
     ) -> Result<Q::Response, CallError> {
-        let answer = match self.send_request(version, request).await {
-            Ok(()) => self.receive_answer::<Q>().await,
+        let answer = match self.send_request(with, version, request).await {
+            Ok(()) => self.receive_answer::<Q>(with).await,
             Err(error) => Err(error),
         };
         if answer.is_err() {
-            self.disconnect();
+            self.links.remove(&with);
         }
         answer
     }
 
-    /// Sends a request in a version at or above `least` and waits for its answer.
+    /// Sends a node a request in a version at or above `least` and waits for its answer.
+    pub async fn call_at<Q: Request>(
+        &mut self,
+        address: SocketAddr,
+        least: i16,
+        make: impl FnOnce(i16) -> Q,
+    ) -> Result<Q::Response, CallError> {
+        let with = (address, self.lane(Lane::Calls));
+        let awaited = self.links.get(&with).map_or(0, |link| link.awaited.len());
+        assert_eq!(awaited, 0, "a call waits for its own answer alone");
+        self.send(with, least, make).await?;
+        self.receive::<Q>(with).await
+    }
+
+    /// The same, with the node that it asks what any can answer; turns to another where that fails.
     pub async fn call<Q: Request>(
         &mut self,
         least: i16,
         make: impl FnOnce(i16) -> Q,
     ) -> Result<Q::Response, CallError> {
-        assert_eq!(self.awaited(), 0, "a call waits for its own answer alone");
-        self.send(least, make).await?;
-        self.receive::<Q>().await
+        let answer = self.call_at(self.home, least, make).await;
+        if answer.is_err() {
+            self.leave_home();
+        }
+        answer
     }
 }
 

@@ -1,20 +1,23 @@
-//! The nodes of a run and the hosts they live on: one node now. Starts, crashes and stops them.
+//! The nodes of a run and the hosts they live on. Starts, crashes and stops them.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use vltava::runtime::sim::{Crash, HostId, Random, Simulation};
+use vltava::runtime::sim::{Crash, HostId, Random, SimRuntime, Simulation};
+use vltava::shard::Shard;
 use vltava_storage::io::fault_disk::FaultDisk;
 
 use crate::checkers::{Checkers, violation};
-use crate::faults::Swarm;
 use crate::node::{self, Node};
+use crate::swarm::Swarm;
 
 /// All that a disk can hold when it is not full, in bytes.
 const DISK_BYTES: u64 = 1 << 40;
-/// Where a node listens.
+/// Where a node listens for clients.
 const PORT: u16 = 9092;
+/// Where a node listens for the others.
+const PEER_PORT: u16 = 9192;
 /// Where it tells of itself.
 pub const ADMIN_PORT: u16 = 9644;
 /// An orderly stop takes no longer than this, in nanoseconds of virtual time.
@@ -22,7 +25,9 @@ const STOP_NS_MAX: u64 = 120_000_000_000;
 /// A process that is to die after so many polls may have come to rest: it dies after this time.
 const FUSE_NS_MAX: u64 = 50_000_000;
 
-struct State {
+/// One of the nodes: what outlives its lives.
+struct Member {
+    host: HostId,
     starts: Cell<u64>,
     node: RefCell<Option<Node>>,
     /// A write of the disk was made to fail: the node may end.
@@ -31,36 +36,39 @@ struct State {
     disk_full: Cell<bool>,
     /// The node has ended by itself.
     ended: Cell<bool>,
+    /// A trouble has this node in its hands; others leave it alone.
+    is_taken: Cell<bool>,
 }
 
-/// A cluster. A clone is the same one.
+/// A cluster. A clone is the same one. Its nodes are named by their place, from 0.
 #[derive(Clone)]
 pub struct Cluster {
     /// The run.
     pub simulation: Simulation,
     /// What was drawn for it.
     pub swarm: Rc<Swarm>,
-    /// The node's host.
-    pub host: HostId,
-    checkers: Checkers,
-    state: Rc<State>,
+    /// Who watches.
+    pub checkers: Checkers,
+    members: Rc<[Member]>,
 }
 
 impl Cluster {
-    /// A host with an empty disk.
+    /// Hosts with empty disks.
     pub fn new(simulation: &Simulation, swarm: &Rc<Swarm>, checkers: &Checkers) -> Self {
+        let member = |_| Member {
+            host: simulation.add_host(),
+            starts: Cell::new(0),
+            node: RefCell::new(None),
+            disk_failed: Cell::new(false),
+            disk_full: Cell::new(false),
+            ended: Cell::new(false),
+            is_taken: Cell::new(false),
+        };
         Self {
             simulation: simulation.clone(),
             swarm: Rc::clone(swarm),
-            host: simulation.add_host(),
             checkers: checkers.clone(),
-            state: Rc::new(State {
-                starts: Cell::new(0),
-                node: RefCell::new(None),
-                disk_failed: Cell::new(false),
-                disk_full: Cell::new(false),
-                ended: Cell::new(false),
-            }),
+            members: (0..swarm.shape.nodes).map(member).collect(),
         }
     }
 
@@ -69,75 +77,143 @@ impl Cluster {
         self.simulation.executor().seed()
     }
 
+    /// All nodes.
+    pub fn nodes(&self) -> std::ops::Range<usize> {
+        0..self.members.len()
+    }
+
+    /// The number that a node has in the cluster.
+    pub fn id(node: usize) -> i32 {
+        i32::try_from(node).unwrap_or(i32::MAX - 1) + 1
+    }
+
+    /// Where a node lives.
+    pub fn host(&self, node: usize) -> HostId {
+        self.members[node].host
+    }
+
     /// Where clients connect.
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.simulation.address(self.host), PORT)
+    pub fn addresses(&self) -> Rc<[SocketAddr]> {
+        self.nodes().map(|node| self.address(node)).collect()
     }
 
-    /// The node's disk.
-    pub fn disk(&self) -> FaultDisk {
-        self.simulation.disk(self.host)
+    fn address(&self, node: usize) -> SocketAddr {
+        SocketAddr::new(self.simulation.address(self.host(node)), PORT)
     }
 
-    /// How often the node was started.
+    /// A node's disk.
+    pub fn disk(&self, node: usize) -> FaultDisk {
+        self.simulation.disk(self.host(node))
+    }
+
+    /// How often nodes were started.
     pub fn starts(&self) -> u64 {
-        self.state.starts.get()
+        self.members.iter().map(|member| member.starts.get()).sum()
     }
 
-    /// Starts the node, with as many shards as chance says.
-    pub async fn start(&self, random: &mut Random) {
-        self.simulation.settled(self.host).await;
+    /// How often this one was.
+    pub fn starts_of(&self, node: usize) -> u64 {
+        self.members[node].starts.get()
+    }
+
+    /// Whether a node's process runs.
+    pub fn is_running(&self, node: usize) -> bool {
+        self.simulation.running(self.host(node)).is_some()
+    }
+
+    /// The shards of a node that runs.
+    pub fn shards(&self, node: usize) -> Vec<Rc<Shard<SimRuntime>>> {
+        let running = self.members[node].node.borrow();
+        let running = running.as_ref().filter(|_| self.is_running(node));
+        running.map(Node::shards).unwrap_or_default()
+    }
+
+    /// Takes one of the nodes that no trouble has in its hands; `None` where there is none.
+    pub fn take(&self, random: &mut Random) -> Option<usize> {
+        let free: Vec<usize> =
+            self.nodes().filter(|node| !self.members[*node].is_taken.get()).collect();
+        let node = match free[..] {
+            [] => return None,
+            [only] if self.members.len() == 1 => only,
+            _ => *random.pick(&free),
+        };
+        self.members[node].is_taken.set(true);
+        Some(node)
+    }
+
+    /// Others may have it.
+    pub fn give_back(&self, node: usize) {
+        self.members[node].is_taken.set(false);
+    }
+
+    fn settings(&self, node: usize) -> Vec<(&'static str, String)> {
+        let address = self.address(node);
+        let mut settings = vec![
+            ("listeners", format!("PLAINTEXT://{address}")),
+            ("admin.listener", format!("{}:{ADMIN_PORT}", address.ip())),
+        ];
+        if !self.swarm.shape.is_alone() {
+            let peer = |node| format!("{}@{}:{PEER_PORT}", Self::id(node), self.address(node).ip());
+            let peers: Vec<String> = self.nodes().map(peer).collect();
+            settings.push(("node.id", Self::id(node).to_string()));
+            settings.push(("peers", peers.join(",")));
+        }
+        settings.extend(self.swarm.node_settings.iter().cloned());
+        settings
+    }
+
+    /// Starts a node, with as many shards as chance says.
+    pub async fn start(&self, node: usize, random: &mut Random) {
+        let (host, member) = (self.host(node), &self.members[node]);
+        self.simulation.settled(host).await;
         let shards = random.between(self.swarm.shards.clone());
         let executor = self.simulation.executor();
-        executor.note(&format!("the node starts with {shards} shards"));
-        self.state.starts.set(self.state.starts.get() + 1);
-        self.state.disk_failed.set(false);
-        self.state.ended.set(false);
+        executor.note(&format!("node {} starts with {shards} shards", Self::id(node)));
+        member.starts.set(member.starts.get() + 1);
+        member.disk_failed.set(false);
+        member.ended.set(false);
         let shards = usize::try_from(shards).unwrap_or(1);
-        let runtimes = self.simulation.start(self.host, shards);
-        let (state, name) = (Rc::clone(&self.state), executor.clone());
-        let started = node::start(
-            runtimes,
-            self.address(),
-            ADMIN_PORT,
-            &self.swarm.node_settings,
-            move |why| {
-                // A disk that fails may end a node; nothing else may.
-                let may_end = state.disk_failed.get() || state.disk_full.get();
-                assert!(may_end, "the node has ended: {why}");
-                name.note(&format!("the node has ended: {why}"));
-                state.ended.set(true);
-            },
-        );
-        *self.state.node.borrow_mut() = Some(started);
+        let runtimes = self.simulation.start(host, shards);
+        let (members, name) = (Rc::clone(&self.members), executor.clone());
+        let started = node::start(runtimes, &self.settings(node), move |why| {
+            let (member, id) = (&members[node], Self::id(node));
+            // A disk that fails may end a node; nothing else may.
+            let may_end = member.disk_failed.get() || member.disk_full.get();
+            assert!(may_end, "node {id} has ended: {why}");
+            name.note(&format!("node {id} has ended: {why}"));
+            member.ended.set(true);
+        });
+        *member.node.borrow_mut() = Some(started);
     }
 
-    /// Starts the node where it does not run.
+    /// Starts all nodes that do not run.
     pub async fn ensure_running(&self, random: &mut Random) {
-        if self.simulation.running(self.host).is_none() {
-            self.start(random).await;
+        for node in self.nodes() {
+            if !self.is_running(node) {
+                self.start(node, random).await;
+            }
         }
     }
 
-    /// A write is made to fail, or was: what was only written may be lost.
-    pub fn disk_failed(&self) {
-        self.state.disk_failed.set(true);
+    /// A write of this node's disk is made to fail, or was: what was only written may be lost.
+    pub fn disk_failed(&self, node: usize) {
+        self.members[node].disk_failed.set(true);
         self.written_may_be_lost();
     }
 
     /// The disk holds no more than this many bytes for a while.
-    pub async fn fill_disk(&self, bytes_max: u64, for_ns: u64, random: &mut Random) {
-        let executor = self.simulation.executor();
-        self.disk().set_capacity(bytes_max);
-        self.state.disk_full.set(true);
+    pub async fn fill_disk(&self, node: usize, bytes_max: u64, for_ns: u64, random: &mut Random) {
+        let (executor, member) = (self.simulation.executor(), &self.members[node]);
+        self.disk(node).set_capacity(bytes_max);
+        member.disk_full.set(true);
         executor.sleep_until(executor.now_ns() + for_ns).await;
-        self.disk().set_capacity(DISK_BYTES);
+        self.disk(node).set_capacity(DISK_BYTES);
         // What failed while there was no space may show a little later.
         executor.sleep_until(executor.now_ns() + 5_000_000_000).await;
-        self.state.disk_full.set(false);
-        if self.state.ended.get() {
-            self.simulation.kill(self.host, Crash::Process);
-            self.start(random).await;
+        member.disk_full.set(false);
+        if member.ended.get() {
+            self.simulation.kill(member.host, Crash::Process);
+            self.start(node, random).await;
         }
     }
 
@@ -147,58 +223,81 @@ impl Cluster {
         acks.written_may_be_lost(|partition| offsets.high_watermark(partition));
     }
 
-    /// Ends the node at a moment that chance picks, and leaves it so.
-    pub async fn crash_now(&self, how: Crash, random: &mut Random) {
-        self.strike(how, random).await;
-        if how == Crash::Power || self.state.disk_failed.get() {
+    /// Ends a node at a moment that chance picks, and leaves it so.
+    pub async fn crash_now(&self, node: usize, how: Crash, random: &mut Random) {
+        self.crash_all_now(&[node], how, random).await;
+    }
+
+    /// Ends nodes at about the same moment, and leaves them so.
+    pub async fn crash_all_now(&self, nodes: &[usize], how: Crash, random: &mut Random) {
+        self.strike(nodes, how, random).await;
+        let has_failed = nodes.iter().any(|node| self.members[*node].disk_failed.get());
+        if how == Crash::Power || has_failed {
             self.written_may_be_lost();
         }
     }
 
-    /// Ends the node at a moment that chance picks, and starts it again after a while.
-    pub async fn crash(&self, how: Crash, random: &mut Random) {
-        self.crash_now(how, random).await;
+    /// Ends a node at a moment that chance picks, and starts it again after a while.
+    pub async fn crash(&self, node: usize, how: Crash, random: &mut Random) {
+        self.crash_all(&[node], how, random).await;
+    }
+
+    /// Ends nodes at about the same moment, and starts them again after a while.
+    pub async fn crash_all(&self, nodes: &[usize], how: Crash, random: &mut Random) {
+        self.crash_all_now(nodes, how, random).await;
         let executor = self.simulation.executor();
         let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
         executor.sleep_until(executor.now_ns() + down_ns).await;
-        self.start(random).await;
+        for &node in nodes {
+            self.start(node, random).await;
+        }
         if random.chance(250_000) {
-            // Once more, while it recovers.
-            self.crash_now(how, random).await;
-            self.start(random).await;
+            // Once more, while they recover.
+            self.crash_all_now(nodes, how, random).await;
+            for &node in nodes {
+                self.start(node, random).await;
+            }
         }
     }
 
-    /// Ends the node within the next polls of its tasks: in the middle of an instant, as a rule.
-    async fn strike(&self, how: Crash, random: &mut Random) {
+    /// Ends nodes within the next polls of their tasks: in the middle of an instant, as a rule.
+    async fn strike(&self, nodes: &[usize], how: Crash, random: &mut Random) {
         let executor = self.simulation.executor();
-        let Some(process) = self.simulation.running(self.host) else {
+        let is_any_running = || nodes.iter().any(|node| self.is_running(*node));
+        if !is_any_running() {
             return;
-        };
-        let (simulation, host) = (self.simulation.clone(), self.host);
-        let polls = random.mostly_small(1..=2_000);
-        executor.after_polls(process, polls, move || simulation.kill(host, how));
+        }
+        for &node in nodes {
+            let (simulation, host) = (self.simulation.clone(), self.host(node));
+            if let Some(process) = simulation.running(host) {
+                let polls = random.mostly_small(1..=2_000);
+                executor.after_polls(process, polls, move || simulation.kill(host, how));
+            }
+        }
         let given_up_ns = executor.now_ns() + random.mostly_small(1..=FUSE_NS_MAX);
-        while self.simulation.running(self.host).is_some() && executor.now_ns() < given_up_ns {
+        while is_any_running() && executor.now_ns() < given_up_ns {
             executor.sleep_until(executor.now_ns() + 100_000).await;
         }
-        self.simulation.kill(self.host, how);
-        self.state.node.borrow_mut().take();
+        for &node in nodes {
+            self.simulation.kill(self.host(node), how);
+            self.members[node].node.borrow_mut().take();
+        }
     }
 
-    /// Stops the node in order, and starts it again. A busy shard hears of it later than others.
-    pub async fn restart(&self, random: &mut Random) {
+    /// Stops a node in order, and starts it again. A busy shard hears of it later than others.
+    pub async fn restart(&self, node: usize, random: &mut Random) {
         let executor = self.simulation.executor();
-        let node = self.state.node.borrow_mut().take();
-        if let Some(node) = node {
-            executor.note("the node is told to stop");
-            self.checkers.stopping.set(self.swarm.troubles.is_empty());
-            while node.stop_one(random) {
+        let running = self.members[node].node.borrow_mut().take();
+        if let Some(running) = running {
+            executor.note(&format!("node {} is told to stop", Self::id(node)));
+            let is_alone = self.swarm.shape.is_alone();
+            self.checkers.stopping.set(is_alone && self.swarm.troubles.is_empty());
+            while running.stop_one(random) {
                 let later_ns = random.mostly_small(1..=20_000_000);
                 executor.sleep_until(executor.now_ns() + later_ns).await;
             }
             let limit_ns = executor.now_ns() + STOP_NS_MAX;
-            while !node.has_stopped() {
+            while !running.has_stopped() {
                 if executor.now_ns() > limit_ns {
                     violation("an orderly stop does not come to its end".to_owned());
                 }
@@ -206,7 +305,7 @@ impl Cluster {
             }
         }
         self.checkers.stopping.set(false);
-        self.simulation.kill(self.host, Crash::Process);
-        self.start(random).await;
+        self.simulation.kill(self.host(node), Crash::Process);
+        self.start(node, random).await;
     }
 }

@@ -2,14 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, ready};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use vltava::config::values::{BrokerConfig, Given, Origin, load};
+use vltava::metadata::features::Levels;
 use vltava::net::counts::ConnectionCounts;
 use vltava::runtime::sim::{Random, SimRuntime};
 use vltava::runtime::{ProcessFacts, Queue, Runtime};
@@ -18,11 +18,15 @@ use vltava::shard::{self, Blueprint, Ports, Shard, ShardFailure};
 /// Memory of one shard, in bytes.
 const SHARD_MEMORY_BYTES: usize = 32 * 1024 * 1024;
 
+/// A shard, for as long as its process lives.
+type WeakShard = Weak<Shard<SimRuntime>>;
+
 /// A node that was started.
 pub struct Node {
     stops: RefCell<Vec<oneshot::Sender<()>>>,
     /// Shards that have not closed yet.
     open: Rc<Cell<usize>>,
+    shards: Rc<RefCell<Vec<WeakShard>>>,
 }
 
 impl Node {
@@ -43,22 +47,27 @@ impl Node {
     pub fn has_stopped(&self) -> bool {
         self.open.get() == 0
     }
+
+    /// The shards that are built and not closed.
+    pub fn shards(&self) -> Vec<Rc<Shard<SimRuntime>>> {
+        self.shards.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
 }
 
 /// Starts a node on these shards. `ended` is told where one of them ends unasked, and why.
 pub fn start(
     runtimes: Vec<SimRuntime>,
-    address: SocketAddr,
-    admin_port: u16,
     settings: &[(&str, String)],
     ended: impl Fn(String) + 'static,
 ) -> Node {
     let blueprint = Blueprint {
-        config: Arc::new(config(address, admin_port, runtimes.len(), settings)),
+        config: Arc::new(config(runtimes.len(), settings)),
         memory_bytes: SHARD_MEMORY_BYTES,
         connections: ConnectionCounts::default(),
+        levels: Levels::SERVED,
     };
     let open = Rc::new(Cell::new(runtimes.len()));
+    let shards = Rc::new(RefCell::new(Vec::new()));
     let ended = Rc::new(ended);
     let mut stops = Vec::new();
     let ports = shard::ports(runtimes.len());
@@ -66,29 +75,23 @@ pub fn start(
         let (stop, stopping) = oneshot::channel();
         stops.push(stop);
         let (open, ended, blueprint) = (Rc::clone(&open), Rc::clone(&ended), blueprint.clone());
-        let spawner = runtime.clone();
+        let (spawner, shards) = (runtime.clone(), Rc::clone(&shards));
         spawner.spawn(Queue::Control, async move {
-            let result = run_shard(runtime, number, ports, blueprint, stopping).await;
+            let built = |shard: &Rc<Shard<SimRuntime>>| {
+                shards.borrow_mut().push(Rc::downgrade(shard));
+            };
+            let result = run_shard(runtime, number, ports, blueprint, built, stopping).await;
             open.set(open.get() - 1);
             if let Err(why) = result {
                 ended(format!("shard {number}: {why}"));
             }
         });
     }
-    Node { stops: RefCell::new(stops), open }
+    Node { stops: RefCell::new(stops), open, shards }
 }
 
-fn config(
-    address: SocketAddr,
-    admin_port: u16,
-    shards: usize,
-    settings: &[(&str, String)],
-) -> BrokerConfig {
-    let own = [
-        ("listeners", format!("PLAINTEXT://{address}")),
-        ("admin.listener", format!("{}:{admin_port}", address.ip())),
-        ("shards", shards.to_string()),
-    ];
+fn config(shards: usize, settings: &[(&str, String)]) -> BrokerConfig {
+    let own = [("shards", shards.to_string())];
     let all = own.iter().chain(settings).map(|(name, value)| Given {
         name: (*name).to_owned(),
         value: value.clone(),
@@ -106,9 +109,11 @@ async fn run_shard(
     number: usize,
     ports: Ports<SimRuntime>,
     blueprint: Blueprint,
+    built: impl Fn(&Rc<Shard<SimRuntime>>),
     stopping: oneshot::Receiver<()>,
 ) -> Result<(), ShardFailure> {
     let shard = Shard::build(runtime, ports, blueprint).await?;
+    built(&shard);
     let acceptors = shard.listen().await?;
     if number == 0 {
         // There is no process to look at.

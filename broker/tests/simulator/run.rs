@@ -6,10 +6,12 @@ use std::rc::Rc;
 
 use vltava::runtime::sim::{Crash, Executor, Purpose, Random, Stuck, TraceSink};
 
+use crate::agreement::{self, Overdue};
 use crate::checkers::{Checkers, Violation};
 use crate::client::Client;
 use crate::cluster::Cluster;
-use crate::faults::{Swarm, storm};
+use crate::faults::storm;
+use crate::swarm::Swarm;
 use crate::workload::{ReadThrough, Workload, create_topics, read_through};
 
 /// Virtual time that a run may take to set up, and to finish when nothing fails any more.
@@ -41,13 +43,15 @@ impl Failure {
 pub struct Outcome {
     /// Hash of everything that happened.
     pub hash: u64,
+    /// Nodes of the cluster.
+    pub nodes: usize,
     /// Virtual time that passed, in nanoseconds.
     pub virtual_ns: u64,
     /// Polls of tasks.
     pub polls: u64,
     /// Records that were acknowledged.
     pub acknowledged: u64,
-    /// Starts of the node.
+    /// Starts of nodes.
     pub starts: u64,
     /// What was drawn for it.
     pub swarm: String,
@@ -55,9 +59,9 @@ pub struct Outcome {
     pub failure: Option<Failure>,
 }
 
-/// Runs what a seed draws.
-pub fn run_seed(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    run_story(seed, Rc::new(Swarm::new(seed)), sink, |cluster, workload| async move {
+/// Runs what a seed draws, with so many nodes where that is given.
+pub fn run_seed(seed: u64, nodes: Option<usize>, sink: Option<TraceSink>) -> Outcome {
+    run_story(seed, Rc::new(Swarm::new(seed, nodes)), sink, |cluster, workload| async move {
         storm(&cluster, &workload).await
     })
 }
@@ -74,7 +78,7 @@ pub fn run_story<F: Future<Output = ()> + 'static>(
     let executor = simulation.executor().clone();
     let checkers = Checkers::default();
     let cluster = Cluster::new(&simulation, &swarm, &checkers);
-    let workload = Workload::new(&simulation, &swarm, &checkers, cluster.address());
+    let workload = Workload::new(&simulation, &swarm, &checkers, cluster.addresses());
     let storm_ns = u64::try_from(swarm.storm.as_nanos()).unwrap_or(u64::MAX);
     let phase = Rc::new(Cell::new("setting up"));
     let root = whole_run(
@@ -112,6 +116,7 @@ fn outcome(
 ) -> Outcome {
     Outcome {
         hash: executor.trace_hash(),
+        nodes: cluster.nodes().len(),
         virtual_ns: executor.now_ns(),
         polls: executor.polls(),
         acknowledged: checkers.acks.try_borrow().map_or(0, |acks| acks.acknowledged()),
@@ -124,6 +129,9 @@ fn outcome(
 fn panicked(payload: &(dyn std::any::Any + Send)) -> Failure {
     if let Some(Violation(what)) = payload.downcast_ref::<Violation>() {
         return Failure::Correctness(what.clone());
+    }
+    if let Some(Overdue(what)) = payload.downcast_ref::<Overdue>() {
+        return Failure::Liveness(what.clone());
     }
     let words = payload
         .downcast_ref::<String>()
@@ -139,8 +147,10 @@ async fn whole_run(
     story: impl Future<Output = ()>,
 ) {
     let mut random = Random::new(cluster.seed(), Purpose::Faults, 2);
-    cluster.start(&mut random).await;
+    cluster.ensure_running(&mut random).await;
+    agreement::watch(&cluster);
     let (_, mut client) = workload.client("harness");
+    agreement::form(&cluster).await;
     create_topics(&workload, &mut client).await;
     phase.set("the storm rages");
     workload.start();
@@ -150,13 +160,20 @@ async fn whole_run(
     workload.finish().await;
     phase.set("reading everything");
     let before = read_and_check(&workload, &mut client).await;
+    phase.set("agreeing");
+    agreement::reach(&cluster).await;
     phase.set("restarting");
-    cluster.restart(&mut random).await;
+    for node in cluster.nodes() {
+        cluster.restart(node, &mut random).await;
+    }
     let after = read_and_check(&workload, &mut client).await;
     check_later(&before, &after);
     phase.set("recovering");
-    cluster.crash(Crash::Power, &mut random).await;
+    let all: Vec<usize> = cluster.nodes().collect();
+    cluster.crash_all(&all, Crash::Power, &mut random).await;
     check_later(&after, &read_and_check(&workload, &mut client).await);
+    phase.set("agreeing again");
+    agreement::reach(&cluster).await;
 }
 
 /// Reads everything and checks it.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
 
-use crate::faults::{Swarm, Trouble, short_life};
+use crate::faults::{Trouble, short_life};
 use crate::run::{Outcome, run_seed, run_story};
+use crate::swarm::Swarm;
 use crate::workload::Role;
 
 /// A story with its name and the seed of everything that it leaves to chance.
@@ -19,7 +20,7 @@ pub struct Scenario {
     pub run: fn(u64, Option<TraceSink>) -> Outcome,
 }
 
-/// The story that is a run like any other.
+/// What stories are called that are runs like any other.
 pub const EVERYTHING: &str = "everything";
 
 /// All stories.
@@ -31,14 +32,30 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "repeats-while-it-is-written", seed: 5, run: repeats_while_it_is_written },
         Scenario { name: "torn-writes", seed: 6, run: torn_writes },
         Scenario { name: "orderly-stops", seed: 7, run: orderly_stops },
-        Scenario { name: EVERYTHING, seed: 4, run: run_seed },
+        Scenario { name: "moves", seed: 8, run: moves },
+        Scenario { name: "moves-and-power-cuts", seed: 10, run: moves_and_power_cuts },
+        Scenario { name: EVERYTHING, seed: 4, run: everything },
+        Scenario { name: "everything-of-three", seed: 8, run: everything_of_three },
+        Scenario { name: "everything-of-five", seed: 8, run: everything_of_five },
     ]
     .into_iter()
 }
 
-/// A swarm in which nothing goes wrong by itself.
+fn everything(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    run_seed(seed, Some(1), sink)
+}
+
+fn everything_of_three(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    run_seed(seed, Some(3), sink)
+}
+
+fn everything_of_five(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    run_seed(seed, Some(5), sink)
+}
+
+/// A swarm of one node in which nothing goes wrong by itself.
 fn quiet(seed: u64) -> Swarm {
-    let mut swarm = Swarm::new(seed);
+    let mut swarm = Swarm::new(seed, Some(1));
     swarm.storm = Duration::from_secs(5);
     swarm.troubles = Vec::new();
     swarm.think_max = Duration::from_millis(50);
@@ -79,7 +96,7 @@ fn power_cuts_only(seed: u64, sink: Option<TraceSink>) -> Outcome {
         let executor = cluster.simulation.executor();
         for _ in 0..10 {
             executor.sleep_until(executor.now_ns() + 500_000_000).await;
-            cluster.crash(Crash::Power, &mut random).await;
+            cluster.crash(0, Crash::Power, &mut random).await;
         }
     })
 }
@@ -99,11 +116,11 @@ fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
             DiskOptions { flush_ns: 3_000_000_000..=5_000_000_000, ..DiskOptions::default() };
         for _ in 0..3 {
             executor.sleep_until(executor.now_ns() + 500_000_000).await;
-            simulation.set_disk_options(cluster.host, slow.clone());
+            simulation.set_disk_options(cluster.host(0), slow.clone());
             executor.sleep_until(executor.now_ns() + 2_000_000_000).await;
-            cluster.crash_now(Crash::Power, &mut random).await;
-            simulation.set_disk_options(cluster.host, DiskOptions::default());
-            cluster.start(&mut random).await;
+            cluster.crash_now(0, Crash::Power, &mut random).await;
+            simulation.set_disk_options(cluster.host(0), DiskOptions::default());
+            cluster.start(0, &mut random).await;
         }
     })
 }
@@ -135,7 +152,7 @@ fn torn_writes(seed: u64, sink: Option<TraceSink>) -> Outcome {
     run_story(seed, swarm, sink, |cluster, _| async move {
         let mut random = Random::new(seed, Purpose::Faults, 3);
         for _ in 0..300 {
-            short_life(&cluster, &mut random).await;
+            short_life(&cluster, 0, &mut random).await;
         }
     })
 }
@@ -158,8 +175,47 @@ fn orderly_stops(seed: u64, sink: Option<TraceSink>) -> Outcome {
         for _ in 0..20 {
             let lives_ns = random.between(200_000_000..=1_000_000_000);
             executor.sleep_until(executor.now_ns() + lives_ns).await;
-            cluster.restart(&mut random).await;
+            cluster.restart(0, &mut random).await;
         }
+    })
+}
+
+/// Partitions go from shard to shard while everybody uses them, one after the other.
+fn moving(seed: u64) -> Swarm {
+    let mut swarm = quiet(seed);
+    swarm.topics = vec![3, 2];
+    swarm.shards = 3..=3;
+    swarm.in_flight_max = 5;
+    swarm.think_max = Duration::from_millis(20);
+    swarm.clients.extend([Role::ShardMover, Role::ShardMover, Role::ProducerAll]);
+    swarm.disk = DiskOptions { flush_ns: 100_000..=5_000_000, ..DiskOptions::default() };
+    swarm
+}
+
+/// Nothing else happens: nobody sees it.
+fn moves(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let swarm = Rc::new(moving(seed));
+    run_story(seed, swarm, sink, |cluster, workload| async move {
+        let executor = cluster.simulation.executor();
+        executor.sleep_until(executor.now_ns() + 3_000_000_000).await;
+        assert!(workload.moved.get() > 30, "only {} moves", workload.moved.get());
+    })
+}
+
+/// The power fails at any step of a move, and the node comes back with another number of shards.
+fn moves_and_power_cuts(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let mut swarm = moving(seed);
+    swarm.shards = 1..=4;
+    let swarm = Rc::new(swarm);
+    run_story(seed, swarm, sink, |cluster, workload| async move {
+        let mut random = Random::new(seed, Purpose::Faults, 3);
+        let executor = cluster.simulation.executor();
+        for _ in 0..25 {
+            let lives_ns = random.between(200_000_000..=1_500_000_000);
+            executor.sleep_until(executor.now_ns() + lives_ns).await;
+            cluster.crash(0, Crash::Power, &mut random).await;
+        }
+        assert!(workload.moved.get() > 0, "only {} moves", workload.moved.get());
     })
 }
 

@@ -6,6 +6,7 @@
     reason = "each test uses its part of this, and fails by panicking"
 )]
 
+pub mod mounts;
 pub mod wire;
 
 use std::fs;
@@ -38,6 +39,27 @@ pub fn binary() -> PathBuf {
     }
 }
 
+/// The root of the workspace.
+pub fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    root.expect("the crate is a folder of the workspace").to_owned()
+}
+
+/// Whether this is what every change must pass: then nothing may be left out for want of a program.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Whether a command can be run. Go may be one that `scripts/setup` fetched.
+pub fn is_here(command: &str) -> bool {
+    if command == "go" {
+        let found = Command::new(root().join("scripts/setup")).arg("go-command").output();
+        return found.is_ok_and(|output| !output.stdout.is_empty());
+    }
+    let looked = Command::new("sh").args(["-c", &format!("command -v {command}")]).output();
+    looked.is_ok_and(|output| output.status.success())
+}
+
 /// An empty directory on the disk of the build, which takes O_DIRECT where `/tmp` may not.
 pub fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the test")
@@ -58,9 +80,21 @@ pub fn free_port() -> u16 {
 
 /// Asks the admin port for a page: its status and its text.
 pub fn get(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    ask(admin, "GET", path)
+}
+
+/// Has the admin port do something: the status, and what was said.
+#[allow(dead_code, reason = "few tests do that")]
+pub fn post(admin: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let (status, said) = ask(admin, "POST", path)?;
+    // It ended before it had answered.
+    if status == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok((status, said)) }
+}
+
+fn ask(admin: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(admin)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {admin}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -146,30 +180,34 @@ impl Broker {
 
     /// Starts the process and waits until it serves, or has ended.
     pub fn try_run(&mut self) -> Result<(), ExitStatus> {
-        assert!(self.process.is_none(), "it runs already");
-        let mut process = self.command().spawn().expect("vltava starts");
-        let out = process.stdout.take().expect("its output");
-        let err = process.stderr.take().expect("its errors");
-        let (ready, errors) = self.listen(out, err);
+        let (ready, errors) = self.begin();
         let deadline = Instant::now() + PATIENCE;
         loop {
             match ready.recv_timeout(Duration::from_millis(50)) {
-                Ok(()) => break,
+                Ok(()) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    drop(process.kill());
-                    drop(process.wait());
                     panic!("vltava did not come to serve:\n{}", self.said());
                 }
                 // Its output is closed: it has ended, or is about to.
                 Err(RecvTimeoutError::Disconnected) => {
                     errors.join().expect("its errors are kept");
+                    let mut process = self.process.take().expect("it was started");
                     return Err(process.wait().expect("its exit status"));
                 }
             }
         }
+    }
+
+    /// Starts the process, and waits for nothing. The receiver hears when it serves; the thread
+    /// ends when the process has said its last error.
+    pub fn begin(&mut self) -> (Receiver<()>, JoinHandle<()>) {
+        assert!(self.process.is_none(), "it runs already");
+        let mut process = self.command().spawn().expect("vltava starts");
+        let out = process.stdout.take().expect("its output");
+        let err = process.stderr.take().expect("its errors");
         self.process = Some(process);
-        Ok(())
+        self.listen(out, err)
     }
 
     fn command(&self) -> Command {

@@ -162,7 +162,8 @@ pub fn read_on(
         assert!(data.error_code.is_none(), "{topic}-{partition}: {:?}", data.error_code);
         let bytes = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
         let Some(next) = next_offset(&bytes) else {
-            assert_eq!(offset, data.high_watermark, "{topic}-{partition} ends early");
+            // A new leader may not know yet how much its predecessor has shown.
+            assert!(offset >= data.high_watermark, "{topic}-{partition} ends early, at {offset}");
             return Ok(());
         };
         let read = for_each_record(&bytes, offset, &mut decompressor, |record| {

@@ -8,6 +8,7 @@ const HANDLERS: &str = "broker/src/handlers/mod.rs";
 const DIFFERENCES: &str = "docs/differences-from-kafka.md";
 const MAP: &str = "docs/README.md";
 const INVARIANTS: &str = "docs/invariants.md";
+const FAULTS: &str = "docs/faults.md";
 const CHECKERS: &str = "broker/tests/simulator/checkers";
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -22,6 +23,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     }
     check_map(tree, &mut findings);
     check_checkers(tree, &mut findings);
+    check_faults(text_of(tree, FAULTS).unwrap_or_default(), &mut findings);
     findings
 }
 
@@ -161,6 +163,21 @@ fn check_checkers(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Each fault names what covers it, in the simulator and with real processes, or says that nothing
+/// does. (That what is named exists is checked of all docs.)
+fn check_faults(text: &str, findings: &mut Vec<Finding>) {
+    for (index, line) in text.lines().enumerate() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, fault, must_hold, simulator, processes, _] = cells[..] else { continue };
+        let is_row = !fault.starts_with('-') && fault != "fault";
+        let covers = |cell: &str| cell.contains(".rs:") || cell.starts_with("none");
+        if is_row && (must_hold.is_empty() || !covers(simulator) || !covers(processes)) {
+            let what = "name `path.rs:function` of what covers it, or say `none` and why";
+            findings.push(Finding::new(FAULTS, index + 1, what.to_owned()));
+        }
+    }
+}
+
 fn text_of<'a>(tree: &'a Tree, path: &str) -> Option<&'a str> {
     tree.markdown.iter().find(|(name, _)| name == path).map(|(_, text)| text.as_str())
 }
@@ -219,4 +236,16 @@ fn links_and_headings_are_read() {
     assert_eq!(headings("## D: E_f\n").next().unwrap(), "d-e_f");
     assert!(declares("pub fn append(x: u8) {}", "append"));
     assert!(!declares("append(x); fn append_all() {}", "append"));
+}
+
+#[test]
+fn faults_name_what_covers_them() {
+    let found = |row: &str| {
+        let mut findings = Vec::new();
+        check_faults(&format!("| fault | a | b | c |\n|---|---|---|---|\n{row}"), &mut findings);
+        findings.len()
+    };
+    assert_eq!(found("| it burns | nothing is lost | `a/b.rs:fire` | none: no fire here |"), 0);
+    assert_eq!(found("| it burns | nothing is lost | somewhere | none yet |"), 1);
+    assert_eq!(found("| it burns | | `a/b.rs:fire` | none yet |"), 1);
 }

@@ -15,6 +15,7 @@ const PRINTERS: &[&str] = &[
     "broker/src/main.rs",
     "bench/src/",
     "bench/instructions/",
+    "broker/codegen/src/main.rs",
     "protocol/build.rs",
     "protocol/codegen/src/main.rs",
 ];

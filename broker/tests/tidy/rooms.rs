@@ -14,17 +14,23 @@ const ROOMS: &[(&str, &str)] = &[
     ("raft", "protocol::types"),
     ("metadata", "protocol"),
     ("machine", "protocol::types metadata"),
-    ("peer", "runtime raft::message metadata metrics protocol"),
+    // Raft's words, not its rules.
+    (
+        "peer",
+        "runtime raft::message raft::history raft::membership raft::position raft::run metadata \
+         metrics protocol",
+    ),
     ("partition", "storage raft metadata peer runtime metrics protocol"),
     ("groups", "machine metadata protocol"),
     ("shares", "machine metadata protocol"),
     ("cluster", "machine metadata protocol"),
     ("coordinator", "storage machine metadata peer partition runtime metrics protocol"),
-    // It turns settings of topics into options of logs, and internal topics into machines.
+    // It turns settings of topics into options of logs, internal topics into machines, and the
+    // image's replicas into members of groups.
     (
         "node",
-        "storage config groups cluster metadata partition peer coordinator runtime metrics \
-         protocol",
+        "storage config groups cluster metadata raft::membership partition peer coordinator \
+         runtime metrics protocol",
     ),
     ("transactions", "machine metadata protocol"),
     ("security", "metadata runtime protocol"),
@@ -80,19 +86,20 @@ const LIBRARIES: &[Tiers] = &[
     Tiers {
         crate_folder: "storage/src/",
         tiers: &[
-            &["io", "layout", "leader_epochs"],
+            &["io", "layout", "leader_epochs", "group_key"],
             &["batch_cache", "buffer_supply", "chunks"],
             &["error", "options"],
             &["checkpoint", "index", "transaction_index", "retention"],
-            &["producer_state", "notes", "vote_journal"],
+            &["producer_state", "journal_file"],
+            &["notes"],
             &["header", "refused"],
             &["segment"],
             &["append_queue", "environment", "log_checkpoint", "scan"],
-            &["partition_files", "zero_ahead"],
+            &["partition_files", "reset_record", "keyed_journal", "zero_ahead", "shard_exceptions"],
             &["state"],
             &["header_walk"],
-            &["appender", "reader", "recovery", "verify", "compaction"],
-            &["cut", "lookup"],
+            &["appends", "appender", "reader", "recovery", "undisturbed", "verify", "compaction"],
+            &["cut", "lookup", "reset"],
             &["log"],
             &["testing"],
         ],

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use vltava_protocol::types::Uuid;
 
-use super::facade::Log;
+use super::facade::{Log, Opened};
 use crate::checkpoint::read_file;
 use crate::environment::LogEnvironment;
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -16,6 +16,7 @@ use crate::notes::Note;
 use crate::options::LogOptions;
 use crate::partition_files::remove_directory;
 use crate::recovery::{Damage, Loss, Recovery};
+use crate::reset_record::{LogBeginning, ResetRecord};
 use crate::segment::SegmentCursor;
 
 /// A damaged log, kept aside. Every use of it is answered with [`StorageError::Corrupt`] by whoever
@@ -85,6 +86,50 @@ impl<D: Disk> CorruptLog<D> {
         let (environment, options) = (&self.environment, &self.options);
         let directory = self.directory.as_str();
         Log::recover(environment, directory, options, checkpoint, Damage::Accept).await
+    }
+
+    /// Gives up everything: the log is empty then, and begins with what another replica sent, as
+    /// [`Log::reset_to`] makes it.
+    ///
+    /// # Errors
+    /// As for [`Log::reset_to`].
+    pub async fn reset_to(
+        self,
+        topic_id: Uuid,
+        base_offset: i64,
+        producers: &[u8],
+        epochs: &[(i32, i64)],
+    ) -> StorageResult<Log<D>> {
+        let beginning = LogBeginning::check(base_offset, producers, epochs)?;
+        let disk = &self.environment.disk;
+        let before = LogCheckpoint::read(disk, &self.directory).await;
+        let before = before.map_or(0, |checkpoint| checkpoint.generation);
+        let note = self.environment.note_of(&self.directory).await;
+        let noted = note.map_or(0, |note| note.generation);
+        let record = ResetRecord {
+            topic_id,
+            generation: before.max(noted) + 1,
+            write_bytes_max: self.environment.options.write_bytes_max as u64,
+            beginning,
+        };
+        let written = record.write(disk, &self.directory).await;
+        written.map_err(StorageError::from_write)?;
+        self.recover_as(&record).await
+    }
+
+    async fn recover_as(&self, record: &ResetRecord) -> StorageResult<Log<D>> {
+        let (environment, directory) = (&self.environment, self.directory.as_str());
+        let checkpoint = record.to_checkpoint();
+        Log::recover(environment, directory, &self.options, checkpoint, Damage::Refuse).await
+    }
+
+    /// Where a reset had been begun, that is finished: whatever was damaged does not count.
+    pub(super) async fn or_reset(self) -> StorageResult<Opened<D>> {
+        match ResetRecord::read(&self.environment.disk, &self.directory).await {
+            Ok(record) => self.recover_as(&record).await.map(Opened::Ready),
+            Err(StorageError::Corrupt(_)) => Ok(Opened::Corrupt(self)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes it, where nobody wants it any more.

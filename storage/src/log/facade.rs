@@ -9,11 +9,11 @@ use futures_util::lock::Mutex;
 use vltava_protocol::types::Uuid;
 
 use super::corrupt::CorruptLog;
-use crate::append_queue::{Queued, RollPoint};
+use crate::appends::Appended;
 use crate::cut::facts;
 use crate::environment::{LogEnvironment, NoteSlot};
 use crate::error::{Corruption, StorageError, StorageResult};
-use crate::header::AppendBatches;
+use crate::header::{AppendBatches, ReplicatedBatches};
 use crate::io::{Disk, IoErrorKind};
 use crate::layout;
 use crate::leader_epochs::{EpochEnd, LeaderEpochs};
@@ -25,22 +25,14 @@ use crate::partition_files::make_directory;
 use crate::producer_state::{ProducerBatch, ProducerEntry, ProducerStates, SequenceCheck};
 use crate::reader::ReadResult;
 use crate::recovery::{Damage, Recovery};
+use crate::reset_record::LogBeginning;
 use crate::retention::SegmentFacts;
-use crate::segment::{SEGMENT_BYTES_LIMIT, Segment, SegmentCursor};
+use crate::segment::{Segment, SegmentCursor};
 use crate::state::{LogInner, LogState, Recovered};
-
-/// Where appended batches stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of the first record.
-    pub base_offset: i64,
-    /// Offset of the last record. Acknowledged once the flushed end is above it.
-    pub last_offset: i64,
-}
 
 /// One partition's log. A clone is the same log.
 pub struct Log<D: Disk> {
-    inner: Rc<LogInner<D>>,
+    pub(super) inner: Rc<LogInner<D>>,
 }
 
 impl<D: Disk> Clone for Log<D> {
@@ -75,9 +67,10 @@ impl<D: Disk> Log<D> {
             Ok(_) => return Err(StorageError::AlreadyExists(directory.to_owned())),
         }
         let cursor = SegmentCursor::new(0, 0);
+        let generation = environment.first_generation(directory, topic_id).await;
         let checkpoint = LogCheckpoint {
             topic_id,
-            generation: 0,
+            generation,
             log_start: 0,
             write_bytes_max: environment.options.write_bytes_max as u64,
             snapshot: None,
@@ -99,7 +92,7 @@ impl<D: Disk> Log<D> {
             allocated: 0,
         };
         let log = Self::with_state(environment, directory, topic_id, recovered, options);
-        environment.note_flushed(&log.inner.note, 0, 0);
+        environment.note_flushed(&log.inner.note, generation, 0);
         Ok(log)
     }
 
@@ -123,7 +116,7 @@ impl<D: Disk> Log<D> {
             Ok(log) => Ok(Opened::Ready(log)),
             Err(StorageError::Corrupt(corruption)) => {
                 let corrupt = CorruptLog::new(environment, directory, options, corruption);
-                Ok(Opened::Corrupt(corrupt))
+                corrupt.or_reset().await
             }
             Err(error) => Err(error),
         }
@@ -147,14 +140,14 @@ impl<D: Disk> Log<D> {
                 what: "it is older than the last truncation".to_owned(),
             }));
         }
-        let note = note.filter(|note| note.generation == generation);
+        let noted = note.filter(|note| note.generation == generation);
         let reach = checkpoint.write_bytes_max;
         let directory: Rc<str> = Rc::from(directory);
         let recovery = Recovery {
             environment,
             directory: Rc::clone(&directory),
             options,
-            flushed_note: note.map(|note| note.flushed_end),
+            flushed_note: noted.map(|note| note.flushed_end),
             reach,
             damage,
         };
@@ -164,6 +157,7 @@ impl<D: Disk> Log<D> {
         let mut recovered = recovery.run(checkpoint).await?;
         if damage == Damage::Accept
             && let Some(epoch) = epoch_known
+            && recovered.epochs.latest().is_none_or(|latest| latest < epoch)
         {
             // Of the batches that are given up: others must not get the same offset and epoch.
             let end = recovered.active.flushed.get().next_offset;
@@ -172,6 +166,8 @@ impl<D: Disk> Log<D> {
         let is_stale = damage == Damage::Accept
             || recovered.segments.len() != segments_proved
             || (environment.options.write_bytes_max as u64) > reach;
+        let generation = recovered.checkpoint.generation;
+        let note = note.filter(|note| note.generation == generation);
         let log = Self::with_state(environment, directory, topic_id, recovered, options.clone());
         if is_stale {
             log.inner.checkpoint().await?;
@@ -231,56 +227,24 @@ impl<D: Disk> Log<D> {
         class: AppendClass,
         now_ms: i64,
     ) -> StorageResult<Appended> {
-        let mut state = self.inner.state.borrow_mut();
-        let state = &mut *state;
-        state.check_open()?;
-        if state.closing {
-            return Err(StorageError::Closed);
-        }
-        if state.truncating {
-            return Err(StorageError::Truncating);
-        }
-        let environment = &self.inner.environment;
-        if !environment.may_append(class) {
-            state.refuse(&batches);
-            return Err(StorageError::Full("less than the reserve is free".to_owned()));
-        }
-        let too_large = batches.iter().find(|b| b.batch_bytes() as u64 > SEGMENT_BYTES_LIMIT);
-        if let Some(batch) = too_large {
-            return Err(StorageError::BatchTooLarge {
-                bytes: batch.batch_bytes(),
-                limit: SEGMENT_BYTES_LIMIT,
-            });
-        }
-        let base_offset = state.end();
-        for mut batch in batches {
-            batch.stamp(state.end(), leader_epoch);
-            let header = *batch.facts();
-            let mut after = state.queue.cursor;
-            let last_offset = header.last_offset();
-            let (bytes, newest) = (header.bytes, header.max_timestamp);
-            let rolls = after.should_roll(bytes, last_offset, newest, &state.options, now_ms);
-            let roll = rolls.then(|| {
-                after = SegmentCursor::new(header.base_offset, now_ms);
-                let snapshot = state.capture().snapshot;
-                Box::new(RollPoint { cursor: after, snapshot })
-            });
-            if after.is_empty() {
-                after.created_ms = now_ms;
-            }
-            let entries = after.advance(&header, state.options.index_interval_bytes);
-            let undo = header.producer().map(|producer| {
-                let before = state.producers.len();
-                let ids_max = environment.producer_ids_max(before);
-                let undo = state.producers.note(&producer, header.base_offset, ids_max);
-                environment.count_producers(before, state.producers.len());
-                state.refused.forget(producer.producer_id);
-                undo
-            });
-            state.epochs.assign(leader_epoch, header.base_offset);
-            state.queue.push(Queued { batch, after, entries, roll, undo });
-        }
-        Ok(Appended { base_offset, last_offset: state.end() - 1 })
+        self.inner.append(batches, leader_epoch, class, now_ms)
+    }
+
+    /// Puts what a leader sent into the queue, byte for byte as it is, all or none: it begins where
+    /// the log ends, and no epoch of it is below that of the last batch. Otherwise as
+    /// [`Log::append`]: kept by reference until it is written, with all else that waits, by
+    /// [`Log::write_pending`]. Segments are this log's own: they end where its options say.
+    ///
+    /// # Errors
+    /// [`StorageError::NotContinued`]; [`StorageError::Full`] where less is free than `class` may
+    /// go down to; and as for [`Log::append`]. Nothing has changed then.
+    pub fn append_replicated(
+        &self,
+        batches: ReplicatedBatches,
+        class: AppendClass,
+        now_ms: i64,
+    ) -> StorageResult<Appended> {
+        self.inner.append_replicated(batches, class, now_ms)
     }
 
     /// What is to be done with a client's batch, by what its producer wrote before, queued batches
@@ -353,10 +317,15 @@ impl<D: Disk> Log<D> {
     /// where `at_least_one`, the first batch whatever its size. Whole batches of one segment.
     /// Nothing to read yet is an empty result.
     ///
+    /// What replicates a log reads it with this, up to [`Log::flushed_end`], and sends the parts as
+    /// they are: those of the tail are slices of the buffers that were written, with no copy; a
+    /// batch may lie in two of them. Where the log is cut afterwards, parts in memory stay what
+    /// they are; ranges of files do not, and who receives batches checks them.
+    ///
     /// # Errors
     /// [`StorageError::OutOfRange`] below the log's start or above the flushed end;
     /// [`StorageError::Unreadable`]; [`StorageError::Corrupt`] where the log is found to be
-    /// damaged.
+    /// damaged; [`StorageError::Truncating`] where it is cut again and again.
     pub async fn read(
         &self,
         from: i64,
@@ -364,19 +333,8 @@ impl<D: Disk> Log<D> {
         bytes_max: usize,
         at_least_one: bool,
     ) -> StorageResult<ReadResult> {
-        let generation = self.inner.state.borrow().generation;
-        let result = self.inner.read(from, limit, bytes_max, at_least_one).await;
-        let was_cut = {
-            let state = self.inner.state.borrow();
-            state.generation != generation || from < state.log_start
-        };
-        match result {
-            // It was made shorter meanwhile: what was not found may simply be gone.
-            Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if was_cut => {
-                self.inner.read(from, limit, bytes_max, at_least_one).await
-            }
-            result => result,
-        }
+        let read = async || self.inner.read(from, limit, bytes_max, at_least_one).await;
+        self.inner.undisturbed(from, read).await
     }
 
     /// The batches that [`Log::read`] finds, as bytes in memory; the first whatever its size. Empty
@@ -390,7 +348,8 @@ impl<D: Disk> Log<D> {
         limit: i64,
         bytes_max: usize,
     ) -> StorageResult<Bytes> {
-        self.inner.read_in_memory(from, limit, bytes_max).await
+        let read = async || self.inner.read_in_memory(from, limit, bytes_max).await;
+        self.inner.undisturbed(from, read).await
     }
 
     /// The first record whose timestamp is at least `timestamp` (milliseconds since 1970).
@@ -401,7 +360,8 @@ impl<D: Disk> Log<D> {
         &self,
         timestamp: i64,
     ) -> StorageResult<Option<TimestampOffset>> {
-        self.inner.offset_for_timestamp(timestamp).await
+        let look_up = async || self.inner.offset_for_timestamp(timestamp).await;
+        self.inner.undisturbed(i64::MAX, look_up).await
     }
 
     /// The first record that has the largest timestamp of all.
@@ -409,7 +369,8 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// As for [`Log::read`].
     pub async fn largest_timestamp(&self) -> StorageResult<Option<TimestampOffset>> {
-        self.inner.largest_timestamp().await
+        let look_up = async || self.inner.largest_timestamp().await;
+        self.inner.undisturbed(i64::MAX, look_up).await
     }
 
     /// Where `epoch` ended: the start of the first larger one, or the log's end, queued batches
@@ -420,9 +381,15 @@ impl<D: Disk> Log<D> {
         state.epochs.end_of(epoch, state.end())
     }
 
-    /// The newest epoch that has a batch, queued batches included.
+    /// The newest epoch that has a batch, queued batches included; of a log that has none, the last
+    /// one that it had, or was reset with.
     pub fn latest_epoch(&self) -> Option<i32> {
         self.inner.state.borrow().epochs.latest()
+    }
+
+    /// All epochs that have a batch, queued batches included: (epoch, its first offset), rising.
+    pub fn epochs(&self) -> Vec<(i32, i64)> {
+        self.inner.state.borrow().epochs.entries().to_vec()
     }
 
     /// The epoch of the batch at this offset.
@@ -430,13 +397,35 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().epochs.epoch_at(offset)
     }
 
-    /// Cuts the log so that it ends at or just below `to`, durably. What was queued is gone in any
-    /// case; until this returns nothing is appended.
+    /// Cuts the log so that it ends with the last batch that ends at or below `to`, durably:
+    /// [`Log::end`] says where. What was queued is gone in any case, also below `to`, and whoever
+    /// waits for it is the caller's to tell; a write that is under way is waited for. Producers,
+    /// epochs and what was kept of the batches go back with them; until this returns nothing is
+    /// appended. After a crash in between, the log is as before, or cut.
     ///
     /// # Errors
-    /// [`StorageError::OutOfRange`] below the log's start; or what the disk says.
+    /// [`StorageError::OutOfRange`] below the log's start; [`StorageError::Full`], and nothing is
+    /// cut; or what the disk says.
     pub async fn truncate(&self, to: i64) -> StorageResult<()> {
         self.inner.truncate(to).await
+    }
+
+    /// Gives up all content: the log is empty then, and begins at `base_offset`, for what a leader
+    /// sends from there on. `producers` is what that leader's [`Log::producers_before`] gave,
+    /// `epochs` are its (epoch, start offset), rising, up to `base_offset`. What was queued is gone
+    /// in any case. After a crash in between, the log is as before, or as it is after this.
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidBeginning`]; [`StorageError::Full`], and the log is as before; or
+    /// what the disk says.
+    pub async fn reset_to(
+        &self,
+        base_offset: i64,
+        producers: &[u8],
+        epochs: &[(i32, i64)],
+    ) -> StorageResult<()> {
+        let beginning = LogBeginning::check(base_offset, producers, epochs)?;
+        self.inner.reset_to(beginning).await
     }
 
     /// Moves the log's start up to `new_start`, durably; a lower one changes nothing. The log's
@@ -455,6 +444,12 @@ impl<D: Disk> Log<D> {
     /// What the disk says.
     pub async fn apply_retention(&self, now_ms: i64, committed_end: i64) -> StorageResult<usize> {
         self.inner.apply_retention(now_ms, committed_end).await
+    }
+
+    /// Where the log would begin after [`Log::apply_retention`] with the same arguments: for who
+    /// has to ask others first.
+    pub fn retention_start(&self, now_ms: i64, committed_end: i64) -> i64 {
+        self.inner.retention_start(now_ms, committed_end)
     }
 
     /// Whether [`Log::checkpoint`] would be worth its cost. Ask a few times a second.
@@ -518,6 +513,13 @@ impl<D: Disk> Log<D> {
         state.producers.iter().map(|(id, entry)| (id, *entry)).collect()
     }
 
+    /// What a log has to know of producers that is to begin at `offset` and go on as this one
+    /// ([`Log::reset_to`]); empty where there are none.
+    pub fn producers_before(&self, offset: i64) -> Vec<u8> {
+        let states = self.inner.state.borrow().producers.before(offset);
+        if states.is_empty() { Vec::new() } else { states.to_snapshot() }
+    }
+
     /// First offset of the oldest open transaction.
     pub fn first_open_transaction(&self) -> Option<i64> {
         self.inner.state.borrow().producers.first_open_transaction()
@@ -540,7 +542,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Writes what waits and closes the log in good order: the next open walks nothing, and Kafka's
-    /// tools read all files. Appends fail from then on.
+    /// tools read all files. Whatever changes the log fails from then on; what is there can be
+    /// read.
     ///
     /// # Errors
     /// What the disk says; the log is then closed as a crash would close it.

@@ -7,6 +7,8 @@
 
 mod corrupt;
 mod facade;
+mod replace;
 
 pub use self::corrupt::CorruptLog;
-pub use self::facade::{Appended, Log, Opened};
+pub use self::facade::{Log, Opened};
+pub use self::replace::remove_damaged;

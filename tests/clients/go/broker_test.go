@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +29,8 @@ func within(t *testing.T) context.Context {
 
 func client(t *testing.T, options ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	options = append([]kgo.Opt{kgo.SeedBrokers(os.Getenv("BOOTSTRAP"))}, options...)
+	seeds := strings.Split(os.Getenv("BOOTSTRAP"), ",")
+	options = append([]kgo.Opt{kgo.SeedBrokers(seeds...)}, options...)
 	cl, err := kgo.NewClient(options...)
 	if err != nil {
 		t.Fatal(err)

@@ -57,9 +57,22 @@ def fill(topic, partitions, count, start=0):
     assert client.flush(DEADLINE_S) == 0
 
 
+def begin_at_zero(topic, partitions, group):
+    """Commits offset 0 of each partition, so that no member has to ask where a log begins.
+
+    librdkafka (2.12 and 2.16) asks by a timer which outlives the assignment that set it: where a
+    partition is given anew meanwhile, it throws that back to its beginning, committed or not.
+    """
+    client = consumer(group)
+    offsets = [TopicPartition(topic, partition, 0) for partition in range(partitions)]
+    client.commit(offsets=offsets, asynchronous=False)
+    client.close()
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_three_members_share_and_take_over(strategy):
     topic, group = create_topic(partitions=6), fresh("group")
+    begin_at_zero(topic, 6, group)
     members = [
         Member(topic, group, partition_assignment_strategy=strategy, client_id=f"member-{i}")
         for i in range(3)
@@ -69,7 +82,8 @@ def test_three_members_share_and_take_over(strategy):
     poll_all(members, lambda: sum(len(m.values) for m in members) >= 300)
     assert sorted(int(v) for m in members for v in m.values) == list(range(300))
     for member in members:
-        member.client.commit(asynchronous=False)
+        committed = member.client.commit(asynchronous=False)
+        assert [(p.offset, p.error) for p in committed] == [(50, None)] * 2
     # One leaves; the others take over from where it committed.
     members.pop().client.close()
     poll_all(members, lambda: shared(members, 6))

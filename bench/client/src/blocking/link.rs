@@ -31,13 +31,33 @@ impl Link {
     /// Connects, and asks what the broker serves.
     pub fn open(address: &Address, client_id: &Str) -> Result<Self, ClientError> {
         let stream = connect(address).map_err(|source| failed(address, source))?;
+        Self::agree(address, client_id, stream, ANSWER_TIMEOUT)
+    }
+
+    /// The same, where neither may take longer than this. So long may answers take, until
+    /// [`Self::answer_within`] says otherwise.
+    pub fn open_within(
+        address: &Address,
+        client_id: &Str,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
+        let stream = connect_within(address, timeout).map_err(|source| failed(address, source))?;
+        Self::agree(address, client_id, stream, timeout)
+    }
+
+    fn agree(
+        address: &Address,
+        client_id: &Str,
+        stream: TcpStream,
+        answer_timeout: Duration,
+    ) -> Result<Self, ClientError> {
         let mut link = Self {
             address: address.clone(),
             stream,
             connection: Connection::new(client_id.clone()),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
         };
-        link.answer_within(ANSWER_TIMEOUT)?;
+        link.answer_within(answer_timeout)?;
         match link.shake() {
             Ok(()) => Ok(link),
             // A web server, say.
@@ -148,9 +168,13 @@ impl Link {
 
 /// A socket without Nagle's delay, over whichever of the name's addresses answers first.
 pub fn connect(address: &Address) -> io::Result<TcpStream> {
+    connect_within(address, CONNECT_TIMEOUT)
+}
+
+fn connect_within(address: &Address, timeout: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for socket_address in (address.host.as_str(), address.port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&socket_address, CONNECT_TIMEOUT) {
+        match TcpStream::connect_timeout(&socket_address, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);

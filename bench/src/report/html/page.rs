@@ -8,7 +8,7 @@ use super::plot::Look;
 use super::plots::plots;
 use crate::measures::{MEASURES, Measure};
 use crate::ratio::Spread;
-use crate::report::figures::{bytes, moment, significant};
+use crate::report::figures::{bytes, moment, significant, some};
 use crate::report::groups::{Group, groups};
 use crate::report::table::{overload, verdict};
 use crate::report::words;
@@ -94,13 +94,10 @@ fn sides(group: &Group<'_>) -> String {
             rounds => format!(", {rounds} rounds"),
         };
         let classes = Look::Side(number).classes();
-        let (label, bootstrap) =
-            (escaped(side.label), side.runs.first().map_or("", |run| &run.bootstrap));
-        let _ = write!(
-            text,
-            "<li class=\"{classes}\"><b>{label}</b> {}{rounds}</li>",
-            escaped(bootstrap)
-        );
+        let (label, by) = (escaped(side.label), side.runs.first().map(|run| run.reached_by()));
+        let by = escaped(&by.unwrap_or_default());
+        let _ =
+            write!(text, "<li class=\"{classes}\"><b>{label}</b> <code>{by}</code>{rounds}</li>");
     }
     text + "</ul>"
 }
@@ -186,11 +183,12 @@ fn circumstances(group: &Group<'_>) -> String {
     for run in group.runs() {
         let _ = write!(
             text,
-            "<li><b>{}</b> {}, {} s; {}</li>",
+            "<li><b>{}</b> {}, {} s; {}; {}</li>",
             escaped(&run.label),
             moment(run.began_ms),
             significant(run.measured_s),
-            escaped(&verdict(&run.verification))
+            escaped(&verdict(&run.verification)),
+            escaped(&run.reached_by())
         );
     }
     text += "</ul>";
@@ -208,8 +206,8 @@ fn circumstances(group: &Group<'_>) -> String {
 fn machine(run: &RunResult) -> String {
     let machine = &run.machine;
     let (processor, kernel) = (escaped(&machine.processor), escaped(&machine.kernel));
-    let (cores, memory) = (machine.cores, bytes(machine.memory_bytes));
-    format!("The harness ran on: {processor}, {cores} cores, {memory} of memory, {kernel}")
+    let (cores, memory) = (some(machine.cores.into(), "core"), bytes(machine.memory_bytes));
+    format!("The harness ran on: {processor}, {cores}, {memory} of memory, {kernel}")
 }
 
 #[cfg(test)]
@@ -246,6 +244,16 @@ mod tests {
         assert!(text.contains("a &lt;steady&gt; stream"));
         assert!(text.contains("NOT A RESULT"));
         assert!(text.contains("&lt;b&gt;"));
+    }
+
+    #[test]
+    fn a_page_says_which_command_or_addresses_were_measured() {
+        let mut runs = ["a", "b"].map(|label| samples::run(label, 1.0));
+        runs[0].command = Some("serve <{port}>".to_owned());
+        runs[1].addresses = vec!["x:1".to_owned(), "y:2".to_owned()];
+        let text = page(&runs);
+        assert!(text.contains("serve &lt;{port}&gt;"), "its command");
+        assert!(text.contains("x:1,y:2"), "its addresses");
     }
 
     #[test]

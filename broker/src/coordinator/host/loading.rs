@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::select;
 use vltava_protocol::batch::Batch;
 use vltava_protocol::record;
 
-use super::{Host, Loaded, RELOAD_PAUSE};
+use super::{Host, HostError, Loaded, RELOAD_PAUSE};
 use crate::coordinator::timers::Timers;
 use crate::machine::{KeyValue, Machine};
 use crate::partition::error::PartitionError;
@@ -25,17 +26,38 @@ enum LoadError {
 }
 
 impl<M: Machine, R: Runtime> Host<M, R> {
-    /// Until the log has been replayed, is found damaged, or the host is stopped.
-    pub(super) async fn load(self: Rc<Self>) {
-        loop {
-            if self.stopped.get() {
-                return;
+    /// For as long as the host lives: loads when the replica has begun to lead, and lets go when it
+    /// does no longer.
+    pub(super) async fn follow_leadership(self: Rc<Self>) {
+        let mut led = None;
+        while !self.stopped.get() {
+            let (changed, stopped) = (self.replica.leadership_changes(), self.stops.listen());
+            let leads = self.replica.leads();
+            if leads == led {
+                select(changed, stopped).await;
+                continue;
             }
+            if std::mem::replace(&mut led, leads).is_some() {
+                self.unload(&HostError::NotHere);
+            }
+            if let Some(epoch) = leads {
+                Rc::clone(&self).load(epoch).await;
+                self.release_held();
+            }
+        }
+    }
+
+    /// Until the log has been replayed, is found damaged, or the replica does not lead at this
+    /// epoch any more.
+    pub(super) async fn load(self: Rc<Self>, epoch: i32) {
+        let is_over = || self.stopped.get() || self.replica.leads() != Some(epoch);
+        while !is_over() && self.loaded.borrow().is_none() {
             match self.replay_log().await {
-                // Perhaps not all of the log.
-                Ok(_) if self.stopped.get() => return,
+                // Perhaps not all of the log, and perhaps it was cut.
+                _ if is_over() || self.loaded.borrow().is_some() => return,
                 Ok(state) => {
                     let loaded = Loaded {
+                        epoch,
                         state,
                         session: M::Session::default(),
                         timers: Timers::default(),
@@ -62,6 +84,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                         error,
                         "coordinator cannot load its log"
                     );
+                    self.release_held();
                     let pause = RELOAD_PAUSE * 10;
                     self.runtime.sleep_until(self.runtime.now().after(pause)).await;
                 }

@@ -17,10 +17,21 @@ fn topic(id: u128, name: &str) -> Record {
 
 fn partition(id: u128, index: i32, node_id: i32) -> Record {
     let replica = Replica { node_id, disk_id: Uuid(9) };
-    Record::Partition(
-        PartitionId { topic_id: Uuid(id), index },
-        Partition { replicas: vec![replica] },
-    )
+    Record::Partition(PartitionId { topic_id: Uuid(id), index }, Partition::new(vec![replica]))
+}
+
+/// Moves from the disks 1 and 2 to 2 and 3.
+fn moving() -> Partition {
+    let replica = |id: u8| Replica { node_id: id.into(), disk_id: Uuid(id.into()) };
+    Partition {
+        replicas: vec![replica(2), replica(3), replica(1)],
+        adding: vec![replica(3)],
+        removing: vec![replica(1)],
+        founders: Some(vec![replica(1), replica(2)]),
+        before: Some(vec![replica(1), replica(2)]),
+        changes: 3,
+        leader_epoch: 7,
+    }
 }
 
 fn settings(entries: &[(&str, &str)]) -> Settings {
@@ -81,6 +92,8 @@ fn a_removed_topic_takes_everything_with_it() {
 
 #[test]
 fn what_contradicts_is_refused_and_changes_nothing() {
+    let of_partition = |it| Record::Partition(PartitionId { topic_id: Uuid(1), index: 0 }, it);
+    let replica = Replica { node_id: 1, disk_id: Uuid(9) };
     let mut image = two_topics();
     let before = image.clone();
     for record in [
@@ -97,10 +110,14 @@ fn what_contradicts_is_refused_and_changes_nothing() {
         partition(3, 0, 1),
         partition(1, 3, 1),
         partition(1, -1, 1),
-        Record::Partition(
-            PartitionId { topic_id: Uuid(1), index: 0 },
-            Partition { replicas: vec![] },
-        ),
+        of_partition(Partition::new(vec![])),
+        of_partition(Partition::new(vec![replica, replica])),
+        of_partition(Partition { adding: vec![Replica { node_id: 4, ..replica }], ..moving() }),
+        of_partition(Partition { removing: vec![Replica { node_id: 4, ..replica }], ..moving() }),
+        of_partition(Partition { removing: moving().replicas, adding: vec![], ..moving() }),
+        of_partition(Partition { removing: moving().adding, ..moving() }),
+        of_partition(Partition { founders: Some(vec![]), ..moving() }),
+        of_partition(Partition { before: Some(vec![]), ..moving() }),
         topic_settings("c", &[("retention.ms", "5")]),
         Record::ProducerIds(999),
     ] {
@@ -158,7 +175,16 @@ fn some_node(id: i32, epoch: i64) -> Node {
         port: 9092,
     };
     let rack = Some(Str::from_static("r"));
-    Node { id, epoch, rack, endpoints: vec![endpoint], disks: vec![Uuid(8)] }
+    Node {
+        id,
+        epoch,
+        rack,
+        endpoints: vec![endpoint],
+        disks: vec![Uuid(8)],
+        peer_endpoint: None,
+        state: NodeState::There,
+        levels: Levels::default(),
+    }
 }
 
 fn text() -> impl Strategy<Value = Str> {
@@ -175,16 +201,32 @@ fn record() -> impl Strategy<Value = Record> {
     let replicas = prop::collection::vec((0..3, 0..2_u128), 0..3);
     prop_oneof![
         1 => Just(cluster()),
-        1 => (0..4, any::<bool>(), 0..3_i64).prop_map(|(id, there, epoch)| {
-            Record::Node(id, there.then(|| some_node(id, epoch)))
+        1 => (0..4, any::<bool>(), 0..3_i64).prop_map(|(id, there, epoch): (i32, bool, i64)| {
+            let peer_endpoint = PeerEndpoint { host: Str::from_static("h"), port: 9 };
+            let peer_endpoint = (epoch > 0).then_some(peer_endpoint);
+            let state = NodeState::from_number(id.try_into().unwrap()).unwrap();
+            let levels = Levels { min: 1, max: 1 + i16::try_from(epoch).unwrap() };
+            let node = Node { peer_endpoint, state, levels, ..some_node(id, epoch) };
+            Record::Node(id, there.then_some(node))
         }),
         1 => (0..5_i64).prop_map(Record::ProducerIds),
         3 => (id(), text()).prop_map(|(id, name)| Record::Topic(id, Some(name))),
         1 => id().prop_map(|id| Record::Topic(id, None)),
         6 => (id(), -1..4, replicas).prop_map(|(topic_id, index, replicas)| {
             let replica = |(node_id, disk)| Replica { node_id, disk_id: Uuid(disk) };
-            let replicas = replicas.into_iter().map(replica).collect();
-            Record::Partition(PartitionId { topic_id, index }, Partition { replicas })
+            let replicas: Vec<_> = replicas.into_iter().map(replica).collect();
+            let mut partition = Partition::new(replicas.clone());
+            // Changes under way, some of which cannot be.
+            match &replicas[..] {
+                [first, second] if index == 1 => {
+                    partition.removing.push(*first);
+                    partition.adding.push(*second);
+                }
+                [first, ..] if index == 2 => partition.founders = Some(vec![*first]),
+                [first] if index == 3 => partition.adding.push(*first),
+                _ => {}
+            }
+            Record::Partition(PartitionId { topic_id, index }, partition)
         }),
         3 => (prop_oneof![Just(TOPIC_RESOURCE), Just(4), Just(-1)], text(), some_settings())
             .prop_map(|(kind, name, settings)| Record::Settings((kind, name), settings)),
@@ -281,10 +323,51 @@ fn the_format_stays() {
         hex(topic(1, "a")),
         hex(partition(1, 0, 1)),
         hex(topic_settings("a", &[("b", "c")])),
+        hex(Record::Partition(PartitionId { topic_id: Uuid(1), index: 0 }, moving())),
+        hex(Record::Node(1, Some(leaving_node()))),
     ];
+    assert_eq!(golden.len(), GOLDEN.len());
     for (found, (key, value)) in golden.iter().zip(GOLDEN) {
         assert_eq!((found.0.as_str(), found.1.as_deref()), (*key, Some(*value)));
     }
+}
+
+fn leaving_node() -> Node {
+    let peer_endpoint = PeerEndpoint { host: Str::from_static("h"), port: 9 };
+    let peer_endpoint = Some(peer_endpoint);
+    Node { peer_endpoint, state: NodeState::Removing, ..some_node(1, 2) }
+}
+
+/// Records of before replicas could change say that nothing does.
+#[test]
+fn what_was_written_first_is_read() {
+    let bytes = |hex: &str| -> Bytes {
+        let digits = |nth: usize| u8::from_str_radix(&hex[nth..nth + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digits).collect()
+    };
+    let read = |nth: usize| {
+        let (key, value) = GOLDEN[nth];
+        Record::decode(&bytes(key), Some(&bytes(value))).unwrap()
+    };
+    let Record::Partition(_, partition) = read(4) else { panic!() };
+    let replicas = vec![Replica { node_id: 1, disk_id: Uuid(9) }];
+    assert!(!partition.is_changing() && partition.founders() == replicas);
+    assert_eq!(partition, Partition::new(replicas));
+    let Record::Node(1, Some(node)) = read(1) else { panic!() };
+    assert_eq!(node, some_node(1, 2));
+    let Record::Partition(_, partition) = read(6) else { panic!() };
+    assert_eq!(partition, moving());
+    assert_eq!(partition.target().map(|it| it.node_id).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(read(7), Record::Node(1, Some(leaving_node())));
+}
+
+#[test]
+fn a_node_in_a_state_that_nobody_knows_is_refused() {
+    let (key, value) = Record::Node(1, Some(leaving_node())).encode().unwrap();
+    let mut value = value.unwrap().to_vec();
+    *value.last_mut().unwrap() = 9;
+    let read = Record::decode(&key, Some(&Bytes::from(value)));
+    assert!(matches!(read, Err(RecordError::Inconsistent(_))), "{read:?}");
 }
 
 const GOLDEN: &[(&str, &str)] = &[
@@ -301,4 +384,18 @@ const GOLDEN: &[(&str, &str)] = &[
         "00000200000001000000000000000000000000000000090000",
     ),
     ("000502000161", "000002026202630000"),
+    (
+        "00040000000000000000000000000000000100000000",
+        "000004000000020000000000000000000000000000000200000000030000000000000000000000000000\
+         000300000000010000000000000000000000000000000100060016020000000300000000000000000000\
+         00000000000300011602000000010000000000000000000000000000000100022b030000000100000000\
+         00000000000000000000000100000000020000000000000000000000000000000200032b030000000100\
+         000000000000000000000000000001000000000200000000000000000000000000000002000404000000\
+         03050400000007",
+    ),
+    (
+        "000100000001",
+        "000000000000000000020272020a504c41494e544558540a6c6f63616c686f7374238400020000000000\
+         0000000000000000000008020006010268000900010102",
+    ),
 ];

@@ -18,7 +18,7 @@ async fn replica(runtime: SimRuntime, options: LogOptions) -> Rc<Replica<SimRunt
     let environment = EnvironmentOptions::default();
     let logs = LogEnvironment::new(runtime.disk().clone(), environment, 0, notes);
     let log = Log::create(&logs, "topic-0", Uuid(7), options).await;
-    Replica::new(runtime, "topic-0".to_owned(), log.expect("a log"), 1)
+    Replica::alone(runtime, "topic-0".to_owned(), log.expect("a log"), 1)
 }
 
 /// What stands in the queue as the log is closed is written by that, and told like any other write.

@@ -107,6 +107,26 @@ impl Fabric {
         }
     }
 
+    /// Opens one route; what was held on it goes on its way again.
+    pub(super) fn unblock_route(&self, from: IpAddr, to: IpAddr) {
+        let opened: Vec<End> = {
+            let mut state = self.state.borrow_mut();
+            state.blocked.remove(&(from, to));
+            let State { links, held, .. } = &mut *state;
+            let is_on_route = |end: &End| {
+                links.get(&end.link).is_none_or(|link| {
+                    let (near, far) = (&link.sides[end.side], &link.sides[1 - end.side]);
+                    (near.address.ip(), far.address.ip()) == (from, to)
+                })
+            };
+            held.extract_if(.., |end| is_on_route(end)).collect()
+        };
+        for end in opened {
+            let delay_ns = self.random.borrow_mut().between(0..=RETRANSMIT_NS_MAX);
+            self.deliver_at(self.executor.now_ns() + delay_ns, end);
+        }
+    }
+
     pub(super) fn is_blocked(&self, from: IpAddr, to: IpAddr) -> bool {
         let state = self.state.borrow();
         state.blocked.contains(&(from, to)) || state.dark.contains(&to)

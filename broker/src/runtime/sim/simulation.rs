@@ -225,6 +225,13 @@ impl Simulation {
         self.world.executor.note(&format!("blocked: {from} to {to}"));
     }
 
+    /// This route is open again.
+    pub fn unblock(&self, from: HostId, to: HostId) {
+        let (from, to) = (self.address(from), self.address(to));
+        self.world.fabric.unblock_route(from, to);
+        self.world.executor.note(&format!("open again: {from} to {to}"));
+    }
+
     /// All routes are open again.
     pub fn unblock_all(&self) {
         self.world.fabric.unblock();
@@ -302,6 +309,11 @@ impl Runtime for SimRuntime {
             Poll::Pending
         })
         .await;
+    }
+
+    fn processor_us(&self) -> u64 {
+        // Its tasks take no time.
+        0
     }
 
     fn random_u64(&self) -> u64 {

@@ -12,6 +12,8 @@ pub enum Promise {
     Flushed,
     /// acks=1: it survives the process, not the power, nor a disk that fails to write it.
     Written,
+    /// acks=1, where there are several replicas: another may lead at any time, and lack it.
+    Led,
 }
 
 /// Names a record: stands in its value, once in a run.
@@ -50,7 +52,8 @@ impl Acks {
     pub fn send(&mut self, partition: &Partition, written: Written) -> RecordId {
         let id = RecordId(self.made);
         self.made += 1;
-        let sent = Sent { written, acknowledged: None, may_be_lost: false };
+        let may_be_lost = written.promise == Promise::Led;
+        let sent = Sent { written, acknowledged: None, may_be_lost };
         self.sent.entry(partition.clone()).or_default().insert(id, sent);
         id
     }

@@ -8,6 +8,7 @@ mod group;
 mod kept_offsets;
 mod log;
 mod offsets;
+mod replicas;
 mod starts;
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +18,8 @@ pub use self::acks::{Acks, Promise, RecordId, Written};
 pub use self::group::Groups;
 pub use self::kept_offsets::KeptOffset;
 pub use self::log::ServedLog;
-pub use self::offsets::Offsets;
+pub use self::offsets::{Offsets, Viewer};
+pub use self::replicas::{Replicas, Seen};
 pub use self::starts::Starts;
 
 /// A topic's name, which no other topic of the run has had, and the number of one of its
@@ -56,6 +58,8 @@ pub struct Checkers {
     pub starts: Rc<RefCell<Starts>>,
     /// Committed offsets never go back; no partition has two owners.
     pub groups: Rc<RefCell<Groups>>,
+    /// One leader an epoch; nothing of a replica goes back.
+    pub replicas: Rc<RefCell<Replicas>>,
     /// The node stops in order, and nothing else is wrong: whoever is answered still is not
     /// refused.
     pub stopping: Rc<Cell<bool>>,

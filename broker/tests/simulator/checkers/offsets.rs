@@ -1,29 +1,50 @@
 //! High watermarks never go back, nothing above them is served, and offsets have no gaps.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::Partition;
 use crate::promise;
 
-/// The highest that anybody was told of each partition.
+/// Whoever sees high watermarks: those of one viewer never go back. Of a node alone all are one
+/// viewer, since all that is told comes from there. With several nodes each client is one for
+/// itself: a node that was paused, and does not know yet that another leads now, may tell somebody
+/// else what was committed before.
+pub type Viewer = Option<Rc<str>>;
+
+/// The highest that each viewer was told of each partition.
 #[derive(Default)]
 pub struct Offsets {
-    high_watermarks: BTreeMap<Partition, i64>,
+    high_watermarks: BTreeMap<Partition, BTreeMap<Viewer, i64>>,
 }
 
 impl Offsets {
-    /// What a request that is sent now must at least be told.
+    /// The highest that anybody was told.
     pub fn high_watermark(&self, partition: &Partition) -> i64 {
-        self.high_watermarks.get(partition).copied().unwrap_or(0)
+        let told = self.high_watermarks.get(partition);
+        told.and_then(|told| told.values().max()).copied().unwrap_or(0)
     }
 
-    /// An answer said this; `floor` is what [`Self::high_watermark`] gave when it was asked.
-    pub fn check_high_watermark(&mut self, partition: &Partition, floor: i64, told: i64) {
+    /// What a request that is sent now must at least be told.
+    pub fn floor(&self, viewer: &Viewer, partition: &Partition) -> i64 {
+        let told = self.high_watermarks.get(partition);
+        told.and_then(|told| told.get(viewer)).copied().unwrap_or(0)
+    }
+
+    /// An answer said this; `floor` is what [`Self::floor`] gave when it was asked.
+    pub fn check_high_watermark(
+        &mut self,
+        viewer: &Viewer,
+        partition: &Partition,
+        floor: i64,
+        told: i64,
+    ) {
         promise!(
             told >= floor,
-            "{partition:?}: the high watermark went back from {floor} to {told}"
+            "{partition:?}: the high watermark went back from {floor} to {told} ({viewer:?})"
         );
-        let known = self.high_watermarks.entry(partition.clone()).or_insert(0);
+        let viewers = self.high_watermarks.entry(partition.clone()).or_default();
+        let known = viewers.entry(viewer.clone()).or_insert(0);
         *known = told.max(*known);
     }
 

@@ -1,6 +1,8 @@
-//! An administrator: creates and deletes topics, and finds what it was told.
+//! An administrator: creates and deletes topics, and finds what it was told, on the node that told
+//! it: others may hear of it later.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use vltava::runtime::sim::MILLION;
 use vltava_protocol::error_code::ErrorCode;
@@ -31,6 +33,7 @@ const NAMES_MAX: usize = 4;
 /// again: a request whose answer was lost may take effect at any later time.
 pub async fn administrate(workload: &Workload, mut client: Client) {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
+    let mut told_by: BTreeMap<String, SocketAddr> = BTreeMap::new();
     let mut names: Vec<String> = Vec::new();
     while !workload.is_finishing() {
         names.retain(|name| known.get(name) != Some(&Known::Unknown));
@@ -41,25 +44,31 @@ pub async fn administrate(workload: &Workload, mut client: Client) {
         let before = known.get(&name).copied().unwrap_or(Known::Gone);
         let creates = client.random.chance(MILLION / 2);
         let changed = match creates {
-            true => create(&mut client, &name, before).await,
+            true => create(workload, &mut client, &name, before).await,
             false => delete(&mut client, &name, before).await,
         };
         let lost = changed.is_err();
+        told_by.insert(name.clone(), client.home());
         known.insert(name, changed.unwrap_or(Known::Unknown));
-        if lost || look(&mut client, &known).await.is_err() {
+        if lost || look(&mut client, &known, &told_by).await.is_err() {
             client.pause(RETRY).await;
         }
         client.pause(workload.swarm.think_max * 10).await;
     }
 }
 
-async fn create(client: &mut Client, name: &str, before: Known) -> Result<Known, CallError> {
+async fn create(
+    workload: &Workload,
+    client: &mut Client,
+    name: &str,
+    before: Known,
+) -> Result<Known, CallError> {
     let partitions = i32::try_from(client.random.between(1..=4)).unwrap_or(1);
     let request = CreateTopicsRequest {
         topics: vec![CreatableTopic {
             name: Str::from(name),
             num_partitions: partitions,
-            replication_factor: 1,
+            replication_factor: workload.swarm.shape.draw_replication(&mut client.random),
             ..CreatableTopic::default()
         }],
         timeout_ms: 30_000,
@@ -125,7 +134,12 @@ async fn delete(client: &mut Client, name: &str, before: Known) -> Result<Known,
 }
 
 /// Every topic that is known to exist is listed, and none that is known to be gone.
-async fn look(client: &mut Client, known: &BTreeMap<String, Known>) -> Result<(), CallError> {
+async fn look(
+    client: &mut Client,
+    known: &BTreeMap<String, Known>,
+    told_by: &BTreeMap<String, SocketAddr>,
+) -> Result<(), CallError> {
+    let asked = client.home();
     let request = MetadataRequest {
         topics: None,
         allow_auto_topic_creation: false,
@@ -140,7 +154,7 @@ async fn look(client: &mut Client, known: &BTreeMap<String, Known>) -> Result<()
         let mut topics = answer.topics.iter().filter(|topic| topic.error_code.is_none());
         topics.any(|topic| topic.name.as_ref().is_some_and(|listed| listed.as_str() == name))
     };
-    for (name, state) in known {
+    for (name, state) in known.iter().filter(|(name, _)| told_by.get(*name) == Some(&asked)) {
         match state {
             Known::Exists => promise!(listed(name), "{name} was created and is not listed"),
             Known::Gone => promise!(!listed(name), "{name} was deleted and is listed"),

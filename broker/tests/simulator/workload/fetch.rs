@@ -2,6 +2,7 @@
 //! checked.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use vltava::runtime::sim::MILLION;
@@ -13,7 +14,7 @@ use vltava_protocol::types::{Str, Uuid};
 
 use super::lookup::list_start;
 use super::session::{Asked, Session};
-use super::{Topic, Workload, records};
+use super::{Topic, Workload, records, route};
 use crate::checkers::{Partition, RecordId, violation};
 use crate::client::{CallError, Client};
 use crate::promise;
@@ -22,6 +23,8 @@ use crate::promise;
 const BY_ID: i16 = 13;
 /// Fetch knows sessions from this version on.
 const SESSIONS: i16 = 7;
+/// Fetch names the leader's epoch from this version on.
+const LEADER_EPOCHS: i16 = 9;
 /// The epoch of a fetch that wants no session.
 const NO_SESSION: i32 = -1;
 
@@ -46,9 +49,11 @@ pub struct Floors {
     pub log_start: i64,
 }
 
-/// What one fetch asks for.
-struct Wanted<'a> {
-    positions: &'a BTreeMap<i32, i64>,
+/// What one fetch asks one node for.
+struct Wanted {
+    positions: BTreeMap<i32, i64>,
+    /// Of the leaders; -1: none is named.
+    epochs: BTreeMap<i32, i32>,
     floors: BTreeMap<i32, Floors>,
 }
 
@@ -56,7 +61,9 @@ struct Wanted<'a> {
 pub struct Fetcher<'a> {
     workload: &'a Workload,
     topic: &'a Topic,
-    session: Option<Session>,
+    has_sessions: bool,
+    /// With each node, where it has any.
+    sessions: BTreeMap<SocketAddr, Session>,
 }
 
 /// A partition, as checkers name it.
@@ -67,21 +74,47 @@ fn key(topic: &Topic, index: i32) -> Partition {
 impl<'a> Fetcher<'a> {
     /// A client's fetches from a topic; half of them use sessions.
     pub fn new(workload: &'a Workload, client: &mut Client, topic: &'a Topic) -> Self {
-        let session = client.random.chance(MILLION / 2).then(Session::default);
-        Self { workload, topic, session }
+        let has_sessions = client.random.chance(MILLION / 2);
+        Self { workload, topic, has_sessions, sessions: BTreeMap::new() }
     }
 
-    /// Fetches from partitions at these positions. A position below the log's start is answered
-    /// with that start, and no records.
+    /// Fetches from partitions at these positions, from each where it is led. A position below the
+    /// log's start is answered with that start, and no records; a partition without a leader with
+    /// nothing.
     pub async fn fetch(
         &mut self,
         client: &mut Client,
         positions: &BTreeMap<i32, i64>,
     ) -> Result<Vec<Fetched>, CallError> {
-        let wanted = Wanted { positions, floors: self.floors(positions) };
+        let indexes = positions.keys().copied();
+        let mut fetched = Vec::new();
+        for (address, epochs) in route::by_leader(client, self.topic, indexes).await? {
+            let here = positions.iter().filter(|(index, _)| epochs.contains_key(index));
+            let here: BTreeMap<i32, i64> = here.map(|(index, at)| (*index, *at)).collect();
+            let floors = self.floors(client, &here);
+            let wanted = Wanted { positions: here, epochs, floors };
+            let some = self.fetch_at(client, address, wanted).await;
+            if some.is_err() {
+                client.forget_leaders();
+            }
+            fetched.extend(some?);
+        }
+        Ok(fetched)
+    }
+
+    async fn fetch_at(
+        &mut self,
+        client: &mut Client,
+        address: SocketAddr,
+        wanted: Wanted,
+    ) -> Result<Vec<Fetched>, CallError> {
         let (_, mut least) = self.workload.swarm.least_versions();
-        if self.session.is_some() {
+        if self.has_sessions {
             least = least.max(SESSIONS);
+            self.sessions.entry(address).or_default();
+        }
+        if wanted.epochs.values().any(|epoch| *epoch >= 0) {
+            least = least.max(LEADER_EPOCHS);
         }
         let bytes_max = i32::try_from(client.random.mostly_small(1..=1 << 20)).unwrap_or(1);
         let limits = FetchRequest {
@@ -90,10 +123,11 @@ impl<'a> Fetcher<'a> {
             max_bytes: bytes_max,
             ..FetchRequest::default()
         };
-        let (topic, session) = (self.topic, &mut self.session);
+        let (topic, session) = (self.topic, &mut self.sessions.get_mut(&address));
+        let (positions, epochs) = (&wanted.positions, &wanted.epochs);
         let make = |version| {
             let asked = match session {
-                Some(session) => session.ask(positions, version >= BY_ID),
+                Some(session) => session.ask(positions, epochs, version >= BY_ID),
                 None => Asked {
                     id: 0,
                     epoch: NO_SESSION,
@@ -101,29 +135,30 @@ impl<'a> Fetcher<'a> {
                     forgotten: Vec::new(),
                 },
             };
-            request(topic, version, limits, &asked)
+            request(topic, version, limits, &asked, epochs)
         };
-        let answer = client.call(least, make).await;
-        if let (Err(_), Some(session)) = (&answer, &mut self.session) {
+        let answer = client.call_at(address, least, make).await;
+        if let (Err(_), Some(session)) = (&answer, self.sessions.get_mut(&address)) {
             session.restart();
         }
         let answer = answer?;
-        if !self.is_sound(client, &answer) {
+        if !self.is_sound(client, address, &answer) {
             return Ok(Vec::new());
         }
-        let (mut fetched, behind) = self.take_in(client, &wanted, &answer);
+        let (mut fetched, behind) = self.take_in(client, address, &wanted, &answer);
         for index in behind {
-            fetched.extend(self.reset(client, index, positions[&index]).await?);
+            fetched.extend(self.reset(client, index, wanted.positions[&index]).await?);
         }
         Ok(fetched)
     }
 
-    fn floors(&self, positions: &BTreeMap<i32, i64>) -> BTreeMap<i32, Floors> {
+    fn floors(&self, client: &Client, positions: &BTreeMap<i32, i64>) -> BTreeMap<i32, Floors> {
+        let viewer = self.topic.viewer(client);
         let offsets = self.workload.checkers.offsets.borrow();
         let starts = self.workload.checkers.starts.borrow();
         let floors = positions.keys().map(|&index| {
             let partition = key(self.topic, index);
-            let high_watermark = offsets.high_watermark(&partition);
+            let high_watermark = offsets.floor(&viewer, &partition);
             (index, Floors { high_watermark, log_start: starts.floor(&partition) })
         });
         floors.collect()
@@ -131,7 +166,7 @@ impl<'a> Fetcher<'a> {
 
     /// Whether the answer as a whole is not an error. The node may have forgotten a session, but
     /// never its epoch.
-    fn is_sound(&mut self, client: &Client, answer: &FetchResponse) -> bool {
+    fn is_sound(&mut self, client: &Client, address: SocketAddr, answer: &FetchResponse) -> bool {
         let error = answer.error_code;
         if error.is_none() {
             return true;
@@ -142,7 +177,7 @@ impl<'a> Fetcher<'a> {
             client.name,
             error.name()
         );
-        if let Some(session) = &mut self.session {
+        if let Some(session) = self.sessions.get_mut(&address) {
             session.restart();
         }
         false
@@ -151,39 +186,57 @@ impl<'a> Fetcher<'a> {
     /// Checks and takes what came. Gives also the partitions whose positions are behind their log.
     fn take_in(
         &mut self,
-        client: &Client,
-        wanted: &Wanted<'_>,
+        client: &mut Client,
+        address: SocketAddr,
+        wanted: &Wanted,
         answer: &FetchResponse,
     ) -> (Vec<Fetched>, Vec<i32>) {
+        let mut session = self.sessions.remove(&address);
         let mut missing = wanted.floors.clone();
-        let (mut fetched, mut behind, mut has_error) = (Vec::new(), Vec::new(), false);
+        let (mut fetched, mut behind) = (Vec::new(), Vec::new());
+        // A partition answered an error, or its leader does not know what is committed.
+        let mut is_vague = false;
         for data in answer.responses.iter().flat_map(|topic| &topic.partitions) {
             let index = data.partition_index;
             if missing.remove(&index).is_none() {
                 violation(format!("{}: partition {index} was not asked for", client.name))
             }
-            let taken = self.take_partition(wanted, data);
-            let told = taken.as_ref().ok().and(Some((data.high_watermark, data.log_start_offset)));
-            if let Some(session) = &mut self.session {
+            let taken = self.take_partition(client, wanted, data);
+            let high_watermark = match data.high_watermark {
+                -1 => i64::MAX,
+                told => told,
+            };
+            let told = taken.as_ref().ok().and(Some((high_watermark, data.log_start_offset)));
+            if let Some(session) = &mut session {
                 session.tell(index, told);
             }
             match taken {
-                Ok(taken) => fetched.push(taken),
+                Ok(taken) => {
+                    is_vague |= taken.high_watermark.is_none();
+                    fetched.push(taken);
+                }
                 Err(ErrorCode::OFFSET_OUT_OF_RANGE) => behind.push(index),
-                Err(_) => has_error = true,
+                Err(_) => {
+                    is_vague = true;
+                    client.forget_leader(&key(self.topic, index));
+                }
             }
         }
         for (&index, floors) in &missing {
             let partition = key(self.topic, index);
-            match &self.session {
-                Some(session) => session.check_left_out(&partition, floors),
+            match &session {
+                Some(session) => {
+                    session.check_left_out(&partition, floors);
+                    is_vague |= session.was_told_nothing(index);
+                }
                 None => violation(format!("{}: nothing is said of {partition:?}", client.name)),
             }
         }
-        if let Some(session) = &mut self.session {
+        if let Some(mut session) = session {
             session.answered(answer.session_id);
+            self.sessions.insert(address, session);
         }
-        if !has_error && behind.is_empty() && fetched.iter().all(|f| f.records.is_empty()) {
+        if !is_vague && behind.is_empty() && fetched.iter().all(|f| f.records.is_empty()) {
             check_nothing(self.topic, wanted);
         }
         (fetched, behind)
@@ -191,7 +244,8 @@ impl<'a> Fetcher<'a> {
 
     fn take_partition(
         &self,
-        wanted: &Wanted<'_>,
+        client: &Client,
+        wanted: &Wanted,
         data: &PartitionData,
     ) -> Result<Fetched, ErrorCode> {
         let partition = key(self.topic, data.partition_index);
@@ -207,9 +261,18 @@ impl<'a> Fetcher<'a> {
             return Err(error);
         }
         let checkers = &self.workload.checkers;
-        let told = data.high_watermark;
+        // A new leader may not know it, and says nothing then.
+        let told = if data.high_watermark < 0 { i64::MAX } else { data.high_watermark };
+        let is_known = data.high_watermark >= 0;
+        promise!(
+            is_known || client.only_broker().is_none(),
+            "{partition:?}: no high watermark is told"
+        );
         let mut offsets = checkers.offsets.borrow_mut();
-        offsets.check_high_watermark(&partition, floors.high_watermark, told);
+        let viewer = self.topic.viewer(client);
+        if is_known {
+            offsets.check_high_watermark(&viewer, &partition, floors.high_watermark, told);
+        }
         drop(offsets);
         let mut starts = checkers.starts.borrow_mut();
         if data.log_start_offset >= 0 {
@@ -222,7 +285,7 @@ impl<'a> Fetcher<'a> {
             starts.check_served(&partition, floors.log_start, position);
         }
         let (records, next) = records::take_in(checkers, &partition, position, told, &bytes);
-        Ok(Fetched { partition, records, next, high_watermark: Some(told) })
+        Ok(Fetched { partition, records, next, high_watermark: is_known.then_some(told) })
     }
 
     /// Goes on at the log's start, which must lie above the position.
@@ -245,8 +308,8 @@ impl<'a> Fetcher<'a> {
 }
 
 /// Nothing was served: so there is nothing, as far as was known.
-fn check_nothing(topic: &Topic, wanted: &Wanted<'_>) {
-    for (&index, &position) in wanted.positions {
+fn check_nothing(topic: &Topic, wanted: &Wanted) {
+    for (&index, &position) in &wanted.positions {
         let committed = wanted.floors[&index].high_watermark;
         promise!(
             position >= committed,
@@ -256,10 +319,17 @@ fn check_nothing(topic: &Topic, wanted: &Wanted<'_>) {
     }
 }
 
-fn request(topic: &Topic, version: i16, limits: FetchRequest, asked: &Asked) -> FetchRequest {
+fn request(
+    topic: &Topic,
+    version: i16,
+    limits: FetchRequest,
+    asked: &Asked,
+    epochs: &BTreeMap<i32, i32>,
+) -> FetchRequest {
     let partitions = asked.named.iter().map(|(&partition, &fetch_offset)| FetchPartition {
         partition,
         fetch_offset,
+        current_leader_epoch: epochs.get(&partition).copied().unwrap_or(-1),
         partition_max_bytes: limits.max_bytes,
         ..FetchPartition::default()
     });

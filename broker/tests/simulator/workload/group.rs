@@ -1,6 +1,7 @@
 //! Members of classic groups: join, be assigned, read, commit, be thrown out, come again.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use vltava::runtime::sim::MILLION;
@@ -25,7 +26,7 @@ use vltava_protocol::records::consumer_protocol::{
 use vltava_protocol::types::{Str, Uuid};
 
 use super::fetch::Fetcher;
-use super::{RETRY, Topic, Workload};
+use super::{RETRY, Topic, Workload, route};
 use crate::checkers::{Partition, violation};
 use crate::client::{CallError, Client};
 use crate::promise;
@@ -42,6 +43,8 @@ const PROTOCOL_TYPE: Str = Str::from_static("consumer");
 struct Member<'a> {
     workload: &'a Workload,
     client: Client,
+    /// Where the group's coordinator is.
+    coordinator: SocketAddr,
     group: String,
     topic: &'a Topic,
     fetcher: Fetcher<'a>,
@@ -84,6 +87,7 @@ pub async fn take_part(workload: &Workload, mut client: Client) {
         topic,
         fetcher: Fetcher::new(workload, &mut client, topic),
         instance: is_static.then(|| Str::from(client.name.as_str())),
+        coordinator: client.home(),
         client,
         id: Str::EMPTY,
         generation: -1,
@@ -170,11 +174,13 @@ impl Member<'_> {
             coordinator_keys: if version < 4 { Vec::new() } else { vec![group] },
         };
         let answer = self.client.call(1, make).await?;
-        let error = match answer.coordinators.first() {
-            Some(coordinator) => coordinator.error_code,
-            None => answer.error_code,
+        let (error, host, port) = match answer.coordinators.first() {
+            Some(found) => (found.error_code, &found.host, found.port),
+            None => (answer.error_code, &answer.host, answer.port),
         };
-        react(&self.client.name, "FindCoordinator", error)
+        react(&self.client.name, "FindCoordinator", error)?;
+        self.coordinator = route::address(host, port);
+        Ok(())
     }
 
     /// Joins; gives the members where this one is the leader.
@@ -195,7 +201,7 @@ impl Member<'_> {
             reason: None,
         };
         let least = if self.instance.is_some() { 5 } else { 1 };
-        let answer = self.client.call(least, |_| request).await?;
+        let answer = self.client.call_at(self.coordinator, least, |_| request).await?;
         if answer.error_code == ErrorCode::MEMBER_ID_REQUIRED {
             self.id = answer.member_id;
             return Err(Leave::Rejoin);
@@ -233,7 +239,7 @@ impl Member<'_> {
             assignments: self.assign(&members),
         };
         let least = if self.instance.is_some() { 3 } else { 0 };
-        let answer = self.client.call(least, |_| request).await?;
+        let answer = self.client.call_at(self.coordinator, least, |_| request).await?;
         react(&self.client.name, "SyncGroup", answer.error_code)?;
         self.positions.clear();
         self.committed.clear();
@@ -317,7 +323,7 @@ impl Member<'_> {
                 ..OffsetFetchRequest::default()
             },
         };
-        let answer = self.client.call(1, make).await?;
+        let answer = self.client.call_at(self.coordinator, 1, make).await?;
         let old = answer.topics.iter().flat_map(|topic| &topic.partitions);
         let old = old.map(|told| (told.partition_index, told.committed_offset, told.error_code));
         let new = answer.groups.iter().flat_map(|group| &group.topics);
@@ -372,7 +378,7 @@ impl Member<'_> {
             let mut groups = workload.checkers.groups.borrow_mut();
             groups.commit_sent(&self.group, &self.partition(index), offset);
         }
-        let answer = self.client.call(least, make).await?;
+        let answer = self.client.call_at(self.coordinator, least, make).await?;
         let mut worst = Ok(());
         for told in answer.topics.iter().flat_map(|topic| &topic.partitions) {
             let partition = self.partition(told.partition_index);
@@ -407,7 +413,7 @@ impl Member<'_> {
         }
         let make = self.commit_request(&self.positions, earlier);
         let least = if self.instance.is_some() { 7 } else { 2 };
-        let answer = self.client.call(least, make).await?;
+        let answer = self.client.call_at(self.coordinator, least, make).await?;
         for told in answer.topics.iter().flat_map(|topic| &topic.partitions) {
             promise!(
                 !told.error_code.is_none(),
@@ -462,7 +468,7 @@ impl Member<'_> {
             group_instance_id: self.instance.clone(),
         };
         let least = if self.instance.is_some() { 3 } else { 0 };
-        let answer = self.client.call(least, |_| request).await?;
+        let answer = self.client.call_at(self.coordinator, least, |_| request).await?;
         react(&self.client.name, "Heartbeat", answer.error_code)
     }
 
@@ -482,7 +488,7 @@ impl Member<'_> {
             },
         };
         let least = if self.instance.is_some() { 3 } else { 0 };
-        let answer = self.client.call(least, make).await?;
+        let answer = self.client.call_at(self.coordinator, least, make).await?;
         self.id = Str::EMPTY;
         match answer.error_code {
             ErrorCode::UNKNOWN_MEMBER_ID => Ok(()),

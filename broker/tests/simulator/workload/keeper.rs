@@ -1,5 +1,7 @@
 //! A client that keeps its offsets in groups without members, and deletes such groups.
 
+use std::net::SocketAddr;
+
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::delete_groups::DeleteGroupsRequest;
 use vltava_protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -11,7 +13,7 @@ use vltava_protocol::messages::offset_fetch::{
 };
 use vltava_protocol::types::{Str, Uuid};
 
-use super::{RETRY, Topic, Workload};
+use super::{RETRY, Topic, Workload, route};
 use crate::checkers::{KeptOffset, violation};
 use crate::client::{CallError, Client};
 use crate::promise;
@@ -45,17 +47,20 @@ pub async fn keep(workload: &Workload, mut client: Client) {
     }
 }
 
-/// Looks for the group's coordinator; whether there is one now.
-async fn is_coordinated(client: &mut Client, group: &str) -> Result<bool, CallError> {
+/// Looks for the group's coordinator; `None` where there is none now.
+async fn coordinator(client: &mut Client, group: &str) -> Result<Option<SocketAddr>, CallError> {
     let make = |version| FindCoordinatorRequest {
         key: if version < 4 { Str::from(group) } else { Str::EMPTY },
         key_type: 0,
         coordinator_keys: if version < 4 { Vec::new() } else { vec![Str::from(group)] },
     };
     let answer = client.call(1, make).await?;
-    let error = answer.coordinators.first().map_or(answer.error_code, |found| found.error_code);
+    let (error, host, port) = match answer.coordinators.first() {
+        Some(found) => (found.error_code, &found.host, found.port),
+        None => (answer.error_code, &answer.host, answer.port),
+    };
     promise!(error.is_none() || error.is_retriable(), "FindCoordinator: {}", error.name());
-    Ok(error.is_none())
+    Ok(error.is_none().then(|| route::address(host, port)))
 }
 
 /// Commits an offset, higher or lower than the last.
@@ -65,9 +70,9 @@ async fn commit(
     topic: &Topic,
     kept: &mut KeptOffset,
 ) -> Result<(), CallError> {
-    if !is_coordinated(client, group).await? {
+    let Some(coordinator) = coordinator(client, group).await? else {
         return Ok(());
-    }
+    };
     let offset = i64::try_from(client.random.mostly_small(0..=1_000_000)).unwrap_or(0);
     let (name, id) = (Str::from(&*topic.name), topic.id.get());
     let make = |version| OffsetCommitRequest {
@@ -85,7 +90,7 @@ async fn commit(
         }],
         ..OffsetCommitRequest::default()
     };
-    let answer = client.call(2, make).await;
+    let answer = client.call_at(coordinator, 2, make).await;
     let told = answer.as_ref().ok().and_then(|answer| answer.topics.first()?.partitions.first());
     match told.map(|told| told.error_code) {
         Some(ErrorCode::NONE) => kept.set(Some(offset)),
@@ -98,11 +103,11 @@ async fn commit(
 }
 
 async fn delete(client: &mut Client, group: &str, kept: &mut KeptOffset) -> Result<(), CallError> {
-    if !is_coordinated(client, group).await? {
+    let Some(coordinator) = coordinator(client, group).await? else {
         return Ok(());
-    }
+    };
     let request = DeleteGroupsRequest { groups_names: vec![Str::from(group)] };
-    let answer = client.call(0, |_| request).await;
+    let answer = client.call_at(coordinator, 0, |_| request).await;
     let told = answer.as_ref().ok().and_then(|answer| answer.results.first());
     match told.map(|told| told.error_code) {
         Some(ErrorCode::NONE) => kept.set(None),
@@ -124,9 +129,9 @@ async fn check(
     topic: &Topic,
     kept: &KeptOffset,
 ) -> Result<(), CallError> {
-    if !is_coordinated(client, group).await? {
+    let Some(coordinator) = coordinator(client, group).await? else {
         return Ok(());
-    }
+    };
     let (name, id) = (Str::from(&*topic.name), topic.id.get());
     let make = |version| OffsetFetchRequest {
         groups: vec![OffsetFetchRequestGroup {
@@ -140,7 +145,7 @@ async fn check(
         }],
         ..OffsetFetchRequest::default()
     };
-    let answer = client.call(MANY_GROUPS, make).await?;
+    let answer = client.call_at(coordinator, MANY_GROUPS, make).await?;
     let Some(answered) = answer.groups.first() else {
         violation(format!("OffsetFetch: nothing is said of {group}"))
     };

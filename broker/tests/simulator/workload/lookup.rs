@@ -8,11 +8,13 @@ use vltava_protocol::messages::list_offsets::{
 };
 use vltava_protocol::types::Str;
 
-use super::{Topic, Workload};
+use super::{Topic, Workload, route};
 use crate::checkers::{Partition, violation};
 use crate::client::{CallError, Client};
 use crate::promise;
 
+/// `ListOffsets` names the leader's epoch from this version on.
+const LEADER_EPOCHS: i16 = 4;
 /// Asks for the end of what is committed.
 const LATEST: i64 = -1;
 /// Asks for the log's start.
@@ -24,10 +26,11 @@ pub async fn list_end(
     client: &mut Client,
     topic: &Topic,
 ) -> Result<BTreeMap<i32, Option<i64>>, CallError> {
+    let viewer = topic.viewer(client);
     let floors: BTreeMap<Partition, i64> = {
         let offsets = workload.checkers.offsets.borrow();
         let floors = topic.all().map(|partition| {
-            let floor = offsets.high_watermark(&partition);
+            let floor = offsets.floor(&viewer, &partition);
             (partition, floor)
         });
         floors.collect()
@@ -40,7 +43,7 @@ pub async fn list_end(
         };
         if let Some(end) = told {
             let mut offsets = workload.checkers.offsets.borrow_mut();
-            offsets.check_high_watermark(&partition, floor, end);
+            offsets.check_high_watermark(&viewer, &partition, floor, end);
         }
         ends.insert(partition.1, told);
     }
@@ -70,30 +73,47 @@ async fn list(
     indexes: std::ops::Range<i32>,
     timestamp: i64,
 ) -> Result<BTreeMap<Partition, Option<i64>>, CallError> {
-    let partitions = indexes.map(|partition_index| ListOffsetsPartition {
-        partition_index,
-        timestamp,
-        ..ListOffsetsPartition::default()
-    });
-    let request = ListOffsetsRequest {
-        replica_id: -1,
-        topics: vec![ListOffsetsTopic {
-            name: Str::from(&*topic.name),
-            partitions: partitions.collect(),
-        }],
-        ..ListOffsetsRequest::default()
-    };
-    let answer = client.call(1, |_| request).await?;
-    let told = answer.topics.iter().flat_map(|topic| &topic.partitions);
-    let told = told.map(|told: &ListOffsetsPartitionResponse| {
-        let partition = (Rc::clone(&topic.key), told.partition_index);
-        let error = told.error_code;
-        promise!(
-            error.is_none() || error.is_retriable(),
-            "ListOffsets of {partition:?}: {}",
-            error.name()
-        );
-        (partition, error.is_none().then_some(told.offset))
-    });
-    Ok(told.collect())
+    let mut told = BTreeMap::new();
+    for (address, epochs) in route::by_leader(client, topic, indexes).await? {
+        let has_epochs = epochs.values().any(|epoch| *epoch >= 0);
+        let partitions = epochs.into_iter().map(|(partition_index, current_leader_epoch)| {
+            ListOffsetsPartition { partition_index, current_leader_epoch, timestamp }
+        });
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: Str::from(&*topic.name),
+                partitions: partitions.collect(),
+            }],
+            ..ListOffsetsRequest::default()
+        };
+        let least = if has_epochs { LEADER_EPOCHS } else { 1 };
+        let answer = client.call_at(address, least, |_| request).await;
+        if answer.is_err() {
+            client.forget_leaders();
+        }
+        for partition in answer?.topics.iter().flat_map(|topic| &topic.partitions) {
+            let (partition, offset) = take_in(client, topic, partition);
+            told.insert(partition, offset);
+        }
+    }
+    Ok(told)
+}
+
+fn take_in(
+    client: &mut Client,
+    topic: &Topic,
+    told: &ListOffsetsPartitionResponse,
+) -> (Partition, Option<i64>) {
+    let partition = (Rc::clone(&topic.key), told.partition_index);
+    let error = told.error_code;
+    promise!(
+        error.is_none() || error.is_retriable(),
+        "ListOffsets of {partition:?}: {}",
+        error.name()
+    );
+    if !error.is_none() {
+        client.forget_leader(&partition);
+    }
+    (partition, error.is_none().then_some(told.offset))
 }

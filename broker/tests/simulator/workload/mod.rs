@@ -6,12 +6,15 @@ mod fetch;
 mod group;
 mod keeper;
 mod lookup;
+mod mover;
 mod producer;
 mod records;
 mod recreator;
+mod route;
 mod scraper;
 mod session;
 mod setup;
+mod shard_mover;
 mod tuner;
 
 use std::cell::{Cell, RefCell};
@@ -27,9 +30,9 @@ use vltava_protocol::types::{Str, Uuid};
 
 pub use self::consumer::{ReadThrough, read_through};
 pub use self::setup::create_topics;
-use crate::checkers::{Checkers, Partition};
+use crate::checkers::{Checkers, Partition, Viewer};
 use crate::client::Client;
-use crate::faults::Swarm;
+use crate::swarm::Swarm;
 
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,10 @@ pub enum Role {
     Keeper,
     /// Reads metrics and health.
     Scraper,
+    /// Moves replicas of the topics of the run from node to node, and takes that back.
+    Mover,
+    /// Moves partitions between shards.
+    ShardMover,
 }
 
 /// A topic of the run.
@@ -66,12 +73,19 @@ pub struct Topic {
     pub id: Cell<Uuid>,
     /// How many partitions it has.
     pub partitions: i32,
+    /// How many replicas each of them has.
+    pub replication: i16,
 }
 
 impl Topic {
     /// Its partitions, as checkers name them.
     pub fn all(&self) -> impl Iterator<Item = Partition> + '_ {
         (0..self.partitions).map(|partition| (Rc::clone(&self.key), partition))
+    }
+
+    /// As whom a client sees high watermarks of this topic.
+    pub fn viewer(&self, client: &Client) -> Viewer {
+        client.only_broker().is_none().then(|| Rc::from(client.name.as_str()))
     }
 }
 
@@ -84,8 +98,8 @@ pub struct Workload {
     pub swarm: Rc<Swarm>,
     /// Who watches.
     pub checkers: Checkers,
-    /// Where the node listens.
-    pub broker: SocketAddr,
+    /// Where the nodes listen.
+    pub brokers: Rc<[SocketAddr]>,
     /// What is written to and read from.
     pub topics: Rc<[Topic]>,
     /// Whether clients should come to an end: what is under way is finished, nothing new begins.
@@ -93,6 +107,8 @@ pub struct Workload {
     /// Clients that have not finished, by name.
     busy: Rc<RefCell<BTreeMap<String, HostId>>>,
     producers_made: Rc<Cell<u64>>,
+    /// Partitions that went from shard to shard.
+    pub moved: Rc<Cell<u64>>,
 }
 
 impl Workload {
@@ -101,12 +117,13 @@ impl Workload {
         simulation: &Simulation,
         swarm: &Rc<Swarm>,
         checkers: &Checkers,
-        broker: SocketAddr,
+        brokers: Rc<[SocketAddr]>,
     ) -> Self {
-        let topics = swarm.topics.iter().enumerate();
-        let topics = topics.map(|(number, &partitions)| {
+        let topics = swarm.topics.iter().zip(&swarm.shape.replication).enumerate();
+        let topics = topics.map(|(number, (&partitions, &replication))| {
             let name: Rc<str> = Rc::from(format!("topic-{number}"));
-            Topic { key: Rc::clone(&name), name, id: Cell::new(Uuid::ZERO), partitions }
+            let (key, id) = (Rc::clone(&name), Cell::new(Uuid::ZERO));
+            Topic { key, name, id, partitions, replication }
         });
         if swarm.retention_deletes {
             checkers.starts.borrow_mut().retention_may_delete();
@@ -115,11 +132,12 @@ impl Workload {
             simulation: simulation.clone(),
             swarm: Rc::clone(swarm),
             checkers: checkers.clone(),
-            broker,
+            brokers,
             topics: topics.collect(),
             finishing: Rc::default(),
             busy: Rc::default(),
             producers_made: Rc::default(),
+            moved: Rc::default(),
         }
     }
 
@@ -139,7 +157,7 @@ impl Workload {
         let runtime: SimRuntime = self.simulation.start(host, 1).remove(0);
         let seed = self.simulation.executor().seed();
         let random = Random::new(seed, Purpose::Workload, u64::from(host.0));
-        let mut client = Client::new(runtime, random, name.to_owned(), self.broker);
+        let mut client = Client::new(runtime, random, name.to_owned(), Rc::clone(&self.brokers));
         client.timeout = self.swarm.client_timeout;
         (host, client)
     }
@@ -170,6 +188,8 @@ impl Workload {
             Role::Recreator => recreator::recreate(self, client).await,
             Role::Keeper => keeper::keep(self, client).await,
             Role::Scraper => scraper::scrape(self, client).await,
+            Role::Mover => mover::shift(self, client).await,
+            Role::ShardMover => shard_mover::move_partitions(self, client).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Producers: idempotent ones repeat until they are answered, plain ones write once.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -14,16 +15,18 @@ use vltava_protocol::messages::produce::{
 };
 use vltava_protocol::types::{Str, Uuid};
 
-use super::{RETRY, Role, Topic, Workload, records};
+use super::{RETRY, Role, Topic, Workload, records, route};
 use crate::checkers::{Partition, Promise, RecordId, Written, violation};
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, Leader};
 use crate::promise;
 
 /// Produce names topics by id from this version on.
 pub const BY_ID: i16 = 13;
 
-/// When so many records were acknowledged, a run has seen enough of them: producers slow down.
+/// When so many records were acknowledged, a run has seen enough of them: producers slow down. With
+/// several nodes each is more work.
 const RECORDS_MANY: u64 = 30_000;
+const RECORDS_MANY_OF_CLUSTER: u64 = 8_000;
 
 /// One batch on its way.
 struct Batch {
@@ -50,8 +53,8 @@ struct Producer<'a> {
     topic: &'a Topic,
     role: Role,
     life: Life,
-    /// Numbers of batches whose answers are owed.
-    in_flight: VecDeque<u64>,
+    /// Numbers of batches whose answers are owed, and by whom; in the order of sending.
+    in_flight: VecDeque<(u64, SocketAddr)>,
     /// A batch was refused for now: what is in flight comes to its end, then all is sent again.
     rewinding: bool,
 }
@@ -173,6 +176,8 @@ impl Producer<'_> {
 
     /// The connection is gone: what was in flight is sent again, or its fate stays unknown.
     async fn lost_connection(&mut self, _error: &CallError) {
+        self.client.disconnect();
+        self.client.forget_leaders();
         self.in_flight.clear();
         self.rewinding = false;
         if !self.is_idempotent() {
@@ -204,11 +209,16 @@ impl Producer<'_> {
     /// The next batch to send: one that is to be sent again, or a new one.
     fn next_batch(&mut self) -> Option<u64> {
         let waiting = self.life.unacknowledged.keys();
-        let mut again = waiting.filter(|number| !self.in_flight.contains(number));
+        let mut again =
+            waiting.filter(|number| !self.in_flight.iter().any(|(sent, _)| sent == *number));
         if let Some(&number) = again.next() {
             return Some(number);
         }
-        let is_much = self.workload.checkers.acks.borrow().acknowledged() > RECORDS_MANY;
+        let many = match self.client.only_broker() {
+            Some(_) => RECORDS_MANY,
+            None => RECORDS_MANY_OF_CLUSTER,
+        };
+        let is_much = self.workload.checkers.acks.borrow().acknowledged() > many;
         let rests = if is_much { MILLION * 31 / 32 } else { MILLION / 4 };
         if self.workload.is_finishing() || self.client.random.chance(rests) {
             return None;
@@ -236,6 +246,7 @@ impl Producer<'_> {
                     producer: life.number,
                     sequence: idempotent.then_some(sequence),
                     promise: match self.role {
+                        Role::ProducerOne if self.client.only_broker().is_none() => Promise::Led,
                         Role::ProducerOne => Promise::Written,
                         _ => Promise::Flushed,
                     },
@@ -262,12 +273,19 @@ impl Producer<'_> {
     }
 
     async fn send(&mut self, number: u64) -> Result<(), CallError> {
+        let index = self.life.unacknowledged[&number].index;
+        let Some(Leader { address, .. }) =
+            route::leader(&mut self.client, self.topic, index).await?
+        else {
+            self.rewinding = true;
+            return Ok(());
+        };
         let batch = &self.life.unacknowledged[&number];
         let make = request(self.topic, batch.index, batch.bytes.clone(), self.acks());
         self.note(number, "sent");
-        self.in_flight.push_back(number);
+        self.in_flight.push_back((number, address));
         let (least, _) = self.workload.swarm.least_versions();
-        self.client.send(least, make).await
+        self.client.send_at(address, least, make).await
     }
 
     fn note(&self, number: u64, what: &str) {
@@ -282,10 +300,11 @@ impl Producer<'_> {
     }
 
     async fn receive(&mut self) -> Result<(), CallError> {
-        let answer = self.client.receive::<ProduceRequest>().await?;
-        let Some(number) = self.in_flight.pop_front() else {
+        let Some((number, address)) = self.in_flight.pop_front() else {
             return Ok(());
         };
+        let answer = self.client.receive_at::<ProduceRequest>(address).await?;
+        self.hear(number, &answer);
         let index = self.life.unacknowledged[&number].index;
         let answer = self.single(&answer, index);
         let (error, offset) = (answer.error_code.name(), answer.base_offset);
@@ -302,6 +321,22 @@ impl Producer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the answer's word for who leads, where it denies that the node does.
+    fn hear(&mut self, number: u64, answer: &ProduceResponse) {
+        let partition = self.partition(self.life.unacknowledged[&number].index);
+        let told = answer.responses.iter().flat_map(|topic| &topic.partition_responses).next();
+        let Some(told) = told.filter(|told| !told.error_code.is_none()) else {
+            return;
+        };
+        self.client.forget_leader(&partition);
+        let leader = &told.current_leader;
+        let node = answer.node_endpoints.iter().find(|node| node.node_id == leader.leader_id);
+        if let Some(node) = node.filter(|_| self.client.random.chance(MILLION / 2)) {
+            let address = route::address(&node.host, node.port);
+            self.client.hear(&partition, Leader { address, epoch: leader.leader_epoch });
+        }
     }
 
     /// The one partition that was asked for.

@@ -8,8 +8,8 @@ use vltava_protocol::compression::{Codec, Compressor, decompress};
 use vltava_protocol::record::records;
 
 use crate::checkers::{Checkers, Partition, RecordId, violation};
-use crate::faults::Swarm;
 use crate::promise;
+use crate::swarm::Swarm;
 
 /// The most that a batch of this run unpacks to, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -21,7 +21,7 @@ use vltava_protocol::types::{Str, Uuid};
 
 use super::consumer::read_topic;
 use super::setup::{Described, describe};
-use super::{RETRY, Topic, Workload, producer, records};
+use super::{RETRY, Topic, Workload, producer, records, route};
 use crate::checkers::{Promise, RecordId, Written};
 use crate::client::{CallError, Client};
 use crate::promise;
@@ -40,6 +40,8 @@ struct Recreator<'a> {
     /// An attempt to create may have succeeded, or may yet.
     creation_in_doubt: bool,
     topics_made: u64,
+    /// Replicas of each partition of the topic that is there now.
+    replication: i16,
     /// Counts the lives as a producer.
     producer: u64,
 }
@@ -54,6 +56,7 @@ pub async fn recreate(workload: &Workload, client: Client) {
         former: BTreeSet::new(),
         creation_in_doubt: false,
         topics_made: 0,
+        replication: 1,
         producer: workload.next_producer(),
     };
     while !workload.is_finishing() {
@@ -79,6 +82,7 @@ impl Recreator<'_> {
     /// Creates the topic, however long it takes; `None` where the run is to end.
     async fn create(&mut self) -> Option<Topic> {
         let partitions = i32::try_from(self.client.random.between(1..=3)).unwrap_or(1);
+        self.replication = self.workload.swarm.shape.draw_replication(&mut self.client.random);
         let mut is_made = false;
         while !self.workload.is_finishing() {
             if !is_made {
@@ -98,7 +102,7 @@ impl Recreator<'_> {
             topics: vec![CreatableTopic {
                 name: Str::from(&*self.name),
                 num_partitions: partitions,
-                replication_factor: 1,
+                replication_factor: self.replication,
                 configs: self.workload.topic_configs(|name| !name.starts_with("retention")),
                 ..CreatableTopic::default()
             }],
@@ -130,6 +134,8 @@ impl Recreator<'_> {
         let name = Rc::clone(&self.name);
         let described = match describe(&mut self.client, &name).await? {
             Described::There { id, partitions } => (id, partitions),
+            // Another node than the one that made it may not have heard of it.
+            Described::NotThere if self.client.only_broker().is_none() => return Ok(None),
             Described::NotThere => {
                 promise!(false, "{name} was created, and is not there");
                 return Ok(None);
@@ -137,10 +143,14 @@ impl Recreator<'_> {
             Described::NotNow => return Ok(None),
         };
         let (id, partitions) = described;
+        if self.former.contains(&id) && self.client.only_broker().is_none() {
+            return Ok(None);
+        }
         promise!(!self.former.contains(&id), "{name} was deleted, and is back as {id}");
         self.topics_made += 1;
         let key = Rc::from(format!("{name}#{}", self.topics_made));
-        let topic = Topic { name, key, id: Cell::new(id), partitions };
+        let replication = self.replication;
+        let topic = Topic { name, key, id: Cell::new(id), partitions, replication };
         // Nobody has written to it yet.
         let whole = read_topic(self.workload, &mut self.client, &topic).await;
         for (partition, log) in whole {
@@ -170,6 +180,11 @@ impl Recreator<'_> {
         let random = &mut self.client.random;
         let index = random.index(topic.partitions.unsigned_abs() as usize);
         let index = i32::try_from(index).unwrap_or(0);
+        let Some(leader) = route::leader(&mut self.client, topic, index).await? else {
+            self.client.pause(RETRY).await;
+            return Ok(());
+        };
+        let random = &mut self.client.random;
         let partition = (Rc::clone(&topic.key), index);
         let count = random.mostly_small(1..=self.workload.swarm.batch_records_max);
         let written =
@@ -182,14 +197,21 @@ impl Recreator<'_> {
         let swarm = &self.workload.swarm;
         let bytes = records::build(random, (-1, -1, -1), &ids, swarm, now_ms);
         let make = producer::request(topic, index, bytes, -1);
-        let answer = self.client.call::<ProduceRequest>(producer::BY_ID, make).await?;
+        let asked = self.client.call_at::<ProduceRequest>(leader.address, producer::BY_ID, make);
+        let answer = asked.await.inspect_err(|_| self.client.forget_leaders())?;
         let told = answer.responses.iter().flat_map(|topic| &topic.partition_responses).next();
         let error = told.map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |told| told.error_code);
         promise!(
-            error.is_none() || error.is_retriable() && error != ErrorCode::UNKNOWN_TOPIC_ID,
+            error.is_none()
+                || error.is_retriable()
+                    && (error != ErrorCode::UNKNOWN_TOPIC_ID
+                        || self.client.only_broker().is_none()),
             "Produce to {partition:?}: {}",
             error.name()
         );
+        if !error.is_none() {
+            self.client.forget_leader(&partition);
+        }
         if let Some(told) = told.filter(|_| error.is_none()) {
             let mut acks = self.workload.checkers.acks.borrow_mut();
             for (offset, id) in (told.base_offset..).zip(ids) {
@@ -263,8 +285,13 @@ impl Recreator<'_> {
             self.client.pause(RETRY).await;
         }
         self.former.insert(topic.id.get());
+        let deleted_at = self.client.home();
         let told = describe(&mut self.client, &topic.name).await;
         let is_there = matches!(told, Ok(Described::There { id, .. }) if id == topic.id.get());
-        promise!(!is_there, "{} was deleted, and is there", topic.key);
+        promise!(
+            !is_there || self.client.home() != deleted_at,
+            "{} was deleted, and is there",
+            topic.key
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Whoever watches the node: reads its metrics and its health.
 
+use std::net::SocketAddr;
+
 use bytes::{Bytes, BytesMut};
 use vltava::runtime::sim::SimConnection;
 use vltava::runtime::{Connection, Network, Runtime};
@@ -16,14 +18,18 @@ const SURE_METRIC: &str = "\nvltava_";
 
 /// Reads pages until the run is to end, and then until all are well.
 pub async fn scrape(workload: &Workload, mut client: Client) {
-    let mut well = 0;
-    while well < PAGES.len() {
+    let (mut well, nodes) = (0, workload.brokers.len());
+    while well < PAGES.len() * nodes {
         let page = match workload.is_finishing() {
-            true => PAGES[well],
+            true => PAGES[well % PAGES.len()],
             false => *client.random.pick(&PAGES),
         };
         let asked_when_finishing = workload.is_finishing();
-        match read_page(workload, &client, page).await {
+        let address = match workload.is_finishing() {
+            true => workload.brokers[well / PAGES.len()],
+            false => *client.random.pick(&workload.brokers),
+        };
+        match read_page(&client, address, page).await {
             Ok(true) if asked_when_finishing => well += 1,
             Ok(true) => client.pause(workload.swarm.think_max * 10).await,
             Ok(false) | Err(_) => client.pause(RETRY).await,
@@ -31,20 +37,30 @@ pub async fn scrape(workload: &Workload, mut client: Client) {
     }
 }
 
-/// Whether the page says that all is well.
-async fn read_page(workload: &Workload, client: &Client, page: &str) -> Result<bool, CallError> {
-    let mut address = workload.broker;
+/// Asks the admin port of a node: head and body of the answer; `None` where the process ended
+/// before it had answered.
+pub async fn ask(
+    client: &Client,
+    mut address: SocketAddr,
+    method: &str,
+    path: &str,
+) -> Result<Option<(String, String)>, CallError> {
     address.set_port(ADMIN_PORT);
     let asking = async {
         let connection = client.runtime.network().connect(address).await?;
-        let request = format!("GET {page} HTTP/1.1\r\nHost: node\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\n\r\n");
         connection.send(vec![Bytes::from(request)]).await?;
         read_to_end(connection).await
     };
     let answer = within(&client.runtime, client.timeout, asking).await;
     let answer = String::from_utf8_lossy(&answer.ok_or(CallError::TimedOut)??).into_owned();
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        // The process ended before it had answered.
+    let parts = answer.split_once("\r\n\r\n");
+    Ok(parts.map(|(head, body)| (head.to_owned(), body.to_owned())))
+}
+
+/// Whether the page says that all is well.
+async fn read_page(client: &Client, address: SocketAddr, page: &str) -> Result<bool, CallError> {
+    let Some((head, body)) = ask(client, address, "GET", page).await? else {
         return Ok(false);
     };
     let status = head.split(' ').nth(1).unwrap_or_default();

@@ -10,6 +10,8 @@ use crate::promise;
 /// What the node should remember of a partition.
 struct Known {
     position: i64,
+    /// The leader's, as it was named; -1: none.
+    epoch: i32,
     /// High watermark and log start as they were told last, if not an error.
     told: Option<(i64, i64)>,
 }
@@ -37,8 +39,14 @@ pub struct Session {
 
 impl Session {
     /// What to ask for; notes that it was asked. A session goes on with names or with ids as it
-    /// began.
-    pub fn ask(&mut self, positions: &BTreeMap<i32, i64>, by_id: bool) -> Asked {
+    /// began. `epochs` are those of the leaders.
+    pub fn ask(
+        &mut self,
+        positions: &BTreeMap<i32, i64>,
+        epochs: &BTreeMap<i32, i32>,
+        by_id: bool,
+    ) -> Asked {
+        let epoch_of = |index: &i32| epochs.get(index).copied().unwrap_or(-1);
         if self.by_id != by_id {
             self.epoch = 0;
         }
@@ -47,7 +55,8 @@ impl Session {
             self.known.clear();
         }
         let is_known = |index: &i32, position: i64| {
-            self.known.get(index).is_some_and(|known| known.position == position)
+            let known = self.known.get(index);
+            known.is_some_and(|it| (it.position, it.epoch) == (position, epoch_of(index)))
         };
         let named: BTreeMap<i32, i64> = positions
             .iter()
@@ -61,7 +70,7 @@ impl Session {
         }
         for (&index, &position) in &named {
             let told = self.known.get(&index).and_then(|known| known.told);
-            self.known.insert(index, Known { position, told });
+            self.known.insert(index, Known { position, epoch: epoch_of(&index), told });
         }
         Asked { id: self.id, epoch: self.epoch, named, forgotten }
     }
@@ -77,6 +86,12 @@ impl Session {
         if let Some(known) = self.known.get_mut(&index) {
             known.told = told;
         }
+    }
+
+    /// Whether the leader knew no high watermark when it told of this partition last.
+    pub fn was_told_nothing(&self, index: i32) -> bool {
+        let told = self.known.get(&index).and_then(|known| known.told);
+        told.is_some_and(|(high_watermark, _)| high_watermark == i64::MAX)
     }
 
     /// An answer left this partition out: then nothing was new of it, whatever was known when it

@@ -30,7 +30,7 @@ async fn create(
         topics: vec![CreatableTopic {
             name: Str::from(&*topic.name),
             num_partitions: topic.partitions,
-            replication_factor: 1,
+            replication_factor: topic.replication,
             assignments: Vec::new(),
             configs: workload.topic_configs(|_| true),
         }],
@@ -40,8 +40,13 @@ async fn create(
     let answer = client.call(2, |_| request).await?;
     let told = answer.topics.first();
     let error = told.map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |topic| topic.error_code);
+    // Not all nodes may have registered yet.
+    let is_early = error == ErrorCode::INVALID_REPLICATION_FACTOR && topic.replication > 1;
     promise!(
-        error.is_none() || error.is_retriable() || error == ErrorCode::TOPIC_ALREADY_EXISTS,
+        error.is_none()
+            || error.is_retriable()
+            || error == ErrorCode::TOPIC_ALREADY_EXISTS
+            || is_early,
         "CreateTopics: {} {:?}",
         error.name(),
         told.map(|topic| topic.error_message.clone())

@@ -11,7 +11,7 @@ use vltava_protocol::messages::incremental_alter_configs::{
 };
 use vltava_protocol::types::Str;
 
-use super::{RETRY, Topic, Workload};
+use super::{RETRY, Topic, Workload, route};
 use crate::checkers::violation;
 use crate::client::{CallError, Client};
 use crate::promise;
@@ -63,7 +63,10 @@ async fn delete_records(
         }],
         timeout_ms: 30_000,
     };
-    let answer = client.call(0, |_| request).await?;
+    let Some(leader) = route::leader(client, topic, index).await? else {
+        return Ok(());
+    };
+    let answer = client.call_at(leader.address, 0, |_| request).await?;
     let mut told = answer.topics.iter().flat_map(|topic| &topic.partitions);
     let Some(told) = told.next() else {
         violation(format!("DeleteRecords of {partition:?}: no answer"))

@@ -1,5 +1,6 @@
 //! The controller without its host: what it is asked, what it answers, what its state becomes.
 
+mod features;
 mod properties;
 mod settings;
 mod topics;
@@ -13,8 +14,10 @@ use vltava_protocol::messages::create_topics::{
 use vltava_protocol::messages::delete_topics::DeleteTopicState;
 
 use super::*;
-use crate::cluster::alter_settings::{Change, Resource};
-use crate::metadata::image::NodeEndpoint;
+use crate::cluster::alter_settings::{Change, NODE_RESOURCE, Resource, SET};
+use crate::cluster::node_settings::{ADDRESS, STATE};
+use crate::metadata::features::Levels;
+use crate::metadata::image::{NodeEndpoint, NodeState};
 
 /// Settings as the tests need them: `policy` is a list, `size` a number, everything else unknown.
 struct TestSettings;
@@ -58,7 +61,7 @@ impl Cluster {
 
     fn of(nodes: i32) -> Self {
         let mut cluster = Self::empty();
-        cluster.ask(Input::Form { cluster_id: Uuid(9) });
+        cluster.ask(Input::Form { cluster_id: Uuid(9), level: 1 });
         for node_id in 1..=nodes {
             cluster.ask(Input::RegisterNode(registration(node_id)));
         }
@@ -158,7 +161,14 @@ fn registration(node_id: i32) -> Registration {
         host: Str::from_static("localhost"),
         port: 9092,
     };
-    Registration { node_id, rack: None, endpoints: vec![endpoint], disks: vec![Uuid(1)] }
+    Registration {
+        node_id,
+        rack: None,
+        endpoints: vec![endpoint],
+        disks: vec![Uuid(1)],
+        peer_endpoint: None,
+        levels: Levels::default(),
+    }
 }
 
 fn text(message: Option<Str>) -> String {
@@ -208,9 +218,9 @@ fn nothing_is_done_before_the_cluster_has_formed() {
     let mut cluster = Cluster::empty();
     let early = cluster.ask(Input::AllocateProducerIds);
     assert!(matches!(early, Reply::Refused { .. }), "{early:?}");
-    let formed = cluster.ask(Input::Form { cluster_id: Uuid(9) });
+    let formed = cluster.ask(Input::Form { cluster_id: Uuid(9), level: 1 });
     assert_eq!(formed, Reply::Formed { cluster_id: Uuid(9) });
-    let again = cluster.ask(Input::Form { cluster_id: Uuid(10) });
+    let again = cluster.ask(Input::Form { cluster_id: Uuid(10), level: 1 });
     assert_eq!(again, Reply::Formed { cluster_id: Uuid(9) }, "it forms once");
 }
 
@@ -225,6 +235,53 @@ fn a_node_is_counted_each_time_it_starts() {
     let long = Registration { rack: Some(Str::from("x".repeat(256))), ..registration(2) };
     let refused = cluster.ask(Input::RegisterNode(long));
     assert!(matches!(refused, Reply::Refused { .. }), "{refused:?}");
+}
+
+#[test]
+fn a_node_that_was_drained_takes_part_again_once_it_has_started() {
+    let mut cluster = Cluster::of(2);
+    let set = |cluster: &mut Cluster, id: i32, name: &str, value: &str| {
+        let change =
+            Change { name: Str::from(name), operation: SET, value: Some(Str::from(value)) };
+        let name = Str::from(id.to_string());
+        let resource = Resource { kind: NODE_RESOURCE, name, changes: vec![change] };
+        let (is_incremental, validate_only, node_id) = (true, false, 1);
+        let resources = vec![resource];
+        let alteration = Alteration { resources, is_incremental, validate_only, node_id };
+        match cluster.ask(Input::AlterSettings(alteration)) {
+            Reply::AlterSettings(altered) => altered[0].error_code,
+            other => panic!("{other:?}"),
+        }
+    };
+    let state = |cluster: &Cluster, id| cluster.state.image().node(id).unwrap().state;
+    assert_eq!(set(&mut cluster, 2, STATE, "draining"), ErrorCode::NONE);
+    assert_eq!(state(&cluster, 2), NodeState::Draining);
+    cluster.ask(Input::RegisterNode(registration(2)));
+    assert_eq!(state(&cluster, 2), NodeState::There);
+    assert_eq!(set(&mut cluster, 2, STATE, "removing"), ErrorCode::NONE);
+    cluster.ask(Input::RegisterNode(registration(2)));
+    assert_eq!(state(&cluster, 2), NodeState::Removing, "a start does not take it back");
+    assert_eq!(set(&mut cluster, 3, ADDRESS, "c:7644"), ErrorCode::NONE);
+    assert_eq!(state(&cluster, 3), NodeState::Expected);
+    cluster.ask(Input::RegisterNode(registration(3)));
+    let node = cluster.state.image().node(3).unwrap();
+    assert_eq!((node.state, node.epoch), (NodeState::There, 0));
+    assert_eq!(node.peer_endpoint.as_ref().map(|at| at.host.as_str()), Some("c"));
+}
+
+#[test]
+fn a_node_is_forgotten_once_it_keeps_nothing() {
+    let mut cluster = Cluster::of(2);
+    let unregister =
+        |cluster: &mut Cluster, node_id| match cluster.ask(Input::UnregisterNode { node_id }) {
+            Reply::NodeUnregistered => ErrorCode::NONE,
+            Reply::Refused { error, .. } => error,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(unregister(&mut cluster, 9), ErrorCode::BROKER_ID_NOT_REGISTERED);
+    assert_eq!(unregister(&mut cluster, 2), ErrorCode::NONE);
+    assert!(cluster.state.image().node(2).is_none());
+    assert_eq!(unregister(&mut cluster, 1), ErrorCode::INVALID_REQUEST, "the last one");
 }
 
 #[test]

@@ -87,8 +87,14 @@ fn input() -> impl Strategy<Value = Input> {
         2 => grow(),
         3 => alter(),
         1 => Just(Input::AllocateProducerIds),
-        1 => (-1..4).prop_map(|id| Input::RegisterNode(registration(id))),
-        1 => Just(Input::Form { cluster_id: Uuid(10) }),
+        1 => ((-1..4), (0..3_i16), (0..5_i16)).prop_map(|(id, min, max)| {
+            let levels = Levels { min, max };
+            Input::RegisterNode(Registration { levels, ..registration(id) })
+        }),
+        1 => (any::<bool>(), 0..5_i16, 0..4_i8).prop_map(|(validate_only, level, kind)| {
+            Input::UpdateFeatures(features::request(validate_only, level, kind))
+        }),
+        1 => Just(Input::Form { cluster_id: Uuid(10), level: 1 }),
     ]
 }
 

@@ -76,6 +76,17 @@ fn resources_that_cannot_be_altered() {
 }
 
 #[test]
+fn limits_that_there_are_not_may_be_taken_back() {
+    let mut cluster = Cluster::of(1);
+    let rate = "follower.replication.throttled.rate";
+    let mut alter =
+        |changes: &[(&str, i8, Option<&str>)]| cluster.alter_resource(4, "1", changes).0;
+    assert_eq!(alter(&[(rate, 1, None)]), ErrorCode::NONE);
+    assert_eq!(alter(&[(rate, 0, Some("1"))]), ErrorCode::INVALID_REQUEST);
+    assert_eq!(alter(&[(rate, 1, None), ("log.dirs", 1, None)]), ErrorCode::INVALID_REQUEST);
+}
+
+#[test]
 fn a_list_does_not_outgrow_a_record() {
     let mut cluster = Cluster::of(1);
     cluster.create(topic("t", 1, 1));

@@ -13,8 +13,8 @@ use vltava_storage::{
     AppendClass, EnvironmentOptions, Log, LogEnvironment, LogOptions, Notes, Opened, StorageError,
 };
 
-use super::error::PartitionError;
-use super::replica::Replica;
+use crate::partition::error::PartitionError;
+use crate::partition::replica::Replica;
 use crate::runtime::sim::{SimRuntime, Simulation, SimulationOptions};
 use crate::runtime::{Queue, Runtime};
 
@@ -31,7 +31,8 @@ fn with_replica<F: Future<Output = ()> + 'static>(
     let disk = simulation.disk(host);
     let runtime = simulation.start(host, 1).remove(0);
     let run = async move {
-        let replica = Replica::new(runtime.clone(), DIRECTORY.to_owned(), open(&runtime).await, 1);
+        let replica =
+            Replica::alone(runtime.clone(), DIRECTORY.to_owned(), open(&runtime).await, 1);
         test(replica, runtime, disk).await;
     };
     simulation.executor().run(HOUR_NS, run).unwrap();

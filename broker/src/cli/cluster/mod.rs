@@ -1,0 +1,12 @@
+//! `vltava cluster`: the nodes of a cluster, as operators see and change them.
+//!
+//! - `view`: what is known of the cluster, from Kafka's own requests to any of its nodes.
+//! - `status`: shows it.
+//! - `change`: add, drain and remove a node, and wait until that is done.
+
+mod change;
+mod command;
+mod status;
+mod view;
+
+pub(super) use command::{ClusterCommand, run};

@@ -1,0 +1,97 @@
+//! What is wanted of nodes, and what is known of them, as settings: any node describes all of them.
+
+use std::collections::BTreeMap;
+
+use vltava_protocol::messages::describe_configs::{
+    DescribeConfigsResourceResult, DescribeConfigsSynonym,
+};
+use vltava_protocol::types::Str;
+
+use crate::cluster::node_settings::{ADDRESS, PREFIX, STATE, address_text, state_name};
+use crate::metadata::image::{Image, Node, NodeState};
+
+/// The programs of the nodes that are there, by node.
+pub type Software = BTreeMap<i32, Str>;
+
+/// The ids of the disks of a node.
+pub const DISKS: &str = "vltava.node.disks";
+/// The program that a node runs; empty where it is not there.
+pub const SOFTWARE: &str = "vltava.node.software";
+/// Which nodes the cluster has, also those that were never there: asked of no node in particular.
+pub const NODES: &str = "vltava.nodes";
+
+/// Kafka's numbers of sources: a node's own that changes while it runs, a default.
+const DYNAMIC: i8 = 2;
+const DEFAULT: i8 = 5;
+/// Kafka's numbers of types.
+const STRING: i8 = 2;
+const LIST: i8 = 7;
+
+/// Whether somebody asks for these, and for nothing else.
+pub fn are_all(keys: &[Str]) -> bool {
+    !keys.is_empty() && keys.iter().all(|key| key.starts_with(PREFIX))
+}
+
+/// What is described of a node.
+pub fn of_node(node: &Node, software: &Software) -> Vec<DescribeConfigsResourceResult> {
+    let disks: Vec<String> = node.disks.iter().map(ToString::to_string).collect();
+    let address = node.peer_endpoint.as_ref().map(address_text).unwrap_or_default();
+    let state = match node.state {
+        NodeState::There => entry(STATE, state_name(node.state), STRING, DEFAULT, false),
+        state => entry(STATE, state_name(state), STRING, DYNAMIC, false),
+    };
+    let program = software.get(&node.id).map(Str::as_str).unwrap_or_default();
+    let described = [
+        (entry(ADDRESS, &address, STRING, DYNAMIC, true), DOCS[0]),
+        (entry(DISKS, &disks.join(","), LIST, DYNAMIC, true), DOCS[1]),
+        (entry(SOFTWARE, program, STRING, DYNAMIC, true), DOCS[2]),
+        (state, DOCS[3]),
+    ];
+    described.into_iter().map(|(entry, doc)| documented(entry, doc)).collect()
+}
+
+const DOCS: [&str; 4] = [
+    "Where the other nodes reach it. Set for a node that is not in the cluster, it lets it join.",
+    "The ids of its disks, made when they were first used.",
+    "The program that it runs; empty where it is not there.",
+    "there; draining: it leads nothing that another can; removing: its replicas move away, and it \
+     leaves; expected: it was added, and was never there.",
+];
+
+/// What is described of no node in particular.
+pub fn of_all(image: &Image) -> Vec<DescribeConfigsResourceResult> {
+    let ids: Vec<String> = image.nodes().map(|node| node.id.to_string()).collect();
+    let doc = "The nodes of the cluster, also those that were added and never there.";
+    vec![documented(entry(NODES, &ids.join(","), LIST, DYNAMIC, true), doc)]
+}
+
+fn documented(
+    entry: DescribeConfigsResourceResult,
+    doc: &'static str,
+) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult { documentation: Some(Str::from_static(doc)), ..entry }
+}
+
+fn entry(
+    name: &'static str,
+    value: &str,
+    config_type: i8,
+    config_source: i8,
+    read_only: bool,
+) -> DescribeConfigsResourceResult {
+    let (name, value) = (Str::from_static(name), Some(Str::from(value)));
+    DescribeConfigsResourceResult {
+        synonyms: vec![DescribeConfigsSynonym {
+            name: name.clone(),
+            value: value.clone(),
+            source: config_source,
+        }],
+        name,
+        value,
+        read_only,
+        config_source,
+        is_sensitive: false,
+        config_type,
+        documentation: None,
+    }
+}

@@ -1,0 +1,132 @@
+//! Which other nodes this one talks to: those that the image has, and where it says they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::view::Node;
+use crate::metadata::image::{Image, NodeEndpoint, PartitionId, PeerEndpoint};
+use crate::peer::greeting::{Introduction, Refusal, RefusalCode};
+use crate::runtime::{Queue, Runtime};
+
+/// How often is looked whether a host's name is resolved.
+const RESOLVE_STEP: Duration = Duration::from_millis(20);
+/// How long until a name that could not be resolved is tried again.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+
+/// The listener for other nodes, among those that a node introduces itself with.
+pub const PEER_LISTENER: &str = "PEERS";
+
+/// Where nodes are.
+pub type Addresses = BTreeMap<i32, PeerEndpoint>;
+
+impl<R: Runtime> Node<R> {
+    /// Whether a node may be talked to: it is in the image, or in group 0. While this node knows no
+    /// cluster, any may. One that has moved is looked for where it says it is.
+    pub(super) fn admit(self: &Rc<Self>, introduction: &Introduction) -> Result<(), Refusal> {
+        let (image, id) = (self.image(), introduction.node_id);
+        let refused =
+            image.cluster().filter(|_| image.node(id).is_none() && !self.is_in_group_0(id));
+        if let Some(cluster) = refused {
+            let words = format!(
+                "node {id} is not one of cluster {}: to add it, run: vltava cluster add \
+                 {id}@HOST:PORT",
+                cluster.id
+            );
+            return Err(Refusal::new(RefusalCode::UNKNOWN_NODE, words));
+        }
+        // Also one that has just started hears so where the others are: it has no image yet.
+        let own = |endpoint: &&NodeEndpoint| endpoint.listener == PEER_LISTENER;
+        if let Some(endpoint) = introduction.endpoints.iter().find(own) {
+            let NodeEndpoint { host, port, .. } = endpoint.clone();
+            self.look_for(id, &PeerEndpoint { host, port });
+        }
+        Ok(())
+    }
+
+    /// Founders are, before they have registered.
+    fn is_in_group_0(&self, id: i32) -> bool {
+        let group = self.parts.partitions.local(PartitionId::CLUSTER_METADATA);
+        group.is_ok_and(|group| group.members().ids().any(|member| member.node == id))
+    }
+
+    /// Looks for the nodes of a new image where it says they are, and talks no more to those that
+    /// it does not name. On shard 0.
+    pub(super) fn know_peers(self: &Rc<Self>, image: &Image) {
+        let Some(near) = self.surroundings() else { return };
+        let own = self.parts.config.node_id;
+        let before = std::mem::take(&mut *self.image_addresses.borrow_mut());
+        for node in image.nodes().filter(|node| node.id != own) {
+            let Some(endpoint) = &node.peer_endpoint else { continue };
+            self.image_addresses.borrow_mut().insert(node.id, endpoint.clone());
+            if before.get(&node.id) != Some(endpoint) {
+                self.look_for(node.id, endpoint);
+            }
+        }
+        if image.cluster().is_none() {
+            return;
+        }
+        let is_there = image.node(own).is_some();
+        if self.was_there.replace(is_there) && !is_there {
+            tracing::warn!("this node was taken out of the cluster: stop it, and wipe its disk");
+        }
+        let others = near.peers.status().into_iter().map(|status| status.node);
+        for id in others.filter(|id| image.node(*id).is_none() && !self.is_in_group_0(*id)) {
+            self.addresses.borrow_mut().remove(&id);
+            near.peers.forget(id);
+        }
+    }
+
+    /// From now on the node is looked for at this address.
+    fn look_for(self: &Rc<Self>, id: i32, endpoint: &PeerEndpoint) {
+        let (Some(near), Some(with)) = (self.surroundings(), &self.parts.peers) else { return };
+        let former = self.addresses.borrow_mut().insert(id, endpoint.clone());
+        if former.as_ref() == Some(endpoint) {
+            return;
+        }
+        match endpoint.host.parse::<IpAddr>() {
+            Ok(address) => near.peers.know(id, SocketAddr::new(address, endpoint.port)),
+            Err(_) => {
+                let looking = Rc::clone(self).look_up(id, endpoint.clone(), with.resolve);
+                self.parts.runtime.spawn(Queue::Control, looking);
+            }
+        }
+    }
+
+    /// Resolves a host's name: beside the shard, since that may take long.
+    async fn look_up(
+        self: Rc<Self>,
+        id: i32,
+        endpoint: PeerEndpoint,
+        resolve: fn(&str, u16) -> io::Result<SocketAddr>,
+    ) {
+        let runtime = &self.parts.runtime;
+        let is_wanted = || self.addresses.borrow().get(&id) == Some(&endpoint);
+        while is_wanted() {
+            let (sender, resolved) = mpsc::channel();
+            let asked = endpoint.clone();
+            std::thread::spawn(move || sender.send(resolve(&asked.host, asked.port)));
+            let found = loop {
+                match resolved.try_recv() {
+                    Ok(found) => break found,
+                    Err(mpsc::TryRecvError::Empty) => {
+                        runtime.sleep_until(runtime.now().after(RESOLVE_STEP)).await;
+                    }
+                    Err(error) => break Err(io::Error::other(error)),
+                }
+            };
+            match (found, self.surroundings()) {
+                (Ok(address), Some(near)) if is_wanted() => return near.peers.know(id, address),
+                (Err(error), _) => {
+                    let host = &endpoint.host;
+                    tracing::warn!(node = id, %host, %error, "a node's address is not found");
+                }
+                _ => {}
+            }
+            runtime.sleep_until(runtime.now().after(RESOLVE_AGAIN)).await;
+        }
+    }
+}

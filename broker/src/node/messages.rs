@@ -1,0 +1,162 @@
+//! What nodes tell each other about the cluster, as bytes.
+
+use bytes::Bytes;
+use vltava_protocol::decode::DecodeError;
+use vltava_protocol::encode::EncodeError;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::message::{from_versioned_bytes, to_versioned_bytes};
+use vltava_protocol::records::node as wire;
+use vltava_protocol::types::Uuid;
+
+use super::announce::Announced;
+use super::form::Standing;
+use super::identity::{Founder, Founding};
+use crate::metadata::image::PartitionId;
+use crate::metadata::leaders::Leader;
+
+/// The version of these messages that this release writes.
+const VERSION: i16 = 0;
+
+/// Who a node is, with its number.
+///
+/// # Errors
+/// More founders than a message can have.
+pub fn standing_to_bytes(node_id: i32, standing: &Standing) -> Result<Bytes, EncodeError> {
+    let Standing { disk_id, founding } = standing;
+    let founder = |at: &Founder| wire::Founder { node_id: at.node_id, disk_id: at.disk_id };
+    let founders = founding.as_ref().map(|of| of.founders.iter().map(founder).collect());
+    let message = wire::Standing {
+        node_id,
+        disk_id: *disk_id,
+        cluster_id: founding.as_ref().map_or(Uuid::ZERO, |founding| founding.cluster_id),
+        founders: founders.unwrap_or_default(),
+    };
+    to_versioned_bytes(&message, VERSION)
+}
+
+/// What [`standing_to_bytes`] wrote.
+///
+/// # Errors
+/// Other bytes.
+pub fn standing_from_bytes(bytes: &Bytes) -> Result<(i32, Standing), DecodeError> {
+    let message: wire::Standing = from_versioned_bytes(bytes)?;
+    let founder = |at: wire::Founder| Founder { node_id: at.node_id, disk_id: at.disk_id };
+    let founding = (!message.cluster_id.is_zero()).then(|| Founding {
+        cluster_id: message.cluster_id,
+        founders: message.founders.into_iter().map(founder).collect(),
+    });
+    Ok((message.node_id, Standing { disk_id: message.disk_id, founding }))
+}
+
+/// Who leads what.
+///
+/// # Errors
+/// More leaders than a message can have.
+pub fn leaders_to_bytes(announced: &Announced) -> Result<Bytes, EncodeError> {
+    let leader = |(partition, leader): &(PartitionId, Leader)| wire::LeaderOf {
+        topic_id: partition.topic_id,
+        partition: partition.index,
+        node_id: leader.node_id,
+        epoch: leader.epoch,
+        in_sync_version: leader.in_sync_version,
+        in_sync: leader.in_sync.to_vec(),
+    };
+    let leaders = announced.iter().map(leader).collect();
+    to_versioned_bytes(&wire::Leaders { leaders }, VERSION)
+}
+
+/// What [`leaders_to_bytes`] wrote.
+///
+/// # Errors
+/// Other bytes.
+pub fn leaders_from_bytes(bytes: &Bytes) -> Result<Announced, DecodeError> {
+    let message: wire::Leaders = from_versioned_bytes(bytes)?;
+    let leader = |of: wire::LeaderOf| {
+        let partition = PartitionId { topic_id: of.topic_id, index: of.partition };
+        let leader = Leader {
+            node_id: of.node_id,
+            epoch: of.epoch,
+            in_sync_version: of.in_sync_version,
+            in_sync: of.in_sync.into(),
+        };
+        (partition, leader)
+    };
+    Ok(message.leaders.into_iter().map(leader).collect())
+}
+
+/// A leader is to give its place to a node, or to whichever can.
+///
+/// # Errors
+/// None that can be.
+pub fn hand_over_to_bytes(partition: PartitionId, to: Option<i32>) -> Result<Bytes, EncodeError> {
+    let message = wire::HandOver {
+        topic_id: partition.topic_id,
+        partition: partition.index,
+        node_id: to.unwrap_or(-1),
+    };
+    to_versioned_bytes(&message, VERSION)
+}
+
+/// What [`hand_over_to_bytes`] wrote.
+///
+/// # Errors
+/// Other bytes.
+pub fn hand_over_from_bytes(bytes: &Bytes) -> Result<(PartitionId, Option<i32>), DecodeError> {
+    let message: wire::HandOver = from_versioned_bytes(bytes)?;
+    let partition = PartitionId { topic_id: message.topic_id, index: message.partition };
+    Ok((partition, Some(message.node_id).filter(|node| *node >= 0)))
+}
+
+/// What came of it.
+///
+/// # Errors
+/// None that can be.
+pub fn handed_over_to_bytes(error_code: ErrorCode) -> Result<Bytes, EncodeError> {
+    to_versioned_bytes(&wire::HandedOver { error_code }, VERSION)
+}
+
+/// What [`handed_over_to_bytes`] wrote.
+///
+/// # Errors
+/// Other bytes.
+pub fn handed_over_from_bytes(bytes: &Bytes) -> Result<ErrorCode, DecodeError> {
+    from_versioned_bytes::<wire::HandedOver>(bytes).map(|message| message.error_code)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_what_is_heard() {
+        let founder = Founder { node_id: 2, disk_id: Uuid(8) };
+        let founding = Founding { cluster_id: Uuid(5), founders: vec![founder] };
+        for founding in [None, Some(founding)] {
+            let standing = Standing { disk_id: Uuid(7), founding };
+            let bytes = standing_to_bytes(3, &standing).unwrap();
+            assert_eq!(standing_from_bytes(&bytes), Ok((3, standing)));
+            for len in 0..bytes.len() {
+                assert!(standing_from_bytes(&bytes.slice(..len)).is_err());
+            }
+        }
+        let leader =
+            Leader { node_id: 3, epoch: 4, in_sync_version: 9, in_sync: Arc::from([3, 1]) };
+        let announced = vec![(PartitionId { topic_id: Uuid(6), index: 2 }, leader)];
+        let bytes = leaders_to_bytes(&announced).unwrap();
+        assert_eq!(leaders_from_bytes(&bytes), Ok(announced));
+        for len in 0..bytes.len() {
+            assert!(leaders_from_bytes(&bytes.slice(..len)).is_err());
+        }
+        let partition = PartitionId { topic_id: Uuid(6), index: 2 };
+        for to in [None, Some(0), Some(3)] {
+            let bytes = hand_over_to_bytes(partition, to).unwrap();
+            assert_eq!(hand_over_from_bytes(&bytes), Ok((partition, to)));
+        }
+        let bytes = handed_over_to_bytes(ErrorCode::NOT_CONTROLLER).unwrap();
+        assert_eq!(handed_over_from_bytes(&bytes), Ok(ErrorCode::NOT_CONTROLLER));
+    }
+}

@@ -1,0 +1,355 @@
+//! This node among the others: what it asks them, and what it answers.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::{Either, FutureExt, LocalBoxFuture, select};
+use vltava_storage::{KeyedJournal, LoadedJournals};
+
+use super::admission::PEER_LISTENER;
+use super::announce::Announced;
+use super::form::Standing;
+use super::identity::{Founding, Identity};
+use super::messages;
+use super::view::Node;
+use crate::cluster::controller::{Input, Reply};
+use crate::coordinator::host::HostError;
+use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
+use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
+use crate::peer::SessionId;
+use crate::peer::greeting::{Introduction, PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
+use crate::peer::options::Options;
+use crate::peer::peers::Peers;
+use crate::raft::membership::ReplicaId;
+use crate::runtime::jobs::Jobs;
+use crate::runtime::{Network, Queue, Runtime};
+
+/// What a node asks another: who it is.
+const STANDING: u16 = 1;
+/// To ask its controller.
+const CONTROLLER: u16 = 2;
+/// To hear who leads what.
+const LEADERS: u16 = 3;
+/// To give the lead of a partition to another.
+pub(super) const HAND_OVER: u16 = 4;
+/// To hear that it is about to stop, and is to lead nothing more.
+const LEAVING: u16 = 5;
+/// For what it knows of group 0 as its leader.
+pub(super) const QUORUM: u16 = 6;
+
+/// Whether clients may write there.
+pub(super) const ROOM: u16 = 7;
+/// To ask its controller for another node, which does not reach it.
+const CONTROLLER_FOR: u16 = 8;
+
+/// How long another node may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long it may take to hear that this one stops.
+const LEAVING_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// How this program calls itself.
+pub(super) const SOFTWARE: &str = concat!("vltava ", env!("CARGO_PKG_VERSION"));
+
+/// What a shard needs to talk to other nodes.
+pub struct PeerParts<R: Runtime> {
+    /// The same room on the other shards.
+    pub jobs: Rc<Jobs<GroupPeers<R>>>,
+    /// Where other nodes connect, on this shard.
+    pub listener: RefCell<Option<<R::Network as Network>::Listener>>,
+    /// The other nodes, and where they listen.
+    pub addresses: Vec<(i32, SocketAddr)>,
+    /// How this node is reached by the others.
+    pub advertised: PeerEndpoint,
+    /// The address of a host and port. It may take long.
+    pub resolve: fn(&str, u16) -> io::Result<SocketAddr>,
+}
+
+/// What the rooms below this one tell it.
+struct Events<R: Runtime>(Weak<Node<R>>);
+
+impl<R: Runtime> NodeEvents for Events<R> {
+    fn admit(&self, introduction: &Introduction) -> Result<(), Refusal> {
+        let Some(node) = self.0.upgrade() else { return Ok(()) };
+        node.admit_level(introduction)?;
+        node.admit(introduction)
+    }
+
+    fn peer_up(&self, session: SessionId, _introduction: &Arc<Introduction>) {
+        if let Some(node) = self.0.upgrade() {
+            let runtime = node.parts.runtime.clone();
+            runtime.spawn(Queue::Control, async move { node.tell_leaders(session.node).await });
+        }
+    }
+
+    fn peer_down(&self, session: SessionId) {
+        if let Some(node) = self.0.upgrade() {
+            node.leaving_peers.borrow_mut().remove(&session.node);
+        }
+    }
+
+    fn requested(&self, from: SessionId, kind: u16, body: Bytes) -> LocalBoxFuture<'static, Bytes> {
+        let node = self.0.upgrade();
+        async move {
+            let Some(node) = node else { return Bytes::new() };
+            match kind {
+                STANDING => node.standing().await,
+                CONTROLLER | CONTROLLER_FOR => node.answer_controller(from.node, kind, body).await,
+                LEADERS => {
+                    match messages::leaders_from_bytes(&body) {
+                        Ok(announced) => node.spread(announced).await,
+                        Err(error) => {
+                            let node = from.node;
+                            tracing::warn!(node, %error, "a list of leaders is unreadable");
+                        }
+                    }
+                    Bytes::new()
+                }
+                HAND_OVER => node.answer_hand_over(&body).await,
+                QUORUM => node.answer_quorum().await,
+                ROOM => node.answer_room(),
+                LEAVING => {
+                    node.hear_leaving(from.node).await;
+                    Bytes::new()
+                }
+                kind => {
+                    let node = from.node;
+                    tracing::warn!(node, kind, "a node asks what this release cannot do");
+                    Bytes::new()
+                }
+            }
+        }
+        .boxed_local()
+    }
+}
+
+impl<R: Runtime> Node<R> {
+    /// What the replicas of this shard share, where the node is to have others beside it.
+    pub(super) fn surroundings(&self) -> Option<Rc<Surroundings<R>>> {
+        self.surroundings.get().cloned()
+    }
+
+    fn peers(&self) -> Option<Rc<GroupPeers<R>>> {
+        self.surroundings.get().map(|surroundings| Rc::clone(&surroundings.peers))
+    }
+
+    /// Begins to talk to other nodes, on this shard.
+    pub(super) async fn meet(
+        self: &Rc<Self>,
+        own: ReplicaId,
+        introduction: Arc<Introduction>,
+        loaded: Arc<LoadedJournals>,
+    ) -> Result<(), String> {
+        let parts = &self.parts;
+        let Some(with) = &parts.peers else { return Ok(()) };
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (shard, shards) = (small(parts.jobs.own()), small(parts.jobs.count()));
+        let journal = KeyedJournal::open(&parts.logs, shard, shards, loaded).await;
+        let journal = journal.map_err(|error| error.to_string())?;
+        let events = FromPeers::new(&parts.partitions);
+        events.tell(Rc::new(Events(Rc::downgrade(self))));
+        let (runtime, jobs) = (parts.runtime.clone(), Rc::clone(&with.jobs));
+        let peers =
+            Peers::new(runtime.clone(), Rc::clone(&jobs), events, introduction, Options::default());
+        runtime.spawn(Queue::Foreground, jobs.serve(runtime.clone(), Rc::clone(&peers)));
+        if let Some(listener) = with.listener.borrow_mut().take() {
+            runtime.spawn(Queue::Foreground, Rc::clone(&peers).accept(listener));
+        }
+        let surroundings = Rc::new(Surroundings { own, journal, peers });
+        assert!(self.surroundings.set(surroundings).is_ok(), "met twice");
+        Ok(())
+    }
+
+    /// How this node introduces itself.
+    pub(super) fn introduction(&self, identity: &Identity) -> Arc<Introduction> {
+        let parts = &self.parts;
+        let endpoint = parts.peers.as_ref().map(|with| NodeEndpoint {
+            listener: PEER_LISTENER.into(),
+            host: with.advertised.host.clone(),
+            port: with.advertised.port,
+        });
+        Arc::new(Introduction {
+            protocol: (PROTOCOL_MIN, PROTOCOL_MAX),
+            feature_level: u16::try_from(parts.levels.max).unwrap_or(0),
+            cluster_id: identity.founding.as_ref().map(|founding| founding.cluster_id),
+            node_id: identity.node_id,
+            disk_id: identity.disk_id,
+            start: u64::try_from(parts.runtime.wall_clock_ms()).unwrap_or(0),
+            shards: u16::try_from(parts.jobs.count()).unwrap_or(u16::MAX),
+            software: SOFTWARE.into(),
+            rack: parts.config.rack.as_deref().map(Into::into),
+            endpoints: endpoint.into_iter().collect(),
+        })
+    }
+
+    /// Who this node is, for one that may not be in its cluster yet.
+    async fn standing(self: &Rc<Self>) -> Bytes {
+        let here = |node: &Rc<Self>| {
+            let identity = node.identity.borrow();
+            let bytes = identity.as_ref().and_then(|identity| {
+                let Identity { node_id, disk_id, founding, .. } = identity.clone();
+                messages::standing_to_bytes(node_id, &Standing { disk_id, founding }).ok()
+            });
+            std::future::ready(bytes.unwrap_or_default())
+        };
+        if self.parts.jobs.own() == 0 {
+            return here(self).await;
+        }
+        self.parts.jobs.start(0, here).await.await.unwrap_or_default()
+    }
+
+    /// Asks another node who it is; `None` where it does not say.
+    pub(super) async fn ask_standing(&self, node: i32) -> Option<Standing> {
+        let answer = self.ask_peer(node, STANDING, Bytes::new()).await?;
+        messages::standing_from_bytes(&answer).ok().map(|(_, standing)| standing)
+    }
+
+    pub(super) async fn ask_peer(&self, node: i32, kind: u16, body: Bytes) -> Option<Bytes> {
+        self.ask_peer_for(ANSWER_TIME, node, kind, body).await
+    }
+
+    async fn ask_peer_for(
+        &self,
+        time: Duration,
+        node: i32,
+        kind: u16,
+        body: Bytes,
+    ) -> Option<Bytes> {
+        let peers = self.peers()?;
+        let runtime = &self.parts.runtime;
+        let time = std::pin::pin!(runtime.sleep_until(runtime.now().after(time)));
+        match select(std::pin::pin!(peers.request(node, kind, body)), time).await {
+            Either::Left((answer, _)) => answer.ok().filter(|answer| !answer.is_empty()),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// Asks the controller, wherever it is: its answer, and below which offset of group 0 what it
+    /// decided stands.
+    pub(super) async fn ask_leader(
+        self: &Rc<Self>,
+        input: Input,
+    ) -> Result<(Reply, i64), HostError> {
+        let own = self.parts.config.node_id;
+        let leader = self.leader_of_group_0().filter(|leader| *leader != own);
+        let up = self.peers().map(|peers| peers.up()).unwrap_or_default();
+        if leader.is_none() {
+            let id = PartitionId::CLUSTER_METADATA;
+            let submitted = self.parts.controllers.submit(id, input.clone()).await.await;
+            match submitted {
+                Err(HostError::NotHere) if !up.is_empty() => {}
+                submitted => return Ok((submitted?, 0)),
+            }
+        }
+        let Ok(bytes) = input.to_bytes() else { return Err(HostError::NotHere) };
+        // Whoever is not there to be asked is asked through another, which may know better.
+        let through = leader.filter(|leader| up.contains(leader)).or(up.first().copied());
+        let Some(through) = through else { return Err(HostError::NotHere) };
+        let answer = self.ask_peer(through, CONTROLLER, bytes).await;
+        answer.and_then(|answer| answered(&answer)).ok_or(HostError::NotHere)
+    }
+
+    fn leader_of_group_0(&self) -> Option<i32> {
+        self.leaders().leader(PartitionId::CLUSTER_METADATA).map(|leader| leader.node_id)
+    }
+
+    /// Another node's question to this node's controller; where that is elsewhere, and the question
+    /// was not passed on before, to that.
+    async fn answer_controller(self: &Rc<Self>, from: i32, kind: u16, body: Bytes) -> Bytes {
+        let Ok(input) = Input::from_bytes(&body) else { return Bytes::new() };
+        let elsewhere = self.leader_of_group_0().filter(|it| *it != self.parts.config.node_id);
+        if let Some(leader) = elsewhere {
+            let may_pass_on = kind == CONTROLLER && leader != from;
+            return match may_pass_on {
+                true => self.ask_peer(leader, CONTROLLER_FOR, body).await.unwrap_or_default(),
+                false => Bytes::new(),
+            };
+        }
+        let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
+        let Ok(reply) = submitted.await else { return Bytes::new() };
+        let Ok(reply) = reply.to_bytes() else { return Bytes::new() };
+        let mut answer = BytesMut::with_capacity(8 + reply.len());
+        answer.put_i64(self.group_0_end().await);
+        answer.extend_from_slice(&reply);
+        answer.freeze()
+    }
+
+    /// Below which offset group 0 is committed, as this node knows.
+    async fn group_0_end(self: &Rc<Self>) -> i64 {
+        let here = |node: &Rc<Self>| {
+            let group = node.parts.partitions.local(PartitionId::CLUSTER_METADATA);
+            std::future::ready(group.map_or(0, |group| group.high_watermark()))
+        };
+        if self.parts.jobs.own() == 0 {
+            return here(self).await;
+        }
+        self.parts.jobs.start(0, here).await.await.unwrap_or(0)
+    }
+
+    /// Tells another node what is led on this shard.
+    async fn tell_leaders(self: &Rc<Self>, node: i32) {
+        let led = self.led_here();
+        if led.is_empty() {
+            return;
+        }
+        if let Ok(bytes) = messages::leaders_to_bytes(&led) {
+            self.ask_peer(node, LEADERS, bytes).await;
+        }
+    }
+
+    /// Tells all other nodes that this one is about to stop.
+    pub(super) async fn tell_leaving(&self) {
+        let Some(peers) = self.peers() else { return };
+        if self.parts.jobs.own() == 0 {
+            let tell = |node| self.ask_peer_for(LEAVING_TIME_MAX, node, LEAVING, Bytes::new());
+            let told = peers.up().into_iter().map(tell);
+            futures_util::future::join_all(told).await;
+        }
+    }
+
+    /// Another node is about to stop: nothing is handed over to it.
+    async fn hear_leaving(self: &Rc<Self>, peer: i32) {
+        for shard in (0..self.parts.jobs.count()).filter(|shard| *shard != self.parts.jobs.own()) {
+            let hear = move |node: &Rc<Self>| {
+                node.leaving_peers.borrow_mut().insert(peer);
+                std::future::ready(())
+            };
+            drop(self.parts.jobs.start(shard, hear).await);
+        }
+        self.leaving_peers.borrow_mut().insert(peer);
+    }
+
+    /// Says to all other nodes that this one stops, and ends all sessions.
+    pub async fn leave_peers(&self) {
+        let Some(peers) = self.peers() else { return };
+        match self.parts.jobs.own() {
+            0 => peers.say_goodbye().await,
+            _ => peers.stop(),
+        }
+    }
+
+    /// Tells all other nodes.
+    pub(super) async fn tell_all(self: &Rc<Self>, announced: &Announced) {
+        let Some(peers) = self.peers() else { return };
+        let Ok(bytes) = messages::leaders_to_bytes(announced) else { return };
+        let told = peers.up().into_iter().map(|node| self.ask_peer(node, LEADERS, bytes.clone()));
+        futures_util::future::join_all(told).await;
+    }
+}
+
+/// An answer of another node's controller.
+fn answered(answer: &Bytes) -> Option<(Reply, i64)> {
+    let (end, reply) = answer.split_first_chunk::<8>()?;
+    let reply = Reply::from_bytes(&answer.slice_ref(reply)).ok()?;
+    Some((reply, i64::from_be_bytes(*end)))
+}
+
+/// Founders as group 0 takes them.
+pub(super) fn founders(founding: &Founding) -> impl Iterator<Item = ReplicaId> {
+    let founders = founding.founders.iter();
+    founders.map(|founder| ReplicaId { node: founder.node_id, disk: founder.disk_id })
+}

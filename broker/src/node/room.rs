@@ -1,0 +1,47 @@
+//! A node whose disk is below its reserve lets others lead: clients can write there.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::peers::ROOM;
+use super::view::Node;
+use crate::metadata::image::PartitionId;
+use crate::runtime::Runtime;
+
+/// What a node answers that takes writes of clients.
+const HAS_ROOM: &[u8] = &[1];
+const HAS_NONE: &[u8] = &[0];
+
+impl<R: Runtime> Node<R> {
+    /// Hands over what this shard leads to replicas that have all of it, on nodes that say that
+    /// they have room; how many it was. What nobody can take is refused here, as it would be on one
+    /// node. Group 0 may use the reserve, and stays.
+    pub(super) async fn hand_over_for_room(self: &Rc<Self>) -> usize {
+        let led = self.parts.partitions.local_where(|replica| replica.leads().is_some());
+        let (mut load, mut room, mut moved) = (self.leaders_by_node(), BTreeMap::new(), 0);
+        for (id, replica) in led {
+            if id == PartitionId::CLUSTER_METADATA {
+                continue;
+            }
+            let mut able = replica.successors();
+            for node in &able {
+                if !room.contains_key(node) {
+                    let answer = self.ask_peer(*node, ROOM, Bytes::new()).await;
+                    room.insert(*node, answer.is_some_and(|answer| answer == HAS_ROOM));
+                }
+            }
+            able.retain(|node| room.get(node) == Some(&true));
+            if let Some(to) = self.successor(&able, &mut load) {
+                moved += usize::from(replica.hand_over(to).await);
+            }
+        }
+        moved
+    }
+
+    /// Whether this node has room, for another.
+    pub(super) fn answer_room(&self) -> Bytes {
+        Bytes::from_static(if self.is_low_on_space() { HAS_NONE } else { HAS_ROOM })
+    }
+}

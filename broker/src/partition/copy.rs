@@ -1,0 +1,192 @@
+//! A part of a leader's log, asked for by a replica that lacks what stands before the leader's
+//! marks: where the log begins, and batches, in pieces. Everything asked for is committed.
+
+use std::rc::Rc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use vltava_protocol::types::Uuid;
+
+use super::client::Partitions;
+use super::error::PartitionError;
+use super::replica::Replica;
+use super::request::PartitionId;
+use crate::runtime::Runtime;
+
+/// The number of this question between nodes.
+pub const COPY: u16 = 256;
+
+/// Bytes of batches in one answer; a batch that is larger comes alone.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// How the log begins.
+    Beginning,
+    /// Batches between two offsets, as many from the first on as fit.
+    Batches {
+        /// The first.
+        from: i64,
+        /// None at or above this one.
+        until: i64,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Of [`Question::Beginning`].
+    Beginning {
+        /// The log's first offset.
+        log_start: i64,
+        /// Epochs up to there, each with the offset of its first batch.
+        epochs: Vec<(i32, i64)>,
+        /// What the log knows of producers before (`Log::producers_before`).
+        producers: Bytes,
+    },
+    /// Of [`Question::Batches`].
+    Batches(Bytes),
+    /// The log begins behind what was asked for.
+    Gone,
+}
+
+const BEGINNING: u8 = 1;
+const BATCHES: u8 = 2;
+const GONE: u8 = 3;
+
+impl Question {
+    /// As bytes.
+    pub fn to_bytes(self, partition: PartitionId) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(37);
+        bytes.put_u128(partition.topic_id.0);
+        bytes.put_i32(partition.index);
+        match self {
+            Self::Beginning => bytes.put_u8(BEGINNING),
+            Self::Batches { from, until } => {
+                bytes.put_u8(BATCHES);
+                bytes.put_i64(from);
+                bytes.put_i64(until);
+            }
+        }
+        bytes.freeze()
+    }
+
+    fn from_bytes(mut bytes: Bytes) -> Option<(PartitionId, Self)> {
+        let topic_id = Uuid(bytes.try_get_u128().ok()?);
+        let index = bytes.try_get_i32().ok()?;
+        let question = match bytes.try_get_u8().ok()? {
+            BEGINNING => Self::Beginning,
+            BATCHES => {
+                let (from, until) = (bytes.try_get_i64().ok()?, bytes.try_get_i64().ok()?);
+                Self::Batches { from, until }
+            }
+            _ => return None,
+        };
+        Some((PartitionId { topic_id, index }, question))
+    }
+}
+
+impl Answer {
+    fn to_bytes(&self) -> Bytes {
+        let mut bytes = BytesMut::new();
+        match self {
+            Self::Beginning { log_start, epochs, producers } => {
+                bytes.put_u8(BEGINNING);
+                bytes.put_i64(*log_start);
+                bytes.put_u32(u32::try_from(epochs.len()).unwrap_or(u32::MAX));
+                for (epoch, offset) in epochs {
+                    bytes.put_i32(*epoch);
+                    bytes.put_i64(*offset);
+                }
+                bytes.put_slice(producers);
+            }
+            Self::Batches(batches) => {
+                bytes.put_u8(BATCHES);
+                bytes.put_slice(batches);
+            }
+            Self::Gone => bytes.put_u8(GONE),
+        }
+        bytes.freeze()
+    }
+
+    /// What a node answered; `None` where it could not, or what it said is none of these.
+    pub fn from_bytes(mut bytes: Bytes) -> Option<Self> {
+        match bytes.try_get_u8().ok()? {
+            BEGINNING => {
+                let log_start = bytes.try_get_i64().ok()?;
+                let count = bytes.try_get_u32().ok()?;
+                let mut epochs = Vec::new();
+                for _ in 0..count {
+                    epochs.push((bytes.try_get_i32().ok()?, bytes.try_get_i64().ok()?));
+                }
+                Some(Self::Beginning { log_start, epochs, producers: bytes })
+            }
+            BATCHES => Some(Self::Batches(bytes)),
+            GONE => Some(Self::Gone),
+            _ => None,
+        }
+    }
+}
+
+/// What another node is answered; nothing where this one cannot.
+pub async fn answer<R: Runtime>(partitions: &Rc<Partitions<R>>, body: Bytes) -> Bytes {
+    let Some((partition, question)) = Question::from_bytes(body) else {
+        return Bytes::new();
+    };
+    let work = move |replica: Rc<Replica<R>>| async move { replica.copy(question).await };
+    let answered = partitions.on_owner(partition, work).await.await;
+    answered.map_or(Bytes::new(), |answer| answer.to_bytes())
+}
+
+impl<R: Runtime> Replica<R> {
+    async fn copy(&self, question: Question) -> Result<Answer, PartitionError> {
+        self.check_leads()?;
+        let log_start = self.log_start();
+        match question {
+            Question::Beginning => {
+                let epochs = self.log.epochs().into_iter().filter(|(_, from)| *from <= log_start);
+                let producers = self.log.producers_before(log_start).into();
+                Ok(Answer::Beginning { log_start, epochs: epochs.collect(), producers })
+            }
+            Question::Batches { from, .. } if from < log_start => Ok(Answer::Gone),
+            Question::Batches { from, until } => {
+                // What stands before a base is chosen. Clients may not have seen it: with a large
+                // `min.insync.replicas` that waits for whoever asks here.
+                let until = until.min(self.log.flushed_end());
+                let read = self.log_to_read().read_in_memory(from, until, PIECE_BYTES).await;
+                Ok(Answer::Batches(read?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_and_answered_is_what_arrives() {
+        let partition = PartitionId { topic_id: Uuid(7), index: 3 };
+        for question in [Question::Beginning, Question::Batches { from: 5, until: i64::MAX }] {
+            let bytes = question.to_bytes(partition);
+            assert_eq!(Question::from_bytes(bytes.clone()), Some((partition, question)));
+            for len in 0..bytes.len() {
+                assert_eq!(Question::from_bytes(bytes.slice(..len)), None);
+            }
+        }
+        let epochs = vec![(1, 0), (4, 17)];
+        let producers = Bytes::from_static(b"producers");
+        for answer in [
+            Answer::Beginning { log_start: 17, epochs, producers },
+            Answer::Batches(Bytes::from_static(b"batches")),
+            Answer::Gone,
+        ] {
+            assert_eq!(Answer::from_bytes(answer.to_bytes()), Some(answer));
+        }
+        let lies = [&[BEGINNING][..], &[0; 8], &[255; 4], &[0; 30]].concat();
+        assert_eq!(Answer::from_bytes(lies.into()), None);
+        assert_eq!(Answer::from_bytes(Bytes::new()), None);
+    }
+}

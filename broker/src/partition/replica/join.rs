@@ -1,0 +1,119 @@
+//! A replica takes its place in its group: from what its log holds, and what was kept beside it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use vltava_storage::{GroupKey, Log, Recorded, StorageError};
+
+use super::{Replica, group};
+use crate::partition::error::PartitionError;
+use crate::partition::request::PartitionId;
+use crate::partition::surroundings::Surroundings;
+use crate::raft::history::{Base, History};
+use crate::raft::membership::Membership;
+use crate::raft::node::{Found, Node};
+use crate::raft::persisted::Persisted;
+use crate::raft::position::Position;
+use crate::raft::recovery::{Recovered, recovered};
+use crate::runtime::Runtime;
+
+/// Which group a replica belongs to.
+pub struct GroupPlace<R: Runtime> {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Who belonged to it as it was made.
+    pub founders: Membership,
+    /// What the replicas of this shard share.
+    pub surroundings: Rc<Surroundings<R>>,
+}
+
+impl<R: Runtime> Replica<R> {
+    /// The replica over an open log, in its group.
+    ///
+    /// # Errors
+    /// [`PartitionError::Damaged`] where log and journal do not fit each other; or what the disk
+    /// says.
+    pub async fn join(
+        runtime: R,
+        name: String,
+        log: Log<R::Disk>,
+        min_insync_replicas: usize,
+        place: GroupPlace<R>,
+    ) -> Result<Rc<Self>, PartitionError> {
+        let GroupPlace { partition, founders, surroundings } = place;
+        let (found, kept) = find(&log, partition, founders, &surroundings).await?;
+        let (own, seed) = (surroundings.own, runtime.random_u64());
+        let mut raft = Node::new(own, group::options(min_insync_replicas), seed, found);
+        raft.promise(kept.as_ref().map_or(Position::ZERO, |kept| kept.promised));
+        let near = Some(surroundings);
+        let replica = Self::new(runtime, name, log, partition, raft, near, kept);
+        replica.begin();
+        replica.meet_peers();
+        Ok(replica)
+    }
+
+    /// Hears of the nodes that are up already.
+    fn meet_peers(&self) {
+        let Some(surroundings) = &self.surroundings else { return };
+        let nodes: Vec<i32> = self.raft.borrow().members().ids().map(|id| id.node).collect();
+        for node in nodes {
+            if surroundings.peers.session(node).is_some() {
+                self.peer_up(node);
+            }
+        }
+    }
+}
+
+async fn find<R: Runtime>(
+    log: &Log<R::Disk>,
+    partition: PartitionId,
+    founders: Membership,
+    surroundings: &Surroundings<R>,
+) -> Result<(Found, Option<Persisted>), PartitionError> {
+    let key = GroupKey { topic_id: partition.topic_id, partition: partition.index };
+    let damaged = |what: &str| Err(PartitionError::Damaged(what.to_owned()));
+    match surroundings.journal.get(&key) {
+        Recorded::Nothing if founders.is_alone(&surroundings.own) => {
+            Ok((Found::alone(surroundings.own, &log.epochs(), log.flushed_end()), None))
+        }
+        Recorded::Nothing if log.end() > 0 => {
+            damaged("it has records, and nothing is kept of what its group agreed on")
+        }
+        Recorded::Nothing => {
+            let history =
+                History::new(Base { at: Position::ZERO, members: founders, log_start: 0 });
+            let found = Found { epoch: -1, vote: None, history, end_offset: 0, is_lost: false };
+            Ok((found, None))
+        }
+        Recorded::Value(bytes) => match Persisted::from_bytes(&bytes) {
+            Ok(persisted) => Ok(settle(log, key, persisted, surroundings).await?),
+            Err(error) => damaged(&error.to_string()),
+        },
+        Recorded::Lost => damaged("what its group agreed on is lost: its vote may count twice"),
+    }
+}
+
+/// Log and marks are made one, durably, before anything is said of them.
+async fn settle<R: Runtime>(
+    log: &Log<R::Disk>,
+    key: GroupKey,
+    persisted: Persisted,
+    surroundings: &Surroundings<R>,
+) -> Result<(Found, Option<Persisted>), StorageError> {
+    let (is_restoring, promised) = (persisted.is_restoring, persisted.promised);
+    if persisted.is_given_away() && log.end() > 0 {
+        // A stop came between the two.
+        log.reset_to(0, &[], &[]).await?;
+    }
+    let Recovered { found, cut_to, is_shorter } = recovered(persisted, log.end(), &log.epochs());
+    if let Some(offset) = cut_to {
+        log.truncate(offset).await?;
+    }
+    let kept = Persisted::of(found.epoch, found.vote, is_restoring, &found.history);
+    let kept = Persisted { promised, is_lost: found.is_lost, ..kept };
+    if is_shorter {
+        let bytes = Bytes::from(kept.to_bytes());
+        surroundings.journal.set(key, Some(bytes)).await?;
+    }
+    Ok((found, Some(kept)))
+}

@@ -1,0 +1,127 @@
+//! A leader's log to the other members of its group: read from where each stands, and sent as there
+//! is room on the way to its node. Only what is flushed here is sent: what a failed write takes
+//! back, nobody has seen.
+
+use vltava_protocol::batch::Batch;
+use vltava_protocol::encode::{Part, Records};
+
+use super::Replica;
+use crate::raft::membership::ReplicaId;
+use crate::runtime::{Queue, Runtime};
+
+/// Bytes of batches in one message; a batch that is larger goes alone.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// A member that is being sent to.
+#[derive(Debug)]
+pub(super) struct Sending {
+    to: ReplicaId,
+    /// There may be more for it than it was looked for.
+    is_wanted: bool,
+}
+
+impl<R: Runtime> Replica<R> {
+    /// Sends a member what it lacks, until there is nothing more that is flushed here.
+    pub(super) fn replicate(&self, to: ReplicaId) {
+        {
+            let mut sending = self.sending.borrow_mut();
+            if let Some(sending) = sending.iter_mut().find(|sending| sending.to == to) {
+                sending.is_wanted = true;
+                return;
+            }
+            sending.push(Sending { to, is_wanted: false });
+        }
+        if let Some(replica) = self.this.upgrade() {
+            let task = async move { replica.send_all(to).await };
+            self.runtime.spawn(Queue::Foreground, task);
+        }
+    }
+
+    /// More of the log is flushed here: whoever lacks it is sent it.
+    pub(super) fn replicate_to_all(&self) {
+        let behind: Vec<_> = self.raft.borrow().members_behind().collect();
+        for to in behind {
+            self.replicate(to);
+        }
+    }
+
+    async fn send_all(&self, to: ReplicaId) {
+        loop {
+            let has_more = self.send_some(to).await;
+            {
+                let mut sending = self.sending.borrow_mut();
+                let Some(nth) = sending.iter().position(|sending| sending.to == to) else {
+                    return;
+                };
+                if !has_more && !std::mem::take(&mut sending[nth].is_wanted) {
+                    sending.swap_remove(nth);
+                    return;
+                }
+            }
+            self.runtime.yield_if_needed().await;
+        }
+    }
+
+    /// One message; whether there may be another.
+    async fn send_some(&self, to: ReplicaId) -> bool {
+        let Some(surroundings) = &self.surroundings else {
+            return false;
+        };
+        if self.agenda.borrow().has_left() || !self.raft.borrow().has_for(&to) {
+            return false;
+        }
+        let planned = self.raft.borrow().next_for(&to);
+        let (flushed, end) = (self.raft.borrow().flushed(), self.log.flushed_end());
+        let from = planned.and_then(|next| self.raft.borrow().history().at(next));
+        let Some(from) = from.filter(|from| from.index() < flushed && from.offset < end) else {
+            // Marks only, a question, or a snapshot.
+            let message = self.raft.borrow_mut().append_for(to, flushed);
+            if let Some(message) = message {
+                self.say(to, message);
+            }
+            return self.raft.borrow().has_for(&to);
+        };
+        let Some(room) = surroundings.peers.room(to.node, MESSAGE_BYTES).await else {
+            return false;
+        };
+        let read = self.log_to_read().read(from.offset, end, MESSAGE_BYTES, true).await;
+        let (parts, next) = match read {
+            Ok(read) => {
+                let next = read.next_offset.or_else(|| next_offset(&read.parts));
+                (read.parts, next)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    partition = self.name, %error,
+                    "what a follower lacks cannot be read; it is tried again"
+                );
+                return false;
+            }
+        };
+        let Some(next) = next else { return false };
+        let message = {
+            let mut raft = self.raft.borrow_mut();
+            // It may stand elsewhere by now, and so may this replica.
+            if self.agenda.borrow().has_left() || raft.next_for(&to) != planned {
+                return true;
+            }
+            let until = raft.history().index_of(next).min(raft.flushed());
+            raft.append_for(to, until)
+        };
+        let Some(message) = message else { return false };
+        let has_batches = message.offsets() > 0;
+        let payload = Records { parts: if has_batches { parts } else { Vec::new() } };
+        room.send(self.to_say(to, message, payload));
+        has_batches
+    }
+}
+
+/// The offset behind the last of whole batches in memory.
+fn next_offset(parts: &[Part]) -> Option<i64> {
+    let bytes = Records { parts: parts.to_vec() }.to_bytes()?;
+    let (mut rest, mut next) = (&bytes[..], None);
+    while let Ok((batch, behind)) = Batch::parse(rest) {
+        (rest, next) = (behind, Some(batch.next_offset()));
+    }
+    next
+}

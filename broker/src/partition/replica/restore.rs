@@ -1,0 +1,123 @@
+//! A replica whose log lacks what its leader's marks no longer tell apart: it takes what is
+//! committed as it is. `raft/recovery.rs` says in which order that is safe.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use vltava_storage::{ReplicatedBatches, StorageError};
+
+use super::Replica;
+use crate::partition::copy::{Answer, COPY, Question};
+use crate::raft::history::Base;
+use crate::runtime::Runtime;
+
+/// How long to wait where nobody leads, or the leader does not answer.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// How long a leader may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+impl<R: Runtime> Replica<R> {
+    /// The log becomes the leader's up to the base. What it says of its ends counts for nothing
+    /// before all of it is there, and that is noted.
+    pub(super) async fn restore(&self, base: Base, kept_end: i64) -> Result<(), StorageError> {
+        let end = base.at.offset;
+        let is_whole = kept_end >= end;
+        self.keep(|kept| {
+            (kept.base, kept.is_restoring) = (base, !is_whole);
+            kept.marks.clear();
+        })
+        .await?;
+        if is_whole {
+            return self.log.truncate(end).await;
+        }
+        tracing::info!(partition = self.name, end, "a replica takes its log from its leader");
+        let mut is_begun = false;
+        while self.log.end() < end || !is_begun {
+            if self.agenda.borrow().is_over() {
+                return Ok(());
+            }
+            let question = match is_begun {
+                false => Question::Beginning,
+                true => Question::Batches { from: self.log.end(), until: end },
+            };
+            match self.ask_leader(question).await {
+                Some(Answer::Beginning { log_start, epochs, producers }) => {
+                    self.begin_at(log_start.min(end), &epochs, &producers, kept_end).await?;
+                    is_begun = true;
+                }
+                Some(Answer::Batches(bytes)) if !bytes.is_empty() => {
+                    self.take_copied(bytes).await?;
+                }
+                // It was deleted there meanwhile.
+                Some(Answer::Gone) => is_begun = false,
+                Some(Answer::Batches(_)) | None => {
+                    self.runtime.sleep_until(self.runtime.now().after(PAUSE)).await
+                }
+            }
+        }
+        self.keep(|kept| kept.is_restoring = false).await
+    }
+
+    /// What the log has below `kept_end` is the leader's; where the leader has it no more, the log
+    /// begins where the leader's does.
+    async fn begin_at(
+        &self,
+        log_start: i64,
+        epochs: &[(i32, i64)],
+        producers: &Bytes,
+        kept_end: i64,
+    ) -> Result<(), StorageError> {
+        let own_end = self.log.end().min(kept_end);
+        if own_end > log_start && self.log.log_start() < own_end {
+            return self.log.truncate(own_end).await;
+        }
+        self.log.reset_to(log_start, producers, epochs).await
+    }
+
+    async fn take_copied(&self, bytes: Bytes) -> Result<(), StorageError> {
+        let Ok(batches) = ReplicatedBatches::check(bytes) else {
+            tracing::error!(partition = self.name, "a leader's batches are not what they were");
+            self.runtime.sleep_until(self.runtime.now().after(PAUSE)).await;
+            return Ok(());
+        };
+        let now_ms = self.runtime.wall_clock_ms();
+        let taken = self.log.append_replicated(batches, self.replicated_class, now_ms);
+        let written = match taken {
+            Ok(_) => self.write_all().await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Err(error @ (StorageError::Full(_) | StorageError::NoDescriptor(_))) => {
+                tracing::warn!(
+                    partition = self.name, %error,
+                    "a replica waits for room for its log"
+                );
+                self.runtime.sleep_until(self.runtime.now().after(10 * PAUSE)).await;
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    async fn write_all(&self) -> Result<(), StorageError> {
+        while self.log.has_pending() {
+            self.log.write_pending().await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_leader(&self, question: Question) -> Option<Answer> {
+        let surroundings = self.surroundings.as_ref()?;
+        let leader = self.raft.borrow().leader().filter(|leader| *leader != surroundings.own)?;
+        let body = question.to_bytes(self.partition);
+        let asked = pin!(surroundings.peers.request(leader.node, COPY, body));
+        let time = pin!(self.runtime.sleep_until(self.runtime.now().after(ANSWER_TIME)));
+        let over = self.agenda_changes.listen();
+        match select(asked, select(time, over)).await {
+            Either::Left((answer, _)) => Answer::from_bytes(answer.ok()?),
+            Either::Right(_) => None,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The start of a log is the group's: what is deleted is deleted everywhere, and nothing else is.
+
+use futures_util::future::join3;
+
+use super::groups::{Cluster, NODES, tell};
+use crate::partition::error::PartitionError;
+
+async fn begin(cluster: &mut Cluster, values: usize) -> usize {
+    for index in 0..NODES {
+        cluster.start(index).await;
+    }
+    for number in 0..values {
+        cluster.write(&format!("value {number}")).await;
+    }
+    let end = i64::try_from(values).unwrap();
+    let have_all =
+        |cluster: &Cluster| (0..NODES).all(|index| cluster.replica(index).high_watermark() == end);
+    cluster.until(5_000, "all have all", have_all).await;
+    cluster.leader().unwrap()
+}
+
+fn starts(cluster: &Cluster) -> [i64; NODES] {
+    [0, 1, 2].map(|index| cluster.replica(index).log_start())
+}
+
+#[test]
+fn what_a_leader_deletes_is_deleted_by_all_also_by_who_was_away_and_after_restarts() {
+    for seed in 1..6 {
+        tell(seed, async |mut cluster| {
+            let leader = begin(&mut cluster, 40).await;
+            let away = (leader + 1) % NODES;
+            assert_eq!(cluster.replica(leader).delete_records(10).await, Ok(10));
+            cluster.until(2_000, "all follow", |cluster| starts(cluster) == [10; 3]).await;
+            cluster.kill(away);
+            for (to, start) in [(15, 15), (20, 20), (12, 20), (30, 30)] {
+                assert_eq!(cluster.replica(leader).delete_records(to).await, Ok(start));
+            }
+            cluster.start(away).await;
+            cluster.until(5_000, "it follows", |cluster| starts(cluster) == [30; 3]).await;
+            let above = cluster.replica(leader).delete_records(41).await;
+            assert_eq!(above, Err(PartitionError::OutOfRange { start: 30, end: 40 }));
+            let elsewhere = cluster.replica(away).delete_records(35).await;
+            assert_eq!(elsewhere, Err(PartitionError::NotLeader));
+            // At the same time: one move takes them all along.
+            let replica = cluster.replica(leader);
+            let (first, second, third) = join3(
+                replica.delete_records(31),
+                replica.delete_records(33),
+                replica.delete_records(32),
+            )
+            .await;
+            let moved = [first, second, third].map(Result::unwrap);
+            assert!(moved[0] >= 31 && moved[1] == 33 && moved[2] >= 32, "{moved:?}");
+            (0..NODES).for_each(|index| cluster.kill(index));
+            for index in 0..NODES {
+                cluster.start(index).await;
+            }
+            for number in 40..45 {
+                cluster.write(&format!("value {number}")).await;
+            }
+            cluster.until(5_000, "all know it", |cluster| starts(cluster) == [33; 3]).await;
+            let have_all = |cluster: &Cluster| {
+                (0..NODES).all(|index| cluster.replica(index).high_watermark() == 45)
+            };
+            cluster.until(5_000, "all have all", have_all).await;
+        });
+    }
+}
+
+#[test]
+fn what_was_answered_is_known_to_the_next_leader() {
+    for seed in 1..6 {
+        tell(seed, async |mut cluster| {
+            let leader = begin(&mut cluster, 20).await;
+            assert_eq!(cluster.replica(leader).delete_records(20).await, Ok(20));
+            cluster.kill(leader);
+            cluster.write("more").await;
+            let next = cluster.leader().unwrap();
+            let follows = |cluster: &Cluster| cluster.replica(next).log_start() == 20;
+            cluster.until(1_000, "it is known", follows).await;
+            cluster.start(leader).await;
+            cluster.until(5_000, "all know it", |cluster| starts(cluster) == [20; 3]).await;
+        });
+    }
+}
+
+#[test]
+fn retention_is_for_the_leader_to_decide() {
+    for seed in 1..6 {
+        tell(seed, async |mut cluster| {
+            cluster.options.segment_bytes = 1_000;
+            cluster.options.retention_bytes = Some(2_000);
+            let leader = begin(&mut cluster, 100).await;
+            for index in (0..NODES).filter(|index| *index != leader) {
+                assert_eq!(cluster.replica(index).apply_retention().await, Ok(0));
+            }
+            assert_eq!(starts(&cluster), [0; 3], "a follower does not decide");
+            let replica = cluster.replica(leader);
+            replica.apply_retention().await.unwrap();
+            cluster.until(1_000, "it is decided", |_| replica.log_start() > 0).await;
+            let start = replica.log_start();
+            cluster.until(1_000, "all follow", |cluster| starts(cluster) == [start; 3]).await;
+            assert!(start >= 50, "{start}");
+            replica.apply_retention().await.unwrap();
+            cluster.sleep_ms(100).await;
+            assert_eq!(starts(&cluster), [start; 3]);
+        });
+    }
+}

@@ -1,0 +1,6 @@
+mod full_disk;
+mod groups;
+mod log_starts;
+mod moves;
+mod promises;
+mod readers;

@@ -1,0 +1,146 @@
+//! What producers are promised, by acks and `min.insync.replicas`, and who is in sync.
+
+use std::time::Duration;
+
+use vltava_storage::AppendClass;
+
+use super::groups::{Cluster, NODES, batch, tell};
+use crate::partition::error::PartitionError;
+use crate::partition::replica::Queued;
+use crate::partition::request::{Acks, Terms};
+use crate::runtime::{Monotonic, Runtime};
+
+/// Three nodes, all in sync; which leads, and which does not.
+async fn begin(cluster: &mut Cluster, min_insync_replicas: usize) -> (usize, usize) {
+    cluster.min_insync_replicas = min_insync_replicas;
+    for index in 0..NODES {
+        cluster.start(index).await;
+    }
+    cluster.until(5_000, "a leader", |cluster| cluster.leader().is_some()).await;
+    let leader = cluster.leader().unwrap();
+    cluster.until(5_000, "all in sync", |cluster| in_sync(cluster, leader) == NODES).await;
+    (leader, (leader + 1) % NODES)
+}
+
+/// How many are in sync, as this leader has it.
+fn in_sync(cluster: &Cluster, leader: usize) -> usize {
+    cluster.replica(leader).in_sync(0).1.len()
+}
+
+fn write(
+    cluster: &Cluster,
+    leader: usize,
+    acks: Acks,
+    time_ms: u64,
+) -> Result<Queued, PartitionError> {
+    let runtime = cluster.partitions(leader).unwrap().runtime().clone();
+    let deadline: Monotonic = runtime.now().after(Duration::from_millis(time_ms));
+    let terms = Some(Terms { acks, deadline });
+    cluster.replica(leader).append_for(batch("a value"), AppendClass::Client, terms)
+}
+
+#[test]
+fn with_too_few_in_sync_nothing_is_written_for_all_and_the_leader_still_writes_for_itself() {
+    for seed in 1..5 {
+        tell(seed, async |mut cluster| {
+            let (leader, other) = begin(&mut cluster, 3).await;
+            assert_eq!(
+                write(&cluster, leader, Acks::All, 1_000).unwrap().committed.await,
+                Ok(Ok(()))
+            );
+            cluster.kill(other);
+            cluster.until(1_000, "it is out", |cluster| in_sync(cluster, leader) == 2).await;
+            let refused = write(&cluster, leader, Acks::All, 1_000).map(drop);
+            assert_eq!(refused, Err(PartitionError::NotEnoughReplicas));
+            assert_eq!(cluster.replica(leader).end(), 1);
+            let written = write(&cluster, leader, Acks::Leader, 1_000).unwrap();
+            assert_eq!(written.committed.await, Ok(Ok(())));
+            let replica = cluster.replica(leader);
+            assert_eq!((replica.end(), replica.high_watermark()), (2, 1));
+            // Another setting takes effect at once.
+            replica.set_options(cluster.options.clone(), 2);
+            let written = write(&cluster, leader, Acks::All, 1_000).unwrap();
+            assert_eq!(written.committed.await, Ok(Ok(())));
+            assert_eq!(replica.high_watermark(), 3);
+            cluster.start(other).await;
+            cluster.until(5_000, "it is in", |cluster| in_sync(cluster, leader) == NODES).await;
+        });
+    }
+}
+
+#[test]
+fn who_waits_is_told_in_time_that_it_is_not_known() {
+    for seed in 1..5 {
+        tell(seed, async |mut cluster| {
+            let (leader, other) = begin(&mut cluster, 3).await;
+            let short = write(&cluster, leader, Acks::All, 300).unwrap();
+            let long = write(&cluster, leader, Acks::All, 100_000).unwrap();
+            // It has not even been sent.
+            cluster.kill(other);
+            let began = cluster.simulation.executor().now_ns();
+            assert_eq!(short.committed.await, Ok(Err(PartitionError::TimedOut)));
+            let waited_ms = (cluster.simulation.executor().now_ns() - began) / 1_000_000;
+            assert!((299..=310).contains(&waited_ms), "{waited_ms}");
+            cluster.replica(leader).set_options(cluster.options.clone(), 2);
+            assert_eq!(long.committed.await, Ok(Ok(())));
+            assert_eq!(cluster.replica(leader).high_watermark(), 2);
+        });
+    }
+}
+
+/// Kafka's answer where the set shrank while the write waited.
+#[test]
+fn what_is_committed_while_too_few_are_in_sync_is_told_so() {
+    let mut seen = 0;
+    for seed in 1..5 {
+        let told = std::rc::Rc::new(std::cell::Cell::new(0));
+        let count = std::rc::Rc::clone(&told);
+        tell(seed, async move |mut cluster: Cluster| {
+            let (leader, _) = begin(&mut cluster, 2).await;
+            // Whoever lacks anything is out.
+            cluster.replica(leader).set_lag_ms_max(0);
+            let mut queued = Vec::new();
+            for _ in 0..500 {
+                match write(&cluster, leader, Acks::All, 5_000) {
+                    Ok(write) => queued.push(write),
+                    Err(error) => assert_eq!(error, PartitionError::NotEnoughReplicas),
+                }
+                // So that more is appended before the followers have what was.
+                let executor = cluster.simulation.executor();
+                executor.sleep_until(executor.now_ns() + 100_000).await;
+            }
+            for queued in queued {
+                match queued.committed.await.unwrap() {
+                    Ok(()) => {}
+                    Err(error) => {
+                        assert_eq!(error, PartitionError::NotEnoughReplicasAfterAppend);
+                        count.set(count.get() + 1);
+                    }
+                }
+            }
+            let replica = cluster.replica(leader);
+            assert_eq!(replica.high_watermark(), replica.end(), "all is committed");
+        });
+        seen += told.get();
+    }
+    assert!(seen > 0, "it was never told");
+}
+
+#[test]
+fn an_in_sync_set_is_told_as_it_changes_and_only_then() {
+    tell(7, async |mut cluster| {
+        let (leader, other) = begin(&mut cluster, 1).await;
+        let before = cluster.replica(leader).in_sync(0);
+        for _ in 0..50 {
+            let written = write(&cluster, leader, Acks::All, 1_000).unwrap();
+            written.committed.await.unwrap().unwrap();
+        }
+        cluster.sleep_ms(2_000).await;
+        assert_eq!(cluster.replica(leader).in_sync(0), before, "under load and idle");
+        let changes = cluster.replica(leader).leadership_changes();
+        cluster.kill(other);
+        changes.await;
+        let after = cluster.replica(leader).in_sync(0);
+        assert_eq!((after.0, after.1.len()), (before.0 + 1, 2));
+    });
+}

@@ -1,0 +1,55 @@
+//! Three real processes are one cluster: they form it, tell the same of it, refuse who does not
+//! belong to it, and lose nothing that was acknowledged while any one of them is killed.
+//!
+//! - `VLTAVA_CLUSTER_ROUNDS` (3): kills of one node, each in turn.
+//! - `VLTAVA_CLUSTER_SEED`: of sizes and choices; printed.
+//! - `VLTAVA_CLUSTER_ONLY`: which scenarios and clients, by a part of their names.
+//! - `VLTAVA_CLUSTER_KEEP`: where it is set, data directories stay, with what the nodes said.
+#![allow(
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+#[path = "cluster/check.rs"]
+mod check;
+#[path = "cluster/damage.rs"]
+mod damage;
+#[path = "cluster/disks.rs"]
+mod disks;
+#[path = "cluster/faults.rs"]
+mod faults;
+#[path = "cluster/forming.rs"]
+mod forming;
+#[path = "cluster/group.rs"]
+mod group;
+#[path = "cluster/kills.rs"]
+mod kills;
+#[path = "cluster/membership.rs"]
+mod membership;
+#[path = "cluster/network.rs"]
+mod network;
+#[path = "cluster/nodes.rs"]
+mod nodes;
+#[path = "cluster/offsets.rs"]
+mod offsets;
+#[path = "cluster/producer.rs"]
+mod producer;
+#[path = "cluster/promises.rs"]
+mod promises;
+#[path = "cluster/reassign.rs"]
+mod reassign;
+#[path = "cluster/riders.rs"]
+mod riders;
+#[path = "cluster/shards.rs"]
+mod shards;
+mod support;
+#[path = "cluster/tools.rs"]
+mod tools;
+#[path = "cluster/versions.rs"]
+mod versions;
+#[path = "cluster/view.rs"]
+mod view;
+#[path = "cluster/work.rs"]
+mod work;

@@ -1,0 +1,83 @@
+//! A log that is damaged on one node, or gone, is taken anew from the others: nothing acknowledged
+//! is lost, and the node leads again afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::nodes::{NODES, Nodes, seed};
+use crate::producer::Random;
+use crate::view::{await_agreement, create_topic, until};
+use crate::work::{PARTITIONS, Work};
+
+const TOPIC: &str = "rotten";
+/// Whose disk it is.
+const NODE: i32 = 2;
+/// The logs that are damaged, and the one that is gone.
+const DAMAGED: &str = "rotten-0";
+const GONE: &str = "rotten-1";
+const METADATA: &str = "__cluster_metadata-0";
+
+fn set_aside(data: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data).expect("the data directory").flatten();
+    entries.map(|entry| entry.path()).filter(|path| is_aside(path)).collect()
+}
+
+fn is_aside(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("-damaged"))
+}
+
+/// Turns a bit of a record over that was flushed long ago.
+fn damage(directory: &Path) {
+    let mut segments: Vec<PathBuf> = fs::read_dir(directory)
+        .expect("the log")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    segments.sort();
+    let segment = segments.last().expect("a segment");
+    let mut bytes = fs::read(segment).expect("the segment");
+    assert!(bytes[..200].iter().any(|byte| *byte != 0), "{} is empty", segment.display());
+    bytes[70] ^= 1;
+    fs::write(segment, bytes).expect("the segment again");
+}
+
+#[test]
+fn a_damaged_log_is_taken_anew_from_the_others() {
+    let mut nodes = Nodes::start();
+    create_topic(nodes.address(1), TOPIC, PARTITIONS);
+    await_agreement(&nodes.addresses(), &[TOPIC]);
+    let work = Work::begin(nodes.by_number(), TOPIC, &Random(seed()));
+    work.await_progress();
+    work.await_group();
+
+    nodes.kill(NODE);
+    work.await_takeover(NODE);
+    let data = nodes.node(NODE).data.clone();
+    damage(&data.join(DAMAGED));
+    damage(&data.join(METADATA));
+    fs::remove_dir_all(data.join(GONE)).expect("the log that is to be gone");
+    nodes.run_all();
+    work.await_progress();
+    work.await_whole();
+    until("what was set aside is still there", || set_aside(&data).is_empty().then_some(()));
+    for partition in [DAMAGED, GONE, METADATA] {
+        let said = nodes.node(NODE).said();
+        let has =
+            |words: &str| said.lines().any(|line| line.contains(words) && line.contains(partition));
+        assert!(has("taken anew from the other replicas"), "{partition}: {said}");
+        assert!(has("votes again"), "{partition}: {said}");
+    }
+
+    // Its word counts again: with another node away, every write needs it.
+    nodes.kill(1);
+    work.await_progress();
+    nodes.run_all();
+    work.await_whole();
+    for node in NODES {
+        assert!(nodes.node(node).is_running(), "node {node} ended by itself");
+    }
+    let history = work.end();
+    println!("damaged logs: {} records", history.check());
+    nodes.stop();
+}

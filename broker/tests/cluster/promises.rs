@@ -1,0 +1,243 @@
+//! What produce and fetch promise with several replicas, as clients are told it.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use vltava_client::blocking::Link;
+use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use vltava_protocol::messages::fetch::{FetchRequest, PartitionData};
+use vltava_protocol::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+use vltava_protocol::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use vltava_protocol::messages::produce::ProduceRequest;
+use vltava_protocol::types::Str;
+
+use crate::nodes::{NODES, Nodes};
+use crate::support::{self, wire};
+use crate::view::{await_partition, connect, create_topic_with, leader_of, partition, until};
+
+const TOPIC: &str = "promised";
+
+/// A connection to who leads, and its number.
+fn leader(nodes: &Nodes) -> (i32, Link) {
+    until("nobody leads", || {
+        let address = leader_of(&nodes.addresses(), TOPIC, 0)?;
+        let found = nodes.by_number().into_iter().find(|(_, it)| *it == address)?;
+        Some((found.0, connect(address).ok()?))
+    })
+}
+
+fn write(link: &mut Link, acks: i16, timeout_ms: i32) -> ErrorCode {
+    let mut request = wire::produce_request(TOPIC, 0, acks, wire::batch(&[b"a value"]));
+    request.timeout_ms = timeout_ms;
+    link.send_at(&request, wire::PRODUCE_VERSION).expect("it is sent");
+    let answer = link.receive::<ProduceRequest>().expect("an answer");
+    answer.responses[0].partition_responses[0].error_code
+}
+
+fn set_min_insync_replicas(address: SocketAddr, value: &str) {
+    const TOPIC_RESOURCE: i8 = 2;
+    let config = AlterableConfig {
+        name: Str::from("min.insync.replicas"),
+        value: Some(Str::from(value)),
+        ..AlterableConfig::default()
+    };
+    let resource = AlterConfigsResource {
+        resource_type: TOPIC_RESOURCE,
+        resource_name: Str::from(TOPIC),
+        configs: vec![config],
+    };
+    let request =
+        IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    until("a setting is not taken", || {
+        let answer = connect(address).ok()?.call(&request).ok()?;
+        answer.responses[0].error_code.is_none().then_some(())
+    });
+}
+
+/// The first offset, as one node has it.
+fn earliest(address: SocketAddr) -> Option<i64> {
+    let asked = ListOffsetsPartition { timestamp: -2, ..ListOffsetsPartition::default() };
+    let topic = ListOffsetsTopic { name: Str::from(TOPIC), partitions: vec![asked] };
+    let request =
+        ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+    let answer = connect(address).ok()?.call(&request).ok()?;
+    let partition = &answer.topics[0].partitions[0];
+    partition.error_code.is_none().then_some(partition.offset)
+}
+
+#[test]
+fn too_few_replicas_in_sync_and_a_log_that_begins_later() {
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic_with(addresses[0], TOPIC, 1, 3, &[("min.insync.replicas", "3")]);
+    await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    let (number, mut link) = leader(&nodes);
+    assert_eq!(write(&mut link, -1, 30_000), ErrorCode::NONE);
+    let down = NODES.into_iter().find(|node| *node != number).expect("another");
+    nodes.kill(down);
+    let up = nodes.others(down);
+    await_partition(&up, TOPIC, 0, |it| it.in_sync.len() == 2 && !it.in_sync.contains(&down));
+    assert_eq!(write(&mut link, -1, 30_000), ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert_eq!(write(&mut link, 1, 30_000), ErrorCode::NONE);
+    set_min_insync_replicas(up[0], "2");
+    let written = || write(&mut link, -1, 30_000).is_none().then_some(());
+    until("another setting has no effect", written);
+    delete_records_to(&mut link, 2);
+    nodes.run_all();
+    await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    // Whoever leads next begins there, too: also the one that was away.
+    for _ in 0..2 {
+        let (number, _) = leader(&nodes);
+        nodes.kill(number);
+        let up = nodes.others(number);
+        let found = until("nobody says where the log begins", || {
+            let address = leader_of(&up, TOPIC, 0).filter(|it| *it != nodes.address(number))?;
+            earliest(address)
+        });
+        assert_eq!(found, 2);
+        nodes.run_all();
+        await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    }
+    nodes.stop();
+}
+
+fn delete_records_to(link: &mut Link, offset: i64) {
+    let asked = DeleteRecordsPartition { partition_index: 0, offset };
+    let topic = DeleteRecordsTopic { name: Str::from(TOPIC), partitions: vec![asked] };
+    let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 };
+    let answer = link.call(&request).expect("an answer");
+    let partition = &answer.topics[0].partitions[0];
+    assert_eq!((partition.error_code, partition.low_watermark), (ErrorCode::NONE, offset));
+}
+
+fn rack(node: i32) -> &'static str {
+    ["a", "b", "c"][node as usize - 1]
+}
+
+fn fetch(link: &mut Link, version: i16, rack: &str, offset: i64) -> PartitionData {
+    let mut request = wire::fetch_request(TOPIC, 0, offset);
+    request.rack_id = Str::from(rack);
+    link.send_at(&request, version).expect("it is sent");
+    let mut answer = link.receive::<FetchRequest>().expect("an answer");
+    answer.responses.remove(0).partitions.remove(0)
+}
+
+/// Bytes of batches that a node has given to who fetched.
+fn given(nodes: &mut Nodes, node: i32) -> u64 {
+    let admin = nodes.node(node).admin;
+    let (_, page) = support::get(admin, "/metrics").expect("its metrics");
+    let line = page.lines().find(|line| line.starts_with("vltava_fetched_bytes_total"));
+    let number = line.and_then(|line| line.rsplit(' ').next());
+    number.and_then(|number| number.parse().ok()).expect("a number of bytes")
+}
+
+#[test]
+fn consumers_read_from_the_replica_of_their_rack() {
+    let mut nodes = Nodes::places(
+        &[("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector")],
+        crate::nodes::Place::local,
+    );
+    for node in NODES {
+        nodes.set(node, &[("broker.rack", rack(node))]);
+    }
+    nodes.run_all();
+    let addresses = nodes.addresses();
+    create_topic_with(addresses[0], TOPIC, 1, 3, &[]);
+    await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    let (number, mut link) = leader(&nodes);
+    for _ in 0..10 {
+        assert_eq!(write(&mut link, -1, 30_000), ErrorCode::NONE);
+    }
+    let near = NODES.into_iter().find(|node| *node != number).expect("another");
+    let sent = until("it is not sent to its rack", || {
+        let found = fetch(&mut link, 12, rack(near), 0);
+        (found.preferred_read_replica >= 0).then_some(found)
+    });
+    assert_eq!((sent.error_code, sent.preferred_read_replica), (ErrorCode::NONE, near));
+    assert!(sent.records.is_none_or(|records| records.is_empty()));
+    for stays in [rack(number), "", "elsewhere"] {
+        let found = fetch(&mut link, 12, stays, 0);
+        assert_eq!(found.preferred_read_replica, -1, "rack {stays:?}");
+        assert!(found.records.is_some_and(|records| !records.is_empty()), "rack {stays:?}");
+    }
+    let mut follower = connect(nodes.address(near)).expect("a connection");
+    assert_eq!(fetch(&mut follower, 10, "", 0).error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    let found = fetch(&mut follower, 11, rack(near), 0);
+    assert!(found.records.is_some_and(|records| !records.is_empty()));
+    let beyond = fetch(&mut follower, 11, rack(near), 1_000);
+    assert_eq!(beyond.error_code, ErrorCode::OFFSET_NOT_AVAILABLE, "who leads may have it");
+    drop((link, follower));
+    kcat_reads_from(&mut nodes, near);
+    nodes.stop();
+}
+
+/// librdkafka, on all records from the first on and a few that come later.
+fn kcat_reads_from(nodes: &mut Nodes, near: i32) {
+    if Command::new("kcat").arg("-V").stdout(Stdio::null()).status().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "kcat is missing");
+        println!("skipped: kcat is missing");
+        return;
+    }
+    let before = NODES.map(|node| given(nodes, node));
+    let bootstrap = nodes.bootstrap();
+    let rack = format!("client.rack={}", rack(near));
+    let arguments = ["-C", "-q", "-u", "-t", TOPIC, "-p", "0", "-o", "beginning", "-c", "15"];
+    let mut command = Command::new("timeout");
+    command.args(["60", "kcat", "-b", &bootstrap, "-X", &rack]).args(arguments);
+    let reading = command.stdout(Stdio::piped()).spawn().expect("kcat starts");
+    let mut written = Command::new("timeout")
+        .args(["60", "kcat", "-b", &bootstrap, "-P", "-t", TOPIC, "-p", "0"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("kcat starts");
+    let mut input = written.stdin.take().expect("its input");
+    for number in 0..5 {
+        writeln!(input, "later {number}").expect("it is read");
+    }
+    drop(input);
+    assert!(written.wait().expect("its end").success());
+    let read = reading.wait_with_output().expect("its end");
+    assert!(read.status.success(), "kcat ended with {}", read.status);
+    assert_eq!(String::from_utf8_lossy(&read.stdout).lines().count(), 15);
+    for (node, before) in NODES.into_iter().zip(before) {
+        let has_given = given(nodes, node) > before;
+        assert_eq!(has_given, node == near, "node {node}, where the rack's is {near}");
+    }
+}
+
+#[test]
+fn who_has_no_room_lets_others_lead() {
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic_with(addresses[0], TOPIC, 6, 3, &[]);
+    for number in 0..6 {
+        await_partition(&addresses, TOPIC, number, |it| it.in_sync.len() == 3);
+    }
+    // More than there is, and less than twice as much: what a leader sends is still taken.
+    let mut command = Command::new("df");
+    command.args(["-B1", "--output=avail"]).arg(&nodes.directory);
+    let said = command.output().expect("df says what is free").stdout;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let free: u64 = said.lines().last().and_then(|it| it.trim().parse().ok()).expect("a number");
+    let reserve = (free + free / 2).to_string();
+    for node in [1, 2] {
+        nodes.restart_with(node, &[("disk.reserve.bytes", &reserve)]);
+    }
+    for number in 0..6 {
+        until("it is not written where there is room", || {
+            partition(&addresses, TOPIC, number).filter(|it| it.leader == Some(3))?;
+            let mut link = connect(nodes.address(3)).ok()?;
+            let answer = wire::produce(&mut link, TOPIC, number, wire::batch(&[b"a value"]));
+            answer.ok()?.error_code.is_none().then_some(())
+        });
+    }
+    nodes.stop();
+}

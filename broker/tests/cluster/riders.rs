@@ -1,0 +1,215 @@
+//! Real clients ride through every change of leader: while each of three nodes is killed, and then
+//! stopped in order, a producer and a group of each client see no error, and nothing is lost or
+//! doubled. What each does is in `tests/clients/NAME/`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use vltava_protocol::types::Str;
+
+use crate::nodes::{NODES, Nodes, ONLY};
+use crate::support::{self, signal, wire};
+use crate::view::{
+    PATIENCE, await_agreement, connect, create_topic, is_whole, leader_of, metadata_of_any, until,
+    within,
+};
+
+const PARTITIONS: i32 = 3;
+/// Of a client, between two changes of leader.
+const PROGRESS_RECORDS: i64 = 60;
+/// Some are built first, and fetch what that takes.
+const START_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long one may take in all, as `timeout` reads it.
+const RIDE_TIME_MAX: &str = "400s";
+
+struct Client {
+    /// What it calls itself in its records, and its topic.
+    name: &'static str,
+    needs: &'static [&'static str],
+    /// In `tests/clients`.
+    script: &'static str,
+    arguments: &'static [&'static str],
+    /// How many partitions it writes, record by record.
+    partitions: i32,
+}
+
+const CLIENTS: [Client; 3] = [
+    Client {
+        name: "java",
+        needs: &["javac", "mvn"],
+        script: "java/run",
+        arguments: &["-Dtest=Ride"],
+        partitions: PARTITIONS,
+    },
+    Client {
+        name: "librdkafka",
+        needs: &["python3"],
+        script: "python/run",
+        arguments: &["-s", "--timeout=300", "ride.py"],
+        partitions: PARTITIONS,
+    },
+    Client {
+        name: "franz-go",
+        needs: &["go"],
+        script: "go/run",
+        arguments: &["-tags", "ride", "-run", "TestRide"],
+        partitions: PARTITIONS,
+    },
+];
+
+impl Client {
+    /// Whether it can run. What it lacks is said by name, and a failure in CI.
+    fn is_wanted(&self) -> bool {
+        let name = self.name;
+        if !name.contains(&std::env::var(ONLY).unwrap_or_default()) {
+            return false;
+        }
+        let Some(missing) = self.needs.iter().find(|need| !support::is_here(need)) else {
+            return true;
+        };
+        assert!(!support::is_ci(), "{name} cannot run: {missing} is missing");
+        println!("skipped: {name}, since {missing} is missing");
+        false
+    }
+}
+
+/// A client under way.
+struct Rider {
+    client: &'static Client,
+    process: Child,
+    output: PathBuf,
+}
+
+impl Rider {
+    fn begin(client: &'static Client, nodes: &Nodes, stop: &Path) -> Self {
+        let output = nodes.directory.join(format!("{}.out", client.name));
+        let file = File::create(&output).expect("a file for the output");
+        let process = Command::new("timeout")
+            .args(["--kill-after=10", RIDE_TIME_MAX])
+            .arg(support::root().join("tests/clients").join(client.script))
+            .arg(nodes.bootstrap())
+            .args(client.arguments)
+            .env("RIDE_TOPIC", client.name)
+            .env("RIDE_STOP", stop)
+            .env("CLIENTS_WORK", support::root().join("target/clients"))
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("the file again"))
+            .stderr(file)
+            .spawn()
+            .expect("timeout starts");
+        Self { client, process, output }
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.process.try_wait().expect("its status").is_none()
+    }
+
+    /// How much of its topic is committed.
+    fn written(&self, nodes: &Nodes) -> Option<i64> {
+        let mut sum = 0;
+        for partition in 0..self.client.partitions {
+            let leader = leader_of(&nodes.addresses(), self.client.name, partition)?;
+            let mut link = connect(leader).ok()?;
+            let data = wire::fetch(&mut link, self.client.name, partition, 0).ok()?;
+            sum += data.error_code.is_none().then_some(data.high_watermark)?;
+        }
+        Some(sum)
+    }
+
+    /// Its records are there once each, in order. Returns how many.
+    fn check(&self, nodes: &Nodes) -> usize {
+        let (name, said) = (self.client.name, self.said());
+        let sent = said.split_once("RIDE sent=").expect("how many it sent").1;
+        let sent = sent.split_whitespace().next().and_then(|it| it.parse::<usize>().ok());
+        let sent = sent.expect("a number");
+        for partition in 0..self.client.partitions {
+            let leader = leader_of(&nodes.addresses(), name, partition).expect("a leader");
+            let mut link = connect(leader).expect("a connection");
+            let log = wire::read_all(&mut link, name, partition).expect("records");
+            let numbers = (partition as usize..sent).step_by(self.client.partitions as usize);
+            let values = numbers.map(|number| format!("{name} {number}").into_bytes());
+            let expected: Vec<(i64, Vec<u8>)> = (0..).zip(values).collect();
+            let differs = log.iter().zip(&expected).find(|(is, due)| is != due);
+            assert_eq!(differs, None, "{name}, partition {partition}: what is there, and is due");
+            assert_eq!(log.len(), expected.len(), "{name}, partition {partition}");
+        }
+        sent
+    }
+}
+
+impl Drop for Rider {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("what {} said:\n{}", self.client.name, self.said());
+        }
+        if self.is_running() {
+            // `timeout` hands it on to all below it.
+            signal(self.process.id(), "TERM");
+            drop(self.process.wait());
+        }
+    }
+}
+
+/// Waits until each has written more, and sees no error.
+fn await_progress(riders: &mut [Rider], nodes: &Nodes, bound: Duration, after: &str) {
+    for rider in riders {
+        let name = rider.client.name;
+        let mut before = None;
+        within(bound, &format!("{name} writes nothing after {after}"), || {
+            assert!(rider.is_running(), "{name}, after {after}:\n{}", rider.said());
+            let now = rider.written(nodes)?;
+            let then = *before.get_or_insert(now);
+            (now >= then + PROGRESS_RECORDS).then_some(())
+        });
+    }
+}
+
+/// Waits until all replicas are there, under load.
+fn await_whole(riders: &[Rider], nodes: &Nodes) {
+    let topics: Vec<Str> = riders.iter().map(|rider| Str::from(rider.client.name)).collect();
+    until("the replicas do not catch up", || {
+        let metadata = metadata_of_any(&nodes.addresses())?;
+        let whole = |topic: &Str| metadata.topics.get(topic).is_some_and(is_whole);
+        topics.iter().all(whole).then_some(())
+    });
+}
+
+#[test]
+fn real_clients_ride_through_changes_of_leader() {
+    let clients: Vec<&Client> = CLIENTS.iter().filter(|client| client.is_wanted()).collect();
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    let topics: Vec<&str> = clients.iter().map(|client| client.name).collect();
+    topics.iter().for_each(|topic| create_topic(addresses[0], topic, PARTITIONS));
+    await_agreement(&addresses, &topics);
+    let stop = nodes.directory.join("stop");
+    let mut riders: Vec<Rider> =
+        clients.into_iter().map(|client| Rider::begin(client, &nodes, &stop)).collect();
+    await_progress(&mut riders, &nodes, START_TIME_MAX, "the start");
+    for node in NODES {
+        nodes.kill(node);
+        await_progress(&mut riders, &nodes, PATIENCE, &format!("a kill of node {node}"));
+        nodes.run_all();
+        await_whole(&riders, &nodes);
+    }
+    for node in NODES {
+        nodes.stop_node(node);
+        await_progress(&mut riders, &nodes, PATIENCE, &format!("a stop of node {node}"));
+        nodes.run_all();
+        await_whole(&riders, &nodes);
+    }
+    File::create(&stop).expect("a file");
+    for rider in &mut riders {
+        let status = rider.process.wait().expect("its status");
+        assert!(status.success(), "{}: {status}\n{}", rider.client.name, rider.said());
+        println!("{}: {} records", rider.client.name, rider.check(&nodes));
+    }
+    nodes.stop();
+}

@@ -1,0 +1,100 @@
+//! One leader an epoch; epochs and high watermarks of a replica never go back; what it knew to be
+//! committed is on its disk after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vltava::metadata::image::PartitionId;
+use vltava::raft::node::Role;
+use vltava_protocol::types::Uuid;
+
+use crate::promise;
+
+/// What is to be seen of a replica at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Its node.
+    pub node: i32,
+    /// Which life of the node.
+    pub life: u64,
+    /// What it is in its group.
+    pub role: Role,
+    /// Its epoch.
+    pub epoch: i32,
+    /// What it knows to be committed.
+    pub high_watermark: i64,
+    /// The end of its log.
+    pub end: i64,
+}
+
+/// What was seen of a replica last.
+struct Known {
+    life: u64,
+    epoch: i32,
+    high_watermark: i64,
+    /// The highest epoch in which it led, in any life.
+    led: i32,
+    /// The highest that it ever knew to be committed.
+    committed: i64,
+}
+
+/// All replicas of a run, as they were seen from outside.
+#[derive(Default)]
+pub struct Replicas {
+    leaders: BTreeMap<(PartitionId, i32), i32>,
+    known: BTreeMap<(PartitionId, i32), Known>,
+    /// Partitions whose replicas may come and go: what a node has of one may be new.
+    moving: BTreeSet<PartitionId>,
+}
+
+impl Replicas {
+    /// From now on the partition's replicas may be moved.
+    pub fn may_move(&mut self, topic_id: Uuid, index: i32) {
+        self.moving.insert(PartitionId { topic_id, index });
+    }
+
+    /// A replica was looked at.
+    pub fn observe(&mut self, partition: PartitionId, seen: Seen) {
+        let Seen { node, life, role, epoch, high_watermark, end } = seen;
+        if role == Role::Leader {
+            let leader = *self.leaders.entry((partition, epoch)).or_insert(node);
+            promise!(
+                leader == node,
+                "{partition:?}: nodes {leader} and {node} both led in epoch {epoch}"
+            );
+        }
+        if self.moving.contains(&partition) {
+            return;
+        }
+        let first = Known { life, epoch, high_watermark, led: -1, committed: -1 };
+        let known = self.known.entry((partition, node)).or_insert(first);
+        if known.life == life {
+            promise!(
+                epoch >= known.epoch,
+                "{partition:?}: the epoch of node {node} went back from {} to {epoch}",
+                known.epoch
+            );
+            promise!(
+                high_watermark >= known.high_watermark,
+                "{partition:?}: the high watermark of node {node} went back from {} to \
+                 {high_watermark}",
+                known.high_watermark
+            );
+        } else {
+            promise!(
+                epoch >= known.led,
+                "{partition:?}: node {node} led in epoch {}, and starts again in {epoch}",
+                known.led
+            );
+            promise!(
+                end >= known.committed,
+                "{partition:?}: node {node} knew {} to be committed, and starts again with {end}",
+                known.committed
+            );
+        }
+        (known.life, known.epoch, known.high_watermark) = (life, epoch, high_watermark);
+        known.committed = known.committed.max(high_watermark);
+        if role == Role::Leader {
+            known.led = known.led.max(epoch);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The shape of a run: how many nodes, how many replicas. Drawn from a stream of its own.
+
+use vltava::runtime::sim::{Purpose, Random};
+
+/// How a cluster is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Nodes: 1, 3 or 5.
+    pub nodes: usize,
+    /// Replicas of each partition, for each topic of the run.
+    pub replication: Vec<i16>,
+    /// Replicas of each partition of `__consumer_offsets`.
+    pub offsets_replication: i16,
+    /// Troubles that go on at the same time, at most.
+    pub troubles_at_once: usize,
+}
+
+/// Of so many runs, how many have which number of nodes.
+const NODES: [usize; 10] = [1, 1, 1, 3, 3, 3, 3, 3, 5, 5];
+
+impl Shape {
+    /// What the seed says; `nodes` instead of what it says of them, where that is given.
+    pub fn new(seed: u64, topics: usize, nodes: Option<usize>) -> Self {
+        let random = &mut Random::new(seed, Purpose::Faults, 6);
+        let drawn = *random.pick(&NODES);
+        let nodes = nodes.unwrap_or(drawn);
+        let mut shape = Self {
+            nodes,
+            replication: Vec::new(),
+            offsets_replication: 1,
+            troubles_at_once: usize::try_from(random.between(1..=3)).unwrap_or(1),
+        };
+        shape.replication = (0..topics).map(|_| shape.draw_replication(random)).collect();
+        shape.offsets_replication = shape.draw_replication(random);
+        if nodes == 1 {
+            shape.troubles_at_once = 1;
+        }
+        shape
+    }
+
+    /// One node alone, which is nobody's peer.
+    pub fn is_alone(&self) -> bool {
+        self.nodes == 1
+    }
+
+    /// Replicas of a topic: mostly three, or as many as there are nodes.
+    pub fn draw_replication(&self, random: &mut Random) -> i16 {
+        if self.is_alone() {
+            return 1;
+        }
+        let most = i16::try_from(self.nodes).unwrap_or(1);
+        match random.below(8) {
+            0 => 1,
+            1 => 2,
+            2 => most,
+            _ => 3,
+        }
+    }
+}
