@@ -16,7 +16,10 @@ pub struct Session {
     /// In ascending order.
     partitions: Vec<u32>,
     id: i32,
+    /// That of the last request, until it is answered; then that of the next.
     epoch: i32,
+    /// The next request names all, whatever a request that is under way is answered.
+    names_all: bool,
     /// Where each partition was asked for last, by its dense number; -1: it was not.
     asked: Vec<i64>,
     /// Partitions that have moved on since they were asked for.
@@ -41,6 +44,7 @@ impl Session {
             partitions: Vec::new(),
             id: 0,
             epoch: FIRST_EPOCH,
+            names_all: true,
             asked: vec![-1; partition_count],
             changed: Vec::new(),
             first: 0,
@@ -61,7 +65,7 @@ impl Session {
 
     /// The next request names all. The broker forgets the session that it replaces.
     pub fn restart(&mut self) {
-        self.epoch = FIRST_EPOCH;
+        self.names_all = true;
     }
 
     /// The connection is gone, and with it what the broker knew.
@@ -73,7 +77,7 @@ impl Session {
     /// What to ask for now; `positions` are by dense number.
     pub fn ask(&mut self, positions: &[i64]) -> Names {
         let position = |partition: u32| positions.get(index(partition)).copied().unwrap_or(-1);
-        if self.epoch != FIRST_EPOCH && self.id != 0 {
+        if !self.names_all && self.id != 0 {
             let mut partitions = Vec::with_capacity(self.changed.len());
             for partition in self.changed.drain(..) {
                 let offset = position(partition);
@@ -82,6 +86,8 @@ impl Session {
             }
             return Names { session: (self.id, self.epoch), partitions };
         }
+        self.names_all = false;
+        self.epoch = FIRST_EPOCH;
         self.changed.clear();
         self.asked.fill(-1);
         let (behind, before) = self.partitions.split_at(self.first);
@@ -158,6 +164,18 @@ mod tests {
         assert_eq!(session.ask(&positions).session, (0, 0));
         session.on_answer(0);
         assert_eq!(session.ask(&positions).partitions.len(), 100, "the broker has none");
+    }
+
+    #[test]
+    fn a_request_under_way_does_not_put_off_a_restart() {
+        let (mut session, positions) = many();
+        session.ask(&positions);
+        session.restart();
+        session.on_answer(7);
+        let all = session.ask(&positions);
+        assert_eq!((all.session, all.partitions.len()), ((7, 0), 100));
+        session.on_answer(7);
+        assert_eq!(session.ask(&positions).session, (7, 1));
     }
 
     #[test]
