@@ -23,6 +23,9 @@ use crate::promise;
 /// Produce names topics by id from this version on.
 pub const BY_ID: i16 = 13;
 
+/// Batches of a producer that a broker remembers at least, to know them again.
+const BATCHES_KNOWN: u64 = 5;
+
 /// When so many records were acknowledged, a run has seen enough of them: producers slow down. With
 /// several nodes each is more work.
 const RECORDS_MANY: u64 = 30_000;
@@ -31,8 +34,17 @@ const RECORDS_MANY_OF_CLUSTER: u64 = 8_000;
 /// One batch on its way.
 struct Batch {
     index: i32,
+    /// How many of its life and partition went before.
+    place: u64,
     ids: Vec<RecordId>,
     bytes: Bytes,
+}
+
+/// What comes next in a partition.
+#[derive(Clone, Copy, Default)]
+struct Next {
+    sequence: u64,
+    place: u64,
 }
 
 /// One life of a producer: a producer id, and what it has written.
@@ -40,8 +52,8 @@ struct Life {
     number: u64,
     producer_id: i64,
     producer_epoch: i16,
-    /// The next sequence of each partition.
-    sequences: BTreeMap<i32, u64>,
+    /// What comes next in each partition.
+    next: BTreeMap<i32, Next>,
     /// Sent or to be sent, not acknowledged; in order.
     unacknowledged: BTreeMap<u64, Batch>,
     batches_made: u64,
@@ -118,10 +130,19 @@ impl Life {
             number: workload.next_producer(),
             producer_id: -1,
             producer_epoch: -1,
-            sequences: BTreeMap::new(),
+            next: BTreeMap::new(),
             unacknowledged: BTreeMap::new(),
             batches_made,
         }
+    }
+
+    /// Whether a broker that has all up to another batch of this partition still knows the oldest
+    /// one that has no acknowledgement. Later ones may have: what was refused for now, or not
+    /// answered, may have been written all the same.
+    fn may_go_on(&self, index: i32) -> bool {
+        let oldest = self.unacknowledged.values().find(|batch| batch.index == index);
+        let next = self.next.get(&index).map_or(0, |next| next.place);
+        oldest.is_none_or(|oldest| next - oldest.place < BATCHES_KNOWN)
     }
 }
 
@@ -223,12 +244,18 @@ impl Producer<'_> {
         if self.workload.is_finishing() || self.client.random.chance(rests) {
             return None;
         }
-        let random = &mut self.client.random;
-        let index = i32::try_from(random.index(self.topic.partitions.unsigned_abs() as usize));
+        let partitions = self.topic.partitions.unsigned_abs() as usize;
+        let index = i32::try_from(self.client.random.index(partitions));
         let index = index.unwrap_or(0);
+        if self.is_idempotent() && !self.life.may_go_on(index) {
+            return None;
+        }
         let count = match self.workload.swarm.whole_blocks {
             true => 1,
-            false => random.mostly_small(1..=self.workload.swarm.batch_records_max),
+            false => {
+                let most = self.workload.swarm.batch_records_max;
+                self.client.random.mostly_small(1..=most)
+            }
         };
         Some(self.make_batch(index, count))
     }
@@ -237,8 +264,9 @@ impl Producer<'_> {
         let partition = self.partition(index);
         let idempotent = self.is_idempotent();
         let life = &mut self.life;
-        let sequence = *life.sequences.entry(index).or_insert(0);
-        life.sequences.insert(index, sequence + count);
+        let next = life.next.entry(index).or_default();
+        let Next { sequence, place } = *next;
+        *next = Next { sequence: sequence + count, place: place + 1 };
         let mut acks = self.workload.checkers.acks.borrow_mut();
         let ids: Vec<RecordId> = (sequence..sequence + count)
             .map(|sequence| {
@@ -267,7 +295,7 @@ impl Producer<'_> {
         );
         let number = life.batches_made;
         life.batches_made += 1;
-        let batch = Batch { index, ids, bytes };
+        let batch = Batch { index, place, ids, bytes };
         life.unacknowledged.insert(number, batch);
         number
     }
