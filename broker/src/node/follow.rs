@@ -18,7 +18,8 @@ use crate::runtime::Runtime;
 const STEP_BYTES: usize = 1024 * 1024;
 
 /// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
-/// is an error: this node must not go on with an older one.
+/// is an error: this node must not go on with an older one. Nor may it where its copy of the group
+/// has ended while other nodes decide: alone it does, since then nothing else will be decided.
 pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Result<(), Ended> {
     let mut image = Image::default();
     let mut offset = group.log_start();
@@ -44,6 +45,13 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
         node.know_peers(&image);
         node.set_applied(offset);
         group.committed_beyond(offset).await;
+        if node.parts.peers.is_some()
+            && let Some(why) = group.ended()
+        {
+            return Err(
+                format!("nothing more can be heard of what the cluster decides: {why}").into()
+            );
+        }
     }
 }
 

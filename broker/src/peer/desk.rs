@@ -32,6 +32,8 @@ pub(super) struct Session<R: Runtime> {
     pub(super) started: Latch,
     pub(super) ended: Latch,
     why: RefCell<Option<SessionEnd>>,
+    /// This node stops, and is to say so.
+    pub(super) leaving: Latch,
     /// When all shards had been told that it is up.
     pub(super) up_since: Cell<Option<Monotonic>>,
 }
@@ -55,6 +57,7 @@ impl<R: Runtime> Session<R> {
             started: Latch::default(),
             ended: Latch::default(),
             why: RefCell::default(),
+            leaving: Latch::default(),
             up_since: Cell::new(None),
         })
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 
 use super::codec;
@@ -13,7 +14,7 @@ use super::desk::{Node, Session};
 use super::end::SessionEnd;
 use super::events::PeerEvents;
 use super::frame::{Frame, FrameBuffer, FrameError, Kind};
-use super::greeting::{self, Answer, Hello, Purpose, RefusalCode};
+use super::greeting::{self, Answer, Hello, Purpose, Refusal, RefusalCode};
 use super::link::{SessionId, Socket};
 use super::options::CONTROL_LIMITS;
 use super::peers::Peers;
@@ -258,16 +259,29 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
     }
 }
 
+/// All that is said on the connection for heartbeats once the session is up, so that no two frames
+/// mix: beats, and a last word where this node stops.
 async fn send_heartbeats<R: Runtime>(session: Rc<Session<R>>, due: Event) {
-    let frame = codec::session_frame(Kind::Heartbeat, session.id.number);
+    let heartbeat = codec::session_frame(Kind::Heartbeat, session.id.number);
     while !session.ended.is_set() {
         let next = due.listen();
-        if let Err(error) = session.control.send(vec![frame.clone()]).await {
+        let is_leaving = session.leaving.is_set();
+        let frame = if is_leaving { goodbye() } else { heartbeat.clone() };
+        if let Err(error) = session.control.send(vec![frame]).await {
             return session.end(error.into());
         }
-        // Ends with the session: nobody waits for an event that never comes.
-        let _which = select(pin!(next), pin!(session.ended.wait())).await;
+        if is_leaving {
+            return;
+        }
+        // Both end with the session: nobody waits for an event that never comes.
+        let (leaving, ended) = (pin!(session.leaving.wait()), pin!(session.ended.wait()));
+        let _which = select(pin!(next), select(leaving, ended)).await;
     }
+}
+
+fn goodbye() -> Bytes {
+    let refusal = Refusal::new(RefusalCode::STOPPING, "this node stops");
+    greeting::answer_frame(&Answer::Refused { refusal, session_latest: 0 })
 }
 
 async fn loop_control<R: Runtime>(session: &Session<R>) -> SessionEnd {

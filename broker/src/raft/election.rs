@@ -121,6 +121,13 @@ impl Node {
         (is_pre, is_transfer): (bool, bool),
         log_end: Position,
     ) {
+        // Before it asked, others were ready to vote for it, or it could not be beyond this
+        // leader: it can never follow that again, and an idle group has nothing to say that would
+        // make it known.
+        let is_beyond = epoch - i32::from(is_pre) > self.epoch;
+        if self.role == Role::Leader && is_beyond && self.members().is_voter(&from) {
+            self.follow(turn, epoch - i32::from(is_pre), None);
+        }
         // Whoever is heard by a leader's followers does not depose it by asking often. A leader
         // that asks leads no more.
         let is_needed = is_transfer || !self.has_live_leader() || self.leader == Some(from);

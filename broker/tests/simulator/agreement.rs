@@ -11,7 +11,7 @@ use vltava::raft::node::Role;
 use vltava::runtime::sim::{HARNESS, SimRuntime};
 use vltava_protocol::batch;
 
-use crate::checkers::Seen;
+use crate::checkers::{Life, Seen};
 use crate::cluster::Cluster;
 use crate::promise;
 
@@ -82,7 +82,11 @@ pub fn watch(cluster: &Cluster) {
 fn look(cluster: &Cluster) {
     let mut replicas = cluster.checkers.replicas.borrow_mut();
     for node in cluster.nodes() {
-        let life = cluster.starts_of(node);
+        let life = match cluster.has_bad_disk(node) {
+            // A log that does not close as it changes its shard is recovered, as at a start.
+            true => Life::Unknown,
+            false => Life::Start(cluster.starts_of(node)),
+        };
         for shard in cluster.shards(node) {
             for (partition, replica) in shard.services.partitions.all_local() {
                 let seen = Seen {

@@ -40,6 +40,12 @@ struct Member {
     is_taken: Cell<bool>,
 }
 
+impl Member {
+    fn has_bad_disk(&self) -> bool {
+        self.disk_failed.get() || self.disk_full.get()
+    }
+}
+
 /// A cluster. A clone is the same one. Its nodes are named by their place, from 0.
 #[derive(Clone)]
 pub struct Cluster {
@@ -178,8 +184,7 @@ impl Cluster {
         let started = node::start(runtimes, &self.settings(node), move |why| {
             let (member, id) = (&members[node], Self::id(node));
             // A disk that fails may end a node; nothing else may.
-            let may_end = member.disk_failed.get() || member.disk_full.get();
-            assert!(may_end, "node {id} has ended: {why}");
+            assert!(member.has_bad_disk(), "node {id} has ended: {why}");
             name.note(&format!("node {id} has ended: {why}"));
             member.ended.set(true);
         });
@@ -193,6 +198,11 @@ impl Cluster {
                 self.start(node, random).await;
             }
         }
+    }
+
+    /// Whether this node's disk may have failed it since it started.
+    pub fn has_bad_disk(&self, node: usize) -> bool {
+        self.members[node].has_bad_disk()
     }
 
     /// A write of this node's disk is made to fail, or was: what was only written may be lost.

@@ -127,6 +127,25 @@ fn who_comes_back_does_not_disturb() {
     assert!(world.is_leader(0) && world.node(0).unwrap().epoch() == epoch);
 }
 
+/// A candidate whose election came to nothing is beyond the leader that the others still have, and
+/// can never follow it again: the leader makes way, though an idle group has nothing to say.
+#[test]
+fn who_stood_in_vain_is_not_left_behind() {
+    let mut world = three();
+    let epoch = world.node(0).unwrap().epoch();
+    world.step(2, Input::Received { from: id(0), message: Message::TimeoutNow { epoch } });
+    assert_eq!(world.node(2).unwrap().role(), Role::Candidate);
+    for other in [0, 1] {
+        world.lose(2, other);
+    }
+    world.calm();
+    assert!(world.is_leader(0) && world.node(0).unwrap().epoch() == epoch);
+    world.deadline(2);
+    world.calm();
+    let epochs = [0, 1, 2].map(|node| world.node(node).unwrap().epoch());
+    assert!(world.leader().is_some() && epochs.iter().all(|it| *it > epoch), "{epochs:?}");
+}
+
 /// A replica that was not open when it was asked is asked again, also where another one never
 /// rests.
 #[test]

@@ -121,13 +121,17 @@ impl Acks {
                 earlier.is_none(),
                 "{partition:?}@{offset}: {id:?} is doubled, it stands at {earlier:?}, too"
             );
-            let Some(Written { producer, sequence: Some(sequence), .. }) =
+            let Some(Written { producer, sequence: Some(sequence), promise }) =
                 ids.get(&id).map(|sent| sent.written)
             else {
                 continue;
             };
-            // What was deleted may have held its first ones.
-            let first = if start == 0 { 0 } else { sequence };
+            // What was deleted may have held its first ones; and a new leader that has none of a
+            // producer's records takes any of them for the first.
+            let first = match promise {
+                Promise::Flushed | Promise::Written if start == 0 => 0,
+                _ => sequence,
+            };
             let expected = last.insert(producer, sequence).map_or(first, |last: u64| last + 1);
             promise!(
                 sequence == expected,

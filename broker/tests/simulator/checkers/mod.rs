@@ -19,7 +19,7 @@ pub use self::group::Groups;
 pub use self::kept_offsets::KeptOffset;
 pub use self::log::ServedLog;
 pub use self::offsets::{Offsets, Viewer};
-pub use self::replicas::{Replicas, Seen};
+pub use self::replicas::{Life, Replicas, Seen};
 pub use self::starts::Starts;
 
 /// A topic's name, which no other topic of the run has had, and the number of one of its

@@ -9,13 +9,22 @@ use vltava_protocol::types::Uuid;
 
 use crate::promise;
 
+/// Which life of a node.
+#[derive(Clone, Copy, Debug)]
+pub enum Life {
+    /// That of its so-manieth start.
+    Start(u64),
+    /// Its replicas may have been recovered since they were seen last.
+    Unknown,
+}
+
 /// What is to be seen of a replica at a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// Its node.
     pub node: i32,
     /// Which life of the node.
-    pub life: u64,
+    pub life: Life,
     /// What it is in its group.
     pub role: Role,
     /// Its epoch.
@@ -28,13 +37,19 @@ pub struct Seen {
 
 /// What was seen of a replica last.
 struct Known {
-    life: u64,
+    life: Life,
     epoch: i32,
     high_watermark: i64,
     /// The highest epoch in which it led, in any life.
     led: i32,
     /// The highest that it ever knew to be committed.
     committed: i64,
+}
+
+impl Life {
+    fn is_surely(self, other: Self) -> bool {
+        matches!((self, other), (Self::Start(one), Self::Start(two)) if one == two)
+    }
 }
 
 /// All replicas of a run, as they were seen from outside.
@@ -67,7 +82,7 @@ impl Replicas {
         }
         let first = Known { life, epoch, high_watermark, led: -1, committed: -1 };
         let known = self.known.entry((partition, node)).or_insert(first);
-        if known.life == life {
+        if known.life.is_surely(life) {
             promise!(
                 epoch >= known.epoch,
                 "{partition:?}: the epoch of node {node} went back from {} to {epoch}",

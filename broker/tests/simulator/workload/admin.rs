@@ -48,8 +48,12 @@ pub async fn administrate(workload: &Workload, mut client: Client) {
             false => delete(&mut client, &name, before).await,
         };
         let lost = changed.is_err();
-        told_by.insert(name.clone(), client.home());
-        known.insert(name, changed.unwrap_or(Known::Unknown));
+        let now = changed.unwrap_or(Known::Unknown);
+        // Who asks to try again has told nothing.
+        if now != before {
+            told_by.insert(name.clone(), client.home());
+        }
+        known.insert(name, now);
         if lost || look(&mut client, &known, &told_by).await.is_err() {
             client.pause(RETRY).await;
         }
