@@ -138,11 +138,13 @@ impl Life {
 
     /// Whether a broker that has all up to another batch of this partition still knows the oldest
     /// one that has no acknowledgement. Later ones may have: what was refused for now, or not
-    /// answered, may have been written all the same.
+    /// answered, may have been written all the same. And nothing follows the first one before it is
+    /// acknowledged: a broker that refuses it, and leads the next moment, takes the second for the
+    /// first, as Kafka does of a producer that it does not know.
     fn may_go_on(&self, index: i32) -> bool {
         let oldest = self.unacknowledged.values().find(|batch| batch.index == index);
         let next = self.next.get(&index).map_or(0, |next| next.place);
-        oldest.is_none_or(|oldest| next - oldest.place < BATCHES_KNOWN)
+        oldest.is_none_or(|oldest| oldest.place > 0 && next - oldest.place < BATCHES_KNOWN)
     }
 }
 
