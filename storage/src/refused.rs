@@ -1,9 +1,10 @@
 //! Producers that are not known and whose first batches were refused. Pure.
 //!
 //! A producer that is not known may begin with any sequence number: retention may have taken what
-//! it wrote. But where its batch was refused for lack of space, those behind it may be on their way
-//! already, and once there is space again the first of them must not be taken for a beginning: the
-//! refused one, sent again, would come behind it or never.
+//! it wrote. But where its batch was refused for a reason that may pass (no space, not the leader
+//! yet, too few replicas in sync), those behind it may be on their way already, and once the reason
+//! has gone the first of them must not be taken for a beginning: the refused one, sent again, would
+//! come behind it or never.
 //!
 //! Lives in memory only: after a restart every client sends anew, in order.
 

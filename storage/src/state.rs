@@ -19,7 +19,7 @@ use crate::io::Disk;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log_checkpoint::LogCheckpoint;
 use crate::options::LogOptions;
-use crate::producer_state::ProducerStates;
+use crate::producer_state::{ProducerBatch, ProducerStates};
 use crate::refused::RefusedProducers;
 use crate::segment::{Segment, SegmentCursor};
 use crate::zero_ahead::ZeroAhead;
@@ -190,9 +190,14 @@ impl<D: Disk> LogState<D> {
     /// These are refused for lack of space.
     pub(crate) fn refuse(&mut self, batches: &[AppendBatch]) {
         for producer in batches.iter().filter_map(AppendBatch::producer) {
-            if self.producers.get(producer.producer_id).is_none() {
-                self.refused.refuse(&producer);
-            }
+            self.refuse_producer(&producer);
+        }
+    }
+
+    /// This one is refused, for whatever may pass.
+    pub(crate) fn refuse_producer(&mut self, batch: &ProducerBatch) {
+        if self.producers.get(batch.producer_id).is_none() {
+            self.refused.refuse(batch);
         }
     }
 

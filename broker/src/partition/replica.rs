@@ -232,23 +232,14 @@ impl<R: Runtime> Replica<R> {
         class: AppendClass,
         terms: Option<Terms>,
     ) -> Result<Queued, PartitionError> {
-        {
-            let raft = self.raft.borrow();
-            match raft.role() {
-                Role::Ended => return Err(PartitionError::Ended),
-                // What is about to be cut would come first.
-                _ if !raft.takes_writes() || !self.agenda.borrow().is_log_settled() => {
-                    return Err(PartitionError::NotLeader);
-                }
-                _ => {}
-            }
-        }
-        let is_for_all = terms.is_some_and(|terms| terms.acks == Acks::All);
-        if is_for_all && !self.has_enough_in_sync() {
-            return Err(PartitionError::NotEnoughReplicas);
-        }
         let batch = AppendBatch::new(batch).map_err(|e| PartitionError::Storage(e.to_string()))?;
         let producer = batch.producer();
+        if let Err(refusal) = self.may_append(terms) {
+            if let Some(producer) = producer {
+                self.log.refuse_producer(&producer);
+            }
+            return Err(refusal);
+        }
         let checked = producer.map_or(SequenceCheck::Append, |p| self.log.check_producer(&p));
         let (base_offset, last_offset) = match checked {
             SequenceCheck::Append => self.enqueue(batch, class)?,
@@ -263,6 +254,24 @@ impl<R: Runtime> Replica<R> {
             is_duplicate: matches!(checked, SequenceCheck::Duplicate { .. }),
             committed,
         })
+    }
+
+    /// Whether a batch may be appended on these terms, by what the group says.
+    fn may_append(&self, terms: Option<Terms>) -> Result<(), PartitionError> {
+        let raft = self.raft.borrow();
+        if raft.role() == Role::Ended {
+            return Err(PartitionError::Ended);
+        }
+        // What is about to be cut would come first.
+        if !raft.takes_writes() || !self.agenda.borrow().is_log_settled() {
+            return Err(PartitionError::NotLeader);
+        }
+        drop(raft);
+        let is_for_all = terms.is_some_and(|terms| terms.acks == Acks::All);
+        match is_for_all && !self.has_enough_in_sync() {
+            true => Err(PartitionError::NotEnoughReplicas),
+            false => Ok(()),
+        }
     }
 
     fn enqueue(

@@ -169,8 +169,9 @@ pub enum Input {
         /// How many.
         marks: i64,
     },
-    /// A write failed for want of space, and the log took back what was not flushed: it ends at
-    /// this offset, its flushed end, and may go on from there.
+    /// For want of space a write failed, and the log took back what was not flushed; or it did not
+    /// take what came last, and what is before that is still to be written. It ends at this offset,
+    /// and may go on from there.
     TakenBack {
         /// Where the log's batches end.
         end_offset: i64,

@@ -359,7 +359,8 @@ impl Node {
         }
         assert!(index >= self.flushed, "what was flushed is taken back");
         self.history.truncate(index);
-        self.durable_offset = end_offset;
+        // What the log still has may wait to be written.
+        self.durable_offset = self.durable_offset.min(end_offset);
         self.committed = self.committed.min(index);
         self.matched = self.matched.min(index);
         let to = self.history.end();

@@ -262,6 +262,12 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// A client's batch was refused before it came to the log, for a reason that may pass: what
+    /// stands behind it is not to be taken for its producer's beginning.
+    pub fn refuse_producer(&self, batch: &ProducerBatch) {
+        self.inner.state.borrow_mut().refuse_producer(batch);
+    }
+
     /// Whether anything waits to be written.
     pub fn has_pending(&self) -> bool {
         !self.inner.state.borrow().queue.is_empty()

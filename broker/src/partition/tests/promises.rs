@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_storage::AppendClass;
 
 use super::groups::{Cluster, NODES, batch, tell};
@@ -64,6 +65,36 @@ fn with_too_few_in_sync_nothing_is_written_for_all_and_the_leader_still_writes_f
             assert_eq!(replica.high_watermark(), 3);
             cluster.start(other).await;
             cluster.until(5_000, "it is in", |cluster| in_sync(cluster, leader) == NODES).await;
+        });
+    }
+}
+
+/// What is sent behind a batch that was refused for now is not taken for its producer's beginning.
+#[test]
+fn a_producer_that_was_refused_goes_on_with_that_batch() {
+    for seed in 1..5 {
+        tell(seed, async |mut cluster| {
+            let (leader, other) = begin(&mut cluster, 3).await;
+            let append = |cluster: &Cluster, sequence| {
+                let mut builder = BatchBuilder::new().producer(7, 0, sequence);
+                builder.append(0, None, Some(b"a value"), &[]).unwrap();
+                let runtime = cluster.partitions(leader).unwrap().runtime().clone();
+                let deadline = runtime.now().after(Duration::from_millis(1_000));
+                let terms = Some(Terms { acks: Acks::All, deadline });
+                let replica = cluster.replica(leader);
+                replica.append_for(builder.build().into(), AppendClass::Client, terms)
+            };
+            cluster.kill(other);
+            cluster.until(1_000, "it is out", |cluster| in_sync(cluster, leader) == 2).await;
+            let refused = append(&cluster, 0).map(drop);
+            assert_eq!(refused, Err(PartitionError::NotEnoughReplicas));
+            cluster.replica(leader).set_options(cluster.options.clone(), 2);
+            let refused = append(&cluster, 1).map(drop);
+            assert_eq!(refused, Err(PartitionError::OutOfOrderSequence));
+            for sequence in 0..2 {
+                let written = append(&cluster, sequence).unwrap();
+                assert_eq!(written.committed.await, Ok(Ok(())));
+            }
         });
     }
 }

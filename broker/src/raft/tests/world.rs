@@ -478,13 +478,17 @@ impl World {
         self.flush(node, 1000, 1000);
     }
 
-    /// The disk is full: what is not flushed is taken back.
+    /// The disk is full: what is not flushed is taken back; or only the last of it, which was
+    /// refused while the rest is being written.
     pub fn take_back(&mut self, node: i32) {
         if !self.is_up(node) || self.replica(node).disk.is_restoring {
             return;
         }
+        let disk = &self.replica(node).disk;
+        let unflushed = disk.count().0 - disk.batches;
+        let waiting = self.chance(unflushed + 1);
         let disk = &mut self.replica_mut(node).disk;
-        let kept = disk.prefix(disk.batches, usize::MAX) as i64;
+        let kept = disk.prefix(disk.batches + waiting, usize::MAX) as i64;
         disk.truncate(disk.base_index() + kept);
         let end_offset = disk.end_offset();
         self.checks.taken_back(node);
