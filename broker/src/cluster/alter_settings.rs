@@ -1,5 +1,5 @@
 //! AlterConfigs and IncrementalAlterConfigs: settings of topics, and what is wanted of nodes
-//! ([`super::node_settings`]). Other settings of nodes are read at start;
+//! ([`super::node_settings`]), their throttles ([`super::throttle_rates`]). Other settings of nodes are read at start;
 //! those of groups wait for the group protocols they belong to.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +9,8 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::Str;
 
 use super::controller::{Controller, Decision, Reply, TopicSettings};
-use super::node_settings;
 use super::refusal::{Refusal, repeated};
+use super::{node_settings, throttle_rates};
 use crate::metadata::image::{Image, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
 use crate::metadata::topic_name;
@@ -64,8 +64,10 @@ pub struct Change {
 
 /// A setting gets a value.
 pub const SET: i8 = 0;
-const DELETE: i8 = 1;
-const APPEND: i8 = 2;
+/// It goes back to its default.
+pub(super) const DELETE: i8 = 1;
+/// A list gets more elements.
+pub(super) const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
 /// What came of a resource.
@@ -128,7 +130,12 @@ impl Resources<'_> {
                 self.records.extend(node_settings::alter(self.image, name, changes)?);
                 Ok(())
             }
-            NODE_RESOURCE if self.is_incremental && takes_throttles_back(changes) => Ok(()),
+            NODE_RESOURCE if throttle_rates::is_all(changes) => {
+                let altered =
+                    throttle_rates::alter(self.image, name, changes, self.is_incremental)?;
+                self.records.extend(altered);
+                Ok(())
+            }
             NODE_RESOURCE => Err(self.node_refusal(name, changes)),
             NODE_LOGGER_RESOURCE => {
                 Err(Refusal::invalid_request("Log levels cannot be altered while the node runs."))
@@ -251,19 +258,6 @@ impl Resources<'_> {
 
 fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|element| !element.is_empty())
-}
-
-/// Whether all of it takes back limits to what replication may take, of which there are none:
-/// `kafka-reassign-partitions` does so when it is done, whether it had set any or not.
-fn takes_throttles_back(changes: &[Change]) -> bool {
-    const THROTTLES: [&str; 3] = [
-        "leader.replication.throttled.rate",
-        "follower.replication.throttled.rate",
-        "replica.alter.log.dirs.io.max.bytes.per.second",
-    ];
-    let goes =
-        |change: &Change| change.operation == DELETE && THROTTLES.contains(&change.name.as_str());
-    !changes.is_empty() && changes.iter().all(goes)
 }
 
 /// What is wrong with a resource's changes before anybody looks at what they change.

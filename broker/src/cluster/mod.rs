@@ -13,6 +13,7 @@
 //! - `features`: raising the feature level.
 //! - [`nodes`]: forming the cluster, registering nodes, blocks of producer ids.
 //! - [`node_settings`]: what is to become of a node; [`quorum`]: who is to be in group 0.
+//! - [`throttle_rates`]: settings of nodes that change while they run.
 //! - [`evacuate`]: what moves without anybody asking.
 //! - [`wire`]: what is asked and answered, as bytes between nodes.
 //! - [`placement`]: which nodes keep a new partition; `new_partitions` asks it, or the client.
@@ -32,4 +33,5 @@ mod new_partitions;
 pub mod reassign;
 mod refusal;
 pub mod state;
+pub mod throttle_rates;
 pub mod wire;

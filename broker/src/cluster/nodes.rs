@@ -6,6 +6,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 
 use super::controller::{Decision, Reply, refused};
+use super::throttle_rates;
 use crate::metadata::features::{FIRST, Levels};
 use crate::metadata::image::{
     Cluster, Image, Node, NodeEndpoint, NodeState, Partition, PeerEndpoint,
@@ -103,7 +104,8 @@ pub(super) fn unregister(image: &Image, node_id: i32) -> Decision {
         let message = format!("node {node_id} is the last one");
         return refused(ErrorCode::INVALID_REQUEST, &message);
     }
-    (vec![Record::Node(node_id, None)], Reply::NodeUnregistered)
+    let records = throttle_rates::forget(image, node_id).into_iter();
+    (records.chain([Record::Node(node_id, None)]).collect(), Reply::NodeUnregistered)
 }
 
 /// The next block of producer ids. Nobody gets it again: its record is replayed before the next

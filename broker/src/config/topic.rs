@@ -93,10 +93,10 @@ pub static TOPIC: &[Definition] = &[
         ),
     topic("follower.replication.throttled.replicas", Kind::List, "")
         .check(Check::ThrottledReplicas)
-        .without_effect()
         .doc(
-            "Replicas whose catching up is throttled on the follower's side: `partition:node` \
-             pairs, or `*`.",
+            "Replicas that are sent what they lack no faster than \
+             `follower.replication.throttled.rate` of their node while they are not in sync: \
+             `partition:node` pairs, or `*`.",
         ),
     topic("index.interval.bytes", Kind::Int, "4096")
         .unit(Unit::Bytes)
@@ -105,10 +105,10 @@ pub static TOPIC: &[Definition] = &[
         .doc("How many bytes of log lie between two entries of the offset index."),
     topic("leader.replication.throttled.replicas", Kind::List, "")
         .check(Check::ThrottledReplicas)
-        .without_effect()
         .doc(
-            "Replicas whose catching up is throttled on the leader's side: `partition:node` pairs, \
-             or `*`.",
+            "Replicas that, while they lead, send what others lack that are not in sync no faster \
+             than `leader.replication.throttled.rate` of their node: `partition:node` pairs, or \
+             `*`.",
         ),
     topic("local.retention.bytes", Kind::Long, "-2")
         .unit(Unit::Bytes)

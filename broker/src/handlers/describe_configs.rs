@@ -3,7 +3,7 @@
 //! Versions: 1 sources and synonyms (KIP-226), 3 types and documentation (KIP-569), 4 flexible.
 //!
 //! Ours: a node's settings are all read-only, since they are read at start, but for what is wanted
-//! of it (`vltava.node.*`), which any node describes, of all; a topic's default that comes from
+//! of it (`vltava.node.*`) and its throttles, which any node describes, of all; a topic's default that comes from
 //! `log.retention.hours` and the like is shown with its source (Kafka shows it as a default). Log
 //! levels are not described.
 
@@ -112,7 +112,7 @@ impl View<'_> {
             NODE_RESOURCE if name.is_empty() => Some(node_settings::of_all(self.image)),
             NODE_RESOURCE => {
                 let node = self.image.node(name.parse().ok()?)?;
-                Some(node_settings::of_node(node, self.software))
+                Some(node_settings::of_node(self.image, node, self.software))
             }
             _ => None,
         }

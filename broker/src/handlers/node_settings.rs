@@ -8,6 +8,7 @@ use vltava_protocol::messages::describe_configs::{
 use vltava_protocol::types::Str;
 
 use crate::cluster::node_settings::{ADDRESS, PREFIX, STATE, address_text, state_name};
+use crate::cluster::throttle_rates::{self, RATES};
 use crate::metadata::image::{Image, Node, NodeState};
 
 /// The programs of the nodes that are there, by node.
@@ -20,20 +21,27 @@ pub const SOFTWARE: &str = "vltava.node.software";
 /// Which nodes the cluster has, also those that were never there: asked of no node in particular.
 pub const NODES: &str = "vltava.nodes";
 
-/// Kafka's numbers of sources: a node's own that changes while it runs, a default.
+/// Kafka's numbers of sources: a node's own that changes while it runs, all nodes', a default.
 const DYNAMIC: i8 = 2;
+const DYNAMIC_OF_ALL: i8 = 3;
 const DEFAULT: i8 = 5;
 /// Kafka's numbers of types.
 const STRING: i8 = 2;
+const LONG: i8 = 5;
 const LIST: i8 = 7;
 
 /// Whether somebody asks for these, and for nothing else.
 pub fn are_all(keys: &[Str]) -> bool {
-    !keys.is_empty() && keys.iter().all(|key| key.starts_with(PREFIX))
+    let is_one = |key: &Str| key.starts_with(PREFIX) || RATES.contains(&key.as_str());
+    !keys.is_empty() && keys.iter().all(is_one)
 }
 
 /// What is described of a node.
-pub fn of_node(node: &Node, software: &Software) -> Vec<DescribeConfigsResourceResult> {
+pub fn of_node(
+    image: &Image,
+    node: &Node,
+    software: &Software,
+) -> Vec<DescribeConfigsResourceResult> {
     let disks: Vec<String> = node.disks.iter().map(ToString::to_string).collect();
     let address = node.peer_endpoint.as_ref().map(address_text).unwrap_or_default();
     let state = match node.state {
@@ -47,8 +55,28 @@ pub fn of_node(node: &Node, software: &Software) -> Vec<DescribeConfigsResourceR
         (entry(SOFTWARE, program, STRING, DYNAMIC, true), DOCS[2]),
         (state, DOCS[3]),
     ];
-    described.into_iter().map(|(entry, doc)| documented(entry, doc)).collect()
+    let described = described.into_iter().map(|(entry, doc)| documented(entry, doc));
+    described.chain(rates(image, &node.id.to_string())).collect()
 }
+
+/// The throttles that were set for a node, or for all; where none was, Kafka describes none.
+fn rates<'a>(
+    image: &'a Image,
+    resource_name: &str,
+) -> impl Iterator<Item = DescribeConfigsResourceResult> + use<'a> {
+    let resource_name = resource_name.to_owned();
+    RATES.into_iter().zip(RATE_DOCS).filter_map(move |(name, doc)| {
+        let all = || throttle_rates::of(image, "", name).map(|rate| (rate, DYNAMIC_OF_ALL));
+        let own = throttle_rates::of(image, &resource_name, name).map(|rate| (rate, DYNAMIC));
+        let (rate, source) = own.filter(|_| !resource_name.is_empty()).or_else(all)?;
+        Some(documented(entry(name, rate, LONG, source, false), doc))
+    })
+}
+
+const RATE_DOCS: [&str; 2] = [
+    "Bytes per second that its replicas are sent which are throttled and not in sync.",
+    "Bytes per second that it sends, as leader, to replicas that are throttled and not in sync.",
+];
 
 const DOCS: [&str; 4] = [
     "Where the other nodes reach it. Set for a node that is not in the cluster, it lets it join.",
@@ -62,7 +90,8 @@ const DOCS: [&str; 4] = [
 pub fn of_all(image: &Image) -> Vec<DescribeConfigsResourceResult> {
     let ids: Vec<String> = image.nodes().map(|node| node.id.to_string()).collect();
     let doc = "The nodes of the cluster, also those that were added and never there.";
-    vec![documented(entry(NODES, &ids.join(","), LIST, DYNAMIC, true), doc)]
+    let nodes = documented(entry(NODES, &ids.join(","), LIST, DYNAMIC, true), doc);
+    std::iter::once(nodes).chain(rates(image, "")).collect()
 }
 
 fn documented(

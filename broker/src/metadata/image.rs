@@ -360,6 +360,11 @@ impl Image {
         self.topic(self.topic_names.get(&id)?)
     }
 
+    /// What was set for a resource that is no topic.
+    pub fn settings(&self, resource_type: i8, name: &str) -> Option<&Settings> {
+        self.settings.get(&(resource_type, Str::from(name)))
+    }
+
     /// The first producer id that was not given away.
     pub fn next_producer_id(&self) -> i64 {
         self.next_producer_id

@@ -43,6 +43,7 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
         node.settle_level(&image).await?;
         publish(&node, Arc::new(image.clone())).await;
         node.know_peers(&image);
+        node.know_throttles(&image);
         node.set_applied(offset);
         group.committed_beyond(offset).await;
         if node.parts.peers.is_some()

@@ -27,6 +27,7 @@ use crate::metadata::features::FIRST;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::{GroupPlace, Replica};
+use crate::partition::throttle::Throttles;
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Queue, Runtime};
 
@@ -89,16 +90,18 @@ async fn meet<R: Runtime>(node: &Rc<Node<R>>, identity: &Identity) -> Result<(),
     let loaded = Arc::new(loaded.map_err(|error| error.to_string())?);
     let introduction = node.introduction(identity);
     let own = ReplicaId { node: identity.node_id, disk: identity.disk_id };
+    let throttles = Arc::new(Throttles::default());
     for shard in 1..node.parts.jobs.count() {
         let (loaded, introduction) = (Arc::clone(&loaded), Arc::clone(&introduction));
+        let throttles = Arc::clone(&throttles);
         let job = move |node: &Rc<Node<R>>| {
             let node = Rc::clone(node);
-            async move { node.meet(own, introduction, loaded).await }
+            async move { node.meet(own, introduction, loaded, throttles).await }
         };
         let met = node.parts.jobs.start(shard, job).await.await;
         met.unwrap_or_else(|| Err("a shard has ended".to_owned()))?;
     }
-    node.meet(own, introduction, loaded).await?;
+    node.meet(own, introduction, loaded, throttles).await?;
     let (Some(surroundings), Some(with)) = (node.surroundings(), &node.parts.peers) else {
         return Ok(());
     };

@@ -20,7 +20,8 @@
 //! - [`shards`]: partitions go from one shard to another while they are served; [`shard_balance`]:
 //!   when they do by themselves.
 //! - [`upkeep`], [`verify`]: what logs need now and then, and the look for bit rot; [`room`]: a
-//!   node without space lets others lead.
+//!   node without space lets others lead; `throttles`: how fast replicas that lag are sent what
+//!   they lack.
 //! - [`group_offsets`]: offsets of topics that were deleted end, too.
 //!
 //! Invariants:
@@ -52,6 +53,7 @@ pub mod room;
 pub mod shard_balance;
 pub mod shards;
 pub mod steward;
+mod throttles;
 pub mod upkeep;
 pub mod verify;
 pub mod view;

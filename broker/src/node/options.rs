@@ -9,7 +9,8 @@ use crate::config::describe;
 use crate::config::topic_values::{self, Compression, TopicConfig, TopicDefaults};
 use crate::config::values::BrokerConfig;
 use crate::groups::Options as GroupOptions;
-use crate::metadata::image::Settings;
+use crate::metadata::image::{Settings, Topic};
+use crate::partition::throttle::{Listed, Throttled};
 use crate::partition::validate::AppendRules;
 
 /// What a topic's logs do.
@@ -32,6 +33,32 @@ pub fn log_options(topic: &TopicConfig, broker: &BrokerConfig) -> LogOptions {
 /// On how many replicas a record of the topic must be flushed.
 pub fn min_insync_replicas(topic: &TopicConfig) -> usize {
     in_memory(topic.min_insync_replicas.into())
+}
+
+/// Which replicas of a partition are throttled while they are not in sync.
+pub fn throttled(topic: &Topic, index: i32) -> Throttled {
+    let listed = |name: &str| {
+        let own = topic.own_settings().find(|(own, _)| *own == name);
+        own.map(|(_, list)| listed(list, index)).unwrap_or_default()
+    };
+    Throttled {
+        leaders: listed("leader.replication.throttled.replicas"),
+        followers: listed("follower.replication.throttled.replicas"),
+    }
+}
+
+/// The nodes that a list of `partition:node` pairs, or `*`, names of a partition.
+fn listed(list: &str, index: i32) -> Listed {
+    let mut pairs = list.split(',').map(str::trim);
+    if pairs.clone().any(|pair| pair == "*") {
+        return Listed::All;
+    }
+    let index = index.to_string();
+    let of_index = |pair: &str| {
+        let (partition, node) = pair.split_once(':')?;
+        (partition == index).then(|| node.parse().ok()).flatten()
+    };
+    Listed::Nodes(pairs.by_ref().filter_map(of_index).collect())
 }
 
 /// What a topic's partitions take.

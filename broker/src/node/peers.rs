@@ -21,6 +21,7 @@ use crate::cluster::controller::{Input, Reply};
 use crate::coordinator::host::HostError;
 use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
+use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::SessionId;
 use crate::peer::greeting::{Introduction, PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
 use crate::peer::options::Options;
@@ -143,6 +144,7 @@ impl<R: Runtime> Node<R> {
         own: ReplicaId,
         introduction: Arc<Introduction>,
         loaded: Arc<LoadedJournals>,
+        throttles: Arc<Throttles>,
     ) -> Result<(), String> {
         let parts = &self.parts;
         let Some(with) = &parts.peers else { return Ok(()) };
@@ -150,7 +152,8 @@ impl<R: Runtime> Node<R> {
         let (shard, shards) = (small(parts.jobs.own()), small(parts.jobs.count()));
         let journal = KeyedJournal::open(&parts.logs, shard, shards, loaded).await;
         let journal = journal.map_err(|error| error.to_string())?;
-        let events = FromPeers::new(&parts.partitions);
+        let throttles = Rc::new(ShardThrottles::new(throttles));
+        let events = FromPeers::new(&parts.partitions, Rc::clone(&throttles));
         events.tell(Rc::new(Events(Rc::downgrade(self))));
         let (runtime, jobs) = (parts.runtime.clone(), Rc::clone(&with.jobs));
         let peers =
@@ -159,7 +162,7 @@ impl<R: Runtime> Node<R> {
         if let Some(listener) = with.listener.borrow_mut().take() {
             runtime.spawn(Queue::Foreground, Rc::clone(&peers).accept(listener));
         }
-        let surroundings = Rc::new(Surroundings { own, journal, peers });
+        let surroundings = Rc::new(Surroundings { own, journal, peers, throttles });
         assert!(self.surroundings.set(surroundings).is_ok(), "met twice");
         Ok(())
     }

@@ -11,7 +11,7 @@ use vltava_storage::{Log, StorageError, remove_damaged, remove_log};
 
 use super::group_offsets;
 use super::logs::open_or_create;
-use super::options::{group_options, log_options, min_insync_replicas};
+use super::options::{group_options, log_options, min_insync_replicas, throttled};
 use super::view::Node;
 use crate::config::topic_values::TopicConfig;
 use crate::groups::{GroupMachine, Input};
@@ -138,6 +138,7 @@ impl<R: Runtime> Node<R> {
             if let Ok(replica) = self.parts.partitions.local(id) {
                 let options = log_options(&config, &self.parts.config);
                 replica.set_options(options, min_insync_replicas(&config));
+                replica.set_throttled(throttled(topic, id.index));
             }
         }
     }
@@ -158,6 +159,7 @@ impl<R: Runtime> Node<R> {
         let (id, name) = (topic.partition_id(index), format!("{}-{index}", topic.name));
         match opened {
             Ok(replica) => {
+                replica.set_throttled(throttled(topic, index));
                 self.begin_to_coordinate(topic, id, &replica);
                 self.parts.partitions.ready(id, Rc::clone(&replica));
                 if self.surroundings().is_some() {

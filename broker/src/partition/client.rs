@@ -22,8 +22,8 @@ use super::request::PartitionId;
 use super::routing::{Routing, Routings};
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::ShardMetrics;
-use crate::runtime::Runtime;
 use crate::runtime::jobs::{Jobs, Pending};
+use crate::runtime::{Monotonic, Runtime};
 
 /// Work that is held for a partition on its way here; more is refused.
 const HELD_MAX: usize = 16 * 1024;
@@ -58,6 +58,11 @@ pub struct Partitions<R: Runtime> {
 }
 
 impl<R: Runtime> Partitions<R> {
+    /// The time.
+    pub(super) fn now(&self) -> Monotonic {
+        self.runtime.now()
+    }
+
     /// No partitions yet.
     pub fn new(
         runtime: R,

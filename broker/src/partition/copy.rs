@@ -48,11 +48,14 @@ pub enum Answer {
     Batches(Bytes),
     /// The log begins behind what was asked for.
     Gone,
+    /// A throttle lets nothing pass now: to be asked again after so many milliseconds.
+    Later(u32),
 }
 
 const BEGINNING: u8 = 1;
 const BATCHES: u8 = 2;
 const GONE: u8 = 3;
+const LATER: u8 = 4;
 
 impl Question {
     /// As bytes.
@@ -105,6 +108,10 @@ impl Answer {
                 bytes.put_slice(batches);
             }
             Self::Gone => bytes.put_u8(GONE),
+            Self::Later(wait_ms) => {
+                bytes.put_u8(LATER);
+                bytes.put_u32(*wait_ms);
+            }
         }
         bytes.freeze()
     }
@@ -123,23 +130,24 @@ impl Answer {
             }
             BATCHES => Some(Self::Batches(bytes)),
             GONE => Some(Self::Gone),
+            LATER => Some(Self::Later(bytes.try_get_u32().ok()?)),
             _ => None,
         }
     }
 }
 
 /// What another node is answered; nothing where this one cannot.
-pub async fn answer<R: Runtime>(partitions: &Rc<Partitions<R>>, body: Bytes) -> Bytes {
+pub async fn answer<R: Runtime>(partitions: &Rc<Partitions<R>>, from: i32, body: Bytes) -> Bytes {
     let Some((partition, question)) = Question::from_bytes(body) else {
         return Bytes::new();
     };
-    let work = move |replica: Rc<Replica<R>>| async move { replica.copy(question).await };
+    let work = move |replica: Rc<Replica<R>>| async move { replica.copy(from, question).await };
     let answered = partitions.on_owner(partition, work).await.await;
     answered.map_or(Bytes::new(), |answer| answer.to_bytes())
 }
 
 impl<R: Runtime> Replica<R> {
-    async fn copy(&self, question: Question) -> Result<Answer, PartitionError> {
+    async fn copy(&self, node: i32, question: Question) -> Result<Answer, PartitionError> {
         self.check_leads()?;
         let log_start = self.log_start();
         match question {
@@ -153,7 +161,16 @@ impl<R: Runtime> Replica<R> {
                 // What stands before a base is chosen. Clients may not have seen it: with a large
                 // `min.insync.replicas` that waits for whoever asks here.
                 let until = until.min(self.log.flushed_end());
-                let read = self.log_to_read().read_in_memory(from, until, PIECE_BYTES).await;
+                let allowance = match self.may_send_to_node(node).await {
+                    Ok(allowance) => allowance,
+                    Err(wait) => {
+                        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+                        return Ok(Answer::Later(wait_ms));
+                    }
+                };
+                let bytes_max = allowance.bytes.unwrap_or(PIECE_BYTES);
+                let read = self.log_to_read().read_in_memory(from, until, bytes_max).await;
+                self.has_sent(allowance, read.as_ref().map_or(0, Bytes::len));
                 Ok(Answer::Batches(read?))
             }
         }
@@ -182,6 +199,7 @@ mod tests {
             Answer::Beginning { log_start: 17, epochs, producers },
             Answer::Batches(Bytes::from_static(b"batches")),
             Answer::Gone,
+            Answer::Later(77),
         ] {
             assert_eq!(Answer::from_bytes(answer.to_bytes()), Some(answer));
         }

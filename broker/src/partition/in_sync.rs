@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::raft::membership::ReplicaId;
 
-/// What a leader knows of another voter.
+/// What a leader knows of another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// Who.
@@ -21,6 +21,8 @@ pub struct Heard {
     pub flushed: i64,
     /// Whether it can be talked to.
     pub is_up: bool,
+    /// Whether it has a vote. Who has none is in no set, and may be in sync all the same.
+    pub is_voter: bool,
 }
 
 /// What is remembered of it.
@@ -41,7 +43,7 @@ struct Follower {
 impl Follower {
     fn new(id: ReplicaId) -> Self {
         Self {
-            heard: Heard { id, flushed: -1, is_up: false },
+            heard: Heard { id, flushed: -1, is_up: false, is_voter: false },
             was_at_end: false,
             caught_up_ms: None,
             end_then: i64::MAX,
@@ -95,7 +97,7 @@ impl InSync {
     }
 
     /// What is known now, of this epoch: where the log of its leader, on node `own`, ends as an
-    /// index, and of each other voter. Whether the set is another. To be called at each change of
+    /// index, and of each other member. Whether the set is another. To be called at each change of
     /// these, and twice a second while somebody who can be talked to lacks something.
     pub fn look(
         &mut self,
@@ -103,13 +105,13 @@ impl InSync {
         epoch: i32,
         own: i32,
         end: i64,
-        voters: impl Iterator<Item = Heard>,
+        members: impl Iterator<Item = Heard>,
     ) -> bool {
         if epoch != self.epoch {
             *self = Self { epoch, ..Self::new(self.lag_ms_max) };
         }
         let mut count = 0;
-        for heard in voters {
+        for heard in members {
             let known = self.followers.iter().position(|known| known.heard.id == heard.id);
             let nth = known.unwrap_or(self.followers.len());
             if known.is_none() {
@@ -137,7 +139,17 @@ impl InSync {
 
     /// Those in the set but the leader.
     pub fn in_sync(&self) -> impl Iterator<Item = Heard> + Clone {
-        self.followers.iter().filter(|known| known.is_in_sync).map(|known| known.heard)
+        let voters = self.voters().filter(|known| known.is_in_sync);
+        voters.map(|known| known.heard)
+    }
+
+    /// Whether another member is in sync, also one without a vote.
+    pub fn has(&self, id: &ReplicaId) -> bool {
+        self.followers.iter().any(|known| known.heard.id == *id && known.is_in_sync)
+    }
+
+    fn voters(&self) -> impl Iterator<Item = &Follower> + Clone {
+        self.followers.iter().filter(|known| known.heard.is_voter)
     }
 
     /// Their nodes; where one changes its disk, two are on the leader's.
@@ -150,8 +162,8 @@ impl InSync {
     pub fn is_enough(&self, min_insync_replicas: usize) -> bool {
         let is_counted =
             |known: &&Follower| known.is_in_sync || known.heard.is_up && known.heard.flushed < 0;
-        let counted = 1 + self.followers.iter().filter(is_counted).count();
-        counted >= min_insync_replicas.min(1 + self.followers.len())
+        let counted = 1 + self.voters().filter(is_counted).count();
+        counted >= min_insync_replicas.min(1 + self.voters().count())
     }
 }
 
@@ -169,6 +181,7 @@ mod tests {
             id: ReplicaId { node, disk: Uuid(7) },
             flushed: flushed.unwrap_or(-1),
             is_up: flushed.is_some(),
+            is_voter: true,
         };
         let before = set.nodes();
         let is_other = set.look(now_ms, 5, 1, end, [2, 3].into_iter().zip(flushed).map(heard));

@@ -5,7 +5,7 @@
 //! Kafka: handlers choose Kafka's codes.
 //!
 //! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits; [`in_sync`]:
-//!   whose replicas have all.
+//!   whose replicas have all; [`throttle`]: how fast the others are sent what they lack.
 //! - [`client`]: the same calls here and on another shard; [`routing`]: on which; [`request`],
 //!   [`error`]: what they say.
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
@@ -38,5 +38,6 @@ pub mod surroundings;
 #[cfg(test)]
 #[cfg(feature = "simulator")]
 mod tests;
+pub mod throttle;
 pub mod validate;
 pub mod waiters;

@@ -22,6 +22,7 @@ use super::error::PartitionError;
 use super::in_sync::InSync;
 use super::request::{Acks, PartitionId, Terms};
 use super::surroundings::Surroundings;
+use super::throttle::Throttled;
 use super::waiters::{CommitQueue, UncommittedBytes, Watches};
 use crate::metadata::topic_name;
 use crate::raft::message::Input;
@@ -42,6 +43,7 @@ mod restore;
 mod serving;
 mod shorten;
 mod standing;
+mod throttled;
 mod waits;
 
 /// How long a write that found no descriptor is told of, where none follows that shows more.
@@ -82,6 +84,7 @@ pub struct Replica<R: Runtime> {
     /// How much of the disk's reserve may be used for what a leader sends.
     replicated_class: AppendClass,
     in_sync: RefCell<InSync>,
+    throttled: RefCell<Throttled>,
     /// Where the log is to begin, as somebody asked of this leader.
     log_start_wanted: Cell<i64>,
     /// It begins later than before, or this replica does not lead any more.
@@ -166,6 +169,7 @@ impl<R: Runtime> Replica<R> {
             sending: RefCell::default(),
             members_met: Cell::default(),
             in_sync: RefCell::new(InSync::new(LAG_MS_MAX)),
+            throttled: RefCell::default(),
             log_start_wanted: Cell::new(0),
             log_start_moved: Event::new(),
             is_shortening: Cell::new(false),

@@ -12,6 +12,7 @@ use vltava_storage::KeyedJournal;
 use super::client::Partitions;
 use super::copy::{self, COPY};
 use super::request::PartitionId;
+use super::throttle::{ShardThrottles, THROTTLE};
 use crate::peer::SessionId;
 use crate::peer::events::PeerEvents;
 use crate::peer::greeting::{Introduction, Refusal};
@@ -31,6 +32,8 @@ pub struct Surroundings<R: Runtime> {
     pub journal: KeyedJournal<R::Disk>,
     /// The way to the other nodes.
     pub peers: Rc<GroupPeers<R>>,
+    /// How fast replicas that are not in sync are sent what they lack.
+    pub throttles: Rc<ShardThrottles>,
 }
 
 /// What the rooms above this one make of what other nodes do.
@@ -54,13 +57,14 @@ pub trait NodeEvents {
 /// What comes from other nodes, on one shard: to the replicas it is for, and to the rooms above.
 pub struct FromPeers<R: Runtime> {
     partitions: Weak<Partitions<R>>,
+    throttles: Rc<ShardThrottles>,
     above: RefCell<Option<Rc<dyn NodeEvents>>>,
 }
 
 impl<R: Runtime> FromPeers<R> {
     /// For the replicas of this shard.
-    pub fn new(partitions: &Rc<Partitions<R>>) -> Self {
-        Self { partitions: Rc::downgrade(partitions), above: RefCell::default() }
+    pub fn new(partitions: &Rc<Partitions<R>>, throttles: Rc<ShardThrottles>) -> Self {
+        Self { partitions: Rc::downgrade(partitions), throttles, above: RefCell::default() }
     }
 
     /// From now on these are told and asked, too.
@@ -115,15 +119,12 @@ impl<R: Runtime> PeerEvents for FromPeers<R> {
     }
 
     async fn requested(&self, from: SessionId, kind: u16, body: Bytes) -> Bytes {
-        if kind == COPY {
-            return match self.partitions.upgrade() {
-                Some(partitions) => copy::answer(&partitions, body).await,
-                None => Bytes::new(),
-            };
-        }
-        match self.above() {
-            Some(above) => above.requested(from, kind, body).await,
-            None => Bytes::new(),
+        let Some(partitions) = self.partitions.upgrade() else { return Bytes::new() };
+        match (kind, self.above()) {
+            (COPY, _) => copy::answer(&partitions, from.node, body).await,
+            (THROTTLE, _) => self.throttles.answer(partitions.now(), body),
+            (_, Some(above)) => above.requested(from, kind, body).await,
+            (_, None) => Bytes::new(),
         }
     }
 }

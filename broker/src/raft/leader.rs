@@ -157,11 +157,10 @@ impl Node {
         others.filter(|id| self.members().is_voter(id))
     }
 
-    /// The other voters: who, what of this leader's log is on its disk (-1: it has said nothing in
-    /// this epoch), and whether it can be talked to.
-    pub fn other_voters(&self) -> impl Iterator<Item = (ReplicaId, i64, bool)> {
-        let voters = self.others.iter().filter(|other| self.members().is_voter(&other.id));
-        voters.map(|other| (other.id, other.flushed, self.is_up(&other.id)))
+    /// The other members: who, and what of this leader's log is on its disk (-1: it has said nothing
+    /// in this epoch).
+    pub fn other_members(&self) -> impl Iterator<Item = (ReplicaId, i64)> {
+        self.others.iter().map(|other| (other.id, other.flushed))
     }
 
     /// Below which offset a member has the log on its disk, as far as this leader knows; -1: it has

@@ -119,8 +119,10 @@ impl<R: Runtime> Replica<R> {
         let Some(near) = self.surroundings.as_ref().filter(|_| raft.role() == Role::Leader) else {
             return false;
         };
-        let voters = raft.other_voters();
-        let heard = voters.map(|(id, flushed, is_up)| Heard { id, flushed, is_up });
+        let heard = raft.other_members().map(|(id, flushed)| {
+            let (is_up, is_voter) = (raft.knows_up(id.node), raft.members().is_voter(&id));
+            Heard { id, flushed, is_up, is_voter }
+        });
         let (now_ms, end) = (self.now_ms(), raft.history().end().index());
         self.in_sync.borrow_mut().look(now_ms, raft.epoch(), near.own.node, end, heard)
     }

@@ -2,6 +2,8 @@
 //! is room on the way to its node. Only what is flushed here is sent: what a failed write takes
 //! back, nobody has seen.
 
+use std::ops::Range;
+
 use vltava_protocol::batch::Batch;
 use vltava_protocol::encode::{Part, Records};
 
@@ -64,9 +66,6 @@ impl<R: Runtime> Replica<R> {
 
     /// One message; whether there may be another.
     async fn send_some(&self, to: ReplicaId) -> bool {
-        let Some(surroundings) = &self.surroundings else {
-            return false;
-        };
         if self.agenda.borrow().has_left() || !self.raft.borrow().has_for(&to) {
             return false;
         }
@@ -81,10 +80,31 @@ impl<R: Runtime> Replica<R> {
             }
             return self.raft.borrow().has_for(&to);
         };
-        let Some(room) = surroundings.peers.room(to.node, MESSAGE_BYTES).await else {
-            return false;
+        let allowance = match self.may_send(to).await {
+            Ok(allowance) => allowance,
+            Err(wait) => {
+                self.runtime.sleep_until(self.runtime.now().after(wait)).await;
+                // Who leads, and what is lacked, may be another.
+                return true;
+            }
         };
-        let read = self.log_to_read().read(from.offset, end, MESSAGE_BYTES, true).await;
+        let sent = self.send_batches(to, planned, from.offset..end, allowance.bytes).await;
+        self.has_sent(allowance, sent.unwrap_or(0));
+        sent.is_some()
+    }
+
+    /// Batches between two offsets, as they fit into one message. The bytes that were sent, where
+    /// there may be more.
+    async fn send_batches(
+        &self,
+        to: ReplicaId,
+        planned: Option<i64>,
+        offsets: Range<i64>,
+        bytes_max: Option<usize>,
+    ) -> Option<usize> {
+        let bytes_max = bytes_max.unwrap_or(MESSAGE_BYTES);
+        let room = self.surroundings.as_ref()?.peers.room(to.node, bytes_max).await?;
+        let read = self.log_to_read().read(offsets.start, offsets.end, bytes_max, true).await;
         let (parts, next) = match read {
             Ok(read) => {
                 let next = read.next_offset.or_else(|| next_offset(&read.parts));
@@ -95,24 +115,25 @@ impl<R: Runtime> Replica<R> {
                     partition = self.name, %error,
                     "what a follower lacks cannot be read; it is tried again"
                 );
-                return false;
+                return None;
             }
         };
-        let Some(next) = next else { return false };
+        let next = next?;
         let message = {
             let mut raft = self.raft.borrow_mut();
             // It may stand elsewhere by now, and so may this replica.
             if self.agenda.borrow().has_left() || raft.next_for(&to) != planned {
-                return true;
+                return Some(0);
             }
             let until = raft.history().index_of(next).min(raft.flushed());
             raft.append_for(to, until)
         };
-        let Some(message) = message else { return false };
+        let message = message?;
         let has_batches = message.offsets() > 0;
         let payload = Records { parts: if has_batches { parts } else { Vec::new() } };
+        let bytes = payload.len();
         room.send(self.to_say(to, message, payload));
-        has_batches
+        has_batches.then_some(bytes)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::runtime::Runtime;
 
 /// How long to wait where nobody leads, or the leader does not answer.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait, at least and at most, where a throttle asks for it.
+const LATER_MIN: Duration = Duration::from_millis(1);
+const LATER_MAX: Duration = Duration::from_secs(1);
 /// How long a leader may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,10 @@ impl<R: Runtime> Replica<R> {
                 }
                 Some(Answer::Batches(bytes)) if !bytes.is_empty() => {
                     self.take_copied(bytes).await?;
+                }
+                Some(Answer::Later(wait_ms)) => {
+                    let wait = Duration::from_millis(wait_ms.into()).clamp(LATER_MIN, LATER_MAX);
+                    self.runtime.sleep_until(self.runtime.now().after(wait)).await;
                 }
                 // It was deleted there meanwhile.
                 Some(Answer::Gone) => is_begun = false,

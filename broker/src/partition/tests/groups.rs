@@ -21,6 +21,7 @@ use crate::partition::error::PartitionError;
 use crate::partition::replica::{GroupPlace, Replica};
 use crate::partition::request::PartitionId;
 use crate::partition::surroundings::{FromPeers, Surroundings};
+use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::greeting::Introduction;
 use crate::peer::options::Options;
 use crate::peer::peers::Peers;
@@ -41,6 +42,8 @@ struct Node {
     starts: u64,
     partitions: Option<Rc<Partitions<SimRuntime>>>,
     replica: Option<Rc<Replica<SimRuntime>>>,
+    /// As they were set, also over its starts.
+    throttles: Arc<Throttles>,
 }
 
 pub(super) struct Cluster {
@@ -67,8 +70,13 @@ pub(super) fn batch(value: &str) -> Bytes {
 impl Cluster {
     fn new(seed: u64, founders: usize) -> Self {
         let simulation = Simulation::new(SimulationOptions::new(seed));
-        let node =
-            |_| Node { host: simulation.add_host(), starts: 0, partitions: None, replica: None };
+        let node = |_| Node {
+            host: simulation.add_host(),
+            starts: 0,
+            partitions: None,
+            replica: None,
+            throttles: Arc::default(),
+        };
         let nodes = (0..NODES).map(node).collect();
         let options = LogOptions::default();
         Self { simulation, options, min_insync_replicas: 1, nodes, founders }
@@ -111,7 +119,8 @@ impl Cluster {
             rack: None,
             endpoints: Vec::new(),
         });
-        let events = FromPeers::new(&partitions);
+        let throttles = Rc::new(ShardThrottles::new(Arc::clone(&node.throttles)));
+        let events = FromPeers::new(&partitions, Rc::clone(&throttles));
         let peers =
             Peers::new(runtime.clone(), Rc::clone(&jobs), events, introduction, Options::default());
         runtime.spawn(Queue::Foreground, jobs.serve(runtime.clone(), Rc::clone(&peers)));
@@ -125,7 +134,7 @@ impl Cluster {
         for (other, address) in addresses.into_iter().enumerate().filter(|(at, _)| *at != index) {
             peers.know(id(other).node, SocketAddr::new(address, PORT));
         }
-        let surroundings = Rc::new(Surroundings { own: id(index), journal, peers });
+        let surroundings = Rc::new(Surroundings { own: id(index), journal, peers, throttles });
         let place = GroupPlace {
             partition: PARTITION,
             founders: Membership::new((0..self.founders).map(id), []),
@@ -148,6 +157,11 @@ impl Cluster {
         let epochs =
             self.nodes.iter().enumerate().filter_map(|(at, node)| Some((leads(node)?, at)));
         epochs.max().map(|(_, at)| at)
+    }
+
+    /// The throttles of a node, over its starts.
+    pub(super) fn throttles(&self, index: usize) -> &Throttles {
+        &self.nodes[index].throttles
     }
 
     /// The replicas of a node that runs.

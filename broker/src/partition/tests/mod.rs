@@ -4,3 +4,4 @@ mod log_starts;
 mod moves;
 mod promises;
 mod readers;
+mod throttles;

@@ -76,14 +76,34 @@ fn resources_that_cannot_be_altered() {
 }
 
 #[test]
-fn limits_that_there_are_not_may_be_taken_back() {
-    let mut cluster = Cluster::of(1);
-    let rate = "follower.replication.throttled.rate";
-    let mut alter =
-        |changes: &[(&str, i8, Option<&str>)]| cluster.alter_resource(4, "1", changes).0;
-    assert_eq!(alter(&[(rate, 1, None)]), ErrorCode::NONE);
-    assert_eq!(alter(&[(rate, 0, Some("1"))]), ErrorCode::INVALID_REQUEST);
-    assert_eq!(alter(&[(rate, 1, None), ("log.dirs", 1, None)]), ErrorCode::INVALID_REQUEST);
+fn throttles_are_a_nodes_own_or_of_all() {
+    use crate::cluster::throttle_rates::{FOLLOWER_RATE, LEADER_RATE, rate};
+    let mut cluster = Cluster::of(2);
+    let directories = "replica.alter.log.dirs.io.max.bytes.per.second";
+    let mut alter = |name: &str, changes: &[(&str, i8, Option<&str>)]| {
+        let error = cluster.alter_resource(4, name, changes).0;
+        let image = cluster.state.image();
+        (error, [1, 2].map(|id| rate(image, id, FOLLOWER_RATE)), rate(image, 1, LEADER_RATE))
+    };
+    let (none, refused) = (ErrorCode::NONE, ErrorCode::INVALID_CONFIG);
+    let all = [(FOLLOWER_RATE, 1, None), (LEADER_RATE, 1, None), (directories, 1, None)];
+    assert_eq!(alter("1", &all), (none, [None; 2], None), "what was never set");
+    let set = |rate| [(FOLLOWER_RATE, 0, Some(rate))];
+    assert_eq!(alter("", &set("7")), (none, [Some(7); 2], None));
+    assert_eq!(alter("2", &set(" 5 ")), (none, [Some(7), Some(5)], None));
+    assert_eq!(alter("1", &[(LEADER_RATE, 0, Some("0"))]), (none, [Some(7), Some(5)], Some(0)));
+    let same = ([Some(7), Some(5)], Some(0));
+    for rate in ["-1", "x", ""] {
+        assert_eq!(alter("1", &set(rate)).0, refused, "{rate}");
+    }
+    assert_eq!(alter("1", &[(FOLLOWER_RATE, 2, Some("9"))]).0, refused, "no list");
+    assert_eq!(alter("9", &set("9")).0, ErrorCode::BROKER_ID_NOT_REGISTERED);
+    let wrong = ErrorCode::INVALID_REQUEST;
+    assert_eq!(alter("1", &[(directories, 0, Some("9"))]), (wrong, same.0, same.1));
+    assert_eq!(alter("1", &[all[0], ("log.dirs", 1, None)]), (wrong, same.0, same.1));
+    assert_eq!(alter("2", &all), (none, [Some(7); 2], Some(0)), "all nodes' is left");
+    assert_eq!(alter("1", &all), (none, [Some(7); 2], None));
+    assert_eq!(alter("", &all), (none, [None; 2], None));
 }
 
 #[test]
