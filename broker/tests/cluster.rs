@@ -45,6 +45,8 @@ mod riders;
 #[path = "cluster/shards.rs"]
 mod shards;
 mod support;
+#[path = "cluster/throttles.rs"]
+mod throttles;
 #[path = "cluster/tools.rs"]
 mod tools;
 #[path = "cluster/versions.rs"]

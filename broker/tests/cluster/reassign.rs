@@ -27,7 +27,7 @@ const TOPIC: &str = "moved";
 const OFFSETS: &str = "__consumer_offsets";
 
 /// Where each partition is to be; `None` takes back what is under way.
-type Moves = BTreeMap<i32, Option<Vec<i32>>>;
+pub type Moves = BTreeMap<i32, Option<Vec<i32>>>;
 
 /// Asks for moves; what is answered for each partition.
 fn alter(address: SocketAddr, topic: &str, moves: &Moves) -> BTreeMap<i32, ErrorCode> {
@@ -47,7 +47,7 @@ fn alter(address: SocketAddr, topic: &str, moves: &Moves) -> BTreeMap<i32, Error
 }
 
 /// Asks for moves that nothing is wrong with.
-fn begin(address: SocketAddr, topic: &str, moves: &Moves) {
+pub fn begin(address: SocketAddr, topic: &str, moves: &Moves) {
     let answers = alter(address, topic, moves);
     assert!(answers.values().all(|error| error.is_none()), "{answers:?}");
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::nodes::{Nodes, vltava};
 use crate::support::{is_ci, is_here, root, signal, wire};
+use crate::throttles::{LEADER_RATE, await_described};
 use crate::view::{
     await_agreement, await_partition, connect, create_topic_with, leader_of, partition, until,
 };
@@ -271,8 +272,13 @@ fn replicas_are_reassigned(tools: &Tools, nodes: &Nodes) {
         let text = format!("{{\"version\":1,\"partitions\":[{}]}}", plan.join(","));
         let file = tools.file("plan.json", &text);
         let class = "reassign.ReassignPartitionsCommand";
-        let said = tools.run(class, &format!("--execute --reassignment-json-file {file}"));
+        let throttle = "--throttle 50000000";
+        let said =
+            tools.run(class, &format!("--execute --reassignment-json-file {file} {throttle}"));
         assert!(said.contains("Successfully started partition reassignments"), "{said}");
+        assert!(said.contains("The inter-broker throttle limit was set to 50000000 B/s"), "{said}");
+        let asked = nodes.addresses()[1];
+        await_described(asked, 3, LEADER_RATE, Some(("50000000".to_owned(), 2)));
         for number in 0..PARTITIONS {
             await_partition(&nodes.addresses(), TOPIC, number, |it| {
                 let mut in_sync = it.in_sync.clone();
@@ -282,6 +288,8 @@ fn replicas_are_reassigned(tools: &Tools, nodes: &Nodes) {
         }
         let said = tools.run(class, &format!("--verify --reassignment-json-file {file}"));
         assert_eq!(said.matches("is completed.").count(), 4, "{said}");
+        assert!(said.contains("Clearing broker-level throttles on brokers 1,2,3"), "{said}");
+        await_described(asked, 3, LEADER_RATE, None);
         let said = tools.run(class, "--list");
         assert!(said.contains("No partition reassignments found."), "{said}");
     }
