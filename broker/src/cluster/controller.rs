@@ -1,6 +1,6 @@
 //! What the controller is asked, what it answers, and how a decision becomes records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use vltava_protocol::messages::update_features::{UpdateFeaturesRequest, UpdateFe
 use vltava_protocol::types::{Str, Uuid};
 
 use super::alter_settings::{Alteration, Altered};
+use super::new_partitions::Present;
 use super::nodes::Registration;
 use super::reassign::Report;
 use super::state::State;
@@ -111,6 +112,26 @@ pub enum Input {
     },
     /// Raise the feature level.
     UpdateFeatures(UpdateFeaturesRequest),
+    /// One of these, and which nodes are there as the controller's node sees it: new partitions are
+    /// placed there. Without it, all count. Not said to another node, which sees for itself.
+    Seeing {
+        /// The nodes that are there.
+        present: BTreeSet<i32>,
+        /// What is asked.
+        input: Box<Input>,
+    },
+}
+
+impl Input {
+    /// What this node's controller is asked where these nodes are there.
+    pub fn seeing(self, present: impl FnOnce() -> BTreeSet<i32>) -> Self {
+        match self {
+            Self::CreateTopics { .. } | Self::CreatePartitions(_) => {
+                Self::Seeing { present: present(), input: Box::new(self) }
+            }
+            input => input,
+        }
+    }
 }
 
 /// What it answers.
@@ -174,9 +195,10 @@ impl Controller {
         Self { options, topic_settings }
     }
 
-    fn decide(&self, state: &State, input: Input) -> Decision {
+    fn decide(&self, state: &State, input: Input, present: Present<'_>) -> Decision {
         let image = state.image();
         match input {
+            Input::Seeing { present, input } => self.decide(state, *input, Some(&present)),
             Input::Form { cluster_id, level } => nodes::form(image, cluster_id, level),
             _ if image.cluster().is_none() => {
                 refused(ErrorCode::COORDINATOR_NOT_AVAILABLE, "the cluster has not formed yet")
@@ -186,10 +208,10 @@ impl Controller {
             Input::AllocateProducerIds => nodes::allocate_producer_ids(image),
             Input::UpdateFeatures(request) => features::update(image, &request),
             Input::CreateTopics { request, random } => {
-                create_topics::decide(self, state, request, random)
+                create_topics::decide(self, state, present, request, random)
             }
             Input::DeleteTopics(request) => delete_topics::decide(image, request),
-            Input::CreatePartitions(request) => create_partitions::decide(image, request),
+            Input::CreatePartitions(request) => create_partitions::decide(image, present, request),
             Input::AlterSettings(alteration) => alter_settings::decide(self, image, alteration),
             Input::AlterReassignments(request) => reassign::decide(image, request),
             Input::LeadChange(report) => reassign::decide_lead(image, &report),
@@ -331,7 +353,7 @@ impl Machine for Controller {
         input: Input,
         _now: Now,
     ) -> Outcome<Self> {
-        let (mut decided, mut reply) = self.decide(state, input);
+        let (mut decided, mut reply) = self.decide(state, input, None);
         let records = encoded(&decided).unwrap_or_else(|| {
             decided.clear();
             let message = Str::from_static("The request would change too much at once.");

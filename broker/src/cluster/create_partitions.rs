@@ -8,13 +8,17 @@ use vltava_protocol::messages::create_partitions::{
 use vltava_protocol::types::Str;
 
 use super::controller::{Decision, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, Reply, refused};
-use super::new_partitions::{check_assignment, chosen, partition_records, too_many};
+use super::new_partitions::{Present, check_assignment, chosen, partition_records, too_many};
 use super::refusal::{Refusal, repeated};
 use crate::metadata::image::Image;
 use crate::metadata::records::Record;
 
 /// Decides a request: each topic for itself.
-pub(super) fn decide(image: &Image, request: CreatePartitionsRequest) -> Decision {
+pub(super) fn decide(
+    image: &Image,
+    present: Present<'_>,
+    request: CreatePartitionsRequest,
+) -> Decision {
     let additional = |topic: &CreatePartitionsTopic| {
         let there = image.topic(&topic.name).map(|known| known.partition_count());
         there.map_or(0, |there| usize::try_from(topic.count.saturating_sub(there)).unwrap_or(0))
@@ -30,7 +34,7 @@ pub(super) fn decide(image: &Image, request: CreatePartitionsRequest) -> Decisio
         duplicates.iter().map(|name| result(name.clone(), Err(duplicate()))).collect();
     let mut records = Vec::new();
     for topic in request.topics.into_iter().filter(|topic| !duplicates.contains(&topic.name)) {
-        let added = add(image, &topic, records.len());
+        let added = add(image, present, &topic, records.len());
         results.push(result(topic.name, added.map(|added| records.extend(added))));
     }
     if request.validate_only {
@@ -54,7 +58,12 @@ fn result(name: Str, added: Result<(), Refusal>) -> CreatePartitionsTopicResult 
 }
 
 /// The new partitions of one topic; `added` are those of this request so far.
-fn add(image: &Image, topic: &CreatePartitionsTopic, added: usize) -> Result<Vec<Record>, Refusal> {
+fn add(
+    image: &Image,
+    present: Present<'_>,
+    topic: &CreatePartitionsTopic,
+    added: usize,
+) -> Result<Vec<Record>, Refusal> {
     let known = image
         .topic(&topic.name)
         .ok_or_else(|| Refusal::plain(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))?;
@@ -91,7 +100,7 @@ fn add(image: &Image, topic: &CreatePartitionsTopic, added: usize) -> Result<Vec
         None => {
             let first = known.partitions.len();
             let wanted = i16::try_from(replication_factor).unwrap_or(i16::MAX);
-            chosen(image, known.id, first, additional, wanted)?
+            chosen(image, present, known.id, first..first + additional, wanted)?
         }
     };
     Ok(partition_records(image, known.id, there, replicas).collect())

@@ -13,7 +13,7 @@ use vltava_protocol::types::{Str, Uuid};
 use super::controller::{
     Controller, Decision, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, Reply, refused,
 };
-use super::new_partitions::{self, partition_records, too_many};
+use super::new_partitions::{self, Present, partition_records, too_many};
 use super::refusal::{Refusal, repeated};
 use super::state::State;
 use crate::metadata::image::{Image, Settings};
@@ -24,6 +24,7 @@ use crate::metadata::topic_name::{self, CLUSTER_METADATA, collision_key};
 pub(super) fn decide(
     controller: &Controller,
     state: &State,
+    present: Present<'_>,
     request: CreateTopicsRequest,
     random: u128,
 ) -> Decision {
@@ -35,6 +36,7 @@ pub(super) fn decide(
     let mut batch = Batch {
         controller,
         state,
+        present,
         ids: TopicIds { random, made: 0 },
         records: Vec::new(),
         partitions: state.image().partition_count(),
@@ -77,6 +79,7 @@ fn failure(name: Str, Refusal { error, message }: Refusal) -> CreatableTopicResu
 struct Batch<'a> {
     controller: &'a Controller,
     state: &'a State,
+    present: Present<'a>,
     ids: TopicIds,
     records: Vec<Record>,
     /// Partitions of the cluster, with those of this request.
@@ -204,7 +207,8 @@ impl Batch<'_> {
         if count > PARTITIONS_MAX {
             return Err(too_many());
         }
-        let chosen = new_partitions::chosen(image, topic_id, 0, count, replication_factor);
+        let chosen =
+            new_partitions::chosen(image, self.present, topic_id, 0..count, replication_factor);
         chosen.map_err(|Refusal { error, message }| {
             let failed = format!("Unable to replicate the partition {replication_factor} time(s)");
             Refusal::new(error, format!("{failed}: {message}"))

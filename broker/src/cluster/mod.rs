@@ -17,6 +17,7 @@
 //! - [`evacuate`]: what moves without anybody asking.
 //! - [`wire`]: what is asked and answered, as bytes between nodes.
 //! - [`placement`]: which nodes keep a new partition; `new_partitions` asks it, or the client.
+//!   [`spread`]: what has to move so that those that are there are spread evenly.
 
 pub mod alter_settings;
 pub mod controller;
@@ -32,6 +33,7 @@ pub mod quorum;
 mod new_partitions;
 pub mod reassign;
 mod refusal;
+pub mod spread;
 pub mod state;
 pub mod throttle_rates;
 pub mod wire;

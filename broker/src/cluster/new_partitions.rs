@@ -1,6 +1,7 @@
 //! Where new partitions go, of topics new or old: where the client wants them, or where we choose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::CreatableReplicaAssignment;
@@ -11,6 +12,9 @@ use super::placement::{self, Candidate};
 use super::refusal::Refusal;
 use crate::metadata::image::{Image, Node, NodeState, Partition, PartitionId, Replica};
 use crate::metadata::records::Record;
+
+/// The nodes that are there, where that is known; else all are.
+pub(super) type Present<'a> = Option<&'a BTreeSet<i32>>;
 
 /// The client's own choice, for partitions 0 and on.
 pub(super) fn assigned(
@@ -75,27 +79,55 @@ pub(super) fn check_assignment(
     }
 }
 
-/// Our choice, for partitions `first` and on.
+/// Our choice, for these partitions: nodes that are there, and only where those are too few others
+/// beside them, as in Kafka. A majority of each partition's replicas is there, the one that should
+/// lead among them: else nobody could write to it.
 pub(super) fn chosen(
     image: &Image,
+    present: Present<'_>,
     topic_id: Uuid,
-    first: usize,
-    count: usize,
+    partitions: Range<usize>,
     replication_factor: i16,
 ) -> Result<Vec<Vec<i32>>, Refusal> {
     let candidate = |node: &Node| Candidate { id: node.id, rack: node.rack.clone() };
     let takes_more =
         |node: &&Node| !matches!(node.state, NodeState::Expected | NodeState::Removing);
-    let nodes: Vec<Candidate> = image.nodes().filter(takes_more).map(candidate).collect();
+    let is_there = |node: &Candidate| present.is_none_or(|present| present.contains(&node.id));
+    let nodes = image.nodes().filter(takes_more).map(candidate);
+    let (there, away): (Vec<Candidate>, Vec<Candidate>) = nodes.partition(is_there);
     let wanted = usize::try_from(replication_factor).unwrap_or(0);
-    placement::place(&nodes, topic_id, first, count, wanted).ok_or_else(|| {
-        let registered = nodes.len();
-        let message = format!(
-            "The target replication factor of {replication_factor} cannot be reached because only \
-             {registered} broker(s) are registered."
-        );
-        Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, message)
-    })
+    let (first, count) = (partitions.start, partitions.len());
+    let (on_there, on_away) = (wanted.min(there.len()), wanted.saturating_sub(there.len()));
+    let refused = || too_few(replication_factor, there.len(), away.len());
+    if on_there <= wanted / 2 {
+        return Err(refused());
+    }
+    let place = |nodes: &[Candidate], replicas: usize| {
+        placement::place(nodes, topic_id, first, count, replicas).ok_or_else(refused)
+    };
+    let mut chosen = place(&there, on_there)?;
+    if on_away > 0 {
+        for (replicas, more) in chosen.iter_mut().zip(place(&away, on_away)?) {
+            replicas.extend(more);
+        }
+    }
+    Ok(chosen)
+}
+
+fn too_few(replication_factor: i16, there: usize, away: usize) -> Refusal {
+    let registered = there + away;
+    let wanted = usize::try_from(replication_factor).unwrap_or(0);
+    let why = match wanted > registered {
+        true => format!("only {registered} broker(s) are registered"),
+        false => format!(
+            "only {there} of {registered} broker(s) are there now, and partitions need a majority \
+             of their replicas"
+        ),
+    };
+    let message = format!(
+        "The target replication factor of {replication_factor} cannot be reached because {why}."
+    );
+    Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, message)
 }
 
 /// Partitions `first` and on of a topic, on the disks that the nodes have now.

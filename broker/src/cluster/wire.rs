@@ -87,6 +87,7 @@ impl Input {
                 framed(MEMBERS_CHANGED, &[], &members_changed(report, voters))
             }
             Self::UpdateFeatures(request) => framed(UPDATE_FEATURES, &[], request),
+            Self::Seeing { input, .. } => input.to_bytes(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! Leaders go back where their partitions prefer them to be.
 //!
 //! Each node looks, now and then, at what it leads: where another replica is preferred, is in sync,
-//! and its node is there to stay, it hands over, one partition after the other. Nobody decides this
-//! for all, so nothing has to be agreed on.
+//! and its node is there to stay and has room, it hands over, one partition after the other. Nobody
+//! decides this for all, so nothing has to be agreed on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,8 +30,18 @@ impl<R: Runtime> Node<R> {
             let (image, present) = (self.image(), self.present());
             let own = self.parts.config.node_id;
             let preferred_elsewhere = to_hand_back(&image, &self.leaders(), own, &present);
+            let mut room = BTreeMap::new();
+            for (_, to) in &preferred_elsewhere {
+                if !room.contains_key(to) {
+                    room.insert(*to, self.has_room(*to).await);
+                }
+            }
             let (mut moved, all) = (0, preferred_elsewhere.len());
             for (partition, to) in preferred_elsewhere {
+                // It would give it away again at once.
+                if room.get(&to) != Some(&true) {
+                    continue;
+                }
                 // Whoever cannot take it now may at the next look.
                 moved += usize::from(self.hand_over(partition, Some(to)).await.is_ok());
                 runtime.sleep_until(runtime.now().after(PAUSE)).await;

@@ -242,7 +242,8 @@ impl<R: Runtime> Node<R> {
         let up = self.peers().map(|peers| peers.up()).unwrap_or_default();
         if leader.is_none() {
             let id = PartitionId::CLUSTER_METADATA;
-            let submitted = self.parts.controllers.submit(id, input.clone()).await.await;
+            let seeing = input.clone().seeing(|| self.present());
+            let submitted = self.parts.controllers.submit(id, seeing).await.await;
             match submitted {
                 Err(HostError::NotHere) if !up.is_empty() => {}
                 submitted => return Ok((submitted?, 0)),
@@ -272,7 +273,8 @@ impl<R: Runtime> Node<R> {
                 false => Bytes::new(),
             };
         }
-        let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, input).await;
+        let seeing = input.seeing(|| self.present());
+        let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, seeing).await;
         let Ok(reply) = submitted.await else { return Bytes::new() };
         let Ok(reply) = reply.to_bytes() else { return Bytes::new() };
         let mut answer = BytesMut::with_capacity(8 + reply.len());

@@ -28,8 +28,7 @@ impl<R: Runtime> Node<R> {
             let mut able = replica.successors();
             for node in &able {
                 if !room.contains_key(node) {
-                    let answer = self.ask_peer(*node, ROOM, Bytes::new()).await;
-                    room.insert(*node, answer.is_some_and(|answer| answer == HAS_ROOM));
+                    room.insert(*node, self.has_room(*node).await);
                 }
             }
             able.retain(|node| room.get(node) == Some(&true));
@@ -38,6 +37,12 @@ impl<R: Runtime> Node<R> {
             }
         }
         moved
+    }
+
+    /// Whether another node says that it has room.
+    pub(super) async fn has_room(&self, node: i32) -> bool {
+        let answer = self.ask_peer(node, ROOM, Bytes::new()).await;
+        answer.is_some_and(|answer| answer == HAS_ROOM)
     }
 
     /// Whether this node has room, for another.

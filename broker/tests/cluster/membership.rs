@@ -14,7 +14,7 @@ use crate::nodes::{NODES, Nodes, Place, peers, seed, vltava};
 use crate::producer::Random;
 use crate::view::{
     await_agreement, await_leader, await_partition, await_replicas, connect, create_topic,
-    create_topic_with, until,
+    create_topic_with, metadata_of_any, until,
 };
 use crate::work::{PARTITIONS, Work};
 
@@ -99,6 +99,53 @@ fn nodes_come_and_go_under_load() {
     nodes.stop_node(3);
     let history = work.end();
     assert!(history.check() > 100, "nothing was written");
+    nodes.stop();
+}
+
+/// A node that came later gets its part of what there is, by one command; said again it has nothing
+/// to do. New topics go only to nodes that are there.
+#[test]
+fn what_there_is_is_spread_onto_a_new_node() {
+    let random = Random(seed());
+    let mut nodes = Nodes::start();
+    create_topic(nodes.address(1), TOPIC, PARTITIONS);
+    let work = Work::begin(nodes.by_number(), TOPIC, &random);
+    work.await_progress();
+    nodes.add(4, &[]);
+    done(&cluster(&nodes, &["add", "--no-wait", &named(&nodes, 4)]));
+    nodes.run(&[4]);
+    done(&cluster(&nodes, &["add", &named(&nodes, 4)]));
+
+    let output = cluster(&nodes, &["balance", "--dry-run"]);
+    done(&output);
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(plan.contains("partitions would change") && plan.contains("moved-"), "{plan}");
+    let said = done(&cluster(&nodes, &["balance", "--at-a-time", "2"]));
+    assert!(said.contains("partitions have moved"), "{said}");
+    work.await_progress();
+    let metadata = metadata_of_any(&nodes.addresses()).expect("somebody answers");
+    let partitions = metadata.topics.values().flat_map(|topic| topic.partitions.values());
+    let replicas: Vec<i32> = partitions.flat_map(|it| it.replicas.clone()).collect();
+    let counts = [1, 2, 3, 4].map(|node| replicas.iter().filter(|id| **id == node).count());
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 1, "{counts:?}");
+    let said = done(&cluster(&nodes, &["balance"]));
+    assert!(said.contains("spread evenly"), "{said}");
+
+    nodes.kill(2);
+    let left = nodes.others(2);
+    until("node 2 is still there", || {
+        let known = metadata_of_any(&left)?;
+        (!known.brokers.contains_key(&2)).then_some(())
+    });
+    create_topic_with(left[0], "later", 6, 3, &[]);
+    for number in 0..6 {
+        await_partition(&left, "later", number, |it| {
+            it.replicas.len() == 3 && !it.replicas.contains(&2)
+        });
+    }
+    nodes.run(&[2]);
+    assert!(work.end().check() > 100, "nothing was written");
     nodes.stop();
 }
 

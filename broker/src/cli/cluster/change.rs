@@ -25,7 +25,7 @@ const SET: i8 = 0;
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// How far something is.
-enum Stand {
+pub(super) enum Stand {
     Done,
     /// What is waited for, as a person reads it.
     Waiting(String),
@@ -172,7 +172,7 @@ fn unregister(cluster: &mut Cluster, id: i32) -> Result<(), CliError> {
 
 /// Looks until it is done, for as long as that takes; says what is waited for whenever that is
 /// something else.
-fn wait(
+pub(super) fn wait(
     cluster: &mut Cluster,
     look: impl Fn(&View) -> Result<Stand, CliError>,
 ) -> Result<(), CliError> {

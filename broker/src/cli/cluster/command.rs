@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{change, status};
+use super::{balance, change, status};
 use crate::cli::arguments::{ClusterArguments, whole_number};
 use crate::cli::error::CliError;
 
@@ -17,6 +17,8 @@ pub enum ClusterCommand {
     Drain(DrainArguments),
     /// Move what a node keeps to others, and take it out of the cluster
     Remove(RemoveArguments),
+    /// Spread replicas and leaders evenly over the nodes, such as onto a new one
+    Balance(BalanceArguments),
 }
 
 /// `vltava cluster status`.
@@ -74,6 +76,19 @@ pub struct RemoveArguments {
     pub(super) cluster: ClusterArguments,
 }
 
+/// `vltava cluster balance`.
+#[derive(Debug, clap::Args)]
+pub struct BalanceArguments {
+    /// Only show what would move
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Partitions that are on their way at a time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) at_a_time: u16,
+    #[command(flatten)]
+    pub(super) cluster: ClusterArguments,
+}
+
 /// A node and its address, as `4@host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeAddress {
@@ -104,6 +119,7 @@ pub fn run(command: ClusterCommand) -> Result<(), CliError> {
         ClusterCommand::Add(arguments) => change::add(&arguments),
         ClusterCommand::Drain(arguments) => change::drain(&arguments),
         ClusterCommand::Remove(arguments) => change::remove(&arguments),
+        ClusterCommand::Balance(arguments) => balance::run(&arguments),
     }
 }
 

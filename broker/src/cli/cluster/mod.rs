@@ -3,7 +3,9 @@
 //! - `view`: what is known of the cluster, from Kafka's own requests to any of its nodes.
 //! - `status`: shows it.
 //! - `change`: add, drain and remove a node, and wait until that is done.
+//! - `balance`: spread what there is evenly over the nodes.
 
+mod balance;
 mod change;
 mod command;
 mod status;

@@ -307,7 +307,7 @@ fn a_record_of_another_release_stops_the_replay() {
 fn what_happens_to_topics_is_told_to_the_log() {
     let mut cluster = Cluster::of(1);
     let told = |cluster: &Cluster, input| {
-        let (decided, _) = cluster.controller.decide(&cluster.state, input);
+        let (decided, _) = cluster.controller.decide(&cluster.state, input, None);
         super::notes(cluster.state.image(), &decided)
     };
     let request =

@@ -5,6 +5,52 @@ use std::collections::BTreeSet;
 use super::*;
 
 #[test]
+fn new_partitions_go_to_nodes_that_are_there() {
+    let mut cluster = Cluster::of(4);
+    let mut create = |name: &str, present: &[i32], replication_factor: i16| {
+        let request = CreateTopicsRequest {
+            topics: vec![topic(name, 12, replication_factor)],
+            ..CreateTopicsRequest::default()
+        };
+        let input = Input::CreateTopics { request, random: 77 };
+        let input = input.seeing(|| present.iter().copied().collect());
+        let Reply::CreateTopics(mut response) = cluster.ask(input) else { panic!() };
+        let result = response.topics.remove(0);
+        let known = cluster.state.image().topic(name).cloned();
+        let partitions = known.iter().flat_map(|topic| &topic.partitions);
+        let replicas: Vec<Vec<i32>> = partitions.map(|it| it.node_ids()).collect();
+        (replicas, text(result.error_message))
+    };
+    let (placed, _) = create("two", &[1, 3, 4], 2);
+    assert_eq!(placed.len(), 12);
+    assert!(placed.iter().flatten().all(|id| *id != 2), "{placed:?}");
+    // Where they are too few, others stand behind them.
+    let (placed, _) = create("three", &[1, 3], 3);
+    assert_eq!(placed.len(), 12);
+    for replicas in &placed {
+        assert!(replicas[..2] == [1, 3] || replicas[..2] == [3, 1], "{placed:?}");
+    }
+    let away: BTreeSet<i32> = placed.iter().map(|replicas| replicas[2]).collect();
+    assert_eq!(away, [2, 4].into(), "evenly");
+    // But for a majority.
+    let (placed, told) = create("minority", &[1], 3);
+    assert!(placed.is_empty() && told.contains("only 1 of 4 broker(s) are there now"), "{told}");
+    let (placed, told) = create("pair", &[1], 2);
+    assert!(placed.is_empty() && told.contains("a majority of their replicas"), "{told}");
+    let (placed, told) = create("five", &[1], 5);
+    assert!(placed.is_empty() && told.contains("only 4 broker(s) are registered"), "{told}");
+    // So it is with partitions that are added.
+    let more = CreatePartitionsTopic { name: Str::from("two"), count: 20, ..Default::default() };
+    let request = CreatePartitionsRequest { topics: vec![more], ..Default::default() };
+    cluster.ask(Input::CreatePartitions(request).seeing(|| [2, 4].into()));
+    let known = cluster.state.image().topic("two").cloned().unwrap();
+    assert_eq!(known.partitions.len(), 20);
+    for partition in &known.partitions[12..] {
+        assert!(partition.node_ids().iter().all(|id| [2, 4].contains(id)), "{partition:?}");
+    }
+}
+
+#[test]
 fn a_topic_is_created_with_what_was_asked_for_or_the_defaults() {
     let mut cluster = Cluster::of(3);
     let asked = with_settings(topic("t", 5, 2), &[("size", Some("7"))]);
