@@ -156,6 +156,17 @@ impl ChunkCache {
         drop(forgotten);
     }
 
+    /// What stands in a segment's file is another.
+    pub(crate) fn forget_segment(&self, segment: u64) {
+        let mut kept = self.kept.borrow_mut();
+        let (rest, gone) =
+            std::mem::take(&mut *kept).into_iter().partition(|(key, _)| key.0 != segment);
+        *kept = rest;
+        drop(kept);
+        // What is read is given up outside of the borrow.
+        drop::<BTreeMap<ChunkKey, Chunk>>(gone);
+    }
+
     /// How much of what is not in memory one answer may take, in bytes: the less, the more is held
     /// by answers that do not leave.
     pub(crate) fn answer_bytes_max(&self) -> usize {

@@ -233,6 +233,11 @@ impl ReplicatedBatches {
         self.0.last().map(AppendBatch::leader_epoch)
     }
 
+    /// The batches.
+    pub(crate) fn batches(&self) -> &[AppendBatch] {
+        &self.0
+    }
+
     /// Takes those out that begin below this offset.
     #[must_use]
     pub fn split_before(&mut self, offset: i64) -> Self {

@@ -44,7 +44,7 @@
 //! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appends`, `appender` | what is done with it: appending, |
 //! | `header_walk`, `reader`, `lookup`, `undisturbed` | and reading |
-//! | `recovery`, `cut`, `reset`, `verify` | and with all of it |
+//! | `recovery`, `cut`, `reset`, `verify`, `mend` | and with all of it |
 //! | `log` | all of it, as its users see it |
 
 mod error;
@@ -73,6 +73,7 @@ mod keyed_journal;
 mod log;
 mod log_checkpoint;
 mod lookup;
+mod mend;
 mod notes;
 mod partition_files;
 mod reader;

@@ -5,7 +5,7 @@ use vltava_protocol::batch::HEADER_BYTES;
 
 use crate::error::{StorageError, StorageResult};
 use crate::header::{BatchHeader, CRC_START};
-use crate::io::{Disk, File, OpenMode};
+use crate::io::{AlignedBuffer, BLOCK_BYTES, Disk, File, OpenMode, block_start};
 
 /// The most that is read at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -20,6 +20,8 @@ pub(crate) struct FileScan<D: Disk> {
     chunk: Bytes,
     chunk_at: u64,
     next_chunk: usize,
+    /// It is read from the disk, whatever the system's cache holds.
+    past_cache: bool,
 }
 
 impl<D: Disk> FileScan<D> {
@@ -28,7 +30,17 @@ impl<D: Disk> FileScan<D> {
         let file = file.map_err(StorageError::from_read)?;
         let len = file.len().await.map_err(StorageError::from_read)?;
         let chunk = Bytes::new();
-        Ok(Self { file, len, chunk, chunk_at: 0, next_chunk: CHUNK_BYTES_FIRST })
+        let next_chunk = CHUNK_BYTES_FIRST;
+        Ok(Self { file, len, chunk, chunk_at: 0, next_chunk, past_cache: false })
+    }
+
+    /// The same, of what is on the disk: what the system holds in its cache may be what was there.
+    pub(crate) async fn open_past_cache(disk: &D, path: &str) -> StorageResult<Self> {
+        let file = disk.open(path, OpenMode::ReadBlocks).await;
+        let file = file.map_err(StorageError::from_read)?;
+        let len = file.len().await.map_err(StorageError::from_read)?;
+        let (chunk, next_chunk) = (Bytes::new(), CHUNK_BYTES_FIRST);
+        Ok(Self { file, len, chunk, chunk_at: 0, next_chunk, past_cache: true })
     }
 
     /// Length of the file.
@@ -37,7 +49,7 @@ impl<D: Disk> FileScan<D> {
     }
 
     /// Bytes at `position`: at least `wanted` (at most a chunk), or up to the end of the file.
-    async fn bytes(&mut self, position: u64, wanted: usize) -> StorageResult<Bytes> {
+    pub(crate) async fn bytes(&mut self, position: u64, wanted: usize) -> StorageResult<Bytes> {
         let held = position
             .checked_sub(self.chunk_at)
             .and_then(|skip| usize::try_from(skip).ok())
@@ -50,6 +62,17 @@ impl<D: Disk> FileScan<D> {
         let len = self.next_chunk.max(wanted.min(CHUNK_BYTES));
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(len);
         self.next_chunk = (2 * self.next_chunk).min(CHUNK_BYTES);
+        if self.past_cache {
+            let start = block_start(position);
+            let skip = usize::try_from(position - start).unwrap_or(usize::MAX);
+            let len = skip.saturating_add(len);
+            let buffer = AlignedBuffer::new(len.next_multiple_of(BLOCK_BYTES));
+            let read = self.file.begin_read(start, len, buffer).await;
+            let read = read.map_err(StorageError::from_read)?;
+            self.chunk = read.slice(0..read.filled().min(len));
+            self.chunk_at = start;
+            return Ok(self.chunk.slice(skip.min(self.chunk.len())..));
+        }
         let chunk = self.file.read_at(position, len).await;
         self.chunk = chunk.map_err(StorageError::from_read)?;
         self.chunk_at = position;

@@ -48,7 +48,7 @@ impl<D: Disk> LogInner<D> {
     ) -> StorageResult<()> {
         let end = segment.flushed.get();
         let path = segment.log_path();
-        let mut scan = FileScan::open(&self.environment.disk, &path).await?;
+        let mut scan = FileScan::open_past_cache(&self.environment.disk, &path).await?;
         let (mut position, mut offset) = (0, end.base_offset);
         let mut paused_at = 0;
         while position < end.position {

@@ -19,7 +19,8 @@
 //!   what becomes of one that is damaged.
 //! - [`shards`]: partitions go from one shard to another while they are served; [`shard_balance`]:
 //!   when they do by themselves.
-//! - [`upkeep`], [`verify`]: what logs need now and then, and the look for bit rot; [`room`]: a
+//! - [`upkeep`], [`verify`], `mend`: what logs need now and then, the look for bit rot, and what is
+//!   made good; [`room`]: a
 //!   node without space lets others lead; `throttles`: how fast replicas that lag are sent what
 //!   they lack.
 //! - [`group_offsets`]: offsets of topics that were deleted end, too.
@@ -42,6 +43,7 @@ pub mod lead;
 pub mod level;
 pub mod logs;
 pub mod members;
+mod mend;
 pub mod messages;
 pub mod options;
 pub mod parting;

@@ -1,11 +1,11 @@
 //! What the logs of a shard need now and then: notes of what is flushed, checkpoints, retention,
-//! buffers given back and made ready, and another try where no room was to open one. None waits for
+//! buffers given back and made ready, what rotted, and another try where no room was to open one. None waits for
 //! another's work.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join5;
+use futures_util::future::{join, join5};
 use vltava_storage::io::Space;
 
 use super::view::Node;
@@ -32,7 +32,8 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let tidying = every(&node, IDLE_PERIOD, async |node| tidy_up(node).await);
     let opening = every(&node, IDLE_PERIOD, async |node| node.open_where_room_was_missing().await);
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
-    join5(noting, checkpointing, tidying, opening, retaining).await;
+    let mending = every(&node, IDLE_PERIOD, async |node| node.mend_logs().await);
+    join(join5(noting, checkpointing, tidying, opening, retaining), mending).await;
 }
 
 /// Has memory ready for logs that are written to, for as long as the process lives.

@@ -4,8 +4,9 @@
 //!
 //! A segment is read at [`BYTES_PER_SECOND`], so a pass over a terabyte takes a day and a half; a
 //! pass begins [`PASS_PERIOD`] after the last one began. What is found is logged, and counted by
-//! `vltava_partitions_damaged` while the log still holds it. The partition goes on: consumers check
-//! the CRC, and everything else can be read.
+//! `vltava_partitions_damaged` while the log still holds it. What other nodes keep, too, is taken
+//! from them (`mend`). Else the partition goes on: consumers check the CRC, and everything else can
+//! be read.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
         due = runtime.now().after(PASS_PERIOD);
         for (id, replica) in node.parts.partitions.all_local() {
             let found = damage_of(&runtime, &replica).await;
+            found.iter().for_each(|damage| replica.damaged(damage.clone()));
             node.set_damage(id, found);
             runtime.yield_if_needed().await;
         }
@@ -74,6 +76,18 @@ impl<R: Runtime> Node<R> {
             damage.remove(&partition);
         } else {
             damage.insert(partition, offsets);
+        }
+    }
+
+    /// Damage was found beside a pass.
+    pub(super) fn note_damage(&self, partition: PartitionId, offset: i64) {
+        self.damage.borrow_mut().entry(partition).or_default().push(offset);
+    }
+
+    /// It is mended.
+    pub(super) fn forget_damage(&self, partition: PartitionId, offset: i64) {
+        if let Some(offsets) = self.damage.borrow_mut().get_mut(&partition) {
+            offsets.retain(|known| *known != offset);
         }
     }
 

@@ -30,6 +30,18 @@ pub enum Question {
         /// None at or above this one.
         until: i64,
     },
+    /// The same, of a replica that need not lead: what is committed is the same in all.
+    Same {
+        /// The first.
+        from: i64,
+        /// None at or above this one.
+        until: i64,
+    },
+    /// What was sent from this offset on is not what was written. Nothing is answered.
+    Rotten {
+        /// Where it began.
+        from: i64,
+    },
 }
 
 /// What is answered.
@@ -55,6 +67,8 @@ pub enum Answer {
 const BEGINNING: u8 = 1;
 const BATCHES: u8 = 2;
 const GONE: u8 = 3;
+const SAME: u8 = 5;
+const ROTTEN: u8 = 6;
 const LATER: u8 = 4;
 
 impl Question {
@@ -70,6 +84,15 @@ impl Question {
                 bytes.put_i64(from);
                 bytes.put_i64(until);
             }
+            Self::Same { from, until } => {
+                bytes.put_u8(SAME);
+                bytes.put_i64(from);
+                bytes.put_i64(until);
+            }
+            Self::Rotten { from } => {
+                bytes.put_u8(ROTTEN);
+                bytes.put_i64(from);
+            }
         }
         bytes.freeze()
     }
@@ -83,6 +106,11 @@ impl Question {
                 let (from, until) = (bytes.try_get_i64().ok()?, bytes.try_get_i64().ok()?);
                 Self::Batches { from, until }
             }
+            SAME => {
+                let (from, until) = (bytes.try_get_i64().ok()?, bytes.try_get_i64().ok()?);
+                Self::Same { from, until }
+            }
+            ROTTEN => Self::Rotten { from: bytes.try_get_i64().ok()? },
             _ => return None,
         };
         Some((PartitionId { topic_id, index }, question))
@@ -141,39 +169,60 @@ pub async fn answer<R: Runtime>(partitions: &Rc<Partitions<R>>, from: i32, body:
     let Some((partition, question)) = Question::from_bytes(body) else {
         return Bytes::new();
     };
-    let work = move |replica: Rc<Replica<R>>| async move { replica.copy(from, question).await };
+    let work = move |replica: Rc<Replica<R>>| async move { replica.answer(from, question).await };
     let answered = partitions.on_owner(partition, work).await.await;
     answered.map_or(Bytes::new(), |answer| answer.to_bytes())
 }
 
 impl<R: Runtime> Replica<R> {
-    async fn copy(&self, node: i32, question: Question) -> Result<Answer, PartitionError> {
-        self.check_leads()?;
-        let log_start = self.log_start();
+    async fn answer(&self, node: i32, question: Question) -> Result<Answer, PartitionError> {
         match question {
-            Question::Beginning => {
-                let epochs = self.log.epochs().into_iter().filter(|(_, from)| *from <= log_start);
-                let producers = self.log.producers_before(log_start).into();
-                Ok(Answer::Beginning { log_start, epochs: epochs.collect(), producers })
-            }
-            Question::Batches { from, .. } if from < log_start => Ok(Answer::Gone),
-            Question::Batches { from, until } => {
-                // What stands before a base is chosen. Clients may not have seen it: with a large
-                // `min.insync.replicas` that waits for whoever asks here.
-                let until = until.min(self.log.flushed_end());
-                let allowance = match self.may_send_to_node(node).await {
-                    Ok(allowance) => allowance,
-                    Err(wait) => {
-                        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-                        return Ok(Answer::Later(wait_ms));
-                    }
-                };
-                let bytes_max = allowance.bytes.unwrap_or(PIECE_BYTES);
-                let read = self.log_to_read().read_in_memory(from, until, bytes_max).await;
-                self.has_sent(allowance, read.as_ref().map_or(0, Bytes::len));
-                Ok(Answer::Batches(read?))
+            Question::Beginning => self.beginning(),
+            Question::Batches { from, until } => self.copy(node, from, until).await,
+            Question::Same { from, until } => self.same(from, until).await,
+            Question::Rotten { from } => {
+                self.suspect(from);
+                Ok(Answer::Batches(Bytes::new()))
             }
         }
+    }
+
+    fn beginning(&self) -> Result<Answer, PartitionError> {
+        self.check_leads()?;
+        let log_start = self.log_start();
+        let epochs = self.log.epochs().into_iter().filter(|(_, from)| *from <= log_start);
+        let producers = self.log.producers_before(log_start).into();
+        Ok(Answer::Beginning { log_start, epochs: epochs.collect(), producers })
+    }
+
+    async fn copy(&self, node: i32, from: i64, until: i64) -> Result<Answer, PartitionError> {
+        self.check_leads()?;
+        if from < self.log_start() {
+            return Ok(Answer::Gone);
+        }
+        // What stands before a base is chosen. Clients may not have seen it: with a large
+        // `min.insync.replicas` that waits for whoever asks here.
+        let until = until.min(self.log.flushed_end()).min(self.sound_until(from)?);
+        let allowance = match self.may_send_to_node(node).await {
+            Ok(allowance) => allowance,
+            Err(wait) => {
+                let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+                return Ok(Answer::Later(wait_ms));
+            }
+        };
+        let bytes_max = allowance.bytes.unwrap_or(PIECE_BYTES);
+        let read = self.log_to_read().read_in_memory(from, until, bytes_max).await;
+        self.has_sent(allowance, read.as_ref().map_or(0, Bytes::len));
+        let read = read.inspect_err(|error| self.suspect_where_corrupt(from, error));
+        Ok(Answer::Batches(read?))
+    }
+
+    async fn same(&self, from: i64, until: i64) -> Result<Answer, PartitionError> {
+        let committed = self.high_watermark().min(self.log.flushed_end());
+        let until = until.min(committed).min(self.sound_until(from)?);
+        let read = self.log_to_read().read_in_memory(from, until, PIECE_BYTES).await;
+        let read = read.inspect_err(|error| self.suspect_where_corrupt(from, error));
+        Ok(Answer::Batches(read?))
     }
 }
 
@@ -186,7 +235,12 @@ mod tests {
     #[test]
     fn what_is_asked_and_answered_is_what_arrives() {
         let partition = PartitionId { topic_id: Uuid(7), index: 3 };
-        for question in [Question::Beginning, Question::Batches { from: 5, until: i64::MAX }] {
+        for question in [
+            Question::Beginning,
+            Question::Batches { from: 5, until: i64::MAX },
+            Question::Same { from: 7, until: 9 },
+            Question::Rotten { from: 3 },
+        ] {
             let bytes = question.to_bytes(partition);
             assert_eq!(Question::from_bytes(bytes.clone()), Some((partition, question)));
             for len in 0..bytes.len() {

@@ -13,6 +13,7 @@ use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, ReplicatedBatche
 use self::carry_out::Agenda;
 pub use self::change_shard::Departure;
 pub use self::join::GroupPlace;
+use self::mend::Rot;
 pub use self::regain::note_lost;
 use self::replicate::Sending;
 pub use self::standing::Standing;
@@ -36,6 +37,7 @@ mod change_shard;
 mod group;
 mod hand_over;
 mod join;
+mod mend;
 pub mod members;
 mod regain;
 mod replicate;
@@ -85,6 +87,7 @@ pub struct Replica<R: Runtime> {
     replicated_class: AppendClass,
     in_sync: RefCell<InSync>,
     throttled: RefCell<Throttled>,
+    rot: RefCell<Rot>,
     /// Where the log is to begin, as somebody asked of this leader.
     log_start_wanted: Cell<i64>,
     /// It begins later than before, or this replica does not lead any more.
@@ -170,6 +173,7 @@ impl<R: Runtime> Replica<R> {
             members_met: Cell::default(),
             in_sync: RefCell::new(InSync::new(LAG_MS_MAX)),
             throttled: RefCell::default(),
+            rot: RefCell::default(),
             log_start_wanted: Cell::new(0),
             log_start_moved: Event::new(),
             is_shortening: Cell::new(false),

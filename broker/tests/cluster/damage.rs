@@ -2,11 +2,16 @@
 //! is lost, and the node leads again afterwards.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::nodes::{NODES, Nodes, seed};
 use crate::producer::Random;
-use crate::view::{await_agreement, create_topic, until};
+use crate::support::wire;
+use crate::view::{
+    await_agreement, await_leader, await_replicas, connect, create_topic, create_topic_with,
+    leader_of, until,
+};
 use crate::work::{PARTITIONS, Work};
 
 const TOPIC: &str = "rotten";
@@ -40,6 +45,53 @@ fn damage(directory: &Path) {
     assert!(bytes[..200].iter().any(|byte| *byte != 0), "{} is empty", segment.display());
     bytes[70] ^= 1;
     fs::write(segment, bytes).expect("the segment again");
+}
+
+/// A bit of a batch in a closed segment is turned over on the disk of the leader, while it runs; a
+/// follower that lacks that batch finds it, and the leader has it again from the third.
+#[test]
+fn rot_in_a_closed_segment_of_a_leader_is_mended_while_it_leads() {
+    const RECORD_BYTES: usize = 64 << 10;
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic_with(nodes.address(1), TOPIC, 1, 3, &[("segment.bytes", "1048576")]);
+    for number in 0..64_u8 {
+        until("nothing is written", || {
+            let mut link = connect(leader_of(&addresses, TOPIC, 0)?).ok()?;
+            let value = vec![number; RECORD_BYTES];
+            let answer = wire::produce(&mut link, TOPIC, 0, wire::batch(&[&value])).ok()?;
+            answer.error_code.is_none().then_some(())
+        });
+    }
+    await_replicas(&addresses, TOPIC, 0, &NODES);
+    // Nothing of it is in memory afterwards.
+    nodes.kill_all();
+    nodes.run_all();
+    await_replicas(&addresses, TOPIC, 0, &NODES);
+    let leader = await_leader(&addresses, TOPIC, 0, |_| true);
+    let behind = NODES.into_iter().find(|node| *node != leader).expect("another");
+    nodes.kill(behind);
+    let lost = nodes.node(behind).data.join(DAMAGED);
+    fs::remove_dir_all(lost).expect("the log that is to be gone");
+
+    let segment = nodes.node(leader).data.join(DAMAGED).join("00000000000000000000.log");
+    let before = fs::read(&segment).expect("the segment");
+    let at = RECORD_BYTES * 3;
+    let file = fs::OpenOptions::new().write(true).open(&segment).expect("the segment");
+    file.write_all_at(&[before[at] ^ 1], at as u64).expect("a byte");
+    file.sync_all().expect("on the disk");
+
+    nodes.run(&[behind]);
+    await_replicas(&addresses, TOPIC, 0, &NODES);
+    assert_eq!(await_leader(&addresses, TOPIC, 0, |_| true), leader, "it leads on");
+    let said = nodes.node(leader).said();
+    assert!(said.contains("a record batch is not what was written"), "{said}");
+    assert!(said.contains("was taken from another replica"), "{said}");
+    assert!(fs::read(&segment).expect("the segment") == before, "the file is not what it was");
+    let mut link = connect(leader_of(&addresses, TOPIC, 0).expect("a leader")).expect("a link");
+    let records = wire::read_all(&mut link, TOPIC, 0).expect("all of it");
+    assert_eq!(records.len(), 64);
+    nodes.stop();
 }
 
 #[test]

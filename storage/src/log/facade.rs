@@ -513,6 +513,33 @@ impl<D: Disk> Log<D> {
         self.inner.verify(offset, pause).await
     }
 
+    /// Puts batches of another replica in place of what [`Log::verify`] has found damaged: those of
+    /// `batches` from the damaged one up to the first behind which the log is sound again, or that
+    /// do not fit into the segment. They are durable when this returns; what stands behind them may
+    /// be damaged, too. `None` where nothing was written: the damage is gone, or stands where the
+    /// log is still written to, or these are not what stood there.
+    ///
+    /// The caller knows that the log had these batches: they are committed.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`], also where a write fails: the log goes on as it was.
+    pub async fn mend(
+        &self,
+        damage: &Corruption,
+        batches: &ReplicatedBatches,
+    ) -> StorageResult<Option<i64>> {
+        self.inner.mend(damage, batches).await
+    }
+
+    /// Forgets what was read of the segment that holds `offset`: the next read asks the disk.
+    pub fn forget_read(&self, offset: i64) {
+        let segment = self.inner.state.borrow().segment_of(offset);
+        if let Some(segment) = segment {
+            let chunks = &self.inner.environment.chunks;
+            chunks.forget_segment(segment.number(chunks));
+        }
+    }
+
     /// All producers, by id, queued batches included.
     pub fn producers(&self) -> Vec<(i64, ProducerEntry)> {
         let state = self.inner.state.borrow();

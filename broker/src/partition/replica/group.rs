@@ -151,6 +151,9 @@ impl<R: Runtime> Replica<R> {
                 node,
                 "a leader's batches are not what they were: not taken"
             );
+            if let Message::Append { run, .. } = &body {
+                self.tell_rotten(node, run.from.offset);
+            }
             return;
         };
         let from = ReplicaId { node, disk: from_disk };

@@ -103,6 +103,8 @@ impl<R: Runtime> Replica<R> {
         bytes_max: Option<usize>,
     ) -> Option<usize> {
         let bytes_max = bytes_max.unwrap_or(MESSAGE_BYTES);
+        // What is damaged is nobody's; who lacks it waits until it is mended.
+        let offsets = offsets.start..offsets.end.min(self.sound_until(offsets.start).ok()?);
         let room = self.surroundings.as_ref()?.peers.room(to.node, bytes_max).await?;
         let read = self.log_to_read().read(offsets.start, offsets.end, bytes_max, true).await;
         let (parts, next) = match read {
@@ -111,6 +113,7 @@ impl<R: Runtime> Replica<R> {
                 (read.parts, next)
             }
             Err(error) => {
+                self.suspect_where_corrupt(offsets.start, &error);
                 tracing::warn!(
                     partition = self.name, %error,
                     "what a follower lacks cannot be read; it is tried again"

@@ -86,6 +86,9 @@ impl<R: Runtime> Replica<R> {
     async fn take_copied(&self, bytes: Bytes) -> Result<(), StorageError> {
         let Ok(batches) = ReplicatedBatches::check(bytes) else {
             tracing::error!(partition = self.name, "a leader's batches are not what they were");
+            if let Some(leader) = self.raft.borrow().leader() {
+                self.tell_rotten(leader.node, self.log.end());
+            }
             self.runtime.sleep_until(self.runtime.now().after(PAUSE)).await;
             return Ok(());
         };

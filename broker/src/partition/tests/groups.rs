@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::types::Uuid;
+use vltava_storage::io::fault_disk::FaultDisk;
 use vltava_storage::{
     AppendClass, EnvironmentOptions, KeyedJournal, Log, LogEnvironment, LogOptions, Opened,
     load_journals, load_notes, remove_leftovers,
@@ -162,6 +163,11 @@ impl Cluster {
     /// The throttles of a node, over its starts.
     pub(super) fn throttles(&self, index: usize) -> &Throttles {
         &self.nodes[index].throttles
+    }
+
+    /// The disk of a node.
+    pub(super) fn disk(&self, index: usize) -> FaultDisk {
+        self.simulation.disk(self.nodes[index].host)
     }
 
     /// The replicas of a node that runs.

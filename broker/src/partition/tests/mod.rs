@@ -4,4 +4,5 @@ mod log_starts;
 mod moves;
 mod promises;
 mod readers;
+mod rot;
 mod throttles;

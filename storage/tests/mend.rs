@@ -1,0 +1,139 @@
+//! Batches that rotted are put back from another replica: the files are what they were, to the
+//! byte, also after a crash right behind it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic, and its numbers are small"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use support::workload::{Model, opened};
+use support::{Chance, DIRECTORY, environment, run};
+use vltava_storage::io::Disk;
+use vltava_storage::io::fault_disk::FaultDisk;
+use vltava_storage::{AppendClass, Log, ReplicatedBatches, StorageError};
+
+/// So many bytes of batches are asked for at a time.
+const PIECE_BYTES: usize = 3000;
+
+async fn written(disk: &FaultDisk, chance: &Chance) -> Log<FaultDisk> {
+    let log = opened(&environment(disk).await.unwrap()).await;
+    let mut model = Model::default();
+    for step in 0..90 {
+        let epoch = step / 30;
+        log.append(vec![model.next_batch(chance)], epoch, AppendClass::Client, 1).unwrap();
+        log.write_pending().await.unwrap();
+    }
+    assert!(log.segments().len() > 2);
+    log
+}
+
+/// The files of the log's batches, by their paths.
+async fn files(disk: &FaultDisk) -> BTreeMap<String, Vec<u8>> {
+    let entries = disk.list(DIRECTORY).await.unwrap();
+    let logs = entries.into_iter().filter(|entry| entry.name.ends_with(".log"));
+    let paths: Vec<String> = logs.map(|entry| format!("{DIRECTORY}/{}", entry.name)).collect();
+    let mut files = BTreeMap::new();
+    for path in paths {
+        let bytes = std::cell::RefCell::default();
+        disk.damage(&path, |held| *bytes.borrow_mut() = held.clone());
+        files.insert(path, bytes.into_inner());
+    }
+    files
+}
+
+fn rot(disk: &FaultDisk, path: &str, bytes: usize, chance: &Chance) {
+    let at = chance.below(bytes as u64) as usize;
+    let len = if chance.one_in(2) { 1 } else { chance.below(6000) as usize };
+    let end = (at + len).min(bytes);
+    disk.damage(path, |held| held[at..end].iter_mut().for_each(|byte| *byte ^= 0x5a));
+}
+
+/// What is found, and put back from what another replica has, until nothing is found; the place
+/// where the log is still written to aside.
+async fn mend_all(log: &Log<FaultDisk>, other: &Log<FaultDisk>) {
+    let mut offset = log.log_start();
+    loop {
+        match log.verify(offset).await {
+            Ok(Some(next)) => offset = next,
+            Ok(None) => return,
+            Err(StorageError::Corrupt(damage)) => {
+                let end = other.flushed_end();
+                let bytes = other.read_in_memory(damage.offset, end, PIECE_BYTES).await.unwrap();
+                let batches = ReplicatedBatches::check(bytes).unwrap();
+                let mended = log.mend(&damage, &batches).await.unwrap();
+                if mended.is_none() {
+                    let active = log.segments().last().unwrap().base_offset;
+                    assert!(offset >= active, "a closed segment was not mended: {damage}");
+                    return;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_rotted_is_what_it_was_again() {
+    for seed in 1..300 {
+        run(async {
+            let (disk, twin) = (FaultDisk::new(seed), FaultDisk::new(seed));
+            let log = written(&disk, &Chance::new(seed)).await;
+            let other = written(&twin, &Chance::new(seed)).await;
+            let (before, chance) = (files(&disk).await, Chance::new(seed + 1000));
+            assert_eq!(before, files(&twin).await, "two replicas have the same");
+            for (path, bytes) in before.iter().take(before.len() - 1) {
+                for _ in 0..chance.below(3) {
+                    rot(&disk, path, bytes.len(), &chance);
+                }
+            }
+            mend_all(&log, &other).await;
+            let restarted = disk.restart();
+            let after = files(&restarted).await;
+            // The active file may be longer: space that was allocated.
+            for (path, known) in before.iter().take(before.len() - 1) {
+                let bytes = &after[path];
+                let is_other = |at: &usize| bytes.get(*at) != known.get(*at);
+                let first = (0..bytes.len().max(known.len())).find(is_other);
+                assert_eq!((first, bytes.len()), (None, known.len()), "seed {seed}: {path}");
+            }
+            let reopened = opened(&environment(&restarted).await.unwrap()).await;
+            assert_eq!(reopened.flushed_end(), log.flushed_end());
+            mend_all(&reopened, &other).await;
+        });
+    }
+}
+
+#[test]
+fn the_end_of_a_log_that_is_written_to_is_left_alone_and_strange_batches_are_not_taken() {
+    for seed in 1..100 {
+        run(async {
+            let (disk, twin) = (FaultDisk::new(seed), FaultDisk::new(seed));
+            let log = written(&disk, &Chance::new(seed)).await;
+            let other = written(&twin, &Chance::new(seed)).await;
+            let before = files(&disk).await;
+            let (first, last) = (before.keys().next().unwrap(), before.keys().last().unwrap());
+            let active = log.segments().last().unwrap().base_offset;
+            if log.flushed_end() > active {
+                disk.damage(last, |bytes| bytes[70] ^= 1);
+                mend_all(&log, &other).await;
+                let after = files(&disk).await;
+                let is_mended = after[last] == before[last];
+                assert!(is_mended || after[last].len() == before[last].len());
+            }
+            disk.damage(first, |bytes| bytes[70] ^= 1);
+            let Err(StorageError::Corrupt(damage)) = log.verify(0).await else { panic!() };
+            let later = other.segments()[1].base_offset;
+            let bytes = other.read_in_memory(later, other.flushed_end(), 1).await.unwrap();
+            let strange = ReplicatedBatches::check(bytes).unwrap();
+            assert_eq!(log.mend(&damage, &strange).await.unwrap(), None, "another offset");
+            let none = ReplicatedBatches::default();
+            assert_eq!(log.mend(&damage, &none).await.unwrap(), None, "nothing");
+            assert!(log.verify(0).await.is_err());
+        });
+    }
+}
