@@ -1,6 +1,6 @@
 //! AlterConfigs and IncrementalAlterConfigs: settings of topics, and what is wanted of nodes
-//! ([`super::node_settings`]), their throttles ([`super::throttle_rates`]). Other settings of nodes are read at start;
-//! those of groups wait for the group protocols they belong to.
+//! ([`super::node_settings`]), their throttles ([`super::throttle_rates`]). Other settings of nodes
+//! are read at start; those of groups wait for the group protocols they belong to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -66,7 +66,8 @@ const REMOVED: &str = "
     broker.id.generation.enable control.plane.listener.name
     controlled.shutdown.max.retries controlled.shutdown.retry.backoff.ms
     delegation.token.master.key group.coordinator.new.enable
-    inter.broker.protocol.version leader.imbalance.per.broker.percentage log.message.downconversion.enable
+    inter.broker.protocol.version leader.imbalance.per.broker.percentage
+    log.message.downconversion.enable
     log.initial.task.delay.ms log.message.format.version log.message.timestamp.difference.max.ms
     offsets.commit.required.acks password.encoder.secret reserved.broker.max.id
     zookeeper.connect zookeeper.connection.timeout.ms zookeeper.session.timeout.ms

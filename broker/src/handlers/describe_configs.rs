@@ -3,9 +3,9 @@
 //! Versions: 1 sources and synonyms (KIP-226), 3 types and documentation (KIP-569), 4 flexible.
 //!
 //! Ours: a node's settings are all read-only, since they are read at start, but for what is wanted
-//! of it (`vltava.node.*`) and its throttles, which any node describes, of all; a topic's default that comes from
-//! `log.retention.hours` and the like is shown with its source (Kafka shows it as a default). Log
-//! levels are not described.
+//! of it (`vltava.node.*`) and its throttles, which any node describes, of all; a topic's default
+//! that comes from `log.retention.hours` and the like is shown with its source (Kafka shows it as a
+//! default). Log levels are not described.
 
 use std::collections::BTreeSet;
 

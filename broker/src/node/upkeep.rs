@@ -1,6 +1,6 @@
 //! What the logs of a shard need now and then: notes of what is flushed, checkpoints, retention,
-//! buffers given back and made ready, what rotted, and another try where no room was to open one. None waits for
-//! another's work.
+//! buffers given back and made ready, what rotted, and another try where no room was to open one.
+//! None waits for another's work.
 
 use std::rc::Rc;
 use std::time::Duration;

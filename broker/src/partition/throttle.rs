@@ -1,5 +1,6 @@
-//! Replication throttles (KIP-73): how fast a node sends, and takes, what replicas lack that are not
-//! in sync. One rate for all shards of a node; what goes to replicas in sync is never held back.
+//! Replication throttles (KIP-73): how fast a node sends, and takes, what replicas lack that are
+//! not in sync. One rate for all shards of a node; what goes to replicas in sync is never held
+//! back.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

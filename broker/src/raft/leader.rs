@@ -157,8 +157,8 @@ impl Node {
         others.filter(|id| self.members().is_voter(id))
     }
 
-    /// The other members: who, and what of this leader's log is on its disk (-1: it has said nothing
-    /// in this epoch).
+    /// The other members: who, and what of this leader's log is on its disk (-1: it has said
+    /// nothing in this epoch).
     pub fn other_members(&self) -> impl Iterator<Item = (ReplicaId, i64)> {
         self.others.iter().map(|other| (other.id, other.flushed))
     }

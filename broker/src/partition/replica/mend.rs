@@ -192,7 +192,10 @@ impl<R: Runtime> Replica<R> {
                 Ok(Some(_)) => return true,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(partition = self.name, %error, "a batch cannot be written again");
+                    tracing::warn!(
+                        partition = self.name, %error,
+                        "a batch cannot be written again"
+                    );
                     return false;
                 }
             }
