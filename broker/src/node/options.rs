@@ -135,3 +135,22 @@ fn clamped(value: u64) -> i64 {
 fn in_memory(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_throttled_as_lists_name_its_replicas() {
+        let nodes = |nodes: &[i32]| Listed::Nodes(nodes.to_vec());
+        for (list, index, expected) in [
+            ("", 0, nodes(&[])),
+            ("*", 7, Listed::All),
+            ("0:1,0:3,1:2", 0, nodes(&[1, 3])),
+            ("0:1, 1:2 ,10:3", 1, nodes(&[2])),
+            ("0:1,1:2,10:3", 2, nodes(&[])),
+        ] {
+            assert_eq!(listed(list, index), expected, "{list}, partition {index}");
+        }
+    }
+}
