@@ -25,6 +25,7 @@
 //! 12. A read gives what stood in the log all the time.
 //! 13. A vote that was answered is there after any crash, and after damage to one of its files.
 //! 14. A vote that is lost is known to be.
+//! 15. What is mended is what was written, and nothing around it is another.
 //!
 //! From the ground up; a module names only those before it:
 //!

@@ -17,7 +17,7 @@ use crate::checkpoint::read_file;
 use crate::environment::{LogEnvironment, StorageEvent};
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::header::ZEROS;
-use crate::io::{Disk, File, OpenMode};
+use crate::io::{BLOCK_BYTES, Disk, File, OpenMode};
 use crate::layout::{self, TEMPORARY};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log_checkpoint::LogCheckpoint;
@@ -205,7 +205,11 @@ impl<D: Disk> Recovery<'_, D> {
             };
             let is_sound = match len {
                 Some(len) if is_proved_only => len >= cursor.position,
-                Some(len) => len == cursor.position,
+                // A stop while its last batches were mended leaves the last block whole.
+                Some(len) => {
+                    let blocks_end = cursor.position.next_multiple_of(BLOCK_BYTES as u64);
+                    len == cursor.position || len == blocks_end
+                }
                 None => false,
             };
             if !is_sound {

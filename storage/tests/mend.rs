@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use support::workload::{Model, opened};
 use support::{Chance, DIRECTORY, environment, run};
-use vltava_storage::io::Disk;
-use vltava_storage::io::fault_disk::FaultDisk;
+use vltava_storage::io::fault_disk::{Fault, FaultDisk};
+use vltava_storage::io::{BLOCK_BYTES, Disk};
 use vltava_storage::{AppendClass, Log, ReplicatedBatches, StorageError};
 
 /// So many bytes of batches are asked for at a time.
@@ -79,7 +79,7 @@ async fn mend_all(log: &Log<FaultDisk>, other: &Log<FaultDisk>) {
 
 #[test]
 fn what_rotted_is_what_it_was_again() {
-    for seed in 1..300 {
+    for seed in 1..150 {
         run(async {
             let (disk, twin) = (FaultDisk::new(seed), FaultDisk::new(seed));
             let log = written(&disk, &Chance::new(seed)).await;
@@ -135,5 +135,43 @@ fn the_end_of_a_log_that_is_written_to_is_left_alone_and_strange_batches_are_not
             assert_eq!(log.mend(&damage, &none).await.unwrap(), None, "nothing");
             assert!(log.verify(0).await.is_err());
         });
+    }
+}
+
+/// The process stops, or the disk fails, at each operation: what is not what it was is damage that
+/// is found, nothing of what was sound is another, and mending goes on afterwards.
+#[test]
+fn a_crash_while_it_is_mended_costs_nothing() {
+    for seed in 1..40 {
+        for nth in 0..6 {
+            run(async {
+                let (disk, twin) = (FaultDisk::new(seed), FaultDisk::new(seed));
+                let log = written(&disk, &Chance::new(seed)).await;
+                let other = written(&twin, &Chance::new(seed)).await;
+                let (before, chance) = (files(&disk).await, Chance::new(seed + 2000));
+                let (path, bytes) = before.iter().next().unwrap();
+                rot(&disk, path, bytes.len(), &chance);
+                let damaged = files(&disk).await[path].clone();
+                let at = disk.operations() + nth;
+                disk.inject(Fault::Crash { at });
+                let Err(StorageError::Corrupt(damage)) = log.verify(0).await else { return };
+                let end = other.flushed_end();
+                let piece = other.read_in_memory(damage.offset, end, PIECE_BYTES).await.unwrap();
+                let batches = ReplicatedBatches::check(piece).unwrap();
+                let _ = log.mend(&damage, &batches).await;
+                let restarted = disk.restart();
+                let after = files(&restarted).await[path].clone();
+                for at in 0..bytes.len() {
+                    let is_old_or_right = after[at] == damaged[at] || after[at] == bytes[at];
+                    assert!(is_old_or_right, "seed {seed}, operation {nth}: byte {at} is another");
+                }
+                let reopened = opened(&environment(&restarted).await.unwrap()).await;
+                mend_all(&reopened, &other).await;
+                let mended = files(&restarted).await[path].clone();
+                assert!(mended.starts_with(bytes), "seed {seed}, operation {nth}");
+                let more = &mended[bytes.len()..];
+                assert!(more.len() < BLOCK_BYTES && more.iter().all(|byte| *byte == 0));
+            });
+        }
     }
 }
