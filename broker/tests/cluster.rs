@@ -47,6 +47,8 @@ mod shards;
 mod support;
 #[path = "cluster/tools.rs"]
 mod tools;
+#[path = "cluster/unclean.rs"]
+mod unclean;
 #[path = "cluster/versions.rs"]
 mod versions;
 #[path = "cluster/view.rs"]

@@ -184,6 +184,8 @@ async fn join_group<R: Runtime>(
     let place = GroupPlace {
         partition: PartitionId::CLUSTER_METADATA,
         founders: Membership::new(founders(founding), []),
+        replicas: Vec::new(),
+        named: None,
         surroundings,
     };
     Replica::join(runtime, name, log, 1, place).await

@@ -14,6 +14,7 @@
 //! - [`hand_over`]: leaders leave this node in order.
 //! - [`members`]: changes of a partition's replicas, led where the partition is; [`parting`]:
 //!   replicas that this node is to keep no more.
+//! - [`named`]: leaders by decision, where a majority is gone.
 //! - [`balance`]: leaders go back where they are preferred.
 //! - [`logs`], [`options`]: how a replica's log is opened, and with which options; `begin_anew`:
 //!   what becomes of one that is damaged.
@@ -42,6 +43,7 @@ pub mod level;
 pub mod logs;
 pub mod members;
 pub mod messages;
+pub mod named;
 pub mod options;
 pub mod parting;
 pub mod peers;

@@ -12,6 +12,7 @@ use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, ReplicatedBatche
 
 use self::carry_out::Agenda;
 pub use self::change_shard::Departure;
+pub use self::forced::Named;
 pub use self::join::GroupPlace;
 pub use self::regain::note_lost;
 use self::replicate::Sending;
@@ -32,6 +33,7 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 
 mod carry_out;
 mod change_shard;
+mod forced;
 mod group;
 mod hand_over;
 mod join;
@@ -84,6 +86,11 @@ pub struct Replica<R: Runtime> {
     in_sync: RefCell<InSync>,
     /// Where the log is to begin, as somebody asked of this leader.
     log_start_wanted: Cell<i64>,
+    /// What was kept below this offset may be void: another generation of the group has begun, and
+    /// its leader has not said what it has. 0: nothing is.
+    void_below: Cell<i64>,
+    /// See [`Replica::given_up_from`].
+    given_up_from: Cell<i64>,
     /// It begins later than before, or this replica does not lead any more.
     log_start_moved: Event,
     /// The log is being made to begin where its group has decided.
@@ -129,7 +136,7 @@ impl<R: Runtime> Replica<R> {
     ) -> Rc<Self> {
         let raft = group::alone::<R>(&log, min_insync_replicas);
         let replica = Self::new(runtime, name, log, PartitionId::default(), raft, None, None);
-        replica.begin();
+        replica.begin(None);
         replica
     }
 
@@ -167,6 +174,8 @@ impl<R: Runtime> Replica<R> {
             members_met: Cell::default(),
             in_sync: RefCell::new(InSync::new(LAG_MS_MAX)),
             log_start_wanted: Cell::new(0),
+            void_below: Cell::new(0),
+            given_up_from: Cell::new(i64::MAX),
             log_start_moved: Event::new(),
             is_shortening: Cell::new(false),
             timer: Cell::new(None),

@@ -23,7 +23,7 @@ const ROOM_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Work {
     /// The journal is to have this before anything behind it is done.
-    Vote { epoch: i32, vote: Option<ReplicaId> },
+    Vote { epoch: i32, vote: Option<ReplicaId>, generation: i32 },
     /// A mark of this replica's own, as leader.
     Mark(Mark),
     /// What a leader sent.
@@ -213,9 +213,7 @@ impl<R: Runtime> Replica<R> {
 
     async fn carry_out_one(&self, work: Work) -> Result<(), StorageError> {
         match work {
-            Work::Vote { epoch, vote } => {
-                self.keep(|kept| (kept.epoch, kept.vote) = (epoch, vote)).await
-            }
+            Work::Vote { epoch, vote, generation } => self.keep_vote(epoch, vote, generation).await,
             Work::Mark(mark) => self.keep_mark(mark).await,
             Work::Run { run, batches } => self.take_run(run, batches).await,
             Work::Cut(to) => self.once_there_is_room(async || self.cut(to).await).await,
@@ -250,8 +248,8 @@ impl<R: Runtime> Replica<R> {
             loop {
                 let next = replica.next_beside();
                 let done = match next {
-                    Some(Work::Vote { epoch, vote }) => {
-                        replica.keep(|kept| (kept.epoch, kept.vote) = (epoch, vote)).await
+                    Some(Work::Vote { epoch, vote, generation }) => {
+                        replica.keep_vote(epoch, vote, generation).await
                     }
                     Some(Work::Say { to, message }) => {
                         replica.say(to, message);
@@ -348,6 +346,19 @@ impl<R: Runtime> Replica<R> {
         self.once_there_is_room(set).await
     }
 
+    async fn keep_vote(
+        &self,
+        epoch: i32,
+        vote: Option<ReplicaId>,
+        generation: i32,
+    ) -> Result<(), StorageError> {
+        self.keep(|kept| {
+            (kept.epoch, kept.vote, kept.generation) = (epoch, vote, generation);
+            kept.are_votes_lost = false;
+        })
+        .await
+    }
+
     async fn keep_mark(&self, mark: Mark) -> Result<(), StorageError> {
         self.keep(|kept| kept.marks.push(mark)).await?;
         // Where a cut waits the group may not know the mark any more: it hears behind that.
@@ -410,7 +421,7 @@ impl<R: Runtime> Replica<R> {
 
     async fn cut(&self, to: Position) -> Result<(), StorageError> {
         if self.log.end() > to.offset {
-            self.log.truncate(to.offset).await?;
+            self.cut_log(to.offset).await?;
         }
         let is_kept = |mark: &Mark| mark.index < to.index();
         let is_longer = |kept: &Persisted| !kept.marks.iter().all(is_kept);

@@ -427,8 +427,7 @@ fn who_gave_its_log_away_keeps_what_it_promised() {
     let members = Membership::new(ids(0..3), []);
     let history =
         || History::new(Base { at: Position::ZERO, members: members.clone(), log_start: 0 });
-    let found =
-        || Found { epoch: 4, vote: None, history: history(), end_offset: 0, is_lost: false };
+    let found = || Found { epoch: 4, ..Found::nothing(history()) };
     let place = |epoch, offset, marks| Position { epoch, offset, marks };
     let granted = |node: &mut Node, log_end| {
         let vote = Message::Vote { epoch: 9, is_pre: true, is_transfer: false, log_end };
@@ -458,8 +457,7 @@ fn who_gave_its_log_away_keeps_what_it_promised() {
     assert_eq!(late.into_iter().count(), 0, "it asks for no vote");
     // Also where it would be enough by itself.
     let alone = Base { at: Position::ZERO, members: Membership::new([id(0)], []), log_start: 0 };
-    let found =
-        Found { epoch: 4, vote: None, history: History::new(alone), end_offset: 0, is_lost: false };
+    let found = Found { epoch: 4, ..Found::nothing(History::new(alone)) };
     let mut node = Node::new(id(0), OPTIONS, 1, found);
     node.promise(place(3, 7, 2));
     let _ = node.start(0);
