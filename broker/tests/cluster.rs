@@ -40,6 +40,8 @@ mod producer;
 mod promises;
 #[path = "cluster/reassign.rs"]
 mod reassign;
+#[path = "cluster/recover.rs"]
+mod recover;
 #[path = "cluster/riders.rs"]
 mod riders;
 #[path = "cluster/shards.rs"]

@@ -14,7 +14,8 @@
 //! - [`hand_over`]: leaders leave this node in order.
 //! - [`members`]: changes of a partition's replicas, led where the partition is; [`parting`]:
 //!   replicas that this node is to keep no more.
-//! - [`named`]: leaders by decision, where a majority is gone.
+//! - [`named`]: leaders by decision, where a majority is gone; [`recover`]: group 0
+//!   itself without one.
 //! - [`balance`]: leaders go back where they are preferred.
 //! - [`logs`], [`options`]: how a replica's log is opened, and with which options; `begin_anew`:
 //!   what becomes of one that is damaged.
@@ -50,6 +51,7 @@ pub mod peers;
 pub mod presence;
 pub mod quorum;
 pub mod reconcile;
+pub mod recover;
 pub mod room;
 pub mod shard_balance;
 pub mod shards;

@@ -3,9 +3,11 @@
 //! - `view`: what is known of the cluster, from Kafka's own requests to any of its nodes.
 //! - `status`: shows it.
 //! - `change`: add, drain and remove a node, and wait until that is done.
+//! - `recover`: go on without nodes that are gone for good.
 
 mod change;
 mod command;
+mod recover;
 mod status;
 mod view;
 
