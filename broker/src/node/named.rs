@@ -58,9 +58,14 @@ impl<R: Runtime> Node<R> {
         Some(Named { epoch: named.epoch, leader, learners })
     }
 
-    /// Tells the replicas of this shard who was named to lead their partitions.
+    /// Tells the replicas of this shard who may belong to their groups, and who was named to lead
+    /// them.
     pub(super) fn hear_of_named(&self, topic: &Topic) {
         for (index, partition) in topic.indexed_partitions() {
+            if let Ok(replica) = self.parts.partitions.local(topic.partition_id(index)) {
+                let members = self.membership(partition.replicas.iter());
+                replica.narrow(&members.ids().collect::<Vec<_>>());
+            }
             let Some(named) = self.named(partition) else { continue };
             // Where it is being opened it hears so there.
             drop(self.parts.partitions.when_here(topic.partition_id(index), move |replica| {

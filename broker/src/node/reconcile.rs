@@ -199,6 +199,7 @@ impl<R: Runtime> Node<R> {
     ) -> Result<Rc<Replica<R>>, PartitionError> {
         self.expect_no_log(topic, index, name).await;
         let log = self.open_log(topic, index, name).await?;
+        let log = self.with_votes(topic, index, name, log).await?;
         self.take_place(topic, index, name, log).await
     }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::messages;
 use super::peers::LEFT;
@@ -17,6 +18,9 @@ use crate::partition::left::Left;
 use crate::partition::replica::{Named, Replica};
 use crate::raft::membership::ReplicaId;
 use crate::runtime::Runtime;
+
+/// How often others are asked who leads.
+const ASK_PERIOD: Duration = Duration::from_millis(500);
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +129,18 @@ impl<R: Runtime> Node<R> {
     fn group_0(&self) -> Option<(ReplicaId, Rc<Replica<R>>)> {
         let group = self.parts.partitions.local(PartitionId::CLUSTER_METADATA).ok()?;
         Some((self.surroundings()?.own, group))
+    }
+
+    /// Who belongs to group 0, as its leader or one that follows it says; waits until one does.
+    pub(super) async fn members_elsewhere(&self, own: ReplicaId) -> Vec<ReplicaId> {
+        let runtime = &self.parts.runtime;
+        loop {
+            let led = self.others_left(own).await.into_iter().find(|left| left.is_led);
+            if let Some(left) = led {
+                return left.members.ids().chain([own]).collect();
+            }
+            runtime.sleep_until(runtime.now().after(ASK_PERIOD)).await;
+        }
     }
 
     /// What the other nodes that are there have of group 0.

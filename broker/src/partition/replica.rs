@@ -14,7 +14,7 @@ use self::carry_out::Agenda;
 pub use self::change_shard::Departure;
 pub use self::forced::Named;
 pub use self::join::GroupPlace;
-pub use self::regain::note_lost;
+pub use self::regain::{Votes, note_lost, note_votes_lost, votes};
 use self::replicate::Sending;
 pub use self::standing::Standing;
 use self::waits::Waiter;

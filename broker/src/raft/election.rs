@@ -91,7 +91,8 @@ impl Node {
 
     pub(super) fn persist(&self, turn: &mut Turn) {
         let Self { epoch, vote, generation, .. } = *self;
-        turn.ask(Action::Persist { epoch, vote, generation });
+        let are_votes_lost = !self.unheard.is_empty();
+        turn.ask(Action::Persist { epoch, vote, generation, are_votes_lost });
     }
 
     /// Follows this leader in this epoch, or waits for one.

@@ -89,7 +89,6 @@ impl Node {
             return turn.actions;
         }
         self.generation = generation;
-        self.unheard.clear();
         self.follow(&mut turn, generation, None);
         let base = self.history.base();
         (self.committed, self.high_watermark) = (base.at.index(), base.log_start);
@@ -122,6 +121,16 @@ impl Node {
         self.unheard = others.into_iter().filter(|other| *other != own).collect();
     }
 
+    /// Only these may belong to the group now: nobody else is waited for.
+    pub fn narrow(&mut self, now: u64, members: &[ReplicaId]) -> Actions {
+        let mut turn = Turn::new(now);
+        if !self.unheard.is_empty() {
+            self.unheard.retain(|other| members.contains(other));
+            self.know_votes(&mut turn);
+        }
+        turn.actions
+    }
+
     /// Asks those of whom it is not known which epoch they know: would they elect one who has
     /// nothing?
     pub(super) fn ask_for_epochs(&mut self, turn: &mut Turn) {
@@ -138,14 +147,22 @@ impl Node {
 
     /// Somebody says something: whoever says it knows this epoch, and no newer one.
     pub(super) fn heard_epoch(&mut self, turn: &mut Turn, from: ReplicaId, message: &Message) {
-        // A question before an election names an epoch that nobody has yet.
-        if matches!(message, Message::Vote { .. }) {
-            return;
+        if let Message::Vote { is_pre, .. } = *message {
+            // It names an epoch that nobody has yet. Who asks may have lost its votes, too: what
+            // this one asked for before it was started again, nobody counts any more.
+            let (epoch, is_granted) = (self.epoch.max(0), false);
+            return turn.send(from, Message::VoteReply { epoch, is_pre, is_granted });
         }
         self.unheard.retain(|other| *other != from);
-        let newest = self.epoch.max(message.epoch()).max(0);
-        (self.epoch, self.vote) = (newest, Some(self.id));
+        self.epoch = self.epoch.max(message.epoch());
+        self.know_votes(turn);
+    }
+
+    /// Once all were heard: in the newest epoch that any of them knows it has voted, for all that
+    /// it knows.
+    fn know_votes(&mut self, turn: &mut Turn) {
         if self.unheard.is_empty() {
+            (self.epoch, self.vote) = (self.epoch.max(0), Some(self.id));
             self.persist(turn);
             self.wait_for_leader(turn.now);
         }

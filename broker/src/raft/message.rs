@@ -188,7 +188,7 @@ pub enum Input {
 /// says in which order marks and batches become durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Epoch, vote and generation are to survive a restart; votes that were lost are made good.
+    /// Epoch, vote and generation are to survive a restart.
     Persist {
         /// The newest epoch known.
         epoch: i32,
@@ -196,6 +196,8 @@ pub enum Action {
         vote: Option<ReplicaId>,
         /// See [`super::node::Node::generation`].
         generation: i32,
+        /// What was voted before is not known ([`super::node::Node::lose_votes`]).
+        are_votes_lost: bool,
     },
     /// Say this.
     Send {

@@ -11,7 +11,7 @@ use vltava_protocol::types::Uuid;
 use vltava_storage::{GroupKey, Log, ReplicatedBatches};
 
 use super::Replica;
-use super::carry_out::Work;
+use super::carry_out::{KeptVote, Work};
 use super::forced::Named;
 use crate::partition::error::PartitionError;
 use crate::partition::in_sync::Heard;
@@ -192,8 +192,9 @@ impl<R: Runtime> Replica<R> {
                     self.step(Input::MarksFlushed { marks });
                 }
                 Action::Persist { generation: -1, .. } if !self.keeps() => {}
-                Action::Persist { epoch, vote, generation } => {
-                    self.in_turn(Work::Vote { epoch, vote, generation });
+                Action::Persist { epoch, vote, generation, are_votes_lost } => {
+                    let kept = KeptVote { epoch, vote, generation, are_votes_lost };
+                    self.in_turn(Work::Vote(kept));
                 }
                 Action::WriteMark(mark) => self.in_turn(Work::Mark(mark)),
                 Action::Regained => self.in_turn(Work::Regained),

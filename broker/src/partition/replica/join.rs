@@ -46,11 +46,16 @@ impl<R: Runtime> Replica<R> {
         place: GroupPlace<R>,
     ) -> Result<Rc<Self>, PartitionError> {
         let GroupPlace { partition, founders, replicas, named, surroundings } = place;
-        let (found, kept) = find(&log, partition, founders, &surroundings).await?;
+        let is_alone = replicas == [surroundings.own];
+        let (found, kept) = find(&log, partition, founders, is_alone, &surroundings).await?;
         let (own, seed) = (surroundings.own, runtime.random_u64());
         let mut raft = Node::new(own, group::options(min_insync_replicas), seed, found);
         raft.promise(kept.as_ref().map_or(Position::ZERO, |kept| kept.promised));
         if kept.as_ref().is_some_and(|kept| kept.are_votes_lost) {
+            if replicas.is_empty() {
+                let what = "its votes are lost, and nobody is known who could know of them";
+                return Err(PartitionError::Damaged(what.to_owned()));
+            }
             raft.lose_votes(replicas);
         }
         let near = Some(surroundings);
@@ -76,6 +81,7 @@ async fn find<R: Runtime>(
     log: &Log<R::Disk>,
     partition: PartitionId,
     founders: Membership,
+    is_alone: bool,
     surroundings: &Surroundings<R>,
 ) -> Result<(Found, Option<Persisted>), PartitionError> {
     let key = GroupKey { topic_id: partition.topic_id, partition: partition.index };
@@ -97,6 +103,10 @@ async fn find<R: Runtime>(
             Ok(persisted) => Ok(settle(log, key, persisted, surroundings).await?),
             Err(error) => damaged(&error.to_string()),
         },
+        // Nobody else has a vote, so none can count twice.
+        Recorded::Lost if is_alone => {
+            Ok((Found::alone(surroundings.own, &log.epochs(), log.flushed_end()), None))
+        }
         Recorded::Lost => damaged("what its group agreed on is lost: its vote may count twice"),
     }
 }

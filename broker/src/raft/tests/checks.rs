@@ -23,6 +23,8 @@ pub struct Agreed {
 /// What was seen so far.
 #[derive(Clone, Default, Hash)]
 pub struct Checks {
+    /// For whom a node has voted in an epoch.
+    votes: BTreeMap<(i32, i32), ReplicaId>,
     /// Who led an epoch, in which life.
     leaders: BTreeMap<i32, (ReplicaId, u32)>,
     /// What somebody else has seen, or a disk holds, at an epoch's index.
@@ -94,7 +96,7 @@ impl Checks {
 
     /// A node hears of a generation. Of what was agreed before, what is not on the disk of the one
     /// that was named is void; for who follows it, nothing is known to be agreed.
-    pub fn enters(&mut self, replicas: &[Replica], node: i32, former: i32, is_void: bool) {
+    pub fn enters(&mut self, replicas: &[Replica], node: i32, log_epoch: i32, is_void: bool) {
         let replica = &replicas[node as usize];
         let (Some(raft), disk) = (replica.node.as_ref(), &replica.disk) else { return };
         if is_void {
@@ -102,7 +104,9 @@ impl Checks {
             return;
         }
         self.named += 1;
-        let before = self.generations.get(&former).cloned().unwrap_or_default();
+        // That of which its log is: it need not have anything of the one that it had heard of.
+        let before = self.generations.range(..=log_epoch).next_back();
+        let before = before.map(|(_, agreed)| agreed.clone()).unwrap_or_default();
         let is_there = |index: i64, entry: &Entry| disk.entry(index).is_none_or(|own| own == entry);
         let ends = disk.flushed();
         let mut agreed = before;
@@ -139,12 +143,14 @@ impl Checks {
     }
 
     /// What an answer promises stands on the disk before it leaves.
-    pub fn said(&self, replicas: &[Replica], from: i32, to: ReplicaId, message: &Message) {
+    pub fn said(&mut self, replicas: &[Replica], from: i32, to: ReplicaId, message: &Message) {
         let disk = &replicas[from as usize].disk;
         match message {
             Message::VoteReply { is_pre: false, is_granted: true, epoch } => {
                 let persisted = (disk.epoch, disk.vote);
                 assert_eq!(persisted, (*epoch, Some(to)), "a vote that a restart forgets");
+                let voted = *self.votes.entry((from, *epoch)).or_insert(to);
+                assert_eq!(voted, to, "{from} votes twice in {epoch}");
             }
             Message::Flushed { index, .. } => {
                 let flushed = disk.flushed();

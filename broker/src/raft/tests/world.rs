@@ -32,6 +32,8 @@ pub struct Disk {
     pub marks: usize,
     /// What stands before the base is being fetched.
     pub is_restoring: bool,
+    /// Epoch and vote were lost.
+    pub are_votes_lost: bool,
     /// The generation that is kept.
     pub generation: i32,
     /// Somebody else belongs to the group: epoch, vote and marks are kept.
@@ -84,6 +86,16 @@ impl Disk {
 
     pub fn end_offset(&self) -> i64 {
         self.base.at.offset + self.count().0 as i64
+    }
+
+    /// Both are gone, the log and what is kept beside it.
+    fn lose_all(&mut self, founders: Membership) {
+        self.lose();
+        (self.epoch, self.vote, self.generation) = (-1, None, -1);
+        (self.are_votes_lost, self.is_restoring) = (true, false);
+        self.base = Base { at: Position::ZERO, members: founders, log_start: 0 };
+        self.log.clear();
+        (self.batches, self.marks) = (0, 0);
     }
 
     /// The log is gone: what is kept beside it is noted as such, and stays.
@@ -207,6 +219,8 @@ pub struct World {
     cut: BTreeMap<(i32, i32), bool>,
     session: u32,
     pub now: u64,
+    /// So many founded the group.
+    voters: i32,
     pub checks: Checks,
     /// The newest generation, and who was named to begin it.
     pub generation: i32,
@@ -237,6 +251,7 @@ impl World {
                 batches: 0,
                 marks: 0,
                 is_restoring: false,
+                are_votes_lost: false,
                 generation: -1,
                 is_kept: voters > 1 || node >= voters,
                 is_lost: false,
@@ -251,6 +266,7 @@ impl World {
             cut: BTreeMap::new(),
             session: 0,
             now: 0,
+            voters,
             checks: Checks::default(),
             generation: -1,
             named: -1,
@@ -368,6 +384,7 @@ impl World {
     pub fn start(&mut self, node: i32) {
         let seed = (self.chance(usize::MAX) as u64) ^ (node as u64 + 1).wrapping_mul(1 << 40 | 77);
         let (options, own) = (self.options, id(node));
+        let others = ids(self.nodes());
         let replica = self.replica_mut(node);
         let found = replica.disk.found(own);
         if !replica.disk.is_kept {
@@ -376,7 +393,11 @@ impl World {
         }
         let replica = self.replica_mut(node);
         replica.incarnation += 1;
-        replica.node = Some(Node::new(own, options, seed, found));
+        let mut raft = Node::new(own, options, seed, found);
+        if replica.disk.are_votes_lost {
+            raft.lose_votes(others);
+        }
+        replica.node = Some(raft);
         self.checks.started(node);
         let now = self.now;
         let actions = self.replica_mut(node).node.as_mut().unwrap().start(now);
@@ -404,10 +425,23 @@ impl World {
         // Of several at once, mostly nobody is elected any more.
         let is_first = self.replicas.iter().all(|replica| !replica.disk.is_lost);
         let may_lose = self.loses_logs && (is_first || self.one_in(8));
+        let founders = Membership::new(ids(0..self.voters), []);
+        let is_all = self.one_in(3);
         let replica = self.replica_mut(node);
         if may_lose && replica.node.is_none() && replica.disk.is_kept {
-            replica.disk.lose();
+            match is_all {
+                true => replica.disk.lose_all(founders),
+                false => replica.disk.lose(),
+            }
         }
+    }
+
+    /// A node goes down, and comes back without anything of the group's, its vote included.
+    pub fn crash_and_lose_all(&mut self, node: i32) {
+        self.crash(node);
+        let founders = Membership::new(ids(0..self.voters), []);
+        self.replica_mut(node).disk.lose_all(founders);
+        self.start(node);
     }
 
     /// A node that is up goes down, and comes back without the group's log.
@@ -552,6 +586,7 @@ impl World {
         let (now, generation, named) = (self.now, self.generation, self.named);
         let learners: Vec<i32> = self.nodes().filter(|other| *other != node).collect();
         let former = self.node(node).map(Node::generation);
+        let log_epoch = self.node(node).map_or(-1, |raft| raft.history().end().epoch);
         let Some(raft) = self.replica_mut(node).node.as_mut() else { return };
         let actions: Vec<Action> = match named == node {
             true => raft.force(now, generation, ids(learners)),
@@ -560,9 +595,9 @@ impl World {
         .into_iter()
         .collect();
         let is_void = raft.role() != Role::Leader;
-        if let Some(former) = former.filter(|former| *former < raft.generation()) {
+        if former.is_some_and(|former| former < raft.generation()) {
             self.checks.taken_back(node);
-            self.checks.enters(&self.replicas, node, former, is_void);
+            self.checks.enters(&self.replicas, node, log_epoch, is_void);
         }
         self.perform(node, actions, &[]);
     }
@@ -619,14 +654,14 @@ impl World {
     fn perform_one(&mut self, node: i32, action: Action, payload: &[Entry]) {
         match action {
             Action::Persist { generation: -1, .. } if !self.replica(node).disk.is_kept => {}
-            Action::Persist { epoch, vote, generation } => {
+            Action::Persist { epoch, vote, generation, are_votes_lost } => {
                 self.checks.persisted(&self.replica(node).disk, epoch, vote);
                 if self.one_in(60) {
                     return self.crash(node);
                 }
                 let disk = &mut self.replica_mut(node).disk;
                 (disk.epoch, disk.vote, disk.generation) = (epoch, vote, generation);
-                disk.is_kept = true;
+                (disk.is_kept, disk.are_votes_lost) = (true, are_votes_lost);
             }
             Action::Send { to, message } => {
                 self.checks.said(&self.replicas, node, to, &message);
