@@ -26,9 +26,7 @@ const ASKED_MAX: usize = 1000;
 /// is back before, and Kafka's controller waits as long for a broker.
 const UNCLEAN_AFTER: Duration = Duration::from_secs(9);
 /// How often it is looked whether a partition has a leader now.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long an election is waited for before it is looked again who is left.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Since when partitions have no leader, as this node sees it.
 pub(super) type Leaderless = BTreeMap<PartitionId, Monotonic>;
@@ -95,13 +93,10 @@ impl<R: Runtime> Node<R> {
                 Some((Prospect::Led | Prospect::Elects, _)) => {}
             }
             has_waited = true;
-            let look_again = runtime.now().after(LOOK_AGAIN);
-            while self.leader_there(id).is_none() && runtime.now() < look_again {
-                if runtime.now() >= deadline {
-                    return Elected::NotInTime;
-                }
-                runtime.sleep_until(runtime.now().after(PAUSE)).await;
+            if runtime.now() >= deadline {
+                return Elected::NotInTime;
             }
+            runtime.sleep_until(runtime.now().after(PAUSE)).await;
         }
     }
 
@@ -149,9 +144,12 @@ impl<R: Runtime> Node<R> {
         let left = self.ask_who_is_left(partitions).await;
         let prospects = partitions.iter().map(|id| {
             let left = left.get(id).cloned().unwrap_or_default();
-            let prospect = match self.leader_there(*id) {
-                Some(_) => Prospect::Led,
-                None => prospect(&left),
+            // Whoever was last heard of as leader may lead no more: it says so itself.
+            let leader = self.leader_there(*id);
+            let is_asked = |node: i32| left.iter().any(|left| left.id.node == node);
+            let prospect = match leader.is_some_and(|node| !is_asked(node)) {
+                true => Prospect::Led,
+                false => prospect(&left),
             };
             (*id, (prospect, left))
         });
