@@ -40,6 +40,8 @@ mod producer;
 mod promises;
 #[path = "cluster/reassign.rs"]
 mod reassign;
+#[path = "cluster/recover.rs"]
+mod recover;
 #[path = "cluster/riders.rs"]
 mod riders;
 #[path = "cluster/shards.rs"]
@@ -49,6 +51,8 @@ mod support;
 mod throttles;
 #[path = "cluster/tools.rs"]
 mod tools;
+#[path = "cluster/unclean.rs"]
+mod unclean;
 #[path = "cluster/versions.rs"]
 mod versions;
 #[path = "cluster/view.rs"]

@@ -4,7 +4,7 @@
 //! shard 0, asks all views, adds up and answers. It serves while the node starts, and until it
 //! stops. What is on a page stands in one table, [`catalogue`], from which `docs/metrics.md` is
 //! made; [`exposition`] is the text format. [`shards`]: which shard has which partition, and moves
-//! by hand: the one thing here that changes something.
+//! by hand; [`recover`]: what an operator decides where no majority is left.
 //!
 //! Invariants:
 //! - A page costs a bounded time on each shard: above a number of partitions (or of committed
@@ -17,6 +17,7 @@ pub mod catalogue;
 pub mod exposition;
 pub mod http;
 pub mod pages;
+pub mod recover;
 pub mod report;
 pub mod server;
 pub mod shards;

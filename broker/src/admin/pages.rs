@@ -11,8 +11,8 @@ use super::catalogue::{self, Metric};
 use super::exposition::{self, Page, Seconds};
 use super::http::{Method, Request, Response, Status};
 use super::report::{NodeReport, Readiness};
-use super::shards;
 use super::view::{Silent, View};
+use super::{recover, shards};
 use crate::metrics::{ApiSnapshot, Snapshot};
 use crate::runtime::{ProcessFacts, Runtime};
 
@@ -34,6 +34,7 @@ vltava
 /health   200 while the process serves at all
 /ready    200 when it serves everything; else 503 and the reasons
 /shards   which shard has which partition; POST /shards/SHARD/TOPIC/PARTITION moves one
+/recover  /recover/NODE,NODE: what would be done without these nodes, for good; POST does it
 ";
 
 /// Answers a request.
@@ -43,8 +44,14 @@ pub async fn answer<R: Runtime>(
     process: impl Future<Output = ProcessFacts>,
 ) -> Response {
     if request.method == Method::Post {
-        let posted = shards::move_partition(view, &request.path).await;
+        let posted = match shards::move_partition(view, &request.path).await {
+            None => recover::recover(view, &request.path).await,
+            posted => posted,
+        };
         return posted.unwrap_or_else(|| Response::of_status(Status::MethodNotAllowed));
+    }
+    if let Some(plan) = recover::plan(view, &request.path).await {
+        return plan;
     }
     let answered = match request.path.as_str() {
         "/" => Ok(Response::text(Status::Ok, INDEX)),

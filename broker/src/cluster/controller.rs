@@ -17,6 +17,7 @@ use vltava_protocol::messages::update_features::{UpdateFeaturesRequest, UpdateFe
 use vltava_protocol::types::{Str, Uuid};
 
 use super::alter_settings::{Alteration, Altered};
+use super::name_leader::{self, Nomination};
 use super::new_partitions::Present;
 use super::nodes::Registration;
 use super::reassign::Report;
@@ -103,6 +104,8 @@ pub enum Input {
     AlterReassignments(AlterPartitionReassignmentsRequest),
     /// A leader begins to work on such a change.
     LeadChange(Report),
+    /// A majority of a partition's replicas is gone: one that is left is to lead.
+    NameLeader(Nomination),
     /// The members of a partition's group are what was decided.
     MembersChanged {
         /// Who says so, and of which decision.
@@ -214,6 +217,7 @@ impl Controller {
             Input::CreatePartitions(request) => create_partitions::decide(image, present, request),
             Input::AlterSettings(alteration) => alter_settings::decide(self, image, alteration),
             Input::AlterReassignments(request) => reassign::decide(image, request),
+            Input::NameLeader(nomination) => name_leader::decide(image, &nomination),
             Input::LeadChange(report) => reassign::decide_lead(image, &report),
             Input::MembersChanged { report, voters } => {
                 reassign::decide_complete(image, &report, &voters)
@@ -330,6 +334,9 @@ fn change_note(
         replicas.map(|it| it.node_id.to_string()).collect::<Vec<_>>().join(",")
     };
     let (old, new) = (nodes(&mut before.target()), nodes(&mut after.target()));
+    if before.named != after.named {
+        return name_leader::note(topic, index, after);
+    }
     match (before.is_changing(), after.is_changing()) {
         _ if before.changes == after.changes => None,
         (_, true) => Some(format!("partition {topic}-{index} moves from nodes {old} to {new}")),

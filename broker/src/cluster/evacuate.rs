@@ -45,13 +45,20 @@ pub fn next_moves(
             }
             match planner.target(partition, least) {
                 Some(target) => moves.push((id, target)),
-                None if partition.is_changing() => room = room.saturating_sub(1),
+                None if is_on_its_way(partition, sight) => room = room.saturating_sub(1),
                 None => {}
             }
         }
     }
     moves.truncate(room);
     moves
+}
+
+/// Whether a partition is copied to where it is to be, or will be in a moment. One that waits for
+/// nodes that are gone keeps nobody else waiting.
+fn is_on_its_way(partition: &Partition, sight: &impl Sight) -> bool {
+    let is_there = partition.adding.iter().all(|replica| sight.is_present(replica.node_id));
+    partition.is_changing() && is_there
 }
 
 struct Planner<'a, S> {

@@ -10,6 +10,7 @@
 //! - [`create_topics`], [`delete_topics`], [`create_partitions`], [`alter_settings`]: one request
 //!   each, with Kafka's error codes and words.
 //! - [`reassign`]: changes of a partition's replicas, and when one is done.
+//! - [`name_leader`]: a leader by decision, where a majority is gone.
 //! - `features`: raising the feature level.
 //! - [`nodes`]: forming the cluster, registering nodes, blocks of producer ids.
 //! - [`node_settings`]: what is to become of a node; [`quorum`]: who is to be in group 0.
@@ -26,6 +27,7 @@ pub mod create_topics;
 pub mod delete_topics;
 pub mod evacuate;
 mod features;
+pub mod name_leader;
 pub mod node_settings;
 pub mod nodes;
 pub mod placement;

@@ -57,7 +57,7 @@ pub fn on_disks(image: &Image, partition: &Partition, node_ids: &[i32]) -> Vec<R
 }
 
 /// The partition as it is, with the disks that records of before there were clusters do not name.
-fn with_disks(image: &Image, partition: &Partition) -> Partition {
+pub(super) fn with_disks(image: &Image, partition: &Partition) -> Partition {
     let named = |replica: &Replica| {
         let disk = image.node(replica.node_id).and_then(|node| node.disks.first().copied());
         let disk_id = disk.filter(|_| replica.disk_id.is_zero()).unwrap_or(replica.disk_id);
@@ -190,7 +190,7 @@ pub(super) fn decide_complete(image: &Image, report: &Report, voters: &[Replica]
     (record.into_iter().collect(), Reply::Noted { is_taken })
 }
 
-fn partition_of(image: &Image, id: PartitionId) -> Option<&Partition> {
+pub(super) fn partition_of(image: &Image, id: PartitionId) -> Option<&Partition> {
     image.topic_by_id(id.topic_id)?.partition(id.index)
 }
 

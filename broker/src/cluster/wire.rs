@@ -14,6 +14,7 @@ use vltava_protocol::types::Uuid;
 
 use super::alter_settings::{Alteration, Altered, Change, Resource};
 use super::controller::{Input, Reply};
+use super::name_leader::Nomination;
 use super::nodes::Registration;
 use super::reassign::Report;
 use crate::metadata::features::Levels;
@@ -32,6 +33,7 @@ const REFUSED: i16 = 8;
 const ALTER_REASSIGNMENTS: i16 = 20;
 const LEAD_CHANGE: i16 = 21;
 const MEMBERS_CHANGED: i16 = 22;
+const NAME_LEADER: i16 = 24;
 const UPDATE_FEATURES: i16 = 30;
 /// Of answers only.
 const NOTED: i16 = 23;
@@ -83,6 +85,9 @@ impl Input {
             }
             Self::AlterReassignments(request) => framed(ALTER_REASSIGNMENTS, &[], request),
             Self::LeadChange(report) => framed(LEAD_CHANGE, &[], &wire::LeadChange::from(report)),
+            Self::NameLeader(nomination) => {
+                framed(NAME_LEADER, &[], &wire::NameLeader::from(nomination))
+            }
             Self::MembersChanged { report, voters } => {
                 framed(MEMBERS_CHANGED, &[], &members_changed(report, voters))
             }
@@ -125,6 +130,9 @@ impl Input {
             ALTER_REASSIGNMENTS => Self::AlterReassignments(from_versioned_bytes(&body)?),
             LEAD_CHANGE => {
                 Self::LeadChange(from_versioned_bytes::<wire::LeadChange>(&body)?.into())
+            }
+            NAME_LEADER => {
+                Self::NameLeader(from_versioned_bytes::<wire::NameLeader>(&body)?.into())
             }
             MEMBERS_CHANGED => {
                 let message: wire::MembersChanged = from_versioned_bytes(&body)?;
@@ -255,6 +263,27 @@ impl From<&Report> for wire::LeadChange {
             changes: report.changes,
             leader_epoch: report.leader_epoch,
         }
+    }
+}
+
+impl From<&Nomination> for wire::NameLeader {
+    fn from(nomination: &Nomination) -> Self {
+        Self {
+            topic_id: nomination.partition.topic_id,
+            partition: nomination.partition.index,
+            changes: nomination.changes,
+            newest_epoch: nomination.newest_epoch,
+            node_id: nomination.leader.node_id,
+            disk_id: nomination.leader.disk_id,
+        }
+    }
+}
+
+impl From<wire::NameLeader> for Nomination {
+    fn from(message: wire::NameLeader) -> Self {
+        let partition = PartitionId { topic_id: message.topic_id, index: message.partition };
+        let wire::NameLeader { changes, newest_epoch, node_id, disk_id, .. } = message;
+        Self { partition, changes, newest_epoch, leader: Replica { node_id, disk_id } }
     }
 }
 

@@ -278,9 +278,8 @@ pub static TOPIC: &[Definition] = &[
         ),
     topic("unclean.leader.election.enable", Kind::Boolean, "false")
         .synonyms(&[same("unclean.leader.election.enable")])
-        .without_effect()
         .doc(
-            "Whether a replica that lacks acknowledged records may lead when no other is left. For \
-             clusters.",
+            "Whether a replica that may lack acknowledged records leads when a majority of the \
+             replicas is gone for 9 s: the one that has most, and what only others had is lost.",
         ),
 ];

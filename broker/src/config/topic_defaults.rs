@@ -158,6 +158,5 @@ pub static TOPIC_DEFAULTS: &[Definition] = &[
         .check(Check::AtLeast(1))
         .doc("Default of the topic setting `min.insync.replicas`."),
     node("unclean.leader.election.enable", Kind::Boolean, "false")
-        .without_effect()
         .doc("Default of the topic setting `unclean.leader.election.enable`."),
 ];

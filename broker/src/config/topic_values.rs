@@ -66,6 +66,8 @@ pub struct TopicConfig {
     pub segment_index_bytes: u32,
     /// Age at which a segment is closed.
     pub segment_ms: u64,
+    /// Whether one that lacks acknowledged records may lead when no majority is left.
+    pub unclean_leader_election: bool,
 }
 
 /// The node's defaults for topics: immutable, cheap to clone, the same on every shard.
@@ -151,6 +153,7 @@ impl Default for TopicConfig {
             timestamp_before_max_ms: i64::MAX.unsigned_abs(),
             timestamp_type: TimestampType::CreateTime,
             min_insync_replicas: 1,
+            unclean_leader_election: false,
             retention_bytes: None,
             retention_ms: Some(604_800_000),
             segment_bytes: 1_073_741_824,
@@ -186,6 +189,7 @@ impl TopicConfig {
                 _ => TimestampType::CreateTime,
             },
             min_insync_replicas: reader.bytes("min.insync.replicas")?,
+            unclean_leader_election: reader.text("unclean.leader.election.enable") == "true",
             retention_bytes: reader.limit("retention.bytes")?,
             retention_ms: reader.limit("retention.ms")?,
             segment_bytes: reader.bytes("segment.bytes")?,

@@ -7,10 +7,12 @@
 //! there, is not available: PREFERRED_LEADER_NOT_AVAILABLE. One that is in sync may be behind for a
 //! moment, or its disk busy: that is tried again, for as long as the caller waits.
 //!
-//! Ours: an unclean election is refused with a message for a partition without a leader
-//! (ELIGIBLE_LEADERS_NOT_AVAILABLE): who has all that was acknowledged cannot be told from who has
-//! not. Asked for all partitions, only those are named that were elected or could not be, as in
-//! Kafka.
+//! An unclean election is for a partition without a leader. Where a majority of its replicas is
+//! there it elects one by itself, in a moment, and that is waited for; else the one that is left
+//! and has most leads, and what only others had is lost (`cluster/name_leader.rs`). A partition
+//! that is led is told ELECTION_NOT_NEEDED, and one of which nothing is left
+//! ELIGIBLE_LEADERS_NOT_AVAILABLE. Asked for all partitions, only those are named that were elected
+//! or could not be, as in Kafka.
 //!
 //! Answered when leadership has moved, or cannot.
 
@@ -31,6 +33,7 @@ use super::Reply;
 use super::context::Context;
 use crate::metadata::image::{Image, Partition, Topic};
 use crate::node::Node;
+use crate::node::named::Elected;
 use crate::runtime::{Monotonic, Runtime};
 
 /// The API of this file.
@@ -46,9 +49,10 @@ const IN_SYNC_KNOWN: Duration = Duration::from_secs(2);
 /// Before it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Why an unclean election is none.
-const NO_UNCLEAN: &str = "Unclean leader elections are not possible: nobody can tell which replica \
-                          has what was acknowledged. Start the nodes that kept the partition.";
+/// Why nobody leads.
+const NOBODY_LEFT: &str =
+    "No replica that could lead is left. Start a node that kept the partition.";
+const NOT_IN_TIME: &str = "No replica led in the time that was given.";
 
 /// Each partition for itself.
 pub async fn handle<R: Runtime>(
@@ -74,7 +78,7 @@ pub async fn handle<R: Runtime>(
         let (topic, name) = (image.topic(&name), &name);
         let elected = stream::iter(partitions).map(|index| async move {
             let elected = match topic {
-                Some(topic) if kind == UNCLEAN => refuse_unclean(node, topic, index),
+                Some(topic) if kind == UNCLEAN => elect_unclean(node, topic, index, deadline).await,
                 Some(topic) => elect(node, topic, index, runtime, deadline).await,
                 None => Err(Refused::unknown(format!("No such topic as {name}"))),
             };
@@ -122,17 +126,20 @@ fn partition_of(topic: &Topic, index: i32) -> Result<&Partition, Refused> {
         .ok_or_else(|| Refused::unknown(format!("No such partition as {}-{index}", topic.name)))
 }
 
-fn refuse_unclean<R: Runtime>(
+async fn elect_unclean<R: Runtime>(
     node: &Rc<Node<R>>,
     topic: &Topic,
     index: i32,
+    deadline: Monotonic,
 ) -> Result<(), Refused> {
     partition_of(topic, index)?;
-    if node.leader_there(topic.partition_id(index)).is_some() {
-        return Err(Refused::plain(ErrorCode::ELECTION_NOT_NEEDED));
-    }
     let error = ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE;
-    Err(Refused { error, message: Str::from_static(NO_UNCLEAN) })
+    match node.elect_unclean(topic.partition_id(index), deadline).await {
+        Elected::Leads => Ok(()),
+        Elected::NotNeeded => Err(Refused::plain(ErrorCode::ELECTION_NOT_NEEDED)),
+        Elected::Nobody => Err(Refused { error, message: Str::from_static(NOBODY_LEFT) }),
+        Elected::NotInTime => Err(Refused { error, message: Str::from_static(NOT_IN_TIME) }),
+    }
 }
 
 async fn elect<R: Runtime>(

@@ -45,7 +45,7 @@ impl<'a, R: Runtime> LeaderHints<'a, R> {
         }
         let node = &self.services.node;
         let (_, leaders) = self.known.get_or_insert_with(|| (node.image(), node.leaders()));
-        let leader = leaders.leader(partition)?;
+        let leader = leaders.leader(partition).filter(|leader| leader.node_id >= 0)?;
         self.named.insert(leader.node_id);
         Some((leader.node_id, leader.epoch))
     }

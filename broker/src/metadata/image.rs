@@ -136,6 +136,29 @@ pub struct Replica {
     pub disk_id: Uuid,
 }
 
+/// A leader that was named when a majority of a partition's replicas was gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedLeader {
+    /// From which epoch on: above all that anybody knew.
+    pub epoch: i32,
+    /// Who.
+    pub replica: Replica,
+}
+
+impl NamedLeader {
+    /// So far above all others, elections of who has not heard of it, one after the other, come
+    /// nowhere near.
+    const EPOCHS_APART: i32 = 1 << 16;
+
+    /// The epoch of one who is named where this is the newest that anybody knows; `None` where
+    /// there is none left.
+    pub fn epoch_above(newest: i32) -> Option<i32> {
+        let epoch = newest.max(0).checked_add(Self::EPOCHS_APART)?;
+        // What it leads is to have elections, too.
+        (epoch < i32::MAX - Self::EPOCHS_APART).then_some(epoch)
+    }
+}
+
 /// A partition: where it is kept. Who leads it stands in [`super::leaders`].
 ///
 /// While its replicas change, `replicas` are all of them, those that go last; `adding` and
@@ -158,6 +181,8 @@ pub struct Partition {
     pub changes: i32,
     /// The newest epoch whose leader works on the change under way; -1: none does.
     pub leader_epoch: i32,
+    /// Who was named to lead it, the last time that this had to be.
+    pub named: Option<NamedLeader>,
 }
 
 impl Partition {
@@ -165,7 +190,16 @@ impl Partition {
     pub fn new(replicas: Vec<Replica>) -> Self {
         let (adding, removing) = (Vec::new(), Vec::new());
         let (founders, before) = (None, None);
-        Self { replicas, adding, removing, founders, before, changes: 0, leader_epoch: -1 }
+        Self {
+            replicas,
+            adding,
+            removing,
+            founders,
+            before,
+            changes: 0,
+            leader_epoch: -1,
+            named: None,
+        }
     }
 
     /// The nodes that keep it, in order of preference.

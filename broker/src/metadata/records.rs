@@ -20,8 +20,8 @@ use vltava_protocol::types::{Str, Uuid};
 
 use super::features::Levels;
 use super::image::{
-    Cluster, Image, Node, NodeEndpoint, NodeState, Partition, PartitionId, PeerEndpoint, Replica,
-    ResourceId, Settings, Topic,
+    Cluster, Image, NamedLeader, Node, NodeEndpoint, NodeState, Partition, PartitionId,
+    PeerEndpoint, Replica, ResourceId, Settings, Topic,
 };
 
 /// The format that this release writes, and the newest that it reads.
@@ -374,6 +374,10 @@ impl From<PartitionValue> for Partition {
             before: value.before.map(read),
             changes: value.changes,
             leader_epoch: value.leader_epoch,
+            named: value.named.map(|named| NamedLeader {
+                epoch: named.epoch,
+                replica: Replica { node_id: named.node_id, disk_id: named.disk_id },
+            }),
         }
     }
 }
@@ -391,6 +395,11 @@ impl From<&Partition> for PartitionValue {
             before: partition.before.as_ref().map(written),
             changes: partition.changes,
             leader_epoch: partition.leader_epoch,
+            named: partition.named.map(|named| metadata::NamedLeader {
+                epoch: named.epoch,
+                node_id: named.replica.node_id,
+                disk_id: named.replica.disk_id,
+            }),
         }
     }
 }

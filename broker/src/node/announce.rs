@@ -3,14 +3,23 @@
 //! One node is a cluster of one: every partition is led here as soon as its log is open. In a
 //! cluster the same announcement also goes to the other nodes.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
 
 use super::view::Node;
 use crate::metadata::image::PartitionId;
 use crate::metadata::leaders::{Leader, Leaders};
 use crate::partition::replica::Replica;
 use crate::runtime::{Queue, Runtime};
+
+/// How long another is given to lead before it is told that nobody does.
+const LEADERLESS_TOLD: Duration = Duration::from_secs(1);
+/// No node's number.
+const NOBODY: i32 = -1;
 
 /// What is announced.
 pub type Announced = Vec<(PartitionId, Leader)>;
@@ -53,6 +62,7 @@ impl<R: Runtime> Node<R> {
     /// in-sync set is another; for as long as the replica lives. Nothing is asked in between: an
     /// idle partition costs nothing.
     pub(super) async fn announce_changes(self: Rc<Self>, id: PartitionId, replica: Rc<Replica<R>>) {
+        let runtime = &self.parts.runtime;
         replica.set_lag_ms_max(self.parts.config.replica_lag_ms_max);
         let mut told = None;
         loop {
@@ -67,9 +77,34 @@ impl<R: Runtime> Node<R> {
                 self.lead_change(id);
                 self.announce_soon(id);
             }
-            told = led;
-            changed.await;
+            match (std::mem::replace(&mut told, led), &told) {
+                (Some(former), None) if id != PartitionId::CLUSTER_METADATA => {
+                    let pause = runtime.sleep_until(runtime.now().after(LEADERLESS_TOLD));
+                    if let Either::Right(((), changed)) = select(pin!(changed), pin!(pause)).await {
+                        self.announce_nobody(id, &replica, former).await;
+                        changed.await;
+                    }
+                }
+                _ => changed.await,
+            }
         }
+    }
+
+    /// Announces that nobody leads a partition any more that this node has led, as far as that is
+    /// known here: a majority of its replicas is gone.
+    async fn announce_nobody(
+        self: &Rc<Self>,
+        id: PartitionId,
+        replica: &Replica<R>,
+        former: Leader,
+    ) {
+        if replica.left().is_none_or(|left| left.is_led) {
+            return;
+        }
+        let in_sync_version = former.in_sync_version.saturating_add(1);
+        let nobody = vec![(id, Leader { node_id: NOBODY, in_sync_version, ..former })];
+        self.spread(nobody.clone()).await;
+        self.tell_all(&nobody).await;
     }
 
     /// Announces a partition, with all others that change at this moment: where a node goes, many

@@ -3,9 +3,10 @@
 
 use vltava_storage::{Log, LogOptions, StorageError};
 
+use super::options::log_options;
 use super::view::Node;
-use crate::metadata::image::PartitionId;
-use crate::partition::replica::note_lost;
+use crate::metadata::image::{PartitionId, Replica as ImageReplica, Topic};
+use crate::partition::replica::{Votes, note_lost, note_votes_lost, votes};
 use crate::runtime::Runtime;
 
 impl<R: Runtime> Node<R> {
@@ -33,5 +34,37 @@ impl<R: Runtime> Node<R> {
             "a log is damaged or gone: it is set aside, and taken anew from the other replicas"
         );
         Log::replace(&self.parts.logs, name, id.topic_id, options).await
+    }
+
+    /// The log of a partition, where what was kept of its group beside it is there; where that is
+    /// lost, and others have what the log holds, an empty one.
+    pub(super) async fn with_votes(
+        &self,
+        topic: &Topic,
+        index: i32,
+        name: &str,
+        log: Log<R::Disk>,
+    ) -> Result<Log<R::Disk>, StorageError> {
+        let own = self.parts.config.node_id;
+        let known = topic.partition(index).zip(self.surroundings());
+        let Some((partition, surroundings)) = known else { return Ok(log) };
+        let has_all = |it: &&ImageReplica| it.node_id != own && !partition.adding.contains(it);
+        let founders = self.membership(partition.founders().iter());
+        let id = topic.partition_id(index);
+        let is_kept = founders.is_alone(&surroundings.own)
+            || partition.replicas.iter().find(has_all).is_none()
+            || votes(&surroundings, id, log.end()) != Votes::Lost;
+        if is_kept {
+            return Ok(log);
+        }
+        tracing::error!(
+            partition = name,
+            "what this replica voted is lost: its log is set aside, and taken anew from the other \
+             replicas once all of them are there; it has no vote before that"
+        );
+        log.close().await?;
+        note_votes_lost(&surroundings, id, founders).await?;
+        let options = log_options(&self.topic_config(topic), &self.parts.config);
+        Log::replace(&self.parts.logs, name, topic.id, options).await
     }
 }

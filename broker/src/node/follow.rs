@@ -24,6 +24,12 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
     let mut image = Image::default();
     let mut offset = group.log_start();
     loop {
+        if group.given_up_from() < offset {
+            return Err("the cluster's metadata was recovered without this node, which knew of \
+                        decisions that are void: start it again"
+                .to_owned()
+                .into());
+        }
         let committed = group.high_watermark();
         while offset < committed {
             let read = group.read_bytes(offset, STEP_BYTES).await;

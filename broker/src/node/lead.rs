@@ -26,7 +26,7 @@ use crate::coordinator::host::HostError;
 use crate::metadata::features::FIRST;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::partition::error::PartitionError;
-use crate::partition::replica::{GroupPlace, Replica};
+use crate::partition::replica::{GroupPlace, Replica, Votes, note_votes_lost, votes};
 use crate::partition::throttle::Throttles;
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Queue, Runtime};
@@ -60,7 +60,9 @@ pub async fn lead<R: Runtime>(
     }
     let log = open_log(node).await.map_err(|error| error.to_string())?;
     let founding = found(node, &identity).await?;
-    let group = join_group(node, log, &founding).await.map_err(|error| error.to_string())?;
+    let (log, replicas) = with_votes(node, log, &founding).await?;
+    let joined = join_group(node, log, &founding, replicas).await;
+    let group = joined.map_err(|error| error.to_string())?;
     let (id, parts) = (PartitionId::CLUSTER_METADATA, &node.parts);
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
@@ -162,10 +164,7 @@ async fn check_there<D: Disk>(disk: &D, identity: Option<&Identity>) -> Result<(
 }
 
 async fn open_log<R: Runtime>(node: &Node<R>) -> Result<Log<R::Disk>, StorageError> {
-    // The controller writes its live state again when a segment is closed; nothing else deletes
-    // here.
-    let options =
-        LogOptions { segment_bytes: SEGMENT_BYTES, deletes: false, ..LogOptions::default() };
+    let options = log_options();
     let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
     let opened = open_or_create(&node.parts.logs, LOG, topic_id, options.clone(), |_| true).await;
     match opened {
@@ -175,10 +174,46 @@ async fn open_log<R: Runtime>(node: &Node<R>) -> Result<Log<R::Disk>, StorageErr
     }
 }
 
+/// The controller writes its live state again when a segment is closed; nothing else deletes here.
+fn log_options() -> LogOptions {
+    LogOptions { segment_bytes: SEGMENT_BYTES, deletes: false, ..LogOptions::default() }
+}
+
+/// The log, and who belongs to the group where this node has lost what it voted in it: then the
+/// log is worth nothing, and begins anew once others lead.
+async fn with_votes<R: Runtime>(
+    node: &Node<R>,
+    log: Log<R::Disk>,
+    founding: &Founding,
+) -> Result<(Log<R::Disk>, Vec<ReplicaId>), String> {
+    let id = PartitionId::CLUSTER_METADATA;
+    let founders = Membership::new(founders(founding), []);
+    let near = node.surroundings().filter(|near| !founders.is_alone(&near.own));
+    let Some(near) = near else { return Ok((log, Vec::new())) };
+    let votes = votes(&near, id, log.end());
+    if votes == Votes::Known {
+        return Ok((log, Vec::new()));
+    }
+    tracing::error!(
+        "what this node voted on the cluster's metadata is lost: its copy is set aside, and taken \
+         anew from the other nodes once they lead; it has no vote before all of them were heard"
+    );
+    let replicas = node.members_elsewhere(near.own).await;
+    if votes == Votes::Unsure {
+        return Ok((log, replicas));
+    }
+    log.close().await.map_err(|error| error.to_string())?;
+    let noted = note_votes_lost(&near, id, founders).await;
+    noted.map_err(|error| error.to_string())?;
+    let replaced = Log::replace(&node.parts.logs, LOG, id.topic_id, log_options()).await;
+    Ok((replaced.map_err(|error| error.to_string())?, replicas))
+}
+
 async fn join_group<R: Runtime>(
     node: &Node<R>,
     log: Log<R::Disk>,
     founding: &Founding,
+    replicas: Vec<ReplicaId>,
 ) -> Result<Rc<Replica<R>>, PartitionError> {
     let (runtime, name) = (node.parts.runtime.clone(), LOG.to_owned());
     let Some(surroundings) = node.surroundings() else {
@@ -187,6 +222,8 @@ async fn join_group<R: Runtime>(
     let place = GroupPlace {
         partition: PartitionId::CLUSTER_METADATA,
         founders: Membership::new(founders(founding), []),
+        replicas,
+        named: None,
         surroundings,
     };
     Replica::join(runtime, name, log, 1, place).await

@@ -13,6 +13,8 @@ use super::form::Standing;
 use super::identity::{Founder, Founding};
 use crate::metadata::image::PartitionId;
 use crate::metadata::leaders::Leader;
+use crate::partition::left::{Left, LogEnd};
+use crate::raft::membership::{Membership, ReplicaId, Seat};
 
 /// The version of these messages that this release writes.
 const VERSION: i16 = 0;
@@ -123,6 +125,86 @@ pub fn handed_over_from_bytes(bytes: &Bytes) -> Result<ErrorCode, DecodeError> {
     from_versioned_bytes::<wire::HandedOver>(bytes).map(|message| message.error_code)
 }
 
+const VOTES: i8 = 1;
+const VOTED: i8 = 2;
+const LEARNS: i8 = 4;
+
+/// What is left of these partitions?
+///
+/// # Errors
+/// More partitions than a message can have.
+pub fn who_is_left_to_bytes(partitions: &[PartitionId]) -> Result<Bytes, EncodeError> {
+    let asked =
+        |id: &PartitionId| wire::PartitionAsked { topic_id: id.topic_id, partition: id.index };
+    let partitions = partitions.iter().map(asked).collect();
+    to_versioned_bytes(&wire::WhoIsLeft { partitions }, VERSION)
+}
+
+/// What [`who_is_left_to_bytes`] wrote.
+///
+/// # Errors
+/// Other bytes.
+pub fn who_is_left_from_bytes(bytes: &Bytes) -> Result<Vec<PartitionId>, DecodeError> {
+    let message: wire::WhoIsLeft = from_versioned_bytes(bytes)?;
+    let id = |it: wire::PartitionAsked| PartitionId { topic_id: it.topic_id, index: it.partition };
+    Ok(message.partitions.into_iter().map(id).collect())
+}
+
+/// The answer.
+///
+/// # Errors
+/// More than a message can have.
+pub fn left_to_bytes(left: &[(PartitionId, Left)]) -> Result<Bytes, EncodeError> {
+    let member = |seat: &Seat| {
+        let role = |is: bool, role| if is { role } else { 0 };
+        let roles = role(seat.is_voter, VOTES) | role(seat.was_voter, VOTED);
+        let roles = roles | role(seat.is_learner, LEARNS);
+        wire::Member { node_id: seat.id.node, disk_id: seat.id.disk, roles }
+    };
+    let survivor = |(id, left): &(PartitionId, Left)| wire::SurvivorOf {
+        topic_id: id.topic_id,
+        partition: id.index,
+        disk_id: left.id.disk,
+        epoch: left.epoch,
+        end_epoch: left.log_end.epoch,
+        end_offset: left.log_end.offset,
+        end_index: left.log_end.index,
+        can_lead: left.can_lead,
+        is_led: left.is_led,
+        members: left.members.seats().iter().map(member).collect(),
+    };
+    let survivors = left.iter().map(survivor).collect();
+    to_versioned_bytes(&wire::Left { survivors }, VERSION)
+}
+
+/// What [`left_to_bytes`] of this node wrote. What no replica can have said is left out.
+///
+/// # Errors
+/// Other bytes.
+pub fn left_from_bytes(node: i32, bytes: &Bytes) -> Result<Vec<(PartitionId, Left)>, DecodeError> {
+    let message: wire::Left = from_versioned_bytes(bytes)?;
+    let seat = |it: &wire::Member| {
+        let is = |role| it.roles & role != 0;
+        let id = ReplicaId { node: it.node_id, disk: it.disk_id };
+        Seat { id, is_voter: is(VOTES), was_voter: is(VOTED), is_learner: is(LEARNS) }
+    };
+    let left = |it: wire::SurvivorOf| {
+        let id = PartitionId { topic_id: it.topic_id, index: it.partition };
+        let log_end = LogEnd { epoch: it.end_epoch, index: it.end_index, offset: it.end_offset };
+        let members = Membership::from_seats(it.members.iter().map(seat).collect())?;
+        let left = Left {
+            id: ReplicaId { node, disk: it.disk_id },
+            epoch: it.epoch,
+            log_end,
+            can_lead: it.can_lead,
+            is_led: it.is_led,
+            members,
+        };
+        Some((id, left))
+    };
+    Ok(message.survivors.into_iter().filter_map(left).collect())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -156,6 +238,22 @@ mod tests {
             let bytes = hand_over_to_bytes(partition, to).unwrap();
             assert_eq!(hand_over_from_bytes(&bytes), Ok((partition, to)));
         }
+        assert_eq!(
+            who_is_left_from_bytes(&who_is_left_to_bytes(&[partition]).unwrap()),
+            Ok(vec![partition])
+        );
+        let id = |node| ReplicaId { node, disk: Uuid(9) };
+        let old = Membership::new([id(1), id(2)], [id(3)]);
+        let left = Left {
+            id: id(2),
+            epoch: 7,
+            log_end: LogEnd { epoch: 6, index: 8, offset: 5 },
+            can_lead: true,
+            is_led: false,
+            members: old.entering(&Membership::new([id(2), id(4)], [])),
+        };
+        let bytes = left_to_bytes(&[(partition, left.clone())]).unwrap();
+        assert_eq!(left_from_bytes(2, &bytes), Ok(vec![(partition, left)]));
         let bytes = handed_over_to_bytes(ErrorCode::NOT_CONTROLLER).unwrap();
         assert_eq!(handed_over_from_bytes(&bytes), Ok(ErrorCode::NOT_CONTROLLER));
     }

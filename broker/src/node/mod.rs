@@ -14,6 +14,8 @@
 //! - [`hand_over`]: leaders leave this node in order.
 //! - [`members`]: changes of a partition's replicas, led where the partition is; [`parting`]:
 //!   replicas that this node is to keep no more.
+//! - [`named`]: leaders by decision, where a majority is gone; [`recover`]: group 0
+//!   itself without one.
 //! - [`balance`]: leaders go back where they are preferred.
 //! - [`logs`], [`options`]: how a replica's log is opened, and with which options; `begin_anew`:
 //!   what becomes of one that is damaged.
@@ -45,12 +47,14 @@ pub mod logs;
 pub mod members;
 mod mend;
 pub mod messages;
+pub mod named;
 pub mod options;
 pub mod parting;
 pub mod peers;
 pub mod presence;
 pub mod quorum;
 pub mod reconcile;
+pub mod recover;
 pub mod room;
 pub mod shard_balance;
 pub mod shards;

@@ -45,6 +45,8 @@ pub(super) const QUORUM: u16 = 6;
 
 /// Whether clients may write there.
 pub(super) const ROOM: u16 = 7;
+/// For what it has of partitions that nobody leads.
+pub(super) const LEFT: u16 = 12;
 /// To ask its controller for another node, which does not reach it.
 const CONTROLLER_FOR: u16 = 8;
 
@@ -113,6 +115,7 @@ impl<R: Runtime> NodeEvents for Events<R> {
                 HAND_OVER => node.answer_hand_over(&body).await,
                 QUORUM => node.answer_quorum().await,
                 ROOM => node.answer_room(),
+                LEFT => node.answer_left(&body).await,
                 LEAVING => {
                     node.hear_leaving(from.node).await;
                     Bytes::new()

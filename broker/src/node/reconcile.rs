@@ -87,6 +87,7 @@ impl<R: Runtime> Node<R> {
         self.announce(opened).await;
         for topic in &changed {
             self.part_with_unnamed(topic);
+            self.hear_of_named(topic);
             self.lead_changes(topic);
         }
         self.ready.set();
@@ -200,6 +201,7 @@ impl<R: Runtime> Node<R> {
     ) -> Result<Rc<Replica<R>>, PartitionError> {
         self.expect_no_log(topic, index, name).await;
         let log = self.open_log(topic, index, name).await?;
+        let log = self.with_votes(topic, index, name, log).await?;
         self.take_place(topic, index, name, log).await
     }
 
@@ -216,10 +218,14 @@ impl<R: Runtime> Node<R> {
         let Some(surroundings) = self.surroundings() else {
             return Ok(Replica::alone(runtime, name, log, min_insync_replicas));
         };
-        let founders = topic.partition(index).map_or(&[][..], Partition::founders);
+        let partition = topic.partition(index);
+        let founders = partition.map_or(&[][..], Partition::founders);
+        let replicas = partition.map_or(&[][..], |partition| &partition.replicas);
         let place = GroupPlace {
             partition: topic.partition_id(index),
             founders: self.membership(founders.iter()),
+            replicas: self.membership(replicas.iter()).ids().collect(),
+            named: partition.and_then(|partition| self.named(partition)),
             surroundings,
         };
         Replica::join(runtime, name, log, min_insync_replicas, place).await

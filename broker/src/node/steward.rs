@@ -1,6 +1,7 @@
 //! Looks after the cluster where this node leads group 0: moves replicas off nodes that are removed
 //! or gone for long and onto disks that took the place of others, gives the topic of offsets more
-//! replicas as nodes come, and lets nodes go that keep nothing any more.
+//! replicas as nodes come, names leaders where topics allow it and no majority is left, and lets
+//! nodes go that keep nothing any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use vltava_protocol::messages::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
 
+use super::named::Leaderless;
 use super::view::Node;
 use crate::cluster::controller::{Input, Reply};
 use crate::cluster::evacuate::{Limits, Sight, next_moves};
@@ -47,11 +49,14 @@ impl<R: Runtime> Node<R> {
     /// Does so for as long as the process lives. On shard 0.
     pub(super) async fn steward(self: Rc<Self>) {
         let runtime = &self.parts.runtime;
+        let mut leaderless = Leaderless::new();
         loop {
             runtime.sleep_until(runtime.now().after(PERIOD)).await;
             if self.controller_id() != self.parts.config.node_id {
+                leaderless.clear();
                 continue;
             }
+            self.elect_where_allowed(&mut leaderless).await;
             let image = self.image();
             let factor = self.parts.config.offsets.topic_replication_factor;
             let limits = Limits {

@@ -158,12 +158,13 @@ impl InSync {
     }
 
     /// Whether so many replicas are in sync, the leader among them; or all, where they are fewer,
-    /// as Kafka caps it. Who was not heard yet in this epoch counts.
-    pub fn is_enough(&self, min_insync_replicas: usize) -> bool {
+    /// as Kafka caps it: with `learners`, who are to have a vote. Who was not heard yet in this
+    /// epoch counts.
+    pub fn is_enough(&self, min_insync_replicas: usize, learners: usize) -> bool {
         let is_counted =
             |known: &&Follower| known.is_in_sync || known.heard.is_up && known.heard.flushed < 0;
         let counted = 1 + self.voters().filter(is_counted).count();
-        counted >= min_insync_replicas.min(1 + self.voters().count())
+        counted >= min_insync_replicas.min(1 + self.voters().count() + learners)
     }
 }
 
@@ -238,13 +239,18 @@ mod tests {
     #[test]
     fn how_many_are_enough() {
         let mut set = InSync::new(LAG_MS);
-        assert!(set.is_enough(9), "alone");
+        assert!(set.is_enough(9, 0), "alone");
+        assert!(set.is_enough(1, 2) && !set.is_enough(2, 2), "named alone");
         look(&mut set, 0, 1, [Some(-1), None]);
-        assert_eq!([1, 2, 3].map(|min| set.is_enough(min)), [true, true, false], "not heard yet");
+        assert_eq!(
+            [1, 2, 3].map(|min| set.is_enough(min, 0)),
+            [true, true, false],
+            "not heard yet"
+        );
         look(&mut set, 1, 9, [Some(3), Some(9)]);
-        assert_eq!([1, 2, 3].map(|min| set.is_enough(min)), [true, true, false], "2 lags");
+        assert_eq!([1, 2, 3].map(|min| set.is_enough(min, 0)), [true, true, false], "2 lags");
         look(&mut set, 2, 9, [Some(9), Some(9)]);
-        assert_eq!([3, 4, 9].map(|min| set.is_enough(min)), [true; 3], "capped");
+        assert_eq!([3, 4, 9].map(|min| set.is_enough(min, 0)), [true; 3], "capped");
     }
 
     #[test]

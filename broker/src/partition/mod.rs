@@ -10,7 +10,8 @@
 //!   [`error`]: what they say.
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
 //!   consumers ask.
-//! - [`replay`]: a log of the broker's own records.
+//! - [`replay`]: a log of the broker's own records. [`left`]: what becomes of a partition whose
+//!   majority is gone.
 //!
 //! Invariants (`docs/invariants.md` says where each is asserted):
 //! - An append is answered only when the high watermark has reached its end; the high watermark
@@ -29,6 +30,7 @@ pub mod error;
 pub mod fetch;
 pub mod fetch_session;
 pub mod in_sync;
+pub mod left;
 pub mod lookup;
 pub mod replay;
 pub mod replica;

@@ -12,9 +12,10 @@ use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, ReplicatedBatche
 
 use self::carry_out::Agenda;
 pub use self::change_shard::Departure;
+pub use self::forced::Named;
 pub use self::join::GroupPlace;
 use self::mend::Rot;
-pub use self::regain::note_lost;
+pub use self::regain::{Votes, note_lost, note_votes_lost, votes};
 use self::replicate::Sending;
 pub use self::standing::Standing;
 use self::waits::Waiter;
@@ -34,6 +35,7 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 
 mod carry_out;
 mod change_shard;
+mod forced;
 mod group;
 mod hand_over;
 mod join;
@@ -90,6 +92,11 @@ pub struct Replica<R: Runtime> {
     rot: RefCell<Rot>,
     /// Where the log is to begin, as somebody asked of this leader.
     log_start_wanted: Cell<i64>,
+    /// What was kept below this offset may be void: another generation of the group has begun, and
+    /// its leader has not said what it has. 0: nothing is.
+    void_below: Cell<i64>,
+    /// See [`Replica::given_up_from`].
+    given_up_from: Cell<i64>,
     /// It begins later than before, or this replica does not lead any more.
     log_start_moved: Event,
     /// The log is being made to begin where its group has decided.
@@ -135,7 +142,7 @@ impl<R: Runtime> Replica<R> {
     ) -> Rc<Self> {
         let raft = group::alone::<R>(&log, min_insync_replicas);
         let replica = Self::new(runtime, name, log, PartitionId::default(), raft, None, None);
-        replica.begin();
+        replica.begin(None);
         replica
     }
 
@@ -175,6 +182,8 @@ impl<R: Runtime> Replica<R> {
             throttled: RefCell::default(),
             rot: RefCell::default(),
             log_start_wanted: Cell::new(0),
+            void_below: Cell::new(0),
+            given_up_from: Cell::new(i64::MAX),
             log_start_moved: Event::new(),
             is_shortening: Cell::new(false),
             timer: Cell::new(None),

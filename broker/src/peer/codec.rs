@@ -125,6 +125,7 @@ pub(super) fn write_group(
         to_disk: Some(&id(message.to_disk)),
         body_type,
         body: Some(body),
+        generation: message.generation,
     };
     wire::GroupMessage::create(builder, &arguments)
 }
@@ -213,6 +214,9 @@ fn write_mark(builder: &mut Builder, mark: &Mark) -> WIPOffset<wire::Mark<'stati
             (wire::MarkKind::Membership, Some(write_membership(builder, members)), 0)
         }
         What::LogStart(offset) => (wire::MarkKind::LogStart, None, *offset),
+        What::Forced(members) => {
+            (wire::MarkKind::Forced, Some(write_membership(builder, members)), 0)
+        }
     };
     let (epoch, index) = (mark.epoch, mark.index);
     wire::Mark::create(builder, &wire::MarkArgs { epoch, index, kind, membership, log_start })
@@ -273,6 +277,7 @@ fn read_group(
         group: PartitionId { topic_id: uuid(message.topic_id()), index: message.partition() },
         from_disk: uuid(message.from_disk()),
         to_disk: uuid(message.to_disk()),
+        generation: message.generation(),
         body,
         payload: Records { parts },
     })
@@ -341,7 +346,10 @@ fn read_mark(mark: &wire::Mark<'_>) -> Result<Mark, FrameError> {
         (wire::MarkKind::Membership, Some(members)) => {
             What::Membership(Box::new(read_membership(&members)?))
         }
-        (wire::MarkKind::Membership, None) => {
+        (wire::MarkKind::Forced, Some(members)) => {
+            What::Forced(Box::new(read_membership(&members)?))
+        }
+        (wire::MarkKind::Membership | wire::MarkKind::Forced, None) => {
             return Err(refused(Kind::Groups, "a change of members without members"));
         }
         (wire::MarkKind::LogStart, _) => What::LogStart(mark.log_start()),

@@ -18,6 +18,8 @@ pub struct GroupMessage {
     pub from_disk: Uuid,
     /// The disk that it is for.
     pub to_disk: Uuid,
+    /// The generation of the group that it speaks of; -1: as it was founded.
+    pub generation: i32,
     /// What is said.
     pub body: Message,
     /// Batches, of a [`Message::Append`] only. As they lie in memory or in files where they are
@@ -39,10 +41,7 @@ fn wire_bytes(members: &Membership) -> usize {
 impl GroupMessage {
     /// About how much it takes on the wire, and in a queue, without its payload; in bytes.
     pub fn wire_bytes(&self) -> usize {
-        let of_mark = |what: &What| match what {
-            What::Membership(members) => MARK_BYTES + wire_bytes(members),
-            _ => MARK_BYTES,
-        };
+        let of_mark = |what: &What| MARK_BYTES + what.members().map_or(0, wire_bytes);
         let rest = match &self.body {
             Message::Append { run, .. } => run.marks.iter().map(|mark| of_mark(&mark.what)).sum(),
             Message::Snapshot { base, .. } => wire_bytes(&base.members),

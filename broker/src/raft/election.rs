@@ -27,7 +27,7 @@ impl Node {
             self.role = Role::PreCandidate;
         } else {
             (self.role, self.epoch, self.vote) = (Role::Candidate, epoch, Some(self.id));
-            turn.ask(Action::Persist { epoch, vote: self.vote });
+            self.persist(turn);
         }
         turn.ask(Action::RoleChanged);
         let log_end = self.history.end();
@@ -74,14 +74,25 @@ impl Node {
     }
 
     fn lead(&mut self, turn: &mut Turn) {
+        self.lead_from(turn, What::EpochStart);
+    }
+
+    /// Leads, from this entry on.
+    pub(super) fn lead_from(&mut self, turn: &mut Turn, start: What) {
         assert!(self.is_whole(), "a leader lacks batches");
         (self.role, self.leader, self.deadline) = (Role::Leader, Some(self.id), None);
         (self.handing_over, self.sent) = (None, 0);
         self.others.clear();
         self.know_members();
         turn.ask(Action::RoleChanged);
-        self.write_mark(turn, What::EpochStart);
+        self.write_mark(turn, start);
         self.replicate(turn);
+    }
+
+    pub(super) fn persist(&self, turn: &mut Turn) {
+        let Self { epoch, vote, generation, .. } = *self;
+        let are_votes_lost = !self.unheard.is_empty();
+        turn.ask(Action::Persist { epoch, vote, generation, are_votes_lost });
     }
 
     /// Follows this leader in this epoch, or waits for one.
@@ -93,7 +104,7 @@ impl Node {
         let is_newer = epoch > self.epoch;
         if is_newer {
             (self.epoch, self.vote) = (epoch, None);
-            turn.ask(Action::Persist { epoch, vote: None });
+            self.persist(turn);
         }
         let is_other = self.role != Role::Follower || self.leader != leader;
         (self.role, self.leader) = (Role::Follower, leader);
@@ -145,7 +156,7 @@ impl Node {
         };
         if is_granted && !is_pre && self.vote.is_none() {
             self.vote = Some(from);
-            turn.ask(Action::Persist { epoch, vote: self.vote });
+            self.persist(turn);
             self.wait_for_leader(turn.now);
         }
         let epoch = if is_granted { epoch } else { self.epoch.max(0) };

@@ -1,6 +1,6 @@
 //! Followers and learners: they take the leader's log, and tell it what of it is on their disks.
 
-use super::history::{Base, History, What};
+use super::history::{Base, History};
 use super::membership::ReplicaId;
 use super::message::{Action, Message};
 use super::node::{Node, Turn};
@@ -20,6 +20,12 @@ impl Node {
         if !self.is_whole() {
             return self.restore_base(turn);
         }
+        if begin < base.index() && !self.is_of_generation() {
+            // Nothing says that what stands before the base is the leader's.
+            self.forget_log();
+            turn.ask(Action::Restore { kept: 0 });
+        }
+        let base = self.history.base().at;
         if begin >= base.index() && self.history.at(begin) != Some(run.from) {
             let end = self.history.end_of_epoch(run.from.epoch).unwrap_or(base);
             return turn.send(from, Message::Diverged { epoch, rejected: begin, end });
@@ -58,6 +64,13 @@ impl Node {
             turn.ask(Action::Contradiction { index });
             return false;
         }
+        let is_deleted = self.history.at(index).is_some_and(|at| at.offset < self.log_start);
+        if is_deleted && !self.is_of_generation() {
+            // What would stay was deleted here, and not there.
+            self.forget_log();
+            turn.ask(Action::Restore { kept: 0 });
+            return false;
+        }
         self.history.truncate(index);
         self.flushed = self.flushed.min(index);
         let to = self.history.end();
@@ -73,7 +86,7 @@ impl Node {
     fn write(&mut self, turn: &mut Turn, run: &Run) {
         let fresh = run.behind(self.history.end());
         self.history.extend(&fresh);
-        if fresh.marks.iter().any(|mark| matches!(mark.what, What::Membership(_))) {
+        if fresh.marks.iter().any(|mark| mark.what.members().is_some()) {
             self.know_members();
         }
         turn.ask(Action::Write(fresh));
@@ -87,6 +100,9 @@ impl Node {
         high_watermark: i64,
     ) {
         let index = base.at.index();
+        if !self.is_of_generation() && self.history.at(index) != Some(base.at) {
+            self.forget_log();
+        }
         if self.is_restoring || !self.is_whole() && index < self.committed {
             return self.restore_base(turn);
         }
@@ -132,9 +148,9 @@ impl Node {
     }
 
     /// Whether it takes part in elections: not while what it has told others of its log does not
-    /// hold.
+    /// hold, nor before it has something of its generation.
     pub(super) fn has_say(&self) -> bool {
-        self.lost.is_none()
+        self.lost.is_none() && self.unheard.is_empty() && self.is_of_generation()
     }
 
     /// A leader that has chosen an entry of its own epoch, in a session that began after the log

@@ -28,6 +28,24 @@ pub enum What {
     Membership(Box<Membership>),
     /// Offsets below this are gone, once this is committed.
     LogStart(i64),
+    /// An epoch begins whose leader was named from outside, with these members, whoever belonged
+    /// to the group before (see `forced`): a generation begins.
+    Forced(Box<Membership>),
+}
+
+impl What {
+    /// Whether it begins an epoch.
+    pub fn begins_epoch(&self) -> bool {
+        matches!(self, Self::EpochStart | Self::Forced(_))
+    }
+
+    /// The members that it names.
+    pub fn members(&self) -> Option<&Membership> {
+        match self {
+            Self::Membership(members) | Self::Forced(members) => Some(members),
+            Self::EpochStart | Self::LogStart(_) => None,
+        }
+    }
 }
 
 /// Where a log's marks begin, and what those before said: all of it is committed.
@@ -104,11 +122,11 @@ impl History {
 
     /// The members by the first so many marks, and which of them says so.
     fn members_before(&self, marks: usize) -> (&Membership, Option<usize>) {
-        let named =
-            self.marks[..marks].iter().enumerate().rev().find_map(|(nth, mark)| match &mark.what {
-                What::Membership(members) => Some((members.as_ref(), Some(nth))),
-                _ => None,
-            });
+        let named = self.marks[..marks]
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(nth, mark)| mark.what.members().map(|members| (members, Some(nth))));
         named.unwrap_or((&self.base.members, None))
     }
 
@@ -191,9 +209,9 @@ impl History {
     /// A mark is appended.
     pub fn append_mark(&mut self, epoch: i32, what: What) -> &Mark {
         assert!(epoch >= self.end.epoch, "epoch {epoch} behind {}", self.end.epoch);
-        let is_start = what == What::EpochStart;
+        let is_start = what.begins_epoch();
         assert_eq!(is_start, epoch > self.end.epoch, "an epoch begins with its start");
-        if matches!(what, What::Membership(_)) {
+        if what.members().is_some() {
             self.members_mark = Some(self.marks.len());
         }
         self.marks.push(Mark { epoch, index: self.end.index(), what });

@@ -36,6 +36,9 @@ impl Node {
         if next.seats().len() > MEMBERS_MAX || !next.left().is_quorum(|id| self.is_up(id)) {
             return Err(Refusal::NoQuorum);
         }
+        if !next.voters().all(|id| self.members().is_voter(&id) || self.has_entered(&id)) {
+            return Err(Refusal::NoQuorum);
+        }
         // Also the epoch's own start has to be committed (Ongaro's erratum of 2015).
         if !self.has_settled_members() {
             return Err(Refusal::ChangeUnderWay);
@@ -60,6 +63,14 @@ impl Node {
     pub fn index_flushed_by(&self, id: &ReplicaId) -> Option<i64> {
         let other = self.others.iter().find(|other| other.id == *id);
         other.filter(|_| self.is_up(id)).map(|other| other.flushed)
+    }
+
+    /// Whether a member has something of this generation on its disk. Who has not has no say: as a
+    /// voter it could keep the group from electing anybody.
+    fn has_entered(&self, id: &ReplicaId) -> bool {
+        let other = self.others.iter().find(|other| other.id == *id);
+        let end = other.and_then(|other| self.history.at(other.flushed));
+        self.generation < 0 || end.is_some_and(|end| end.epoch >= self.generation)
     }
 
     /// Moves the log's start, in all replicas: once that is committed, nobody needs what is below
@@ -192,7 +203,7 @@ impl Node {
 
     pub(super) fn write_mark(&mut self, turn: &mut Turn, what: What) {
         let mark = self.history.append_mark(self.epoch, what).clone();
-        if matches!(mark.what, What::Membership(_)) {
+        if mark.what.members().is_some() {
             self.know_members();
         }
         turn.ask(Action::WriteMark(mark));

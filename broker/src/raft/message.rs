@@ -188,12 +188,16 @@ pub enum Input {
 /// says in which order marks and batches become durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Epoch and vote are to survive a restart.
+    /// Epoch, vote and generation are to survive a restart.
     Persist {
         /// The newest epoch known.
         epoch: i32,
         /// Who got the vote in it.
         vote: Option<ReplicaId>,
+        /// See [`super::node::Node::generation`].
+        generation: i32,
+        /// What was voted before is not known ([`super::node::Node::lose_votes`]).
+        are_votes_lost: bool,
     },
     /// Say this.
     Send {
@@ -218,8 +222,8 @@ pub enum Action {
     Write(Run),
     /// The log is given up for the leader's up to the base of the node's history: batches from the
     /// leader's log start to the base's offset are to be fetched from whoever leads, all else is to
-    /// go. Then [`Input::Flushed`] says that they are there. After a restart in between it is asked
-    /// for again.
+    /// go; where the base is the beginning, all of it. Then [`Input::Flushed`] says that they are
+    /// there. After a restart in between it is asked for again.
     Restore {
         /// Batches below this offset are the leader's already.
         kept: i64,

@@ -10,6 +10,7 @@
 //! - [`node`]: state, inputs; its parts `election`, `follower`, `leader`. [`message`]: all that
 //!   goes in and comes out, and when a driver does what. [`actions`]: the list it comes out in.
 //! - [`history`], [`run`]: the marks of a log, and a part of a log as it is sent.
+//! - [`forced`]: what is decided from outside where a majority is gone.
 //! - [`membership`], [`quorum`]: who belongs to a group, and how many are enough.
 //! - [`persisted`], [`recovery`]: what is kept beside the log, and what both are after a crash.
 //!
@@ -38,6 +39,7 @@
 pub mod actions;
 mod election;
 mod follower;
+pub mod forced;
 pub mod history;
 mod leader;
 pub mod membership;

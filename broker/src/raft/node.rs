@@ -50,15 +50,22 @@ pub struct Found {
     pub end_offset: i64,
     /// The log was lost or damaged, and begun anew: what was said of it before does not hold.
     pub is_lost: bool,
+    /// The newest generation that it knew; -1: the group as it was founded.
+    pub generation: i32,
 }
 
 impl Found {
+    /// Of a replica that never had anything.
+    pub fn nothing(history: History) -> Self {
+        Self { epoch: -1, vote: None, history, end_offset: 0, is_lost: false, generation: -1 }
+    }
+
     /// Of a group to which nobody else belongs, and of which nothing is kept but the log: its
     /// epochs, each with the offset of its first batch, and where it ends.
     pub fn alone(id: ReplicaId, leader_epochs: &[(i32, i64)], end_offset: i64) -> Self {
         let members = Membership::new([id], []);
         let history = History::of_epochs(members, leader_epochs, end_offset);
-        Self { epoch: -1, vote: None, history, end_offset, is_lost: false }
+        Self { epoch: -1, vote: None, history, end_offset, is_lost: false, generation: -1 }
     }
 }
 
@@ -136,6 +143,11 @@ pub struct Node {
     /// Its log was lost, and with it what it has told others that it has: it has no say in
     /// elections until its log is on disk again below this index ([`Node::regain`]).
     pub(super) lost: Option<i64>,
+    /// See [`Node::generation`].
+    pub(super) generation: i32,
+    /// Its votes were lost: it takes part in nothing before each of these has said which epoch it
+    /// knows. See [`Node::lose_votes`].
+    pub(super) unheard: Vec<ReplicaId>,
     /// Of a leader: who is to follow it.
     pub(super) handing_over: Option<ReplicaId>,
     /// Where this disk's log of the group ended before it was given away. See [`Node::promise`].
@@ -150,7 +162,7 @@ impl Node {
     /// A replica over what its disk held. Every other node counts as down until [`Input::PeerUp`].
     /// Call [`Node::start`].
     pub fn new(id: ReplicaId, options: Options, seed: u64, found: Found) -> Self {
-        let Found { epoch, vote, history, end_offset, is_lost } = found;
+        let Found { epoch, vote, history, end_offset, is_lost, generation } = found;
         let own = epoch.max(history.end().epoch);
         let base = history.base().at;
         let mut node = Self {
@@ -174,6 +186,8 @@ impl Node {
             sent: 0,
             is_restoring: false,
             lost: is_lost.then_some(i64::MAX),
+            generation,
+            unheard: Vec::new(),
             handing_over: None,
             promised: Position::ZERO,
             up: Vec::new(),
@@ -193,9 +207,13 @@ impl Node {
         self.promised = log_end;
     }
 
-    /// To be called once: a sole voter leads at once, the others wait for a leader.
+    /// To be called once: a sole voter leads at once, the others wait for a leader. Who was named
+    /// before leads already.
     pub fn start(&mut self, now: u64) -> Actions {
         let mut turn = Turn::new(now);
+        if self.role != Role::Follower {
+            return turn.actions;
+        }
         match self.members().is_sole_voter(&self.id) && self.has_say() {
             true => self.campaign(&mut turn, false, false),
             false => self.wait_for_leader(now),
@@ -448,6 +466,7 @@ impl Node {
         if !self.up.contains(&node) {
             self.up.push(node);
         }
+        self.ask_for_epochs(turn);
         if self.role == Role::Leader {
             for other in self.others.iter_mut().filter(|other| other.id.node == node) {
                 (other.is_probing, other.has_asked) = (true, false);
@@ -493,6 +512,7 @@ impl Node {
         self.deadline = None;
         match self.role {
             Role::Leader => self.ask_again(turn),
+            _ if !self.unheard.is_empty() => self.ask_for_epochs(turn),
             _ => self.campaign(turn, true, false),
         }
     }
@@ -502,6 +522,9 @@ impl Node {
             return;
         }
         let epoch = message.epoch();
+        if !self.unheard.is_empty() {
+            return self.heard_epoch(turn, from, &message);
+        }
         if let Message::Vote { is_pre, is_transfer, log_end, .. } = message {
             return self.asked_for_vote(turn, from, epoch, (is_pre, is_transfer), log_end);
         }
@@ -555,7 +578,7 @@ impl Node {
         self.history.base_at(self.committed.min(self.flushed))
     }
 
-    fn end(&mut self, turn: &mut Turn) {
+    pub(super) fn end(&mut self, turn: &mut Turn) {
         if self.role == Role::Leader {
             self.say_resigned(turn);
         }

@@ -7,16 +7,17 @@
 //! |---|---|
 //! | 1 | version |
 //! | 1 | flags: 1 there is a vote, 2 what stands before the base is being fetched, 4 a promise, |
-//! |   | 8 the log was lost |
+//! |   | 8 the log was lost, 16 a generation, 32 the votes were lost |
 //! | 4 | epoch |
 //! | 20 | the vote, where there is one: node, disk |
 //! | 4, 8, 8 | the promise, where there is one: epoch, offset, marks |
+//! | 4 | the generation, where there is one |
 //! | 4, 8, 8, 8 | the base: epoch, offset, marks; the log's start there |
 //! | 1, then 21 each | its members: how many; node, disk, flags: 1 votes, 2 voted, 4 learns |
 //! | 4 | how many marks |
-//! | 4, 8, 1 each | a mark: epoch, index, kind: 0 epoch's start, 1 members (as above), 2 start |
+//! | 4, 8, 1 each | a mark: epoch, index, kind: 0 epoch's start, 1 members, 2 start, 3 forced |
 //!
-//! A log start's offset follows (8).
+//! A log start's offset follows (8); of the kinds 1 and 3 the members, as above.
 //!
 //! The journal has a checksum of its own. Bytes that are something else all the same are an error,
 //! never a panic, and what is read takes no more memory than a small multiple of the bytes.
@@ -32,12 +33,17 @@ const HAS_VOTE: u8 = 1;
 const IS_RESTORING: u8 = 2;
 const HAS_PROMISED: u8 = 4;
 const IS_LOST: u8 = 8;
+const HAS_GENERATION: u8 = 16;
+const ARE_VOTES_LOST: u8 = 32;
+const FLAGS: u8 =
+    HAS_VOTE | IS_RESTORING | HAS_PROMISED | IS_LOST | HAS_GENERATION | ARE_VOTES_LOST;
 const IS_VOTER: u8 = 1;
 const WAS_VOTER: u8 = 2;
 const IS_LEARNER: u8 = 4;
 const EPOCH_START: u8 = 0;
 const MEMBERS: u8 = 1;
 const LOG_START: u8 = 2;
+const FORCED: u8 = 3;
 
 /// What a disk keeps of a group beside its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +56,11 @@ pub struct Persisted {
     pub is_restoring: bool,
     /// The log was lost or damaged, and is not made good yet.
     pub is_lost: bool,
+    /// Epoch and vote were lost, and are not made good yet ([`super::node::Node::lose_votes`]).
+    pub are_votes_lost: bool,
+    /// The epoch with which the newest generation that the disk knows began; -1: the group is as it
+    /// was founded ([`super::node::Node::enter`]).
+    pub generation: i32,
     /// Where the disk's log ended before it was given away ([`super::node::Node::promise`]);
     /// [`Position::ZERO`] where it never was.
     pub promised: Position,
@@ -75,7 +86,17 @@ impl Persisted {
     pub fn of(epoch: i32, vote: Option<ReplicaId>, is_restoring: bool, history: &History) -> Self {
         let (base, marks) = (history.base().clone(), history.marks().to_vec());
         let promised = Position::ZERO;
-        Self { epoch, vote, is_restoring, is_lost: false, promised, base, marks }
+        Self {
+            epoch,
+            vote,
+            is_restoring,
+            is_lost: false,
+            are_votes_lost: false,
+            generation: -1,
+            promised,
+            base,
+            marks,
+        }
     }
 
     /// What is kept of a group whose log here is given away, as the group has only these members
@@ -111,11 +132,18 @@ impl Persisted {
         if self.is_lost {
             bytes[1] |= IS_LOST;
         }
+        if self.are_votes_lost {
+            bytes[1] |= ARE_VOTES_LOST;
+        }
         if self.promised != Position::ZERO {
             bytes[1] |= HAS_PROMISED;
             bytes.extend(self.promised.epoch.to_be_bytes());
             bytes.extend(self.promised.offset.to_be_bytes());
             bytes.extend(self.promised.marks.to_be_bytes());
+        }
+        if self.generation >= 0 {
+            bytes[1] |= HAS_GENERATION;
+            bytes.extend(self.generation.to_be_bytes());
         }
         let Base { at, members, log_start } = &self.base;
         bytes.extend(at.epoch.to_be_bytes());
@@ -136,6 +164,10 @@ impl Persisted {
                 What::LogStart(offset) => {
                     bytes.push(LOG_START);
                     bytes.extend(offset.to_be_bytes());
+                }
+                What::Forced(members) => {
+                    bytes.push(FORCED);
+                    put_members(&mut bytes, members);
                 }
             }
         }
@@ -161,6 +193,7 @@ impl Persisted {
         let vote = if flags & HAS_VOTE != 0 { Some(reader.id()?) } else { None };
         let has_promised = flags & HAS_PROMISED != 0;
         let promised = if has_promised { reader.position()? } else { Position::ZERO };
+        let generation = if flags & HAS_GENERATION != 0 { reader.i32()? } else { -1 };
         let at = reader.position()?;
         let base = Base { at, log_start: reader.i64()?, members: reader.members()? };
         let count = reader.take().map(u32::from_be_bytes)?;
@@ -171,14 +204,24 @@ impl Persisted {
                 EPOCH_START => What::EpochStart,
                 MEMBERS => What::Membership(Box::new(reader.members()?)),
                 LOG_START => What::LogStart(reader.i64()?),
+                FORCED => What::Forced(Box::new(reader.members()?)),
                 _ => return None,
             };
             marks.push(Mark { epoch, index, what });
         }
-        let (is_restoring, is_lost) = (flags & IS_RESTORING != 0, flags & IS_LOST != 0);
-        let read = Self { epoch, vote, is_restoring, is_lost, promised, base, marks };
-        let is_known = flags & !(HAS_VOTE | IS_RESTORING | HAS_PROMISED | IS_LOST) == 0;
-        let is_whole = reader.0.is_empty() && is_known;
+        let is = |flag| flags & flag != 0;
+        let read = Self {
+            epoch,
+            vote,
+            is_restoring: is(IS_RESTORING),
+            is_lost: is(IS_LOST),
+            are_votes_lost: is(ARE_VOTES_LOST),
+            generation,
+            promised,
+            base,
+            marks,
+        };
+        let is_whole = reader.0.is_empty() && flags & !FLAGS == 0;
         (is_whole && read.is_sound()).then_some(read)
     }
 
@@ -186,7 +229,7 @@ impl Persisted {
     fn is_sound(&self) -> bool {
         let mut at = self.base.at;
         let follows = |mark: &Mark| {
-            let is_start = mark.what == What::EpochStart;
+            let is_start = mark.what.begins_epoch();
             let offsets = mark.index.checked_sub(at.index());
             let is_next = offsets
                 .is_some_and(|offsets| offsets == 0 || offsets > 0 && at.epoch >= 0)
@@ -197,7 +240,7 @@ impl Persisted {
             is_next && at.is_sound()
         };
         let are_places = self.base.at.is_sound() && self.promised.is_sound();
-        self.epoch >= -1 && are_places && self.marks.iter().all(follows)
+        self.epoch >= -1 && self.generation >= -1 && are_places && self.marks.iter().all(follows)
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Recovered {
 /// Makes one history of the marks that were kept and of the log: where it ends (all of it durable),
 /// and its epochs, each with the offset of its first batch, rising.
 pub fn recovered(persisted: Persisted, log_end: i64, leader_epochs: &[(i32, i64)]) -> Recovered {
-    let Persisted { epoch, vote, is_restoring, is_lost, base, marks, .. } = persisted;
+    let Persisted { epoch, vote, is_restoring, is_lost, generation, base, marks, .. } = persisted;
     let at = base.at;
     let mut history = History::new(base);
     if is_restoring || log_end < at.offset {
@@ -44,7 +44,7 @@ pub fn recovered(persisted: Persisted, log_end: i64, leader_epochs: &[(i32, i64)
         let cut_to = is_restoring.then_some(0).filter(|cut_to| *cut_to < log_end);
         let end_offset = cut_to.unwrap_or(log_end);
         let is_shorter = !marks.is_empty();
-        let found = Found { epoch, vote, history, end_offset, is_lost };
+        let found = Found { epoch, vote, history, end_offset, is_lost, generation };
         return Recovered { found, cut_to, is_shorter };
     }
     let kept = log_end.min(first_strange(&marks_with_offsets(at, &marks), at, leader_epochs));
@@ -65,7 +65,7 @@ pub fn recovered(persisted: Persisted, log_end: i64, leader_epochs: &[(i32, i64)
     let end_offset = history.end().offset;
     let cut_to = (end_offset < log_end).then_some(end_offset);
     let is_shorter = history.marks().len() < marks.len();
-    let found = Found { epoch, vote, history, end_offset, is_lost };
+    let found = Found { epoch, vote, history, end_offset, is_lost, generation };
     Recovered { found, cut_to, is_shorter }
 }
 

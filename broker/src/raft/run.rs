@@ -26,7 +26,7 @@ impl Run {
             if !is_in_order || !follows(&mut at, mark.index) {
                 return false;
             }
-            let is_start = mark.what == What::EpochStart;
+            let is_start = mark.what.begins_epoch();
             if mark.epoch < at.epoch || is_start != (mark.epoch > at.epoch) {
                 return false;
             }

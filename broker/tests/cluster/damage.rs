@@ -94,6 +94,58 @@ fn rot_in_a_closed_segment_of_a_leader_is_mended_while_it_leads() {
     nodes.stop();
 }
 
+/// Writes nonsense over both copies of what each shard has voted.
+fn lose_votes(data: &Path) {
+    let entries = fs::read_dir(data).expect("the data directory").flatten();
+    let is_votes = |path: &PathBuf| {
+        path.file_name().is_some_and(|it| it.to_string_lossy().contains("-votes-"))
+    };
+    let files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_votes).collect();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let length = fs::metadata(&file).expect("a file").len() as usize;
+        fs::write(&file, vec![0x5a; length]).expect("it can be written");
+    }
+}
+
+/// All that a node knew of its votes is gone, also on the cluster's metadata: it votes again once
+/// it has everything anew, and once all others have said which epochs they know.
+#[test]
+fn a_node_that_has_lost_its_votes_gets_them_back() {
+    let mut nodes = Nodes::start();
+    create_topic(nodes.address(1), TOPIC, PARTITIONS);
+    create_topic_with(nodes.address(1), "one", 3, 1, &[]);
+    await_agreement(&nodes.addresses(), &[TOPIC, "one"]);
+    let work = Work::begin(nodes.by_number(), TOPIC, &Random(seed()));
+    work.await_progress();
+    work.await_group();
+    nodes.kill(NODE);
+    work.await_takeover(NODE);
+    let data = nodes.node(NODE).data.clone();
+    lose_votes(&data);
+    nodes.run_all();
+    work.await_progress();
+    work.await_whole();
+    until("what was set aside is still there", || set_aside(&data).is_empty().then_some(()));
+    let said = nodes.node(NODE).said();
+    for words in [
+        "what this replica voted is lost",
+        "what this node voted on the cluster's metadata is lost",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // What nobody else keeps is as it was: no other vote could count twice.
+    await_agreement(&nodes.addresses(), &[TOPIC, "one"]);
+    // Its word counts again: with another node away, every write needs it.
+    nodes.kill(1);
+    work.await_progress();
+    nodes.run_all();
+    work.await_whole();
+    let history = work.end();
+    println!("lost votes: {} records", history.check());
+    nodes.stop();
+}
+
 #[test]
 fn a_damaged_log_is_taken_anew_from_the_others() {
     let mut nodes = Nodes::start();

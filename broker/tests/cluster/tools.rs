@@ -316,3 +316,28 @@ fn replicas_are_alike(tools: &Tools) {
     assert!(found.contains("max lag is 0 "), "{found}");
     assert!(!said().contains("doesn't match"), "{}", said());
 }
+
+/// Of two replicas one is gone: the other leads once it is asked to.
+#[test]
+fn kafkas_tool_holds_an_unclean_election() {
+    const THIN: &str = "thin";
+    if is_skipped() {
+        return;
+    }
+    let mut nodes = Nodes::start();
+    let tools = Tools::new(&nodes);
+    tools.topics(&format!("--create --topic {THIN} --replica-assignment 1:3"));
+    await_partition(&nodes.addresses(), THIN, 0, |it| it.in_sync.len() == 2);
+    nodes.kill(3);
+    let left = nodes.others(3);
+    await_partition(&left, THIN, 0, |it| it.leader.is_none());
+    let arguments = format!("--election-type unclean --topic {THIN} --partition 0");
+    let said = tools.run("LeaderElectionCommand", &arguments);
+    assert!(said.contains("Successfully completed leader election (UNCLEAN)"), "{said}");
+    await_partition(&left, THIN, 0, |it| it.leader == Some(1) && it.in_sync == [1]);
+    let said = tools.run("LeaderElectionCommand", &arguments);
+    assert!(said.contains("Valid replica already elected"), "{said}");
+    nodes.run_all();
+    await_partition(&nodes.addresses(), THIN, 0, |it| it.in_sync.len() == 2);
+    nodes.stop();
+}

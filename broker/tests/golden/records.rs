@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use vltava::metadata::features::{LEVEL, Levels};
 use vltava::metadata::image::{
-    Cluster, Node, NodeEndpoint, NodeState, Partition, PartitionId, PeerEndpoint, Replica,
+    Cluster, NamedLeader, Node, NodeEndpoint, NodeState, Partition, PartitionId, PeerEndpoint,
+    Replica,
 };
 use vltava::metadata::records::{FORMAT_VERSION, Record, TOPIC_RESOURCE};
 use vltava_protocol::types::{Str, Uuid};
@@ -62,7 +63,10 @@ fn examples() -> Vec<(&'static str, Record)> {
         before: Some([1, 2].map(replica).to_vec()),
         changes: 7,
         leader_epoch: 5,
+        named: None,
     };
+    let led = NamedLeader { epoch: 65_541, replica: replica(1) };
+    let named = Partition { named: Some(led), ..moving.clone() };
     let leaving = Node {
         peer_endpoint: Some(PeerEndpoint { host: Str::from_static("10.0.0.1"), port: 7641 }),
         state: NodeState::Removing,
@@ -86,6 +90,7 @@ fn examples() -> Vec<(&'static str, Record)> {
         ("topic-settings", settings(TOPIC_RESOURCE, &[("retention.ms", "5"), ("x", "")])),
         ("node-settings", settings(4, &[("log.retention.ms", "5")])),
         ("settings-gone", settings(TOPIC_RESOURCE, &[])),
+        ("partition-with-a-named-leader", Record::Partition(partition(2), named)),
     ]
 }
 

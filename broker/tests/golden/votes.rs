@@ -23,6 +23,8 @@ fn examples() -> Vec<(&'static str, Persisted)> {
     history.append_mark(4, What::Membership(Box::new(members.entering(&next))));
     history.append_batches(300);
     history.append_mark(4, What::LogStart(900));
+    let mut named = history.clone();
+    named.append_mark(65_542, What::Forced(Box::new(Membership::new([id(1)], [id(2)]))));
     let promised = Position { epoch: 4, offset: 1305, marks: 10 };
     vec![
         ("new", Persisted::of(0, None, false, &first)),
@@ -34,6 +36,11 @@ fn examples() -> Vec<(&'static str, Persisted)> {
             Persisted::of(6, Some(id(1)), false, &history).given_away(promised, members),
         ),
         ("lost", Persisted { is_lost: true, ..Persisted::of(6, Some(id(1)), false, &history) }),
+        ("named", Persisted { generation: 65_542, ..Persisted::of(65_542, None, false, &named) }),
+        (
+            "votes-lost",
+            Persisted { are_votes_lost: true, ..Persisted::of(-1, None, false, &first) },
+        ),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 use vltava::cluster::alter_settings::{Alteration, Altered, Change, Resource};
 use vltava::cluster::controller::{Input, Reply};
+use vltava::cluster::name_leader::Nomination;
 use vltava::cluster::nodes::Registration;
 use vltava::cluster::reassign::Report;
 use vltava::metadata::features::Levels;
@@ -79,6 +80,9 @@ fn inputs() -> Vec<(&'static str, Input)> {
     let reassign = AlterPartitionReassignmentsRequest { topics: vec![topic], ..Default::default() };
     let endpoint = Some(PeerEndpoint { host: Str::from_static("10.0.0.3"), port: 7641 });
     let later = Levels { min: 1, max: 2 };
+    let leader = Replica { node_id: 3, disk_id: Uuid(9 << 64) };
+    let Report { partition, changes, .. } = report();
+    let nomination = Nomination { partition, changes, newest_epoch: 6, leader };
     let voters = vec![Replica { node_id: 2, disk_id: Uuid(8 << 64) }];
     vec![
         ("form", Input::Form { cluster_id: Uuid(7 << 64), level: 1 }),
@@ -94,6 +98,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("update-features", Input::UpdateFeatures(raise)),
         ("alter-reassignments", Input::AlterReassignments(reassign)),
         ("lead-change", Input::LeadChange(report())),
+        ("name-leader", Input::NameLeader(nomination)),
         ("members-changed", Input::MembersChanged { report: report(), voters }),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{balance, change, status};
+use super::{balance, change, recover, status};
 use crate::cli::arguments::{ClusterArguments, whole_number};
 use crate::cli::error::CliError;
 
@@ -19,6 +19,8 @@ pub enum ClusterCommand {
     Remove(RemoveArguments),
     /// Spread replicas and leaders evenly over the nodes, such as onto a new one
     Balance(BalanceArguments),
+    /// Go on without nodes that are gone for good, where a majority is gone with them
+    Recover(RecoverArguments),
 }
 
 /// `vltava cluster status`.
@@ -89,6 +91,22 @@ pub struct BalanceArguments {
     pub(super) cluster: ClusterArguments,
 }
 
+/// `vltava cluster recover`.
+#[derive(Debug, clap::Args)]
+pub struct RecoverArguments {
+    /// The numbers of all nodes that are gone for good: none that may come back
+    #[arg(value_name = "NODE", required = true, value_parser = whole_number::<i32>)]
+    pub(super) gone: Vec<i32>,
+    /// The admin port of a node that is left: of the one that has most, where several are
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+    pub(super) admin: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) cluster: ClusterArguments,
+}
+
 /// A node and its address, as `4@host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeAddress {
@@ -120,6 +138,7 @@ pub fn run(command: ClusterCommand) -> Result<(), CliError> {
         ClusterCommand::Drain(arguments) => change::drain(&arguments),
         ClusterCommand::Remove(arguments) => change::remove(&arguments),
         ClusterCommand::Balance(arguments) => balance::run(&arguments),
+        ClusterCommand::Recover(arguments) => recover::run(&arguments),
     }
 }
 

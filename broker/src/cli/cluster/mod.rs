@@ -4,10 +4,12 @@
 //! - `status`: shows it.
 //! - `change`: add, drain and remove a node, and wait until that is done.
 //! - `balance`: spread what there is evenly over the nodes.
+//! - `recover`: go on without nodes that are gone for good.
 
 mod balance;
 mod change;
 mod command;
+mod recover;
 mod status;
 mod view;
 

@@ -31,6 +31,7 @@ fn moving() -> Partition {
         before: Some(vec![replica(1), replica(2)]),
         changes: 3,
         leader_epoch: 7,
+        named: None,
     }
 }
 

@@ -19,11 +19,20 @@ use crate::runtime::{Queue, Runtime};
 /// How long to wait where a disk is full.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
+/// What of elections survives a restart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeptVote {
+    pub(super) epoch: i32,
+    pub(super) vote: Option<ReplicaId>,
+    pub(super) generation: i32,
+    pub(super) are_votes_lost: bool,
+}
+
 /// Something that is done in its turn.
 #[derive(Debug)]
 pub(super) enum Work {
     /// The journal is to have this before anything behind it is done.
-    Vote { epoch: i32, vote: Option<ReplicaId> },
+    Vote(KeptVote),
     /// A mark of this replica's own, as leader.
     Mark(Mark),
     /// What a leader sent.
@@ -41,7 +50,7 @@ pub(super) enum Work {
 impl Work {
     /// Whether it need not wait until the log is restored.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Vote { .. } | Self::Say { .. })
+        matches!(self, Self::Vote(_) | Self::Say { .. })
     }
 }
 
@@ -213,9 +222,7 @@ impl<R: Runtime> Replica<R> {
 
     async fn carry_out_one(&self, work: Work) -> Result<(), StorageError> {
         match work {
-            Work::Vote { epoch, vote } => {
-                self.keep(|kept| (kept.epoch, kept.vote) = (epoch, vote)).await
-            }
+            Work::Vote(vote) => self.keep_vote(vote).await,
             Work::Mark(mark) => self.keep_mark(mark).await,
             Work::Run { run, batches } => self.take_run(run, batches).await,
             Work::Cut(to) => self.once_there_is_room(async || self.cut(to).await).await,
@@ -250,9 +257,7 @@ impl<R: Runtime> Replica<R> {
             loop {
                 let next = replica.next_beside();
                 let done = match next {
-                    Some(Work::Vote { epoch, vote }) => {
-                        replica.keep(|kept| (kept.epoch, kept.vote) = (epoch, vote)).await
-                    }
+                    Some(Work::Vote(vote)) => replica.keep_vote(vote).await,
                     Some(Work::Say { to, message }) => {
                         replica.say(to, message);
                         Ok(())
@@ -348,6 +353,14 @@ impl<R: Runtime> Replica<R> {
         self.once_there_is_room(set).await
     }
 
+    async fn keep_vote(&self, vote: KeptVote) -> Result<(), StorageError> {
+        self.keep(|kept| {
+            (kept.epoch, kept.vote) = (vote.epoch, vote.vote);
+            (kept.generation, kept.are_votes_lost) = (vote.generation, vote.are_votes_lost);
+        })
+        .await
+    }
+
     async fn keep_mark(&self, mark: Mark) -> Result<(), StorageError> {
         self.keep(|kept| kept.marks.push(mark)).await?;
         // Where a cut waits the group may not know the mark any more: it hears behind that.
@@ -410,7 +423,7 @@ impl<R: Runtime> Replica<R> {
 
     async fn cut(&self, to: Position) -> Result<(), StorageError> {
         if self.log.end() > to.offset {
-            self.log.truncate(to.offset).await?;
+            self.cut_log(to.offset).await?;
         }
         let is_kept = |mark: &Mark| mark.index < to.index();
         let is_longer = |kept: &Persisted| !kept.marks.iter().all(is_kept);
@@ -441,7 +454,7 @@ impl<R: Runtime> Replica<R> {
 fn kept_before(work: &Work, history: &History) -> Persisted {
     let mut kept = Persisted::of(-1, None, false, history);
     kept.marks.retain(|mark| match work {
-        Work::Vote { epoch, .. } => mark.epoch < *epoch,
+        Work::Vote(vote) => mark.epoch < vote.epoch,
         Work::Mark(first) => mark.index < first.index,
         Work::Run { run, .. } => mark.index < run.from.index(),
         _ => true,

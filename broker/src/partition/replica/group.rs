@@ -11,7 +11,8 @@ use vltava_protocol::types::Uuid;
 use vltava_storage::{GroupKey, Log, ReplicatedBatches};
 
 use super::Replica;
-use super::carry_out::Work;
+use super::carry_out::{KeptVote, Work};
+use super::forced::Named;
 use crate::partition::error::PartitionError;
 use crate::partition::in_sync::Heard;
 use crate::partition::request::PartitionId;
@@ -60,8 +61,12 @@ impl<R: Runtime> Replica<R> {
         key(self.partition)
     }
 
-    /// To be called once.
-    pub(super) fn begin(&self) {
+    /// To be called once; `named` is who leads the group where that was decided from outside.
+    pub(super) fn begin(&self, named: Option<&Named>) {
+        self.expect_void();
+        if let Some(named) = named {
+            self.hear_of_named(named);
+        }
         let now_ms = self.now_ms();
         let actions = self.raft.borrow_mut().start(now_ms);
         self.perform(actions, ReplicatedBatches::default());
@@ -103,8 +108,11 @@ impl<R: Runtime> Replica<R> {
 
     /// Whether as many replicas are in sync as the topic asks for.
     pub(super) fn has_enough_in_sync(&self) -> bool {
-        let least = self.raft.borrow().min_insync_replicas();
-        self.in_sync.borrow().is_enough(least)
+        let raft = self.raft.borrow();
+        // A leader that was named begins alone: that is not all that the topic asks for.
+        let is_named = raft.generation() >= 0;
+        let learners = if is_named { raft.members().learners().count() } else { 0 };
+        self.in_sync.borrow().is_enough(raft.min_insync_replicas(), learners)
     }
 
     /// How long a replica stays in sync that had all, in milliseconds (`replica.lag.time.max.ms`).
@@ -140,8 +148,12 @@ impl<R: Runtime> Replica<R> {
     /// A replica on another node says something.
     pub fn received(&self, node: i32, message: GroupMessage) {
         let Some(surroundings) = &self.surroundings else { return };
-        let GroupMessage { from_disk, to_disk, body, payload, .. } = message;
+        let GroupMessage { from_disk, to_disk, generation, body, payload, .. } = message;
         if to_disk != surroundings.own.disk || !body.is_sound() {
+            return;
+        }
+        self.hear_of_generation(generation);
+        if !self.raft.borrow().hears(generation) {
             return;
         }
         let Some(batches) = checked(&body, &payload) else {
@@ -172,7 +184,10 @@ impl<R: Runtime> Replica<R> {
         let has_other_in_sync = self.look_at_in_sync();
         for action in actions {
             match action {
-                Action::HighWatermark { offset } => self.committed(offset),
+                Action::HighWatermark { offset } => {
+                    self.trust();
+                    self.committed(offset);
+                }
                 Action::RoleChanged => self.role_changed(),
                 Action::Replicate { to } => self.replicate(to),
                 Action::Contradiction { index } => self.contradicted(index),
@@ -181,16 +196,23 @@ impl<R: Runtime> Replica<R> {
                     let marks = self.raft.borrow().history().end().marks;
                     self.step(Input::MarksFlushed { marks });
                 }
-                Action::Persist { .. } if !self.keeps() => {}
-                Action::Persist { epoch, vote } => self.in_turn(Work::Vote { epoch, vote }),
+                Action::Persist { generation: -1, .. } if !self.keeps() => {}
+                Action::Persist { epoch, vote, generation, are_votes_lost } => {
+                    let kept = KeptVote { epoch, vote, generation, are_votes_lost };
+                    self.in_turn(Work::Vote(kept));
+                }
                 Action::WriteMark(mark) => self.in_turn(Work::Mark(mark)),
                 Action::Regained => self.in_turn(Work::Regained),
                 Action::Write(run) => {
                     let batches = std::mem::take(&mut batches);
                     self.in_turn(Work::Run { run, batches });
                 }
-                Action::Truncate { to } => self.in_turn(Work::Cut(to)),
+                Action::Truncate { to } => {
+                    self.give_up_from(to.offset);
+                    self.in_turn(Work::Cut(to));
+                }
                 Action::Restore { kept } => {
+                    self.give_up_from(kept);
                     let base = self.raft.borrow().history().base().clone();
                     self.in_turn(Work::Restore { base, kept });
                 }
@@ -249,7 +271,8 @@ impl<R: Runtime> Replica<R> {
 
     pub(super) fn to_say(&self, to: ReplicaId, body: Message, payload: Records) -> GroupMessage {
         let from_disk = self.surroundings.as_ref().map_or(Uuid::ZERO, |near| near.own.disk);
-        GroupMessage { group: self.partition, from_disk, to_disk: to.disk, body, payload }
+        let (group, generation) = (self.partition, self.raft.borrow().generation());
+        GroupMessage { group, from_disk, to_disk: to.disk, generation, body, payload }
     }
 
     /// Sees to it that the group hears when its time has come.

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 use vltava_storage::{GroupKey, Log, Recorded, StorageError};
 
+use super::forced::Named;
 use super::{Replica, group};
 use crate::partition::error::PartitionError;
 use crate::partition::request::PartitionId;
 use crate::partition::surroundings::Surroundings;
 use crate::raft::history::{Base, History};
-use crate::raft::membership::Membership;
+use crate::raft::membership::{Membership, ReplicaId};
 use crate::raft::node::{Found, Node};
 use crate::raft::persisted::Persisted;
 use crate::raft::position::Position;
@@ -23,6 +24,10 @@ pub struct GroupPlace<R: Runtime> {
     pub partition: PartitionId,
     /// Who belonged to it as it was made.
     pub founders: Membership,
+    /// Who may belong to it now.
+    pub replicas: Vec<ReplicaId>,
+    /// Who was named to lead it, where a majority was gone.
+    pub named: Option<Named>,
     /// What the replicas of this shard share.
     pub surroundings: Rc<Surroundings<R>>,
 }
@@ -40,14 +45,22 @@ impl<R: Runtime> Replica<R> {
         min_insync_replicas: usize,
         place: GroupPlace<R>,
     ) -> Result<Rc<Self>, PartitionError> {
-        let GroupPlace { partition, founders, surroundings } = place;
-        let (found, kept) = find(&log, partition, founders, &surroundings).await?;
+        let GroupPlace { partition, founders, replicas, named, surroundings } = place;
+        let is_alone = replicas == [surroundings.own];
+        let (found, kept) = find(&log, partition, founders, is_alone, &surroundings).await?;
         let (own, seed) = (surroundings.own, runtime.random_u64());
         let mut raft = Node::new(own, group::options(min_insync_replicas), seed, found);
         raft.promise(kept.as_ref().map_or(Position::ZERO, |kept| kept.promised));
+        if kept.as_ref().is_some_and(|kept| kept.are_votes_lost) {
+            if replicas.is_empty() {
+                let what = "its votes are lost, and nobody is known who could know of them";
+                return Err(PartitionError::Damaged(what.to_owned()));
+            }
+            raft.lose_votes(replicas);
+        }
         let near = Some(surroundings);
         let replica = Self::new(runtime, name, log, partition, raft, near, kept);
-        replica.begin();
+        replica.begin(named.as_ref());
         replica.meet_peers();
         Ok(replica)
     }
@@ -68,6 +81,7 @@ async fn find<R: Runtime>(
     log: &Log<R::Disk>,
     partition: PartitionId,
     founders: Membership,
+    is_alone: bool,
     surroundings: &Surroundings<R>,
 ) -> Result<(Found, Option<Persisted>), PartitionError> {
     let key = GroupKey { topic_id: partition.topic_id, partition: partition.index };
@@ -82,13 +96,17 @@ async fn find<R: Runtime>(
         Recorded::Nothing => {
             let history =
                 History::new(Base { at: Position::ZERO, members: founders, log_start: 0 });
-            let found = Found { epoch: -1, vote: None, history, end_offset: 0, is_lost: false };
+            let found = Found::nothing(history);
             Ok((found, None))
         }
         Recorded::Value(bytes) => match Persisted::from_bytes(&bytes) {
             Ok(persisted) => Ok(settle(log, key, persisted, surroundings).await?),
             Err(error) => damaged(&error.to_string()),
         },
+        // Nobody else has a vote, so none can count twice.
+        Recorded::Lost if is_alone => {
+            Ok((Found::alone(surroundings.own, &log.epochs(), log.flushed_end()), None))
+        }
         Recorded::Lost => damaged("what its group agreed on is lost: its vote may count twice"),
     }
 }
@@ -100,17 +118,21 @@ async fn settle<R: Runtime>(
     persisted: Persisted,
     surroundings: &Surroundings<R>,
 ) -> Result<(Found, Option<Persisted>), StorageError> {
-    let (is_restoring, promised) = (persisted.is_restoring, persisted.promised);
+    let Persisted { is_restoring, promised, are_votes_lost, .. } = persisted;
     if persisted.is_given_away() && log.end() > 0 {
         // A stop came between the two.
         log.reset_to(0, &[], &[]).await?;
     }
     let Recovered { found, cut_to, is_shorter } = recovered(persisted, log.end(), &log.epochs());
-    if let Some(offset) = cut_to {
-        log.truncate(offset).await?;
+    match cut_to {
+        // A stop came where it was given up altogether.
+        Some(offset) if offset < log.log_start() => log.reset_to(offset, &[], &[]).await?,
+        Some(offset) => log.truncate(offset).await?,
+        None => {}
     }
     let kept = Persisted::of(found.epoch, found.vote, is_restoring, &found.history);
-    let kept = Persisted { promised, is_lost: found.is_lost, ..kept };
+    let Found { is_lost, generation, .. } = found;
+    let kept = Persisted { promised, is_lost, are_votes_lost, generation, ..kept };
     if is_shorter {
         let bytes = Bytes::from(kept.to_bytes());
         surroundings.journal.set(key, Some(bytes)).await?;

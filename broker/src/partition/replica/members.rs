@@ -63,6 +63,9 @@ struct Look<'a, F> {
     /// Whether a member lacks no more than what came since the look before.
     is_caught_up: F,
     may_hand_over: bool,
+    /// Whether this leader was named when a majority was gone: who comes is taken in one by one,
+    /// since some may never come.
+    was_named: bool,
 }
 
 impl<F: Fn(&ReplicaId) -> bool> Look<'_, F> {
@@ -83,7 +86,14 @@ impl<F: Fn(&ReplicaId) -> bool> Look<'_, F> {
             return Step::Change(Membership::new(members.voters(), comes));
         }
         if !comes.iter().all(&self.is_caught_up) {
-            return Step::Wait;
+            let ready: Vec<_> = comes.into_iter().filter(|id| (self.is_caught_up)(id)).collect();
+            let is_alone = members.is_sole_voter(&self.own);
+            if !self.was_named || !is_alone || ready.is_empty() {
+                return Step::Wait;
+            }
+            let voters = || members.voters().chain(ready.iter().copied());
+            let waiting = members.learners().filter(|id| !ready.contains(id));
+            return Step::Change(Membership::new(voters(), waiting));
         }
         if !is_wanted(&self.own) && self.may_hand_over {
             let mut heirs = members.voters().filter(is_wanted).peekable();
@@ -268,7 +278,8 @@ fn next_step(
     let enough = committed_before.unwrap_or(i64::MAX).min(raft.committed());
     let is_caught_up = |id: &ReplicaId| raft.index_flushed_by(id).is_some_and(|has| has >= enough);
     let (members, may_hand_over) = (raft.members(), hand_overs < HAND_OVERS);
-    Look { own, target, members, is_caught_up, may_hand_over }.next()
+    let was_named = raft.generation() >= 0;
+    Look { own, target, members, is_caught_up, may_hand_over, was_named }.next()
 }
 
 #[cfg(test)]
@@ -317,6 +328,11 @@ mod tests {
         ("1", "1 2 + 3 4", "2 4", "2 3 4", true, "1 2 + 4"),
         // a voter that is gone for good is not asked
         ("1", "1 2 3 + 4", "1 2 4", "2 4", true, "1 2 4"),
+        // who was named alone takes in who is there
+        ("1", "1 + 2 3", "1 2 3", "3", true, "1 3 + 2 one by one"),
+        ("1", "1 + 2 3", "1 2 3", "", true, "wait one by one"),
+        ("1", "1 + 2 3", "1 2 3", "2 3", true, "1 2 3 one by one"),
+        ("1", "1 3 + 2", "1 2 3", "3", true, "wait one by one"),
     ];
 
     #[test]
@@ -330,8 +346,9 @@ mod tests {
                 members: &before,
                 is_caught_up: |id: &ReplicaId| caught_up.contains(id),
                 may_hand_over: *may_hand_over,
+                was_named: expected.ends_with(" one by one"),
             };
-            let expected = match *expected {
+            let expected = match expected.trim_end_matches(" one by one") {
                 "done" => Step::Done,
                 "wait" => Step::Wait,
                 text => match text.strip_prefix("hand over to ") {
@@ -365,6 +382,7 @@ mod tests {
                         members: &group,
                         is_caught_up: |_: &ReplicaId| true,
                         may_hand_over: true,
+                        was_named: from % 2 == 0,
                     };
                     match look.next() {
                         Step::Done => break,

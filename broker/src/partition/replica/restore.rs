@@ -25,7 +25,7 @@ impl<R: Runtime> Replica<R> {
     /// The log becomes the leader's up to the base. What it says of its ends counts for nothing
     /// before all of it is there, and that is noted.
     pub(super) async fn restore(&self, base: Base, kept_end: i64) -> Result<(), StorageError> {
-        let end = base.at.offset;
+        let (base_at, end) = (base.at, base.at.offset);
         let is_whole = kept_end >= end;
         self.keep(|kept| {
             (kept.base, kept.is_restoring) = (base, !is_whole);
@@ -33,12 +33,14 @@ impl<R: Runtime> Replica<R> {
         })
         .await?;
         if is_whole {
-            return self.log.truncate(end).await;
+            return self.cut_log(end).await;
         }
         tracing::info!(partition = self.name, end, "a replica takes its log from its leader");
         let mut is_begun = false;
         while self.log.end() < end || !is_begun {
-            if self.agenda.borrow().is_over() {
+            // Another generation has begun: what is to be now stands behind this.
+            let is_void = self.raft.borrow().history().base().at != base_at;
+            if self.agenda.borrow().is_over() || is_void {
                 return Ok(());
             }
             let question = match is_begun {

@@ -139,6 +139,8 @@ impl Cluster {
         let place = GroupPlace {
             partition: PARTITION,
             founders: Membership::new((0..self.founders).map(id), []),
+            replicas: Vec::new(),
+            named: None,
             surroundings,
         };
         let name = DIRECTORY.to_owned();

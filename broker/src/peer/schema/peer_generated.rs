@@ -126,14 +126,14 @@ pub mod vltava {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_MARK_KIND: u8 = 2;
+        pub const ENUM_MAX_MARK_KIND: u8 = 3;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_MARK_KIND: [MarkKind; 3] =
-            [MarkKind::EpochStart, MarkKind::Membership, MarkKind::LogStart];
+        pub const ENUM_VALUES_MARK_KIND: [MarkKind; 4] =
+            [MarkKind::EpochStart, MarkKind::Membership, MarkKind::LogStart, MarkKind::Forced];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         #[repr(transparent)]
@@ -143,17 +143,19 @@ pub mod vltava {
             pub const EpochStart: Self = Self(0);
             pub const Membership: Self = Self(1);
             pub const LogStart: Self = Self(2);
+            pub const Forced: Self = Self(3);
 
             pub const ENUM_MIN: u8 = 0;
-            pub const ENUM_MAX: u8 = 2;
+            pub const ENUM_MAX: u8 = 3;
             pub const ENUM_VALUES: &'static [Self] =
-                &[Self::EpochStart, Self::Membership, Self::LogStart];
+                &[Self::EpochStart, Self::Membership, Self::LogStart, Self::Forced];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
                 match self {
                     Self::EpochStart => Some("EpochStart"),
                     Self::Membership => Some("Membership"),
                     Self::LogStart => Some("LogStart"),
+                    Self::Forced => Some("Forced"),
                     _ => None,
                 }
             }
@@ -3466,6 +3468,7 @@ pub mod vltava {
             pub const VT_TO_DISK: flatbuffers::VOffsetT = 10;
             pub const VT_BODY_TYPE: flatbuffers::VOffsetT = 12;
             pub const VT_BODY: flatbuffers::VOffsetT = 14;
+            pub const VT_GENERATION: flatbuffers::VOffsetT = 16;
 
             #[inline]
             pub unsafe fn init_from_table(table: flatbuffers::Table<'a>) -> Self {
@@ -3477,6 +3480,7 @@ pub mod vltava {
                 args: &'args GroupMessageArgs<'args>,
             ) -> flatbuffers::WIPOffset<GroupMessage<'bldr>> {
                 let mut builder = GroupMessageBuilder::new(_fbb);
+                builder.add_generation(args.generation);
                 if let Some(x) = args.body {
                     builder.add_body(x);
                 }
@@ -3544,6 +3548,13 @@ pub mod vltava {
                         )
                         .unwrap()
                 }
+            }
+            #[inline]
+            pub fn generation(&self) -> i32 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<i32>(GroupMessage::VT_GENERATION, Some(-1)).unwrap() }
             }
             #[inline]
             #[allow(non_snake_case)]
@@ -3739,6 +3750,7 @@ pub mod vltava {
                             _ => Ok(()),
                         },
                     )?
+                    .visit_field::<i32>("generation", Self::VT_GENERATION, false)?
                     .finish();
                 Ok(())
             }
@@ -3750,6 +3762,7 @@ pub mod vltava {
             pub to_disk: Option<&'a Id>,
             pub body_type: Body,
             pub body: Option<flatbuffers::WIPOffset<flatbuffers::UnionWIPOffset>>,
+            pub generation: i32,
         }
         impl<'a> Default for GroupMessageArgs<'a> {
             #[inline]
@@ -3761,6 +3774,7 @@ pub mod vltava {
                     to_disk: None,   // required field
                     body_type: Body::NONE,
                     body: None, // required field
+                    generation: -1,
                 }
             }
         }
@@ -3794,6 +3808,10 @@ pub mod vltava {
             pub fn add_body(&mut self, body: flatbuffers::WIPOffset<flatbuffers::UnionWIPOffset>) {
                 self.fbb_
                     .push_slot_always::<flatbuffers::WIPOffset<_>>(GroupMessage::VT_BODY, body);
+            }
+            #[inline]
+            pub fn add_generation(&mut self, generation: i32) {
+                self.fbb_.push_slot::<i32>(GroupMessage::VT_GENERATION, generation, -1);
             }
             #[inline]
             pub fn new(
@@ -3917,6 +3935,7 @@ pub mod vltava {
                         ds.field("body", &x)
                     }
                 };
+                ds.field("generation", &self.generation());
                 ds.finish()
             }
         }

@@ -41,7 +41,15 @@ fn records(bytes: impl Into<Bytes>) -> Records {
 
 fn said(index: i32, body: Message) -> GroupMessage {
     let (from_disk, to_disk) = (Uuid(77), Uuid(u128::MAX - 3));
-    GroupMessage { group: group(index), from_disk, to_disk, body, payload: Records::default() }
+    let generation = -1;
+    GroupMessage {
+        group: group(index),
+        from_disk,
+        to_disk,
+        generation,
+        body,
+        payload: Records::default(),
+    }
 }
 
 /// A run in which nothing stands.

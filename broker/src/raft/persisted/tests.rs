@@ -34,6 +34,8 @@ fn golden_bytes() {
         vote: None,
         is_restoring: true,
         is_lost: true,
+        are_votes_lost: false,
+        generation: -1,
         promised: Position::ZERO,
         base: Base { at: Position::ZERO, members: Membership::new([id(1)], []), log_start: 0 },
         marks: Vec::new(),
@@ -123,7 +125,38 @@ fn golden_bytes() {
         "00000000",
     );
     assert_eq!(hex(&given_away.to_bytes()), golden);
-    for value in [small, example(), given_away] {
+    let members = Membership::new([id(1)], []);
+    let mut history =
+        History::new(Base { at: Position::ZERO, members: members.clone(), log_start: 0 });
+    history.append_mark(70_000, What::Forced(Box::new(members)));
+    let forced = Persisted::of(70_000, None, false, &history);
+    let forced = Persisted { generation: 70_000, are_votes_lost: true, ..forced };
+    let golden = concat!(
+        // version, flags, epoch, generation
+        "0130",
+        "00011170",
+        "00011170",
+        // base
+        "ffffffff",
+        "0000000000000000",
+        "0000000000000000",
+        "0000000000000000",
+        "01",
+        "00000001",
+        "00000000000000000000000001020305",
+        "01",
+        // a mark: the group begins anew with one member
+        "00000001",
+        "00011170",
+        "0000000000000000",
+        "03",
+        "01",
+        "00000001",
+        "00000000000000000000000001020305",
+        "01",
+    );
+    assert_eq!(hex(&forced.to_bytes()), golden);
+    for value in [small, example(), given_away, forced] {
         assert_eq!(Persisted::from_bytes(&value.to_bytes()), Ok(value));
     }
 }

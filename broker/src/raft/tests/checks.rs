@@ -9,25 +9,37 @@ use crate::raft::message::Message;
 use crate::raft::node::{Node, Role};
 use crate::raft::position::Position;
 
-/// What was seen so far.
+/// What a generation of the group has agreed on.
 #[derive(Clone, Default, Hash)]
-pub struct Checks {
-    /// Who led an epoch, in which life.
-    leaders: BTreeMap<i32, (ReplicaId, u32)>,
-    /// What somebody else has seen, or a disk holds, at an epoch's index.
-    known: BTreeMap<(i32, i64), Entry>,
+pub struct Agreed {
     /// What is chosen, by index, and in which epoch it was.
-    pub chosen: BTreeMap<i64, (Entry, i32)>,
+    chosen: BTreeMap<i64, (Entry, i32)>,
     /// What clients have seen, by offset.
     shown: BTreeMap<i64, u32>,
     /// The most that anybody has shown.
     most_shown: i64,
+}
+
+/// What was seen so far.
+#[derive(Clone, Default, Hash)]
+pub struct Checks {
+    /// For whom a node has voted in an epoch.
+    votes: BTreeMap<(i32, i32), ReplicaId>,
+    /// Who led an epoch, in which life.
+    leaders: BTreeMap<i32, (ReplicaId, u32)>,
+    /// What somebody else has seen, or a disk holds, at an epoch's index.
+    known: BTreeMap<(i32, i64), Entry>,
+    /// Of each generation, by the epoch with which it begins.
+    generations: BTreeMap<i32, Agreed>,
     /// High watermark and commit of each node, in this life.
     marks: BTreeMap<i32, (i64, i64)>,
     pub min_insync_replicas: usize,
     pub elections: usize,
     pub changes: usize,
     pub snapshots: usize,
+    /// Leaders that were named, and what was chosen and is void by that.
+    pub named: usize,
+    pub voided: usize,
     /// Losses that were made good.
     pub regained: usize,
 }
@@ -70,7 +82,49 @@ impl Checks {
     pub fn forget(&mut self) {
         self.leaders.clear();
         self.known.clear();
-        self.chosen.clear();
+        self.generations.clear();
+    }
+
+    /// So much is chosen.
+    pub fn chosen(&self) -> usize {
+        self.generations.last_key_value().map_or(0, |(_, agreed)| agreed.chosen.len())
+    }
+
+    fn agreed(&mut self, node: &Node) -> &mut Agreed {
+        self.generations.entry(node.generation()).or_default()
+    }
+
+    /// A node hears of a generation. Of what was agreed before, what is not on the disk of the one
+    /// that was named is void; for who follows it, nothing is known to be agreed.
+    pub fn enters(&mut self, replicas: &[Replica], node: i32, log_epoch: i32, is_void: bool) {
+        let replica = &replicas[node as usize];
+        let (Some(raft), disk) = (replica.node.as_ref(), &replica.disk) else { return };
+        if is_void {
+            self.marks.remove(&node);
+            return;
+        }
+        self.named += 1;
+        // That of which its log is: it need not have anything of the one that it had heard of.
+        let before = self.generations.range(..=log_epoch).next_back();
+        let before = before.map(|(_, agreed)| agreed.clone()).unwrap_or_default();
+        let is_there = |index: i64, entry: &Entry| disk.entry(index).is_none_or(|own| own == entry);
+        let ends = disk.flushed();
+        let mut agreed = before;
+        let all = agreed.chosen.len();
+        agreed.chosen.retain(|index, (entry, _)| *index < ends && is_there(*index, entry));
+        self.voided += all - agreed.chosen.len();
+        let mut offset = disk.base.at.offset;
+        let mut kept: BTreeMap<i64, u32> = BTreeMap::new();
+        for entry in &disk.log[..(ends - disk.base_index()).max(0) as usize] {
+            if let Entry::Batch { id, .. } = entry {
+                kept.insert(offset, *id);
+                offset += 1;
+            }
+        }
+        let base = disk.base.at.offset;
+        agreed.shown.retain(|at, id| *at < base || kept.get(at) == Some(id));
+        agreed.most_shown = agreed.shown.last_key_value().map_or(0, |(at, _)| at + 1);
+        self.generations.insert(raft.generation(), agreed);
     }
 
     pub fn started(&mut self, node: i32) {
@@ -89,12 +143,14 @@ impl Checks {
     }
 
     /// What an answer promises stands on the disk before it leaves.
-    pub fn said(&self, replicas: &[Replica], from: i32, to: ReplicaId, message: &Message) {
+    pub fn said(&mut self, replicas: &[Replica], from: i32, to: ReplicaId, message: &Message) {
         let disk = &replicas[from as usize].disk;
         match message {
             Message::VoteReply { is_pre: false, is_granted: true, epoch } => {
                 let persisted = (disk.epoch, disk.vote);
                 assert_eq!(persisted, (*epoch, Some(to)), "a vote that a restart forgets");
+                let voted = *self.votes.entry((from, *epoch)).or_insert(to);
+                assert_eq!(voted, to, "{from} votes twice in {epoch}");
             }
             Message::Flushed { index, .. } => {
                 let flushed = disk.flushed();
@@ -142,13 +198,18 @@ impl Checks {
         self.changes += 1;
         let history = node.history();
         let written_at = history.members_written_at().unwrap();
-        let own = self.chosen.iter().any(|(index, (entry, _))| {
+        let agreed = self.agreed(node);
+        let own = agreed.chosen.iter().any(|(index, (entry, _))| {
             let start =
                 Entry::Mark(Mark { epoch: node.epoch(), index: *index, what: What::EpochStart });
             *entry == start
         });
         let is_old = history.base().at.epoch == node.epoch();
-        assert!(own || is_old, "a change of members before the epoch's own commit");
+        let is_named = history
+            .marks()
+            .iter()
+            .any(|mark| matches!(mark.what, What::Forced(_)) && mark.epoch == node.epoch());
+        assert!(own || is_named || is_old, "a change of members before the epoch's own commit");
         assert!(!history.members_at(written_at).is_joint(), "two changes at once");
     }
 
@@ -173,8 +234,10 @@ impl Checks {
         let replica = &replicas[node as usize];
         let (raft, disk) = (replica.node.as_ref().unwrap(), &replica.disk);
         // Followers may not know yet who is in force: they show what somebody has shown before.
-        let is_told = raft.role() != Role::Leader && offset <= self.most_shown;
-        self.most_shown = self.most_shown.max(offset);
+        let least = self.min_insync_replicas;
+        let agreed = self.generations.entry(raft.generation()).or_default();
+        let is_told = raft.role() != Role::Leader && offset <= agreed.most_shown;
+        agreed.most_shown = agreed.most_shown.max(offset);
         let flushed = (disk.flushed() - disk.base_index()).max(0) as usize;
         let mut at = disk.base.at.offset;
         for (nth, entry) in disk.log.iter().enumerate() {
@@ -183,13 +246,13 @@ impl Checks {
                 break;
             }
             assert!(nth < flushed, "shows what is not flushed here");
-            if let Some(known) = self.shown.get(&at) {
+            if let Some(known) = agreed.shown.get(&at) {
                 assert_eq!(known, id, "another batch at offset {at}");
             } else {
                 let there = disks_with(replicas, disk.base_index() + nth as i64, entry);
-                let is_enough = are_enough(raft.members(), &there, self.min_insync_replicas);
+                let is_enough = are_enough(raft.members(), &there, least);
                 assert!(is_enough || is_told, "shows what is not on enough disks, at offset {at}");
-                self.shown.insert(at, *id);
+                agreed.shown.insert(at, *id);
             }
             at += 1;
         }
@@ -203,10 +266,12 @@ impl Checks {
         assert_eq!(disk.end_index(), raft.history().end().index(), "node and log differ");
         let marks = self.marks.entry(node).or_default();
         assert!(raft.committed() >= marks.1, "the commit goes back");
-        marks.1 = raft.committed();
+        // Before it has something of its generation it may have to give up all that it has.
+        marks.1 = if raft.is_of_generation() { raft.committed() } else { 0 };
+        let agreed = self.generations.entry(raft.generation()).or_default();
         for index in disk.base_index()..raft.committed() {
             let entry = disk.entry(index).expect("the commit is in the log");
-            if let Some((known, _)) = self.chosen.get(&index) {
+            if let Some((known, _)) = agreed.chosen.get(&index) {
                 assert_eq!(known, entry, "another entry is chosen at {index}");
             } else {
                 let there = disks_with(replicas, index, entry);
@@ -215,13 +280,14 @@ impl Checks {
                 let before = raft.history().members_at(raft.committed());
                 let is_enough = are_enough(members, &there, 1) || are_enough(before, &there, 1);
                 assert!(is_enough, "chosen at {index}, and not on enough disks");
-                self.chosen.insert(index, (entry.clone(), raft.epoch()));
+                agreed.chosen.insert(index, (entry.clone(), raft.epoch()));
             }
         }
         if raft.role() == Role::Leader {
             self.leads(replica, raft);
             // One of an older epoch need not have heard of it.
-            for (index, (entry, epoch)) in self.chosen.range(disk.base_index()..) {
+            let agreed = self.generations.entry(raft.generation()).or_default();
+            for (index, (entry, epoch)) in agreed.chosen.range(disk.base_index()..) {
                 let has_it = raft.epoch() < *epoch || disk.entry(*index) == Some(entry);
                 assert!(has_it, "a leader lacks entry {index}");
             }

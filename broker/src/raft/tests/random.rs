@@ -100,8 +100,22 @@ impl World {
                 self.change(leader, &next);
             }
             96 => self.compact(one),
-            97..=98 => self.take_back(one),
+            97 => self.take_back(one),
+            98 => self.name_or_tell(one),
             _ => self.flush_all(one),
+        }
+    }
+
+    /// A leader is named, where some are down; or a node hears who was.
+    fn name_or_tell(&mut self, node: i32) {
+        if !self.names_leaders {
+            return self.take_back(node);
+        }
+        let is_any_down = self.nodes().any(|node| !self.is_up(node));
+        if is_any_down && self.draw(3) == 0 {
+            self.name_leader();
+        } else {
+            self.tell(node);
         }
     }
 
@@ -161,7 +175,7 @@ impl World {
                 let next = self.some_members();
                 self.change(candidate, &next);
             }
-            2 => self.take_back(candidate),
+            2 => self.name_or_tell(candidate),
             3 => self.compact(candidate),
             4 => self.deadline(candidate),
             _ => {
@@ -182,6 +196,9 @@ impl World {
                 self.set_cut(a, b, true);
                 self.set_cut(a, b, false);
             }
+        }
+        for node in self.nodes() {
+            self.tell(node);
         }
         for _ in 0..400 {
             self.calm();
@@ -230,6 +247,8 @@ fn run(seed: u64, is_chaotic: bool, is_rounds: bool) -> World {
     let mut world = World::new(voters, voters + others, options, Some(Random(seed)));
     // Who has lost a log votes no more for a while: not in most runs.
     world.loses_logs = (seed / GROUPS.len() as u64).is_multiple_of(4);
+    // Nor is what was agreed on made void.
+    world.names_leaders = (seed / GROUPS.len() as u64) % 4 == 1;
     world.checks.min_insync_replicas = least;
     if is_rounds {
         (0..ROUNDS).for_each(|_| world.round(is_chaotic));
@@ -242,17 +261,19 @@ fn run(seed: u64, is_chaotic: bool, is_rounds: bool) -> World {
 
 fn run_all(is_rounds: bool) {
     let (mut elections, mut chosen, mut changes, mut snapshots) = (0, 0, 0, 0);
-    let (mut regained, mut settled) = (0, 0);
+    let (mut regained, mut settled, mut named, mut voided) = (0, 0, 0, 0);
     for seed in 0..SEEDS {
         for is_chaotic in [false, true] {
             let result = std::panic::catch_unwind(|| run(seed, is_chaotic, is_rounds));
             let Ok(world) = result else { panic!("seed {seed}, chaotic {is_chaotic}") };
             let checks = &world.checks;
             elections += checks.elections;
-            chosen += checks.chosen.len();
+            chosen += checks.chosen();
             changes += checks.changes;
             snapshots += checks.snapshots;
             regained += checks.regained;
+            named += checks.named;
+            voided += checks.voided;
             settled += usize::from(world.is_settled());
         }
     }
@@ -260,6 +281,7 @@ fn run_all(is_rounds: bool) {
     let runs = 2 * SEEDS as usize;
     assert!(elections > 3 * runs && chosen > 10 * runs, "{elections}, {chosen}");
     assert!(changes > runs / 2 && snapshots > runs / 20, "{changes}, {snapshots}");
+    assert!(named > runs / 20 && voided > runs / 20, "{named}, {voided}");
     assert!(regained > runs / 20 && settled > runs * 2 / 3, "{regained}, {settled}");
 }
 

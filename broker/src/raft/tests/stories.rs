@@ -405,6 +405,103 @@ fn who_has_lost_its_log_has_no_say_until_it_has_it_again() {
     assert!(world.leader().is_some());
 }
 
+/// Who has lost its votes does nothing before all others have said which epochs they know: it may
+/// have voted in each of them.
+#[test]
+fn who_has_lost_its_votes_votes_in_no_epoch_again() {
+    let mut world = three();
+    let led = world.node(0).unwrap().epoch();
+    // 2 votes for 1, and who led before hears nothing of that.
+    world.set_cut(0, 1, true);
+    world.set_cut(0, 2, true);
+    world.calm();
+    for _ in 0..4 {
+        world.deadline(1);
+        world.calm();
+    }
+    let voted = world.replica(2).disk.epoch;
+    assert!(world.is_leader(1) && voted > led);
+    world.set_cut(1, 2, true);
+    world.crash_and_lose_all(2);
+    world.set_cut(0, 2, false);
+    for _ in 0..4 {
+        world.deadline(0);
+        world.deadline(2);
+        world.calm();
+        let (candidate, lost) = (world.node(0).unwrap(), world.node(2).unwrap());
+        assert_ne!((candidate.role(), lost.leader()), (Role::Leader, Some(id(0))));
+        assert!(world.replica(2).disk.are_votes_lost);
+    }
+    world.set_cut(1, 2, false);
+    world.calm();
+    let disk = &world.replica(2).disk;
+    assert!(!disk.are_votes_lost && disk.epoch >= voted && disk.vote == Some(id(2)));
+    world.set_cut(0, 1, false);
+    for node in [1, 2, 1, 0, 1] {
+        world.calm();
+        world.deadline(node);
+    }
+    world.calm();
+    assert!(world.is_leader(1) && !world.replica(2).disk.is_lost);
+    assert_eq!(world.node(2).unwrap().history(), world.node(1).unwrap().history());
+}
+
+/// A leader is named where a majority is gone; who comes back gives up what it lacks, and has no
+/// say before it has something of what began there.
+#[test]
+fn who_comes_back_to_a_named_leader_gives_up_what_it_lacks() {
+    let mut world = three();
+    world.append(0);
+    world.calm();
+    world.crash(2);
+    world.calm();
+    world.append(0);
+    world.append(0);
+    world.calm();
+    let agreed = world.node(1).unwrap().high_watermark();
+    world.crash(0);
+    world.crash(1);
+    world.start(2);
+    world.generation = -1;
+    assert_eq!(world.name_leader(), Some(2));
+    world.calm();
+    assert!(world.is_leader(2) && world.node(2).unwrap().high_watermark() < agreed);
+    world.append(2);
+    world.calm();
+    // They have not heard of it: they go on among themselves, and disturb nobody.
+    world.start(0);
+    world.start(1);
+    for node in [0, 1, 0] {
+        world.calm();
+        world.deadline(node);
+    }
+    world.calm();
+    assert!(world.is_leader(2) && world.nodes().filter(|node| world.is_leader(*node)).count() == 2);
+    // Both have: and elect nobody, where the one that was named is gone.
+    world.crash(2);
+    world.tell(0);
+    world.tell(1);
+    for node in [0, 1, 0, 1] {
+        world.calm();
+        world.deadline(node);
+    }
+    assert_eq!(world.leader(), None);
+    world.start(2);
+    world.calm();
+    let (leader, other) = (world.node(2).unwrap(), world.node(0).unwrap());
+    assert!(world.is_leader(2));
+    assert_eq!(leader.history(), other.history());
+    assert_eq!(leader.high_watermark(), other.high_watermark());
+    // They vote once it makes them voters.
+    assert!(world.change(2, &Membership::new(ids(0..3), [])));
+    world.calm();
+    world.crash(2);
+    world.calm();
+    world.deadline(0);
+    world.calm();
+    assert!(world.is_leader(0));
+}
+
 /// A leader forgets what a member told it in an earlier session: the member's disk may have.
 #[test]
 fn a_leader_counts_nothing_that_was_said_before_a_loss() {
@@ -427,8 +524,7 @@ fn who_gave_its_log_away_keeps_what_it_promised() {
     let members = Membership::new(ids(0..3), []);
     let history =
         || History::new(Base { at: Position::ZERO, members: members.clone(), log_start: 0 });
-    let found =
-        || Found { epoch: 4, vote: None, history: history(), end_offset: 0, is_lost: false };
+    let found = || Found { epoch: 4, ..Found::nothing(history()) };
     let place = |epoch, offset, marks| Position { epoch, offset, marks };
     let granted = |node: &mut Node, log_end| {
         let vote = Message::Vote { epoch: 9, is_pre: true, is_transfer: false, log_end };
@@ -458,8 +554,7 @@ fn who_gave_its_log_away_keeps_what_it_promised() {
     assert_eq!(late.into_iter().count(), 0, "it asks for no vote");
     // Also where it would be enough by itself.
     let alone = Base { at: Position::ZERO, members: Membership::new([id(0)], []), log_start: 0 };
-    let found =
-        Found { epoch: 4, vote: None, history: History::new(alone), end_offset: 0, is_lost: false };
+    let found = Found { epoch: 4, ..Found::nothing(History::new(alone)) };
     let mut node = Node::new(id(0), OPTIONS, 1, found);
     node.promise(place(3, 7, 2));
     let _ = node.start(0);

@@ -32,6 +32,10 @@ pub struct Disk {
     pub marks: usize,
     /// What stands before the base is being fetched.
     pub is_restoring: bool,
+    /// Epoch and vote were lost.
+    pub are_votes_lost: bool,
+    /// The generation that is kept.
+    pub generation: i32,
     /// Somebody else belongs to the group: epoch, vote and marks are kept.
     pub is_kept: bool,
     /// The log was lost, and this is noted.
@@ -82,6 +86,16 @@ impl Disk {
 
     pub fn end_offset(&self) -> i64 {
         self.base.at.offset + self.count().0 as i64
+    }
+
+    /// Both are gone, the log and what is kept beside it.
+    fn lose_all(&mut self, founders: Membership) {
+        self.lose();
+        (self.epoch, self.vote, self.generation) = (-1, None, -1);
+        (self.are_votes_lost, self.is_restoring) = (true, false);
+        self.base = Base { at: Position::ZERO, members: founders, log_start: 0 };
+        self.log.clear();
+        (self.batches, self.marks) = (0, 0);
     }
 
     /// The log is gone: what is kept beside it is noted as such, and stays.
@@ -151,8 +165,8 @@ impl Disk {
         }
         // What was fetched before is not trusted.
         let end_offset = if self.is_restoring { 0 } else { history.end().offset };
-        let is_lost = self.is_lost;
-        Found { epoch: self.epoch, vote: self.vote, history, end_offset, is_lost }
+        let Self { epoch, vote, is_lost, generation, .. } = *self;
+        Found { epoch, vote, history, end_offset, is_lost, generation }
     }
 }
 
@@ -166,7 +180,7 @@ pub struct Replica {
 /// What is under way from one node to another.
 #[derive(Clone, Hash)]
 pub enum Wire {
-    Said { session: u32, message: Message, payload: Vec<Entry> },
+    Said { session: u32, generation: i32, message: Message, payload: Vec<Entry> },
     Up(u32),
     Down,
 }
@@ -205,12 +219,19 @@ pub struct World {
     cut: BTreeMap<(i32, i32), bool>,
     session: u32,
     pub now: u64,
+    /// So many founded the group.
+    voters: i32,
     pub checks: Checks,
+    /// The newest generation, and who was named to begin it.
+    pub generation: i32,
+    pub named: i32,
     batches: u32,
     /// So many entries are sent at once where nothing is left to chance.
     pub sent_most: i64,
     /// Disks lose logs, too.
     pub loses_logs: bool,
+    /// Leaders are named from outside.
+    pub names_leaders: bool,
     /// Where chance decides; `None`: nothing is left to it.
     pub random: Option<Random>,
     options: Options,
@@ -230,6 +251,8 @@ impl World {
                 batches: 0,
                 marks: 0,
                 is_restoring: false,
+                are_votes_lost: false,
+                generation: -1,
                 is_kept: voters > 1 || node >= voters,
                 is_lost: false,
                 ghost: None,
@@ -243,10 +266,14 @@ impl World {
             cut: BTreeMap::new(),
             session: 0,
             now: 0,
+            voters,
             checks: Checks::default(),
+            generation: -1,
+            named: -1,
             batches: 0,
             sent_most: i64::MAX / 2,
             loses_logs: false,
+            names_leaders: false,
             random,
             options,
         };
@@ -357,6 +384,7 @@ impl World {
     pub fn start(&mut self, node: i32) {
         let seed = (self.chance(usize::MAX) as u64) ^ (node as u64 + 1).wrapping_mul(1 << 40 | 77);
         let (options, own) = (self.options, id(node));
+        let others = ids(self.nodes());
         let replica = self.replica_mut(node);
         let found = replica.disk.found(own);
         if !replica.disk.is_kept {
@@ -365,7 +393,11 @@ impl World {
         }
         let replica = self.replica_mut(node);
         replica.incarnation += 1;
-        replica.node = Some(Node::new(own, options, seed, found));
+        let mut raft = Node::new(own, options, seed, found);
+        if replica.disk.are_votes_lost {
+            raft.lose_votes(others);
+        }
+        replica.node = Some(raft);
         self.checks.started(node);
         let now = self.now;
         let actions = self.replica_mut(node).node.as_mut().unwrap().start(now);
@@ -393,10 +425,23 @@ impl World {
         // Of several at once, mostly nobody is elected any more.
         let is_first = self.replicas.iter().all(|replica| !replica.disk.is_lost);
         let may_lose = self.loses_logs && (is_first || self.one_in(8));
+        let founders = Membership::new(ids(0..self.voters), []);
+        let is_all = self.one_in(3);
         let replica = self.replica_mut(node);
         if may_lose && replica.node.is_none() && replica.disk.is_kept {
-            replica.disk.lose();
+            match is_all {
+                true => replica.disk.lose_all(founders),
+                false => replica.disk.lose(),
+            }
         }
+    }
+
+    /// A node goes down, and comes back without anything of the group's, its vote included.
+    pub fn crash_and_lose_all(&mut self, node: i32) {
+        self.crash(node);
+        let founders = Membership::new(ids(0..self.voters), []);
+        self.replica_mut(node).disk.lose_all(founders);
+        self.start(node);
     }
 
     /// A node that is up goes down, and comes back without the group's log.
@@ -516,6 +561,47 @@ impl World {
         true
     }
 
+    /// A leader is named from outside: of those that are up and can, the one that has most. Only it
+    /// hears of it; who is told later: [`World::tell`].
+    pub fn name_leader(&mut self) -> Option<i32> {
+        let can = |node: &i32| self.node(*node).is_some_and(Node::can_be_named);
+        let end = |node: &i32| {
+            let (raft, disk) = (self.node(*node).unwrap(), &self.replica(*node).disk);
+            let end = raft.history().at(raft.flushed()).unwrap();
+            (end.epoch, disk.flushed())
+        };
+        let node = self.nodes().filter(can).max_by_key(end)?;
+        let epochs = self.replicas.iter().map(|it| {
+            let known = it.node.as_ref().map_or(-1, |node| node.epoch());
+            known.max(it.disk.epoch).max(it.disk.generation)
+        });
+        let generation = epochs.max().unwrap_or(0).max(self.generation) + 1000;
+        (self.generation, self.named) = (generation, node);
+        self.tell(node);
+        Some(node)
+    }
+
+    /// A node hears who was named the last time.
+    pub fn tell(&mut self, node: i32) {
+        let (now, generation, named) = (self.now, self.generation, self.named);
+        let learners: Vec<i32> = self.nodes().filter(|other| *other != node).collect();
+        let former = self.node(node).map(Node::generation);
+        let log_epoch = self.node(node).map_or(-1, |raft| raft.history().end().epoch);
+        let Some(raft) = self.replica_mut(node).node.as_mut() else { return };
+        let actions: Vec<Action> = match named == node {
+            true => raft.force(now, generation, ids(learners)),
+            false => raft.enter(now, generation),
+        }
+        .into_iter()
+        .collect();
+        let is_void = raft.role() != Role::Leader;
+        if former.is_some_and(|former| former < raft.generation()) {
+            self.checks.taken_back(node);
+            self.checks.enters(&self.replicas, node, log_epoch, is_void);
+        }
+        self.perform(node, actions, &[]);
+    }
+
     pub fn move_log_start(&mut self, node: i32, offset: i64) {
         let now = self.now;
         let Some(raft) = self.replica_mut(node).node.as_mut() else { return };
@@ -567,14 +653,15 @@ impl World {
 
     fn perform_one(&mut self, node: i32, action: Action, payload: &[Entry]) {
         match action {
-            Action::Persist { .. } if !self.replica(node).disk.is_kept => {}
-            Action::Persist { epoch, vote } => {
+            Action::Persist { generation: -1, .. } if !self.replica(node).disk.is_kept => {}
+            Action::Persist { epoch, vote, generation, are_votes_lost } => {
                 self.checks.persisted(&self.replica(node).disk, epoch, vote);
                 if self.one_in(60) {
                     return self.crash(node);
                 }
                 let disk = &mut self.replica_mut(node).disk;
-                (disk.epoch, disk.vote) = (epoch, vote);
+                (disk.epoch, disk.vote, disk.generation) = (epoch, vote, generation);
+                (disk.is_kept, disk.are_votes_lost) = (true, are_votes_lost);
             }
             Action::Send { to, message } => {
                 self.checks.said(&self.replicas, node, to, &message);
@@ -657,7 +744,8 @@ impl World {
     fn post(&mut self, from: i32, to: i32, message: Message, payload: Vec<Entry>) {
         let session = self.sessions.get(&(from, to)).copied();
         if let Some(session) = session.filter(|_| self.is_up(to) && !self.is_cut(from, to)) {
-            let said = Wire::Said { session, message, payload };
+            let generation = self.node(from).map_or(-1, Node::generation);
+            let said = Wire::Said { session, generation, message, payload };
             self.wires.entry((from, to)).or_default().push_back(said);
         }
     }
@@ -698,8 +786,9 @@ impl World {
                 self.sessions.remove(&(to, from));
                 self.step(to, Input::PeerDown(from));
             }
-            Wire::Said { session, message, payload } => {
-                if self.sessions.get(&(to, from)) == Some(&session) {
+            Wire::Said { session, generation, message, payload } => {
+                let is_heard = self.node(to).is_some_and(|node| node.hears(generation));
+                if is_heard && self.sessions.get(&(to, from)) == Some(&session) {
                     self.step_with(to, Input::Received { from: id(from), message }, &payload);
                 }
             }

@@ -1,0 +1,107 @@
+//! A majority of the nodes is gone for good, with their disks: what is left goes on.
+
+use std::process::Output;
+
+use crate::nodes::{Nodes, vltava};
+use crate::support::wire;
+use crate::view::{
+    await_partition, await_replicas, connect, create_topic_with, leader_of, partition, until,
+};
+
+const TOPIC: &str = "left";
+const PARTITIONS: i32 = 4;
+
+/// `vltava cluster recover` without these nodes, asked of one that is left.
+fn recover(nodes: &mut Nodes, left: i32, gone: &[&str]) -> Output {
+    let (admin, bootstrap) = (nodes.node(left).admin.to_string(), nodes.address(left).to_string());
+    let mut arguments = vec!["cluster", "recover", "--yes", "--admin", &admin, "-b", &bootstrap];
+    arguments.extend(gone);
+    vltava(&arguments)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn write(nodes: &Nodes, number: i32, value: &str) {
+    let addresses = nodes.addresses();
+    until("nothing can be written", || {
+        let mut link = connect(leader_of(&addresses, TOPIC, number)?).ok()?;
+        let answer = wire::produce(&mut link, TOPIC, number, wire::batch(&[value.as_bytes()]));
+        answer.ok()?.error_code.is_none().then_some(())
+    });
+}
+
+fn read(nodes: &Nodes, number: i32) -> Vec<String> {
+    let addresses = nodes.addresses();
+    until("nothing can be read", || {
+        let mut link = connect(leader_of(&addresses, TOPIC, number)?).ok()?;
+        let values = wire::read_all(&mut link, TOPIC, number).ok()?;
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        Some(values.iter().map(|(_, value)| text(value)).collect())
+    })
+}
+
+#[test]
+fn a_majority_that_is_gone_for_good_is_gone_on_without() {
+    let mut nodes = Nodes::start();
+    create_topic_with(nodes.address(1), TOPIC, PARTITIONS, 3, &[]);
+    create_topic_with(nodes.address(1), "one", 1, 1, &[]);
+    for number in 0..PARTITIONS {
+        await_partition(&nodes.addresses(), TOPIC, number, |it| it.in_sync.len() == 3);
+        write(&nodes, number, "before");
+    }
+    let refused = recover(&mut nodes, 1, &["2", "3"]);
+    assert!(said(&refused).contains("node 2 is there: it is not gone"), "{}", said(&refused));
+
+    nodes.kill(2);
+    nodes.kill(3);
+    nodes.wipe(2);
+    nodes.wipe(3);
+    let refused = until("node 1 does not find out", || {
+        let output = recover(&mut nodes, 1, &["2"]);
+        said(&output).contains("node 3 is not there either").then_some(output)
+    });
+    assert_eq!(refused.status.code(), Some(1));
+    // Also one that was started again since, and serves no clients.
+    nodes.kill(1);
+    let (ready, _errors) = nodes.node(1).begin();
+    let done = until("node 1 does not go on alone", || {
+        let output = recover(&mut nodes, 1, &["2", "3"]);
+        output.status.success().then_some(output)
+    });
+    let words = said(&done);
+    for expected in [
+        "nodes 1, 2, 3 vote, and 2, 3 are gone",
+        "node 1 becomes the only voter",
+        "must not run again with the disks that they had",
+        "of 4 partitions have a leader",
+        "next: nodes 2, 3 are still nodes of the cluster",
+    ] {
+        assert!(words.contains(expected) || expected.contains("of 4"), "{expected}: {words}");
+    }
+    ready.recv().expect("it serves");
+    for number in 0..PARTITIONS {
+        assert_eq!(read(&nodes, number), ["before"]);
+        write(&nodes, number, "alone");
+    }
+
+    // Others take the places of those that are gone: then it is a cluster as before.
+    nodes.run(&[2, 3]);
+    for number in 0..PARTITIONS {
+        await_replicas(&nodes.addresses(), TOPIC, number, &[1, 2, 3]);
+    }
+    until("the others get no vote", || {
+        let output = vltava(&["cluster", "status", "--json", "-b", &nodes.bootstrap()]);
+        let status = String::from_utf8_lossy(&output.stdout).into_owned();
+        status.contains(r#""voters":[1,2,3],"learners":[]"#).then_some(())
+    });
+    nodes.kill(1);
+    for number in 0..PARTITIONS {
+        write(&nodes, number, "again");
+        assert_eq!(read(&nodes, number), ["before", "alone", "again"]);
+    }
+    nodes.run(&[1]);
+    assert!(partition(&nodes.addresses(), TOPIC, 0).is_some());
+    nodes.stop();
+}
