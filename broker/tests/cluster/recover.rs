@@ -94,7 +94,8 @@ fn a_majority_that_is_gone_for_good_is_gone_on_without() {
     until("the others get no vote", || {
         let output = vltava(&["cluster", "status", "--json", "-b", &nodes.bootstrap()]);
         let status = String::from_utf8_lossy(&output.stdout).into_owned();
-        status.contains(r#""voters":[1,2,3],"learners":[]"#).then_some(())
+        let is_whole = status.contains(r#""voters":[1,2,3],"learners":[]"#);
+        (is_whole && status.contains(r#""moving":[]"#)).then_some(())
     });
     nodes.kill(1);
     for number in 0..PARTITIONS {

@@ -15,7 +15,7 @@ use vltava_protocol::messages::offset_for_leader_epoch::{
 };
 use vltava_protocol::types::Str;
 
-use crate::nodes::{Nodes, Place, peers};
+use crate::nodes::{Nodes, Place, peers, vltava};
 use crate::support::wire;
 use crate::view::{PATIENCE, await_partition, connect, leader_of, partition, until};
 
@@ -170,6 +170,10 @@ fn an_operator_has_the_replica_lead_that_is_left() {
     assert!(said.contains("this replica was made leader without a majority"), "{said}");
 
     // It is a group as any other again: whoever goes, nothing is lost.
+    until("the group does not become what it was", || {
+        let status = vltava(&["cluster", "status", "--json", "-b", &nodes.bootstrap()]);
+        String::from_utf8_lossy(&status.stdout).contains(r#""moving":[]"#).then_some(())
+    });
     nodes.kill(1);
     write(&addresses[1..], &["d1"]);
     assert_eq!(read(&addresses[1..]), ["a1", "a2", "a3", "c1", "c2", "c3", "d1"]);
