@@ -106,8 +106,11 @@ async fn settle<R: Runtime>(
         log.reset_to(0, &[], &[]).await?;
     }
     let Recovered { found, cut_to, is_shorter } = recovered(persisted, log.end(), &log.epochs());
-    if let Some(offset) = cut_to {
-        log.truncate(offset).await?;
+    match cut_to {
+        // A restore that a stop ended, of a log that does not begin at 0 any more.
+        Some(offset) if offset < log.log_start() => log.reset_to(offset, &[], &[]).await?,
+        Some(offset) => log.truncate(offset).await?,
+        None => {}
     }
     let kept = Persisted::of(found.epoch, found.vote, is_restoring, &found.history);
     let kept = Persisted { promised, is_lost: found.is_lost, ..kept };
