@@ -82,7 +82,7 @@ fn add(
     if image.partition_count().saturating_add(added).saturating_add(additional) > PARTITIONS_MAX {
         return Err(too_many());
     }
-    let replication_factor = known.partition(0).map_or(1, |partition| partition.replicas.len());
+    let replication_factor = known.partition(0).map_or(1, |partition| partition.target().count());
     let replicas = match &topic.assignments {
         Some(assignments) => {
             if assignments.len() != additional {

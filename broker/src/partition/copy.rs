@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use vltava_protocol::batch::Batch;
 use vltava_protocol::types::Uuid;
 
 use super::client::Partitions;
@@ -49,7 +50,7 @@ pub enum Question {
 pub enum Answer {
     /// Of [`Question::Beginning`].
     Beginning {
-        /// The log's first offset.
+        /// Where its first batch begins.
         log_start: i64,
         /// Epochs up to there, each with the offset of its first batch.
         epochs: Vec<(i32, i64)>,
@@ -177,7 +178,7 @@ pub async fn answer<R: Runtime>(partitions: &Rc<Partitions<R>>, from: i32, body:
 impl<R: Runtime> Replica<R> {
     async fn answer(&self, node: i32, question: Question) -> Result<Answer, PartitionError> {
         match question {
-            Question::Beginning => self.beginning(),
+            Question::Beginning => self.beginning().await,
             Question::Batches { from, until } => self.copy(node, from, until).await,
             Question::Same { from, until } => self.same(from, until).await,
             Question::Rotten { from } => {
@@ -187,17 +188,28 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    fn beginning(&self) -> Result<Answer, PartitionError> {
+    async fn beginning(&self) -> Result<Answer, PartitionError> {
         self.check_leads()?;
-        let log_start = self.log_start();
+        let log_start = self.first_batch().await?;
         let epochs = self.log.epochs().into_iter().filter(|(_, from)| *from <= log_start);
         let producers = self.log.producers_before(log_start).into();
         Ok(Answer::Beginning { log_start, epochs: epochs.collect(), producers })
     }
 
+    /// Where the first batch begins: the log may begin inside it.
+    async fn first_batch(&self) -> Result<i64, PartitionError> {
+        let (start, end) = (self.log_start(), self.log.flushed_end());
+        if start >= end {
+            return Ok(start);
+        }
+        let read = self.log_to_read().read_in_memory(start, start + 1, PIECE_BYTES).await?;
+        let first = Batch::parse(&read).map(|(first, _)| first.base_offset());
+        Ok(first.unwrap_or(start))
+    }
+
     async fn copy(&self, node: i32, from: i64, until: i64) -> Result<Answer, PartitionError> {
         self.check_leads()?;
-        if from < self.log_start() {
+        if from < self.log_start() && from < self.first_batch().await? {
             return Ok(Answer::Gone);
         }
         // What stands before a base is chosen. Clients may not have seen it: with a large

@@ -113,7 +113,8 @@ impl Node {
                 return turn.ask(Action::Contradiction { index });
             }
             let kept = self.history.at(self.committed).map_or(0, |at| at.offset);
-            let kept = if self.is_whole() { kept } else { 0 };
+            // What is committed elsewhere need not be on this disk yet.
+            let kept = if self.is_whole() { kept.min(self.durable_offset) } else { 0 };
             self.durable_offset = kept;
             self.durable_marks = base.at.marks;
             self.log_start = self.log_start.max(base.log_start);

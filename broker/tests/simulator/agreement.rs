@@ -13,6 +13,7 @@ use vltava_protocol::batch;
 
 use crate::checkers::{Life, Seen};
 use crate::cluster::Cluster;
+use crate::losses;
 use crate::promise;
 
 /// How often replicas are looked at, in nanoseconds of virtual time.
@@ -151,6 +152,10 @@ fn missing(cluster: &Cluster) -> Option<String> {
         if count + 1 != wanted.len() {
             return Some(format!("node {node} knows {count} partitions of {}", wanted.len() - 1));
         }
+    }
+    let outstanding = losses::outstanding(cluster).filter(|_| cluster.swarm.shape.disks_are_lost);
+    if outstanding.is_some() {
+        return outstanding;
     }
     let nobody = Vec::new();
     wanted.iter().find_map(|(partition, nodes)| {

@@ -9,6 +9,7 @@ use vltava::shard::Shard;
 use vltava_storage::io::fault_disk::FaultDisk;
 
 use crate::checkers::{Checkers, violation};
+use crate::losses;
 use crate::node::{self, Node};
 use crate::swarm::Swarm;
 
@@ -56,6 +57,8 @@ pub struct Cluster {
     /// Who watches.
     pub checkers: Checkers,
     members: Rc<[Member]>,
+    /// A disk is about to be lost.
+    is_losing: Rc<Cell<bool>>,
 }
 
 impl Cluster {
@@ -75,6 +78,7 @@ impl Cluster {
             swarm: Rc::clone(swarm),
             checkers: checkers.clone(),
             members: (0..swarm.shape.nodes).map(member).collect(),
+            is_losing: Rc::default(),
         }
     }
 
@@ -233,6 +237,14 @@ impl Cluster {
         acks.written_may_be_lost(|partition| offsets.high_watermark(partition));
     }
 
+    /// Takes a node's power at this moment, and leaves it so.
+    pub fn cut_power(&self, node: usize) {
+        self.simulation.executor().note(&format!("node {} has no power", Self::id(node)));
+        self.simulation.kill(self.host(node), Crash::Power);
+        self.members[node].node.borrow_mut().take();
+        self.written_may_be_lost();
+    }
+
     /// Ends a node at a moment that chance picks, and leaves it so.
     pub async fn crash_now(&self, node: usize, how: Crash, random: &mut Random) {
         self.crash_all_now(&[node], how, random).await;
@@ -268,6 +280,25 @@ impl Cluster {
                 self.start(node, random).await;
             }
         }
+    }
+
+    /// Takes a node's power and its disk, and starts it with an empty one after a while; only the
+    /// power, where another loss is not made good yet.
+    pub async fn wipe(&self, node: usize, random: &mut Random) {
+        if self.is_losing.get() || losses::outstanding(self).is_some() {
+            return self.crash(node, Crash::Power, random).await;
+        }
+        let executor = self.simulation.executor();
+        self.is_losing.set(true);
+        self.crash_now(node, Crash::Power, random).await;
+        self.simulation.kill(self.host(node), Crash::Power);
+        self.simulation.replace_disk(self.host(node));
+        self.checkers.replicas.borrow_mut().lost_disk(Self::id(node));
+        self.is_losing.set(false);
+        executor.note(&format!("node {} has lost its disk", Self::id(node)));
+        let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
+        executor.sleep_until(executor.now_ns() + down_ns).await;
+        self.start(node, random).await;
     }
 
     /// Ends nodes within the next polls of their tasks: in the middle of an instant, as a rule.

@@ -53,6 +53,9 @@ pub enum Trouble {
     Isolation,
     /// What one node says does not reach another, or any other; it hears them.
     Muteness,
+    /// The power of a node fails, and its disk is lost: it comes back with an empty one. Where
+    /// another disk was lost and that is not made good yet, the power fails and no more.
+    Wipe,
 }
 
 /// What every run may have.
@@ -225,6 +228,7 @@ async fn make_for(
                 short_life(cluster, node, random).await;
             }
         }
+        Trouble::Wipe => cluster.wipe(node, random).await,
         Trouble::PowerCuts
         | Trouble::Kills
         | Trouble::Split

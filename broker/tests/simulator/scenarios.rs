@@ -6,6 +6,7 @@ use std::time::Duration;
 use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
 
 use crate::faults::{Trouble, short_life};
+use crate::old_epochs::old_epochs;
 use crate::run::{Outcome, run_seed, run_story};
 use crate::swarm::Swarm;
 use crate::workload::Role;
@@ -34,6 +35,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "orderly-stops", seed: 7, run: orderly_stops },
         Scenario { name: "moves", seed: 8, run: moves },
         Scenario { name: "moves-and-power-cuts", seed: 10, run: moves_and_power_cuts },
+        Scenario { name: "old-epochs", seed: 11, run: old_epochs },
         Scenario { name: EVERYTHING, seed: 4, run: everything },
         Scenario { name: "everything-of-three", seed: 8, run: everything_of_three },
         Scenario { name: "everything-of-five", seed: 8, run: everything_of_five },
@@ -53,35 +55,9 @@ fn everything_of_five(seed: u64, sink: Option<TraceSink>) -> Outcome {
     run_seed(seed, Some(5), sink)
 }
 
-/// A swarm of one node in which nothing goes wrong by itself.
-fn quiet(seed: u64) -> Swarm {
-    let mut swarm = Swarm::new(seed, Some(1));
-    swarm.storm = Duration::from_secs(5);
-    swarm.troubles = Vec::new();
-    swarm.think_max = Duration::from_millis(50);
-    swarm.network = Default::default();
-    swarm.disk = Default::default();
-    swarm.clients = vec![
-        Role::ProducerAll,
-        Role::ProducerOne,
-        Role::ProducerPlain,
-        Role::Consumer,
-        Role::Member,
-        Role::Member,
-        Role::Admin,
-        Role::Recreator,
-        Role::Keeper,
-        Role::Scraper,
-    ];
-    swarm.retention_deletes = false;
-    swarm.topic_configs.retain(|(name, _)| !name.starts_with("retention."));
-    swarm.topic_configs.push(("retention.ms", "-1".to_owned()));
-    swarm
-}
-
 /// Nothing fails: everybody finishes.
 fn calm(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    let swarm = Rc::new(quiet(seed));
+    let swarm = Rc::new(Swarm::quiet(seed, 1));
     run_story(seed, swarm, sink, |cluster, _| async move {
         let executor = cluster.simulation.executor();
         executor.sleep_until(executor.now_ns() + 5_000_000_000).await;
@@ -90,7 +66,7 @@ fn calm(seed: u64, sink: Option<TraceSink>) -> Outcome {
 
 /// The power fails again and again while everybody writes.
 fn power_cuts_only(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    let swarm = Rc::new(quiet(seed));
+    let swarm = Rc::new(Swarm::quiet(seed, 1));
     run_story(seed, swarm, sink, |cluster, _| async move {
         let mut random = Random::new(seed, Purpose::Faults, 3);
         let executor = cluster.simulation.executor();
@@ -105,7 +81,7 @@ fn power_cuts_only(seed: u64, sink: Option<TraceSink>) -> Outcome {
 /// fails, and what was under way is lost. Whoever was told that it stands there was told so too
 /// early.
 fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    let mut swarm = quiet(seed);
+    let mut swarm = Swarm::quiet(seed, 1);
     swarm.producer_timeout = Duration::from_millis(300);
     swarm.clients = vec![Role::ProducerAll, Role::ProducerAll, Role::ProducerOne, Role::Consumer];
     let swarm = Rc::new(swarm);
@@ -129,7 +105,7 @@ fn repeats_while_it_is_written(seed: u64, sink: Option<TraceSink>) -> Outcome {
 /// go into one write, the first of a life, too. Whose batch comes first differs from one life to
 /// the next.
 fn blocks_of_many(seed: u64) -> Swarm {
-    let mut swarm = quiet(seed);
+    let mut swarm = Swarm::quiet(seed, 1);
     swarm.topics = vec![1];
     swarm.shards = 1..=2;
     swarm.whole_blocks = true;
@@ -161,7 +137,7 @@ fn torn_writes(seed: u64, sink: Option<TraceSink>) -> Outcome {
 /// connections of all shards, some of which have none. What a shard was asked for by another one is
 /// done, and not refused because it was the first to stop.
 fn orderly_stops(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    let mut swarm = quiet(seed);
+    let mut swarm = Swarm::quiet(seed, 1);
     swarm.topics = vec![10];
     swarm.shards = 5..=5;
     swarm.think_max = Duration::from_millis(2);
@@ -182,7 +158,7 @@ fn orderly_stops(seed: u64, sink: Option<TraceSink>) -> Outcome {
 
 /// Partitions go from shard to shard while everybody uses them, one after the other.
 fn moving(seed: u64) -> Swarm {
-    let mut swarm = quiet(seed);
+    let mut swarm = Swarm::quiet(seed, 1);
     swarm.topics = vec![3, 2];
     swarm.shards = 3..=3;
     swarm.in_flight_max = 5;
@@ -222,7 +198,7 @@ fn moves_and_power_cuts(seed: u64, sink: Option<TraceSink>) -> Outcome {
 /// The disk fills up while everybody writes and records are deleted, and is freed: all is well
 /// again without a restart. A deletion that found no space has not happened, and nobody saw it.
 fn a_full_disk(seed: u64, sink: Option<TraceSink>) -> Outcome {
-    let mut swarm = quiet(seed);
+    let mut swarm = Swarm::quiet(seed, 1);
     swarm.troubles = vec![Trouble::FullDisk];
     swarm.clients.push(Role::Tuner);
     swarm.retention_deletes = true;

@@ -13,7 +13,12 @@ pub struct Shape {
     pub offsets_replication: i16,
     /// Troubles that go on at the same time, at most.
     pub troubles_at_once: usize,
+    /// Disks may be lost for good, one at a time: then every partition has three replicas at least.
+    pub disks_are_lost: bool,
 }
+
+/// The least replicas that survive the loss of one of them without a pause.
+const SAFE: i16 = 3;
 
 /// Of so many runs, how many have which number of nodes.
 const NODES: [usize; 10] = [1, 1, 1, 3, 3, 3, 3, 3, 5, 5];
@@ -29,6 +34,7 @@ impl Shape {
             replication: Vec::new(),
             offsets_replication: 1,
             troubles_at_once: usize::try_from(random.between(1..=3)).unwrap_or(1),
+            disks_are_lost: false,
         };
         shape.replication = (0..topics).map(|_| shape.draw_replication(random)).collect();
         shape.offsets_replication = shape.draw_replication(random);
@@ -43,17 +49,27 @@ impl Shape {
         self.nodes == 1
     }
 
+    /// Disks may be lost in this run.
+    pub fn lose_disks(&mut self) {
+        self.disks_are_lost = true;
+        for replicas in self.replication.iter_mut().chain([&mut self.offsets_replication]) {
+            *replicas = SAFE.max(*replicas);
+        }
+    }
+
     /// Replicas of a topic: mostly three, or as many as there are nodes.
     pub fn draw_replication(&self, random: &mut Random) -> i16 {
         if self.is_alone() {
             return 1;
         }
         let most = i16::try_from(self.nodes).unwrap_or(1);
-        match random.below(8) {
+        let least = if self.disks_are_lost { SAFE } else { 1 };
+        let drawn = match random.below(8) {
             0 => 1,
             1 => 2,
             2 => most,
             _ => 3,
-        }
+        };
+        drawn.max(least)
     }
 }

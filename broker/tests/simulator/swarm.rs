@@ -256,17 +256,26 @@ fn draw_cluster(seed: u64, swarm: &mut Swarm) {
     }
     let replication = swarm.shape.offsets_replication.to_string();
     swarm.node_settings.push(("offsets.topic.replication.factor", replication));
-    // Replicas do not agree yet on where a log starts.
-    swarm.retention_deletes = false;
-    swarm.clients.retain(|role| *role != Role::Tuner);
-    swarm.topic_configs.retain(|(name, _)| !name.starts_with("retention."));
-    swarm.topic_configs.push(("retention.ms", "-1".to_owned()));
+    // A copy of a log that begins inside a batch still fails now and then.
+    swarm.delete_nothing();
     for _ in 0..random.mostly_small(0..=2) {
         swarm.clients.push(Role::Mover);
     }
     if random.chance(MILLION / 3) {
         let least = random.between(1..=swarm.shape.nodes as u64);
         swarm.topic_configs.push(("min.insync.replicas", least.to_string()));
+    }
+}
+
+/// Whether disks are lost: drawn from a stream of its own.
+fn draw_losses(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 9);
+    if swarm.shape.is_alone() || !random.chance(MILLION / 3) {
+        return;
+    }
+    swarm.shape.lose_disks();
+    for _ in 0..random.between(1..=3) {
+        swarm.troubles.push(Trouble::Wipe);
     }
 }
 
@@ -319,11 +328,48 @@ impl Swarm {
             retention_deletes: false,
             whole_blocks: false,
         };
+        draw_losses(seed, &mut swarm);
         draw_later(seed, &mut swarm);
         draw_torn(seed, &mut swarm);
         draw_cluster(seed, &mut swarm);
         draw_moves(seed, &mut swarm);
         swarm
+    }
+
+    /// One in which nothing goes wrong by itself, and of each kind of client there is one.
+    pub fn quiet(seed: u64, nodes: usize) -> Self {
+        let mut swarm = Self::new(seed, Some(nodes));
+        swarm.storm = Duration::from_secs(5);
+        swarm.troubles = Vec::new();
+        swarm.think_max = Duration::from_millis(50);
+        swarm.network = NetworkOptions::default();
+        swarm.disk = DiskOptions::default();
+        swarm.clients = vec![
+            Role::ProducerAll,
+            Role::ProducerOne,
+            Role::ProducerPlain,
+            Role::Consumer,
+            Role::Member,
+            Role::Member,
+            Role::Admin,
+            Role::Recreator,
+            Role::Keeper,
+            Role::Scraper,
+        ];
+        swarm.topic_configs.retain(|(name, _)| *name != "min.insync.replicas");
+        swarm.delete_nothing();
+        if nodes > 1 {
+            swarm.shape.lose_disks();
+        }
+        swarm
+    }
+
+    /// Nothing goes that nobody asks for, and nobody does.
+    fn delete_nothing(&mut self) {
+        self.retention_deletes = false;
+        self.clients.retain(|role| *role != Role::Tuner);
+        self.topic_configs.retain(|(name, _)| !name.starts_with("retention."));
+        self.topic_configs.push(("retention.ms", "-1".to_owned()));
     }
 
     /// The simulation that the seed describes.

@@ -49,7 +49,10 @@ impl<R: Runtime> Replica<R> {
             };
             match self.ask_leader(question).await {
                 Some(Answer::Beginning { log_start, epochs, producers }) => {
-                    self.begin_at(log_start.min(end), &epochs, &producers, kept_end).await?;
+                    let begin = log_start.min(end);
+                    let is_before = |epoch: &&(i32, i64)| epoch.1 <= begin;
+                    let epochs: Vec<_> = epochs.iter().filter(is_before).copied().collect();
+                    self.begin_at(begin, &epochs, &producers, kept_end).await?;
                     is_begun = true;
                 }
                 Some(Answer::Batches(bytes)) if !bytes.is_empty() => {

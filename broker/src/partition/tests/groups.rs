@@ -84,8 +84,12 @@ impl Cluster {
     }
 
     pub(super) async fn sleep_ms(&self, ms: u64) {
+        self.sleep_us(1_000 * ms).await;
+    }
+
+    pub(super) async fn sleep_us(&self, us: u64) {
         let executor = self.simulation.executor();
-        executor.sleep_until(executor.now_ns() + ms * MS).await;
+        executor.sleep_until(executor.now_ns() + us * 1_000).await;
     }
 
     pub(super) async fn start(&mut self, index: usize) {

@@ -67,6 +67,34 @@ fn what_a_leader_deletes_is_deleted_by_all_also_by_who_was_away_and_after_restar
     }
 }
 
+/// Who lacks what was deleted takes the log as it is, from where it begins now. The power fails at
+/// any moment of that.
+#[test]
+fn a_log_that_does_not_begin_at_0_is_taken_whenever_the_power_fails() {
+    for seed in 1..6 {
+        tell(seed, async |mut cluster| {
+            let leader = begin(&mut cluster, 10).await;
+            let away = (leader + 1) % NODES;
+            for round in 0..20_u64 {
+                cluster.kill(away);
+                for number in 0..20 {
+                    cluster.write(&format!("value {round} {number}")).await;
+                }
+                let leader = cluster.leader().unwrap();
+                let replica = cluster.replica(leader);
+                replica.delete_records(replica.high_watermark() - 10).await.unwrap();
+                cluster.start(away).await;
+                cluster.sleep_us(500 * round).await;
+                cluster.kill(away);
+                cluster.start(away).await;
+            }
+            let end = cluster.replica(cluster.leader().unwrap()).high_watermark();
+            let has_all = |cluster: &Cluster| cluster.replica(away).high_watermark() == end;
+            cluster.until(10_000, "it has all there is", has_all).await;
+        });
+    }
+}
+
 #[test]
 fn what_was_answered_is_known_to_the_next_leader() {
     for seed in 1..6 {

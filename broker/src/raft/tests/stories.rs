@@ -517,6 +517,34 @@ fn a_leader_counts_nothing_that_was_said_before_a_loss() {
     assert!(!world.replica(1).disk.is_lost);
 }
 
+/// A follower that knows to be committed what it has only in memory is told a snapshot: what stands
+/// before that counts once it is on the disk.
+#[test]
+fn a_snapshot_makes_nothing_durable() {
+    let members = Membership::new(ids(0..3), []);
+    let base = |at| Base { at, members: members.clone(), log_start: 0 };
+    let history = History::new(base(Position::ZERO));
+    let found = Found { epoch: 1, vote: None, history, end_offset: 0, is_lost: false };
+    let mut node = Node::new(id(0), OPTIONS, 1, found);
+    let _ = node.start(0);
+    let _ = step(&mut node, Input::PeerUp(1));
+    let place = |offset, marks| Position { epoch: 1, offset, marks };
+    let begins = Mark { epoch: 1, index: 0, what: What::EpochStart };
+    let run = Run { from: Position::ZERO, end: place(10, 1), marks: vec![begins] };
+    let message = Message::Append { epoch: 1, run, committed: 11, high_watermark: 10 };
+    let _ = step(&mut node, Input::Received { from: id(1), message });
+    let _ = step(&mut node, Input::MarksFlushed { marks: 1 });
+    let _ = step(&mut node, Input::Flushed { end_offset: 4 });
+    assert_eq!((node.committed(), node.high_watermark()), (11, 4));
+    let base = Box::new(base(place(10, 2)));
+    let message = Message::Snapshot { epoch: 1, base, high_watermark: 10 };
+    let done = step(&mut node, Input::Received { from: id(1), message });
+    assert_eq!(done, [Action::Restore { kept: 4 }]);
+    assert_eq!(node.high_watermark(), 4);
+    let done = step(&mut node, Input::Flushed { end_offset: 10 });
+    assert!(done.contains(&Action::HighWatermark { offset: 10 }), "{done:?}");
+}
+
 /// A disk that gave its log away comes back with nothing: whoever counts on what it had, and does
 /// not know that the group went on without it, gets no vote of it, and it asks for none.
 #[test]

@@ -61,6 +61,11 @@ impl Pace {
         })));
     }
 
+    /// For the chances of another disk.
+    pub(super) fn seed(&self) -> u64 {
+        self.random.borrow_mut().bits()
+    }
+
     pub(super) fn set_options(&self, options: DiskOptions) {
         self.options.replace(options);
     }

@@ -122,6 +122,20 @@ impl Simulation {
         self.with_host(host, |host| host.disk.clone())
     }
 
+    /// The host gets an empty disk in place of its own.
+    ///
+    /// # Panics
+    /// Where a process runs there, or something is under way on the disk.
+    pub fn replace_disk(&self, host: HostId) {
+        self.with_host(host, |state| {
+            let is_idle = state.running.is_none() && state.pace.is_idle();
+            assert!(is_idle, "{host:?} uses its disk");
+            state.disk = FaultDisk::new(state.pace.seed());
+            state.pace.govern(&state.disk);
+        });
+        self.world.executor.note(&format!("{host:?}: an empty disk"));
+    }
+
     /// Starts a process: one runtime for each of its shards. After a killed process, `settled`
     /// comes first.
     ///

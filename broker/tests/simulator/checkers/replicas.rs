@@ -57,6 +57,8 @@ impl Life {
 pub struct Replicas {
     leaders: BTreeMap<(PartitionId, i32), i32>,
     known: BTreeMap<(PartitionId, i32), Known>,
+    /// What a disk that was lost knew to be committed, until the one in its place has that.
+    owed: BTreeMap<(PartitionId, i32), i64>,
     /// Partitions whose replicas may come and go: what a node has of one may be new.
     moving: BTreeSet<PartitionId>,
 }
@@ -65,6 +67,21 @@ impl Replicas {
     /// From now on the partition's replicas may be moved.
     pub fn may_move(&mut self, topic_id: Uuid, index: i32) {
         self.moving.insert(PartitionId { topic_id, index });
+    }
+
+    /// The node has lost its disk: what it keeps from now on is another replica's.
+    pub fn lost_disk(&mut self, lost: i32) {
+        let (gone, known) =
+            std::mem::take(&mut self.known).into_iter().partition(|((_, node), _)| *node == lost);
+        self.known = known;
+        let gone: BTreeMap<_, Known> = gone;
+        self.owed.extend(gone.into_iter().map(|(of, known)| (of, known.committed)));
+    }
+
+    /// Whether a node lacks what its lost disk knew to be committed, of partitions that it is to
+    /// keep.
+    pub fn is_owed(&self, is_to_keep: impl Fn(PartitionId, i32) -> bool) -> bool {
+        self.owed.keys().any(|(partition, node)| is_to_keep(*partition, *node))
     }
 
     /// A replica was looked at.
@@ -76,6 +93,9 @@ impl Replicas {
                 leader == node,
                 "{partition:?}: nodes {leader} and {node} both led in epoch {epoch}"
             );
+        }
+        if self.owed.get(&(partition, node)).is_some_and(|owed| *owed <= high_watermark) {
+            self.owed.remove(&(partition, node));
         }
         if self.moving.contains(&partition) {
             return;

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use vltava_protocol::messages::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
+};
+
 use super::*;
 
 #[test]
@@ -297,6 +301,28 @@ fn partitions_are_added() {
     let found = cluster.state.image().topic("t").unwrap();
     assert_eq!(found.partition_count(), 5);
     assert_eq!(found.partition(4).unwrap().node_ids(), [3, 1]);
+}
+
+/// While replicas come and go, a partition is on more of them than its topic asks for.
+#[test]
+fn partitions_are_added_while_others_move() {
+    let mut cluster = Cluster::of(3);
+    cluster.create(topic("t", 1, 3));
+    cluster.ask(Input::RegisterNode(Registration { disks: vec![Uuid(2)], ..registration(2) }));
+    let to_its_new_disk = ReassignablePartition { replicas: Some(vec![1, 2, 3]), ..default() };
+    let moved = vec![to_its_new_disk];
+    let topics = vec![ReassignableTopic { name: Str::from("t"), partitions: moved }];
+    cluster
+        .ask(Input::AlterReassignments(AlterPartitionReassignmentsRequest { topics, ..default() }));
+    let first = |cluster: &Cluster| cluster.state.image().topic("t").unwrap().partitions[0].clone();
+    assert_eq!(first(&cluster).replicas.len(), 4);
+    assert_eq!(cluster.grow(growth("t", 2, None)), (ErrorCode::NONE, String::new()));
+    let found = cluster.state.image().topic("t").unwrap();
+    assert_eq!(found.partition(1).unwrap().replicas.len(), 3);
+}
+
+fn default<T: Default>() -> T {
+    T::default()
 }
 
 #[test]
