@@ -524,7 +524,8 @@ fn a_snapshot_makes_nothing_durable() {
     let members = Membership::new(ids(0..3), []);
     let base = |at| Base { at, members: members.clone(), log_start: 0 };
     let history = History::new(base(Position::ZERO));
-    let found = Found { epoch: 1, vote: None, history, end_offset: 0, is_lost: false };
+    let found =
+        Found { epoch: 1, vote: None, history, end_offset: 0, is_lost: false, generation: -1 };
     let mut node = Node::new(id(0), OPTIONS, 1, found);
     let _ = node.start(0);
     let _ = step(&mut node, Input::PeerUp(1));
