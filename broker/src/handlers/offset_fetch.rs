@@ -26,6 +26,8 @@ pub const API: ApiKey = ApiKey::OFFSET_FETCH;
 
 /// The first version that asks for several groups.
 const GROUPS_FROM: i16 = 8;
+/// The first version whose answer has an error of the group; before, each partition has it.
+const GROUP_ERROR_FROM: i16 = 2;
 /// The first version that names topics by id.
 const TOPIC_IDS_FROM: i16 = 10;
 
@@ -61,8 +63,16 @@ pub async fn handle<R: Runtime>(
         topics,
         ..OffsetFetchRequestGroup::default()
     };
+    let named = if api_version < GROUP_ERROR_FROM { group.topics.clone() } else { None };
     let asked = ask(&context, group).await;
-    Reply::later(async move { of_one_group(asked.await, api_version) })
+    Reply::later(async move {
+        let mut answer = asked.await;
+        if let Some(named) = named.filter(|_| !answer.error_code.is_none()) {
+            let error = answer.error_code;
+            answer.topics = named.into_iter().map(|topic| refused_topic(topic, error)).collect();
+        }
+        of_one_group(answer, api_version)
+    })
 }
 
 /// Hands the question about one group to its coordinator; what this returns completes with the
@@ -114,22 +124,33 @@ async fn ask<R: Runtime>(
 }
 
 fn unknown_topic(topic_id: Uuid, indexes: &[i32]) -> OffsetFetchResponseTopics {
-    let partitions = indexes.iter().map(|index| OffsetFetchResponsePartitions {
-        partition_index: *index,
-        committed_offset: -1,
-        metadata: Some(Str::EMPTY),
-        error_code: ErrorCode::UNKNOWN_TOPIC_ID,
-        ..OffsetFetchResponsePartitions::default()
-    });
     OffsetFetchResponseTopics {
         topic_id,
-        partitions: partitions.collect(),
+        partitions: refused(indexes, ErrorCode::UNKNOWN_TOPIC_ID),
         ..OffsetFetchResponseTopics::default()
     }
 }
 
-/// The answer in the form of versions that ask for one group. Before version 2 there is no error
-/// but those of partitions.
+fn refused_topic(topic: OffsetFetchRequestTopics, error: ErrorCode) -> OffsetFetchResponseTopics {
+    OffsetFetchResponseTopics {
+        partitions: refused(&topic.partition_indexes, error),
+        name: topic.name,
+        ..OffsetFetchResponseTopics::default()
+    }
+}
+
+fn refused(indexes: &[i32], error_code: ErrorCode) -> Vec<OffsetFetchResponsePartitions> {
+    let partitions = indexes.iter().map(|index| OffsetFetchResponsePartitions {
+        partition_index: *index,
+        committed_offset: -1,
+        metadata: Some(Str::EMPTY),
+        error_code,
+        ..OffsetFetchResponsePartitions::default()
+    });
+    partitions.collect()
+}
+
+/// The answer in the form of versions that ask for one group.
 fn of_one_group(group: OffsetFetchResponseGroup, api_version: i16) -> OffsetFetchResponse {
     let topics = group.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
         name: topic.name,
@@ -147,7 +168,11 @@ fn of_one_group(group: OffsetFetchResponseGroup, api_version: i16) -> OffsetFetc
     });
     OffsetFetchResponse {
         topics: topics.collect(),
-        error_code: if api_version >= 2 { group.error_code } else { ErrorCode::NONE },
+        error_code: if api_version >= GROUP_ERROR_FROM {
+            group.error_code
+        } else {
+            ErrorCode::NONE
+        },
         ..OffsetFetchResponse::default()
     }
 }
