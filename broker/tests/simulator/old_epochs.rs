@@ -1,6 +1,7 @@
-//! The story of figure 3.7 of Ongaro's dissertation, again and again: what a leader wrote in an epoch
-//! that is over stands on a majority, and is gone all the same, since another had written in between.
-//! Nobody may have been told that it is committed before an entry of a new epoch stands behind it.
+//! The story of figure 3.7 of Ongaro's dissertation, again and again: what a leader wrote in an
+//! epoch that is over stands on a majority, and is gone all the same, since another had written in
+//! between. Nobody may have been told that it is committed before an entry of a new epoch stands
+//! behind it.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -125,8 +125,8 @@ async fn settle<R: Runtime>(
     }
     let Recovered { found, cut_to, is_shorter } = recovered(persisted, log.end(), &log.epochs());
     match cut_to {
-        // A stop came where it was given up altogether, or in a restore of a log that does not begin
-        // at 0 any more.
+        // A stop came where it was given up altogether, or in a restore of a log that does not
+        // begin at 0 any more.
         Some(offset) if offset < log.log_start() => log.reset_to(offset, &[], &[]).await?,
         Some(offset) => log.truncate(offset).await?,
         None => {}
