@@ -67,9 +67,8 @@ pub async fn handle<R: Runtime>(
     let asked = ask(&context, group).await;
     Reply::later(async move {
         let mut answer = asked.await;
-        if let Some(named) = named.filter(|_| !answer.error_code.is_none()) {
-            let error = answer.error_code;
-            answer.topics = named.into_iter().map(|topic| refused_topic(topic, error)).collect();
+        if let Some(named) = named {
+            say_at_partitions(&mut answer, named);
         }
         of_one_group(answer, api_version)
     })
@@ -131,6 +130,14 @@ fn unknown_topic(topic_id: Uuid, indexes: &[i32]) -> OffsetFetchResponseTopics {
     }
 }
 
+/// The error of a group, where it has one, at each partition that was asked for.
+fn say_at_partitions(answer: &mut OffsetFetchResponseGroup, named: Vec<OffsetFetchRequestTopics>) {
+    let error = answer.error_code;
+    if !error.is_none() {
+        answer.topics = named.into_iter().map(|topic| refused_topic(topic, error)).collect();
+    }
+}
+
 fn refused_topic(topic: OffsetFetchRequestTopics, error: ErrorCode) -> OffsetFetchResponseTopics {
     OffsetFetchResponseTopics {
         partitions: refused(&topic.partition_indexes, error),
@@ -174,5 +181,30 @@ fn of_one_group(group: OffsetFetchResponseGroup, api_version: i16) -> OffsetFetc
             ErrorCode::NONE
         },
         ..OffsetFetchResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_group_has_no_error_of_its_own_each_partition_has_it() {
+        let named = vec![OffsetFetchRequestTopics {
+            name: Str::from_static("read"),
+            partition_indexes: vec![3, 5],
+            ..OffsetFetchRequestTopics::default()
+        }];
+        let mut group = OffsetFetchResponseGroup {
+            error_code: ErrorCode::NOT_COORDINATOR,
+            ..OffsetFetchResponseGroup::default()
+        };
+        say_at_partitions(&mut group, named);
+        let answer = of_one_group(group, GROUP_ERROR_FROM - 1);
+        assert_eq!(answer.error_code, ErrorCode::NONE);
+        let told = answer.topics.iter().flat_map(|topic| &topic.partitions);
+        let told = told.map(|it| (it.partition_index, it.error_code, it.committed_offset));
+        let refused = |index| (index, ErrorCode::NOT_COORDINATOR, -1);
+        assert_eq!(told.collect::<Vec<_>>(), [refused(3), refused(5)]);
     }
 }
