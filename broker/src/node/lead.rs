@@ -219,10 +219,13 @@ async fn join_group<R: Runtime>(
     let Some(surroundings) = node.surroundings() else {
         return Ok(Replica::alone(runtime, name, log, 1));
     };
+    let founders = Membership::new(founders(founding), []);
+    let before = founders.ids().take_while(|id| *id != surroundings.own).count();
     let place = GroupPlace {
         partition: PartitionId::CLUSTER_METADATA,
-        founders: Membership::new(founders(founding), []),
+        founders,
         replicas,
+        rank: u32::try_from(before).unwrap_or(u32::MAX),
         named: None,
         surroundings,
     };

@@ -86,6 +86,7 @@ impl<R: Runtime> Node<R> {
         }
         self.announce(opened).await;
         for topic in &changed {
+            self.rank_replicas(topic);
             self.part_with_unnamed(topic);
             self.hear_of_named(topic);
             self.lead_changes(topic);
@@ -225,10 +226,27 @@ impl<R: Runtime> Node<R> {
             partition: topic.partition_id(index),
             founders: self.membership(founders.iter()),
             replicas: self.membership(replicas.iter()).ids().collect(),
+            rank: partition.map_or(0, |partition| self.rank(partition)),
             named: partition.and_then(|partition| self.named(partition)),
             surroundings,
         };
         Replica::join(runtime, name, log, min_insync_replicas, place).await
+    }
+
+    /// How many of a partition's replicas should rather lead it than this node's: those named
+    /// before it.
+    fn rank(&self, partition: &Partition) -> u32 {
+        let is_other = |replica: &&ImageReplica| replica.node_id != self.parts.config.node_id;
+        u32::try_from(partition.target().take_while(is_other).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Other replicas may come first now.
+    fn rank_replicas(&self, topic: &Topic) {
+        for (index, partition) in topic.indexed_partitions() {
+            if let Ok(replica) = self.parts.partitions.local(topic.partition_id(index)) {
+                replica.set_rank(self.rank(partition));
+            }
+        }
     }
 
     /// A group of these replicas.

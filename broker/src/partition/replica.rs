@@ -458,6 +458,11 @@ impl<R: Runtime> Replica<R> {
         self.perform(actions, ReplicatedBatches::default());
     }
 
+    /// From now on so many others should rather lead.
+    pub fn set_rank(&self, rank: u32) {
+        self.raft.borrow_mut().set_rank(rank);
+    }
+
     /// Writes what is queued and closes the log in order: it needs no recovery. Whoever waits for a
     /// commit is told.
     pub async fn close(&self) -> Result<(), PartitionError> {

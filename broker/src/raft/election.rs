@@ -7,10 +7,19 @@ use super::node::{Node, Role, Turn};
 use super::position::Position;
 
 impl Node {
-    /// Sets the deadline at which it asks for votes, each replica at another moment.
+    /// Somebody may be about to be elected: sets the deadline at which it asks for votes after
+    /// all, each replica at another moment.
     pub(super) fn wait_for_leader(&mut self, now: u64) {
         let election_ms = self.options.election_ms;
         self.deadline = Some(now + election_ms + self.random_below(election_ms));
+    }
+
+    /// Nobody leads, and nobody is known to ask: one after the other, those first that should
+    /// rather lead. The first gives the others the time to notice.
+    pub(super) fn wait_for_turn(&mut self, now: u64) {
+        let turn_ms = self.options.turn_ms;
+        let turns = u64::from(self.options.rank) + 1;
+        self.deadline = Some(now + turns * turn_ms + self.random_below(turn_ms));
     }
 
     /// Asks all voters: before they vote, whether they would (pre-vote), or for their votes.

@@ -27,9 +27,13 @@ pub enum Role {
 /// How a group is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
-    /// How long a group waits for a leader before it elects one, in milliseconds; each replica
-    /// waits up to twice as long.
+    /// How long a replica that asked for votes waits before it asks again, or another does, in
+    /// milliseconds; each waits up to twice as long.
     pub election_ms: u64,
+    /// How long a replica lets each of those ask first that should rather lead, in milliseconds.
+    pub turn_ms: u64,
+    /// How many should rather lead than this replica.
+    pub rank: u32,
     /// How long a leader waits for a member that is behind, before it asks again, in milliseconds.
     pub retry_ms: u64,
     /// `min.insync.replicas`: clients see what so many replicas have flushed, or all where they
@@ -216,7 +220,9 @@ impl Node {
         }
         match self.members().is_sole_voter(&self.id) && self.has_say() {
             true => self.campaign(&mut turn, false, false),
-            false => self.wait_for_leader(now),
+            // Of a new group, the others may not have theirs yet.
+            false if self.epoch < 0 && self.options.rank > 0 => self.wait_for_leader(now),
+            false => self.wait_for_turn(now),
         }
         turn.actions
     }
@@ -330,6 +336,11 @@ impl Node {
             self.advance(&mut turn);
         }
         turn.actions
+    }
+
+    /// From now on so many should rather lead than this replica.
+    pub fn set_rank(&mut self, rank: u32) {
+        self.options.rank = rank;
     }
 
     /// Marks before this index are known by their sum only from now on: they are committed, and
@@ -501,7 +512,7 @@ impl Node {
                 self.follow(turn, self.epoch, None);
             }
         } else if self.leader.is_some_and(|leader| leader.node == node) {
-            self.wait_for_leader(turn.now);
+            self.wait_for_turn(turn.now);
         }
     }
 
@@ -568,6 +579,7 @@ impl Node {
             }
             Message::Resigned { .. } if self.leader == Some(from) => {
                 self.follow(turn, epoch, None);
+                self.wait_for_turn(turn.now);
             }
             Message::Vote { .. } | Message::TimeoutNow { .. } | Message::Resigned { .. } => {}
         }

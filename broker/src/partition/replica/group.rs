@@ -26,23 +26,30 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 /// What this replica calls itself: in a group of one nobody hears it.
 const ITSELF: ReplicaId = ReplicaId { node: -1, disk: Uuid::ZERO };
 
-/// How long a group waits for a leader that is gone, and a leader before it asks again, in
-/// milliseconds. Who is gone is known by the connection to its node (`peer`): this only spreads
-/// those who would lead.
+/// How long a group waits for an election to come to something, each replica for its turn to ask,
+/// and a leader before it asks again, in milliseconds. Who is gone is known by the connection to
+/// its node (`peer`): these only spread those who would lead.
 pub(super) const ELECTION_MS: u64 = 150;
+const TURN_MS: u64 = 30;
 const RETRY_MS: u64 = 500;
 
 const NS_PER_MS: u64 = 1_000_000;
 
 /// How groups are run.
-pub(super) fn options(min_insync_replicas: usize) -> Options {
-    Options { election_ms: ELECTION_MS, retry_ms: RETRY_MS, min_insync_replicas }
+pub(super) fn options(min_insync_replicas: usize, rank: u32) -> Options {
+    Options {
+        election_ms: ELECTION_MS,
+        turn_ms: TURN_MS,
+        rank,
+        retry_ms: RETRY_MS,
+        min_insync_replicas,
+    }
 }
 
 /// The node of a group to which only this disk belongs.
 pub(super) fn alone<R: Runtime>(log: &Log<R::Disk>, min_insync_replicas: usize) -> Node {
     let found = Found::alone(ITSELF, &log.epochs(), log.flushed_end());
-    Node::new(ITSELF, options(min_insync_replicas), 1, found)
+    Node::new(ITSELF, options(min_insync_replicas, 0), 1, found)
 }
 
 /// What names a partition's group on a disk.

@@ -26,6 +26,8 @@ pub struct GroupPlace<R: Runtime> {
     pub founders: Membership,
     /// Who may belong to it now.
     pub replicas: Vec<ReplicaId>,
+    /// How many others should rather lead it.
+    pub rank: u32,
     /// Who was named to lead it, where a majority was gone.
     pub named: Option<Named>,
     /// What the replicas of this shard share.
@@ -45,11 +47,12 @@ impl<R: Runtime> Replica<R> {
         min_insync_replicas: usize,
         place: GroupPlace<R>,
     ) -> Result<Rc<Self>, PartitionError> {
-        let GroupPlace { partition, founders, replicas, named, surroundings } = place;
+        let GroupPlace { partition, founders, replicas, rank, named, surroundings } = place;
         let is_alone = replicas == [surroundings.own];
         let (found, kept) = find(&log, partition, founders, is_alone, &surroundings).await?;
         let (own, seed) = (surroundings.own, runtime.random_u64());
-        let mut raft = Node::new(own, group::options(min_insync_replicas), seed, found);
+        let options = group::options(min_insync_replicas, rank);
+        let mut raft = Node::new(own, options, seed, found);
         raft.promise(kept.as_ref().map_or(Position::ZERO, |kept| kept.promised));
         if kept.as_ref().is_some_and(|kept| kept.are_votes_lost) {
             if replicas.is_empty() {

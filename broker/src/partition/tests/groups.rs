@@ -144,6 +144,7 @@ impl Cluster {
             partition: PARTITION,
             founders: Membership::new((0..self.founders).map(id), []),
             replicas: Vec::new(),
+            rank: u32::try_from(index).unwrap(),
             named: None,
             surroundings,
         };

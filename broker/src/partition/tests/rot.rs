@@ -22,12 +22,17 @@ async fn begin(cluster: &mut Cluster) -> usize {
     for number in 0..VALUES {
         cluster.write(&format!("{number}{}", "x".repeat(VALUE_BYTES))).await;
     }
-    let all = |cluster: &Cluster| (0..NODES).all(|at| high_watermark(cluster, at) == VALUES);
-    cluster.until(5_000, "all have all", all).await;
+    all_have(cluster, VALUES).await;
     (0..NODES).for_each(|index| cluster.kill(index));
     start_all(cluster).await;
     cluster.write("again").await;
+    all_have(cluster, VALUES + 1).await;
     cluster.leader().expect("it has just written")
+}
+
+async fn all_have(cluster: &Cluster, values: usize) {
+    let all = |cluster: &Cluster| (0..NODES).all(|at| high_watermark(cluster, at) == values);
+    cluster.until(5_000, "all have all", all).await;
 }
 
 async fn start_all(cluster: &mut Cluster) {

@@ -8,7 +8,8 @@ use crate::raft::membership::Membership;
 use crate::raft::node::{Node, Options};
 
 /// Time stands still: what is due may come at any moment.
-const OPTIONS: Options = Options { election_ms: 0, retry_ms: 0, min_insync_replicas: 1 };
+const OPTIONS: Options =
+    Options { election_ms: 0, turn_ms: 0, rank: 0, retry_ms: 0, min_insync_replicas: 1 };
 
 /// How often what may happen by itself may happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

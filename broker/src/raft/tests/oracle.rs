@@ -11,7 +11,8 @@ use crate::raft::membership::{Membership, Seat};
 use crate::raft::node::Options;
 
 const TRACE: &str = include_str!("oracle.txt");
-const OPTIONS: Options = Options { election_ms: 0, retry_ms: 0, min_insync_replicas: 1 };
+const OPTIONS: Options =
+    Options { election_ms: 0, turn_ms: 0, rank: 0, retry_ms: 0, min_insync_replicas: 1 };
 
 fn numbers(text: &str) -> Vec<i32> {
     text.split_whitespace().map(|word| word.parse().unwrap()).collect()

@@ -243,7 +243,13 @@ impl World {
 
 fn run(seed: u64, is_chaotic: bool, is_rounds: bool) -> World {
     let (voters, others, least) = GROUPS[(seed % GROUPS.len() as u64) as usize];
-    let options = Options { election_ms: 100, retry_ms: 50, min_insync_replicas: least };
+    let options = Options {
+        election_ms: 100,
+        turn_ms: 20,
+        rank: 0,
+        retry_ms: 50,
+        min_insync_replicas: least,
+    };
     let mut world = World::new(voters, voters + others, options, Some(Random(seed)));
     // Who has lost a log votes no more for a while: not in most runs.
     world.loses_logs = (seed / GROUPS.len() as u64).is_multiple_of(4);

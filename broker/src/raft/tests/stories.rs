@@ -9,7 +9,8 @@ use crate::raft::node::{Found, Node, Options, Role};
 use crate::raft::position::Position;
 use crate::raft::run::Run;
 
-const OPTIONS: Options = Options { election_ms: 100, retry_ms: 50, min_insync_replicas: 1 };
+const OPTIONS: Options =
+    Options { election_ms: 100, turn_ms: 20, rank: 0, retry_ms: 50, min_insync_replicas: 1 };
 
 fn alone(epochs: &[(i32, i64)], end_offset: i64) -> Node {
     let mut node = Node::new(id(0), OPTIONS, 1, Found::alone(id(0), epochs, end_offset));
@@ -544,6 +545,40 @@ fn a_snapshot_makes_nothing_durable() {
     assert_eq!(node.high_watermark(), 4);
     let done = step(&mut node, Input::Flushed { end_offset: 10 });
     assert!(done.contains(&Action::HighWatermark { offset: 10 }), "{done:?}");
+}
+
+/// Nobody leads: who should rather lead asks for votes first. In a new group only the first is so
+/// early, since the others may not have theirs yet.
+#[test]
+fn who_should_rather_lead_asks_first() {
+    let members = Membership::new(ids(0..3), []);
+    let base = Base { at: Position::ZERO, members, log_start: 0 };
+    let deadline = |rank, epoch, is_led| {
+        let found = Found { epoch, ..Found::nothing(History::new(base.clone())) };
+        let mut node = Node::new(id(0), Options { rank, ..OPTIONS }, 1, found);
+        let _ = node.start(0);
+        if is_led {
+            let run = Run { from: Position::ZERO, end: Position::ZERO, marks: Vec::new() };
+            let message = Message::Append { epoch, run, committed: 0, high_watermark: 0 };
+            let _ = step(&mut node, Input::PeerUp(1));
+            let _ = step(&mut node, Input::Received { from: id(1), message });
+            assert_eq!((node.leader(), node.deadline()), (Some(id(1)), None));
+            let _ = step(&mut node, Input::PeerDown(1));
+        }
+        node.deadline().unwrap()
+    };
+    for (rank, epoch, is_led, waits) in [
+        (0, -1, false, 20..40),
+        (1, -1, false, 100..200),
+        (0, 3, false, 20..40),
+        (2, 3, false, 60..80),
+        (0, 3, true, 20..40),
+        (1, 3, true, 40..60),
+        (2, 3, true, 60..80),
+    ] {
+        let at = deadline(rank, epoch, is_led);
+        assert!(waits.contains(&at), "rank {rank}, epoch {epoch}, led {is_led}: {at}");
+    }
 }
 
 /// A disk that gave its log away comes back with nothing: whoever counts on what it had, and does

@@ -383,7 +383,8 @@ impl World {
     /// Starts a node over what its disk holds.
     pub fn start(&mut self, node: i32) {
         let seed = (self.chance(usize::MAX) as u64) ^ (node as u64 + 1).wrapping_mul(1 << 40 | 77);
-        let (options, own) = (self.options, id(node));
+        let options = Options { rank: u32::try_from(node).unwrap(), ..self.options };
+        let own = id(node);
         let others = ids(self.nodes());
         let replica = self.replica_mut(node);
         let found = replica.disk.found(own);
