@@ -3,7 +3,7 @@
 use super::history::What;
 use super::membership::ReplicaId;
 use super::message::{Action, Message};
-use super::node::{Node, Role, Turn};
+use super::node::{Node, Options, Role, Turn};
 use super::position::Position;
 
 impl Node {
@@ -17,9 +17,11 @@ impl Node {
     /// Nobody leads, and nobody is known to ask: one after the other, those first that should
     /// rather lead. The first gives the others the time to notice.
     pub(super) fn wait_for_turn(&mut self, now: u64) {
-        let turn_ms = self.options.turn_ms;
-        let turns = u64::from(self.options.rank) + 1;
-        self.deadline = Some(now + turns * turn_ms + self.random_below(turn_ms));
+        let Options { turn_ms, election_ms, rank, .. } = self.options;
+        // Of a new group, others may not have theirs yet: whoever asked too early asks again.
+        let each_ms = if self.epoch < 0 { 2 * election_ms } else { turn_ms };
+        let before_ms = turn_ms + u64::from(rank) * each_ms;
+        self.deadline = Some(now + before_ms + self.random_below(turn_ms));
     }
 
     /// Asks all voters: before they vote, whether they would (pre-vote), or for their votes.

@@ -220,8 +220,6 @@ impl Node {
         }
         match self.members().is_sole_voter(&self.id) && self.has_say() {
             true => self.campaign(&mut turn, false, false),
-            // Of a new group, the others may not have theirs yet.
-            false if self.epoch < 0 && self.options.rank > 0 => self.wait_for_leader(now),
             false => self.wait_for_turn(now),
         }
         turn.actions
