@@ -34,6 +34,8 @@ mod network;
 mod nodes;
 #[path = "cluster/offsets.rs"]
 mod offsets;
+#[path = "cluster/presence.rs"]
+mod presence;
 #[path = "cluster/producer.rs"]
 mod producer;
 #[path = "cluster/promises.rs"]

@@ -32,7 +32,7 @@ pub async fn handle<R: Runtime>(
     request: DescribeClusterRequest,
 ) -> Reply<DescribeClusterResponse> {
     let node = &context.services.node;
-    let (image, present) = (node.image(), node.present());
+    let (image, present) = (node.image(), node.shown());
     let from = Standpoint { listener: &context.client.listener, present: &present };
     Reply::Now(answer(&image, node.controller_id(), from, &request))
 }

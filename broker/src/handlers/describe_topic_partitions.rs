@@ -34,7 +34,7 @@ pub async fn handle<R: Runtime>(
     let page = Page {
         image: &node.image(),
         leaders: &node.leaders(),
-        from: Standpoint { listener: &context.client.listener, present: &node.present() },
+        from: Standpoint { listener: &context.client.listener, present: &node.shown() },
         partitions_max: context.services.config.describe_partitions_max,
     };
     Reply::Now(page.answer(&request))

@@ -49,7 +49,7 @@ pub async fn handle<R: Runtime>(
     let wanted = wanted(&request, context.api_version);
     let failures = create_missing(&context, &request, &wanted).await;
     let node = &context.services.node;
-    let (image, leaders, present) = (node.image(), node.leaders(), node.present());
+    let (image, leaders, present) = (node.image(), node.leaders(), node.shown());
     let view = View {
         image: &image,
         leaders: &leaders,

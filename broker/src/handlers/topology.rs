@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use vltava_protocol::error_code::ErrorCode;
 
 use crate::metadata::image::{Image, Node, NodeEndpoint, Partition, Topic};
-use crate::metadata::leaders::Leaders;
+use crate::metadata::leaders::{Leader, Leaders};
 
 /// "Not asked for", where a client may ask what it is allowed to do.
 pub const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
@@ -77,10 +77,19 @@ pub fn partition_view(
         index,
         leader_id: reached.map_or(-1, |leader| leader.node_id),
         leader_epoch: leader.map_or(-1, |leader| leader.epoch),
-        in_sync_nodes: leader.map(|leader| leader.in_sync.to_vec()).unwrap_or_default(),
+        in_sync_nodes: leader.map(|it| in_sync(it, &replica_nodes, present)).unwrap_or_default(),
         replica_nodes,
         offline_nodes,
     }
+}
+
+/// The replicas that were in sync as a leader last said, as far as they are there: who leads no
+/// more says nothing of those that went with it. In the order of the replicas, as Kafka has them.
+fn in_sync(leader: &Leader, replicas: &[i32], present: &BTreeSet<i32>) -> Vec<i32> {
+    let said = replicas.iter().copied().filter(|id| leader.in_sync.contains(id));
+    let there: Vec<i32> = said.clone().filter(|id| present.contains(id)).collect();
+    // Somebody has it all, and has to come back.
+    if there.is_empty() { said.collect() } else { there }
 }
 
 #[cfg(test)]
@@ -164,6 +173,17 @@ pub mod tests {
         let unknown = view(&image, &Leaders::default(), "PLAINTEXT");
         assert_eq!((unknown.error_code, unknown.leader_id), (ErrorCode::LEADER_NOT_AVAILABLE, -1));
         assert_eq!(unknown.replica_nodes, [1]);
+    }
+
+    #[test]
+    fn who_is_gone_is_not_in_sync_but_where_all_are() {
+        let leader = Leader { node_id: 1, epoch: 3, in_sync_version: 0, in_sync: [1, 2, 3].into() };
+        for (present, expected) in
+            [(&[1, 2, 3][..], &[3, 1, 2][..]), (&[2], &[2]), (&[1, 3], &[3, 1]), (&[4], &[3, 1, 2])]
+        {
+            let there = present.iter().copied().collect();
+            assert_eq!(in_sync(&leader, &[3, 1, 2], &there), expected, "{present:?}");
+        }
     }
 
     #[test]

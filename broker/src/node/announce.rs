@@ -73,6 +73,9 @@ impl<R: Runtime> Node<R> {
                 return;
             }
             let led = self.led(id);
+            if id == PartitionId::CLUSTER_METADATA {
+                self.say_presence();
+            }
             if led.is_some() && led != told {
                 self.lead_change(id);
                 self.announce_soon(id);

@@ -11,6 +11,7 @@ use vltava_protocol::types::Uuid;
 use super::announce::Announced;
 use super::form::Standing;
 use super::identity::{Founder, Founding};
+use super::presence::Presence;
 use crate::metadata::image::PartitionId;
 use crate::metadata::leaders::Leader;
 use crate::partition::left::{Left, LogEnd};
@@ -84,6 +85,29 @@ pub fn leaders_from_bytes(bytes: &Bytes) -> Result<Announced, DecodeError> {
         (partition, leader)
     };
     Ok(message.leaders.into_iter().map(leader).collect())
+}
+
+/// Who is there.
+///
+/// # Errors
+/// More nodes than a message can have.
+pub fn presence_to_bytes(presence: &Presence) -> Result<Bytes, EncodeError> {
+    let message = wire::Presence {
+        node_id: presence.by,
+        epoch: presence.epoch,
+        version: presence.version,
+        node_ids: presence.nodes.iter().copied().collect(),
+    };
+    to_versioned_bytes(&message, VERSION)
+}
+
+/// What [`presence_to_bytes`] wrote.
+///
+/// # Errors
+/// Other bytes.
+pub fn presence_from_bytes(bytes: &Bytes) -> Result<Presence, DecodeError> {
+    let wire::Presence { node_id: by, epoch, version, node_ids } = from_versioned_bytes(bytes)?;
+    Ok(Presence { by, epoch, version, nodes: node_ids.into_iter().collect() })
 }
 
 /// A leader is to give its place to a node, or to whichever can.

@@ -47,6 +47,8 @@ pub(super) const QUORUM: u16 = 6;
 pub(super) const ROOM: u16 = 7;
 /// For what it has of partitions that nobody leads.
 pub(super) const LEFT: u16 = 12;
+/// To hear who is there, as the leader of group 0 sees it.
+pub(super) const PRESENCE: u16 = 9;
 /// To ask its controller for another node, which does not reach it.
 const CONTROLLER_FOR: u16 = 8;
 
@@ -85,13 +87,22 @@ impl<R: Runtime> NodeEvents for Events<R> {
     fn peer_up(&self, session: SessionId, _introduction: &Arc<Introduction>) {
         if let Some(node) = self.0.upgrade() {
             let runtime = node.parts.runtime.clone();
-            runtime.spawn(Queue::Control, async move { node.tell_leaders(session.node).await });
+            runtime.spawn(Queue::Control, async move {
+                if node.parts.jobs.own() == 0 {
+                    node.say_presence();
+                    node.pass_presence_on(session.node).await;
+                }
+                node.tell_leaders(session.node).await;
+            });
         }
     }
 
     fn peer_down(&self, session: SessionId) {
         if let Some(node) = self.0.upgrade() {
             node.leaving_peers.borrow_mut().remove(&session.node);
+            if node.parts.jobs.own() == 0 {
+                node.say_presence();
+            }
         }
     }
 
@@ -113,6 +124,7 @@ impl<R: Runtime> NodeEvents for Events<R> {
                     Bytes::new()
                 }
                 HAND_OVER => node.answer_hand_over(&body).await,
+                PRESENCE => node.answer_presence(from.node, &body).await,
                 QUORUM => node.answer_quorum().await,
                 ROOM => node.answer_room(),
                 LEFT => node.answer_left(&body).await,
@@ -342,9 +354,14 @@ impl<R: Runtime> Node<R> {
 
     /// Tells all other nodes.
     pub(super) async fn tell_all(self: &Rc<Self>, announced: &Announced) {
-        let Some(peers) = self.peers() else { return };
-        let Ok(bytes) = messages::leaders_to_bytes(announced) else { return };
-        let told = peers.up().into_iter().map(|node| self.ask_peer(node, LEADERS, bytes.clone()));
+        if let Ok(bytes) = messages::leaders_to_bytes(announced) {
+            self.tell_each(LEADERS, bytes).await;
+        }
+    }
+
+    pub(super) async fn tell_each(&self, kind: u16, bytes: Bytes) {
+        let up = self.peers().map(|peers| peers.up()).unwrap_or_default();
+        let told = up.into_iter().map(|node| self.ask_peer(node, kind, bytes.clone()));
         futures_util::future::join_all(told).await;
     }
 }

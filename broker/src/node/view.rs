@@ -17,6 +17,7 @@ use super::admission::Addresses;
 use super::identity::Identity;
 use super::level::HeardLevels;
 use super::peers::PeerParts;
+use super::presence::Presence;
 use super::quorum::SeenMembers;
 use super::reconcile::Taken;
 use super::shards::Moves;
@@ -94,6 +95,8 @@ pub struct Node<R: Runtime> {
     pub(super) to_announce: RefCell<BTreeSet<PartitionId>>,
     /// It was heard of a leader.
     pub(super) leaders_heard: Event,
+    /// Who is there, as this shard has heard.
+    pub(super) presence: RefCell<Presence>,
     /// Nodes that have said that they are about to stop.
     pub(super) leaving_peers: RefCell<BTreeSet<i32>>,
     /// On shard 0: below which offset of group 0 all shards have applied everything.
@@ -143,6 +146,7 @@ impl<R: Runtime> Node<R> {
             leaders: RefCell::default(),
             to_announce: RefCell::default(),
             leaders_heard: Event::new(),
+            presence: RefCell::default(),
             leaving_peers: RefCell::default(),
             applied: Cell::new(0),
             applied_more: Event::new(),

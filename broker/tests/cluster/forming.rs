@@ -38,6 +38,11 @@ fn nodes_form_a_cluster_and_tell_the_same_of_it() {
             assert!(partition.offline.is_empty(), "{partition:?}");
         }
     }
+    // By who should lead it, if nobody was late.
+    let partitions =
+        names.iter().flat_map(|name| told.topics[&Str::from(*name)].partitions.values());
+    let preferred = partitions.filter(|it| it.leader == it.replicas.first().copied()).count();
+    assert!(preferred >= 8, "only {preferred} of 12 partitions are led by their first replica");
     // Written through the leader that any of them names.
     for (round, address) in (0..).zip(&addresses) {
         let leader = leader_of(&[*address], names[0], 0).expect("a leader");

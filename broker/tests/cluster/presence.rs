@@ -1,0 +1,68 @@
+//! What clients are told of nodes that not everybody reaches.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use vltava_protocol::types::Str;
+
+use crate::network::Network;
+use crate::nodes::{NODES, Nodes};
+use crate::view::{await_agreement, await_leader, await_partition, create_topic, metadata, until};
+
+const TOPIC: &str = "told-of";
+const PARTITIONS: i32 = 6;
+
+/// The brokers that a node tells of, and who leads which partition.
+fn told(address: SocketAddr) -> Option<(BTreeSet<i32>, Vec<i32>)> {
+    let metadata = metadata(address).ok()?;
+    let topic = metadata.topics.get(&Str::from(TOPIC))?;
+    let leaders = topic.partitions.values().map(|partition| partition.leader.unwrap_or(-1));
+    Some((metadata.brokers.keys().copied().collect(), leaders.collect()))
+}
+
+/// A client that came to a node which is cut off must learn where to go; one whose node lacks a
+/// link to another must not take that for dead.
+#[test]
+fn clients_are_told_of_nodes_that_theirs_does_not_reach() {
+    let Some(network) = Network::new(&NODES, "what a node tells that is cut off") else { return };
+    let mut nodes = Nodes::places(&[], |node, directory| network.place(node, directory));
+    nodes.run_all();
+    let addresses = nodes.addresses();
+    create_topic(addresses[0], TOPIC, PARTITIONS);
+    await_agreement(&addresses, &[TOPIC]);
+    let all = BTreeSet::from(NODES);
+
+    // A link fails between two others than the leader of group 0.
+    let controller = metadata(addresses[0]).expect("an answer").controller_id;
+    let mut others = NODES.into_iter().filter(|node| *node != controller);
+    let (one, other) = (others.next().expect("three"), others.next().expect("three"));
+    let leaders = told(addresses[0]).expect("an answer").1;
+    let led = leaders.iter().position(|leader| *leader == one).expect("each leads something");
+    network.cut(one, other);
+    // It has noticed.
+    await_partition(&addresses, TOPIC, i32::try_from(led).expect("small"), |said| {
+        said.leader == Some(one) && !said.in_sync.contains(&other)
+    });
+    for node in [one, other] {
+        let (brokers, leaders) = told(nodes.address(node)).expect("an answer");
+        assert_eq!(brokers, all, "told by {node}, which has lost its link to one of two");
+        assert!(leaders.iter().all(|leader| all.contains(leader)), "{node}: {leaders:?}");
+    }
+    network.heal();
+    await_agreement(&addresses, &[TOPIC]);
+
+    network.cut_off(one);
+    let reached = [nodes.address(controller), nodes.address(other)];
+    for partition in 0..PARTITIONS {
+        await_leader(&reached, TOPIC, partition, |leader| leader != one);
+    }
+    until("the others still tell of a node that is cut off", || {
+        let brokers = told(reached[0])?.0;
+        (!brokers.contains(&one)).then_some(())
+    });
+    let (brokers, _) = told(nodes.address(one)).expect("clients still reach it");
+    assert_eq!(brokers, all, "told by the node that is cut off");
+    network.heal();
+    await_agreement(&addresses, &[TOPIC]);
+    nodes.stop();
+}
