@@ -86,7 +86,8 @@ pub static BROKER: &[Definition] = &[
     node("listeners", Kind::List, "PLAINTEXT://127.0.0.1:9092").doc(
         "Where clients connect: `NAME://host:port`, separated by commas. An empty host is all \
          interfaces. Kafka's default is all interfaces; ours is this machine only, as nothing is \
-         encrypted or authenticated yet.",
+         encrypted or authenticated yet; with `peers` it is port 9092 of the host that this node \
+         has there.",
     ),
     node("log.dir", Kind::List, "data").doc("Older name of `log.dirs`."),
     node("log.dirs", Kind::List, "data").doc("The data directory. One for now."),

@@ -10,7 +10,7 @@ use super::check::{self, InvalidValue};
 use super::definitions::{
     broker_setting, broker_settings, family, group_settings, nearest, topic_setting, topic_settings,
 };
-use super::listeners::{self, HostAndPort, Listener, ListenerSettings, Listeners};
+use super::listeners::{self, Endpoint, HostAndPort, Listener, ListenerSettings, Listeners};
 pub use super::origin::{Given, Origin};
 use super::peers::{self, Peer};
 use super::topic_values::TopicDefaults;
@@ -185,6 +185,8 @@ pub fn load(given: &[Given]) -> Result<Loaded, ConfigErrors> {
 }
 
 /// What is longer than this is not repeated.
+/// Where clients connect, unless something else is said.
+const CLIENTS_PORT: u16 = 9092;
 const NAME_BYTES_MAX: usize = 128;
 
 /// What a name that is no setting of a node may have meant.
@@ -320,6 +322,7 @@ impl Loader {
 
     fn build(&mut self) -> Result<BrokerConfig, InvalidValue> {
         self.check_node_ids()?;
+        self.listen_beside_peers()?;
         let topic_defaults = self.topic_defaults()?;
         let Listeners { listeners, inter_broker_name, left_out } = self.listeners()?;
         for name in left_out {
@@ -394,6 +397,26 @@ impl Loader {
     fn peers(&self) -> Result<Vec<Peer>, InvalidValue> {
         let own = self.number("node.id")?;
         self.non_empty("peers").map_or(Ok(Vec::new()), |text| peers::parse(text, own))
+    }
+
+    /// Clients of one of several nodes must reach all of them: where nobody says how, they find this
+    /// one as its peers do.
+    fn listen_beside_peers(&mut self) -> Result<(), InvalidValue> {
+        let Some((_, origin)) = self.values.get("peers").cloned() else { return Ok(()) };
+        if self.values.contains_key("listeners") {
+            return Ok(());
+        }
+        let own: i32 = self.number("node.id")?;
+        let own = self.peers()?.into_iter().find(|peer| peer.node_id == own);
+        let Some(known_as) = own.map(|own| Some(own.host)) else { return Ok(()) };
+        let at = |host| {
+            let endpoint = Endpoint { name: String::new(), host, port: CLIENTS_PORT };
+            (format!("PLAINTEXT://{endpoint}"), origin.clone())
+        };
+        let bound = self.peer_listener()?.map_or_else(|| known_as.clone(), |(host, _)| host);
+        self.values.insert("listeners", at(bound));
+        self.values.entry("advertised.listeners").or_insert_with(|| at(known_as));
+        Ok(())
     }
 
     fn peer_listener(&self) -> Result<Option<HostAndPort>, InvalidValue> {

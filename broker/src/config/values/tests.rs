@@ -37,6 +37,26 @@ fn nothing_given_is_enough() {
     assert_eq!(config.connections_idle_ms_max, Some(600_000));
 }
 
+/// What `--node-id` and `--peers` alone say must do for clients on other machines.
+#[test]
+fn one_of_several_is_reached_as_its_peers_reach_it() {
+    let several = |own: &str| set("peers", &format!("1@{own}:7641,2@10.0.0.2:7641"));
+    let told = |given: &[Given]| {
+        let listener = config(given).listeners.remove(0);
+        (listener.bind.to_string(), listener.advertised.unwrap().to_string())
+    };
+    let both = |text: &str| (text.to_string(), text.to_string());
+    assert_eq!(told(&[several("10.0.0.1")]), both("10.0.0.1:9092"));
+    assert_eq!(told(&[several("[fd00::1]")]), both("[fd00::1]:9092"));
+    let advertised = ("0.0.0.0:9092".to_string(), "a.example:9092".to_string());
+    assert_eq!(told(&[several("a.example"), set("peer.listener", ":7641")]), advertised);
+    let listeners = set("listeners", "PLAINTEXT://10.0.0.9:9095");
+    assert_eq!(told(&[several("10.0.0.1"), listeners]), both("10.0.0.9:9095"));
+    let (bind, _) = told(&[several("10.0.0.1"), set("advertised.listeners", "PLAINTEXT://b:1")]);
+    assert_eq!(bind, "10.0.0.1:9092");
+    assert_eq!(told(&[set("peers", "")]), both("127.0.0.1:9092"));
+}
+
 #[test]
 fn the_admin_port_can_be_turned_off() {
     for nowhere in ["none", ""] {
