@@ -405,7 +405,8 @@ fn partition_data(
         Ok(found) => {
             let is_read = found.diverging.is_none() && found.preferred.is_none();
             data.aborted_transactions = (read_committed && is_read).then(Vec::new);
-            // What is not known is not told: it never goes back, as a client sees it.
+            // What is not known, though it was waited for (fewer may be in sync than clients are to
+            // wait for), is not told: it never goes back, as a client sees it.
             let high_watermark = if found.is_behind { -1 } else { found.high_watermark };
             data.high_watermark = high_watermark;
             data.last_stable_offset = high_watermark;

@@ -75,6 +75,8 @@ pub struct Replica<R: Runtime> {
     watches: RefCell<Watches<Rc<Watch>>>,
     /// See [`Replica::leads`].
     led: Cell<Option<i32>>,
+    /// Since when.
+    led_since: Cell<Option<Monotonic>>,
     partition: PartitionId,
     /// Where the node has others beside it.
     surroundings: Option<Rc<Surroundings<R>>>,
@@ -171,6 +173,7 @@ impl<R: Runtime> Replica<R> {
             refusals: RefCell::default(),
             watches: RefCell::default(),
             led: Cell::new(None),
+            led_since: Cell::new(None),
             leadership: Event::new(),
             partition,
             surroundings,

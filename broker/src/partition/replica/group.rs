@@ -236,7 +236,14 @@ impl<R: Runtime> Replica<R> {
     /// are in sync.
     fn look_at_leadership(&self, has_other_in_sync: bool) {
         let leads = self.raft.borrow().leads();
-        if self.led.replace(leads) != leads || has_other_in_sync && leads.is_some() {
+        let led = self.led.replace(leads);
+        if led != leads {
+            self.led_since.set(leads.map(|_| self.runtime.now()));
+        }
+        if leads.is_some() && has_other_in_sync && !self.has_enough_in_sync() {
+            self.tell_too_few();
+        }
+        if led != leads || has_other_in_sync && leads.is_some() {
             self.leadership.notify();
         }
     }

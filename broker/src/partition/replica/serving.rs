@@ -69,13 +69,19 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().history().end().offset
     }
 
-    /// Whether the high watermark is not known again since this replica began to lead: what was
-    /// committed before may end at any offset up to the beginning of its epoch.
+    /// Whether the high watermark is not known again since this replica began to lead.
     pub fn is_high_watermark_behind(&self) -> bool {
+        self.high_watermark_unknown_below().is_some()
+    }
+
+    /// Where that is so: what was committed before may end at any offset up to this, the beginning
+    /// of its epoch.
+    pub(super) fn high_watermark_unknown_below(&self) -> Option<i64> {
         let raft = self.raft.borrow();
         let begun = raft.history().end_of_epoch(raft.epoch() - 1);
         let begun = begun.unwrap_or(raft.history().base().at);
-        raft.role() == Role::Leader && raft.high_watermark() < begun.offset
+        let is_behind = raft.role() == Role::Leader && raft.high_watermark() < begun.offset;
+        is_behind.then_some(begun.offset)
     }
 
     /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends: the

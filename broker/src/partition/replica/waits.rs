@@ -1,10 +1,12 @@
 //! Who waits for what this replica commits: writes, fetches, and what follows a log.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use futures_util::future::select;
 
 use super::Replica;
 use crate::partition::client::Owed;
@@ -15,6 +17,9 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// How long it is at most before it is looked again who has waited too long, while somebody waits.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// How long readers wait for a new leader to know what is committed.
+const SETTLING_MAX: Duration = Duration::from_millis(500);
 
 /// What one who waits for a commit is told.
 pub(super) type Committed = oneshot::Receiver<Result<(), PartitionError>>;
@@ -164,6 +169,29 @@ impl<R: Runtime> Replica<R> {
         }
         let bytes = self.uncommitted.borrow_mut().commit(high_watermark);
         self.watches.borrow_mut().retain(|watch| watch.count(bytes));
+    }
+
+    /// Fewer are in sync than clients are to wait for: what waits for them stands in the log, and may
+    /// be committed. In Kafka, too, whoever waits is told as the set shrinks.
+    pub(super) fn tell_too_few(&self) {
+        let is_client = |waiter: &Waiter| waiter.deadline.is_some();
+        let waiting = self.commits.borrow_mut().take_where(is_client);
+        for waiter in waiting {
+            waiter.tell(Err(PartitionError::NotEnoughReplicasAfterAppend));
+        }
+    }
+
+    /// Waits until the high watermark is known, where this replica has begun to lead: a round trip
+    /// and a flush. Not for ever: fewer may be in sync than clients are to wait for.
+    pub async fn high_watermark_known(&self) {
+        let Some(began) = self.led_since.get() else { return };
+        let until = began.after(SETTLING_MAX);
+        if let Some(begun) = self.high_watermark_unknown_below()
+            && self.runtime.now() < until
+        {
+            let time_is_over = pin!(self.runtime.sleep_until(until));
+            select(pin!(self.committed_beyond(begun - 1)), time_is_over).await;
+        }
     }
 
     /// What was queued will not be committed: the log took it back.

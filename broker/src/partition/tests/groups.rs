@@ -160,6 +160,13 @@ impl Cluster {
         self.simulation.kill(self.nodes[index].host, Crash::Power);
     }
 
+    /// Neither hears the other any more; nobody tells them.
+    pub(super) fn block(&self, one: usize, other: usize) {
+        let (one, other) = (self.nodes[one].host, self.nodes[other].host);
+        self.simulation.block(one, other);
+        self.simulation.block(other, one);
+    }
+
     pub(super) fn leader(&self) -> Option<usize> {
         let leads = |node: &Node| node.replica.as_ref()?.leads();
         let epochs =

@@ -5,10 +5,11 @@ use std::time::Duration;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_storage::AppendClass;
 
-use super::groups::{Cluster, NODES, batch, tell};
+use super::groups::{Cluster, NODES, PARTITION, batch, tell};
 use crate::partition::error::PartitionError;
+use crate::partition::fetch;
 use crate::partition::replica::Queued;
-use crate::partition::request::{Acks, Terms};
+use crate::partition::request::{Acks, Found, ReadFrom, Terms};
 use crate::runtime::{Monotonic, Runtime};
 
 /// Three nodes, all in sync; which leads, and which does not.
@@ -104,19 +105,90 @@ fn who_waits_is_told_in_time_that_it_is_not_known() {
     for seed in 1..5 {
         tell(seed, async |mut cluster| {
             let (leader, other) = begin(&mut cluster, 3).await;
-            let short = write(&cluster, leader, Acks::All, 300).unwrap();
+            // It is not noticed yet that the two do not hear each other.
+            cluster.block(leader, other);
+            let short = write(&cluster, leader, Acks::All, 100).unwrap();
             let long = write(&cluster, leader, Acks::All, 100_000).unwrap();
-            // It has not even been sent.
-            cluster.kill(other);
             let began = cluster.simulation.executor().now_ns();
             assert_eq!(short.committed.await, Ok(Err(PartitionError::TimedOut)));
             let waited_ms = (cluster.simulation.executor().now_ns() - began) / 1_000_000;
-            assert!((299..=310).contains(&waited_ms), "{waited_ms}");
+            assert!((99..=110).contains(&waited_ms), "{waited_ms}");
             cluster.replica(leader).set_options(cluster.options.clone(), 2);
             assert_eq!(long.committed.await, Ok(Ok(())));
             assert_eq!(cluster.replica(leader).high_watermark(), 2);
         });
     }
+}
+
+/// Who waits for more than are in sync is told as the set shrinks, not when its time is over.
+#[test]
+fn a_write_that_waits_for_a_replica_that_goes_is_told_so_at_once() {
+    for seed in 1..5 {
+        tell(seed, async |mut cluster| {
+            let (leader, other) = begin(&mut cluster, 3).await;
+            let waiting = write(&cluster, leader, Acks::All, 100_000).unwrap();
+            let for_itself = write(&cluster, leader, Acks::Leader, 100_000).unwrap();
+            // It has not even been sent.
+            cluster.kill(other);
+            let began = cluster.simulation.executor().now_ns();
+            let told = waiting.committed.await;
+            assert_eq!(told, Ok(Err(PartitionError::NotEnoughReplicasAfterAppend)));
+            let waited_ms = (cluster.simulation.executor().now_ns() - began) / 1_000_000;
+            assert!(waited_ms < 1_000, "{waited_ms}");
+            assert_eq!(for_itself.committed.await, Ok(Ok(())));
+            cluster.replica(leader).set_options(cluster.options.clone(), 2);
+            let stands = |cluster: &Cluster| cluster.replica(leader).high_watermark() == 2;
+            cluster.until(1_000, "it stands in the log", stands).await;
+        });
+    }
+}
+
+/// Readers of a new leader wait until it knows what is committed, and not for ever.
+#[test]
+fn what_a_new_leader_does_not_know_yet_is_waited_for() {
+    for seed in 1..9 {
+        tell(seed, async |mut cluster| {
+            let (leader, _) = begin(&mut cluster, 2).await;
+            for _ in 0..20 {
+                let written = write(&cluster, leader, Acks::All, 1_000).unwrap();
+                assert_eq!(written.committed.await, Ok(Ok(())));
+            }
+            cluster.kill(leader);
+            let is_led = |cluster: &Cluster| cluster.leader().is_some();
+            cluster.until(5_000, "another leads", is_led).await;
+            let next = cluster.leader().unwrap();
+            let found = read(&cluster, next, 0).await.unwrap();
+            assert_eq!((found.high_watermark, found.is_behind), (20, false));
+            // More are to have it than are there.
+            [next, 3 - leader - next].into_iter().for_each(|index| cluster.kill(index));
+            cluster.min_insync_replicas = 3;
+            cluster.start(leader).await;
+            cluster.start(next).await;
+            cluster.until(5_000, "somebody leads", is_led).await;
+            let next = cluster.leader().unwrap();
+            let began = cluster.simulation.executor().now_ns();
+            let found = read(&cluster, next, 0).await.unwrap();
+            let waited_ms = (cluster.simulation.executor().now_ns() - began) / 1_000_000;
+            assert!(found.is_behind, "nobody knows what the third has");
+            assert!(waited_ms <= 510, "{waited_ms}");
+            let began = cluster.simulation.executor().now_ns();
+            let _again = read(&cluster, next, 0).await.unwrap();
+            assert!(cluster.simulation.executor().now_ns() - began < 10_000_000, "once is enough");
+        });
+    }
+}
+
+async fn read(cluster: &Cluster, index: usize, offset: i64) -> Result<Found, PartitionError> {
+    let read = ReadFrom {
+        partition: PARTITION,
+        current_leader_epoch: -1,
+        last_fetched_epoch: -1,
+        offset,
+        bytes_max: 1 << 20,
+        may_follow: false,
+        nearer: None,
+    };
+    fetch::read_all(cluster.partitions(index).unwrap(), vec![read], 1 << 20).await.remove(0)
 }
 
 /// Kafka's answer where the set shrank while the write waited.
@@ -149,8 +221,11 @@ fn what_is_committed_while_too_few_are_in_sync_is_told_so() {
                     }
                 }
             }
-            let replica = cluster.replica(leader);
-            assert_eq!(replica.high_watermark(), replica.end(), "all is committed");
+            let is_committed = |cluster: &Cluster| {
+                let replica = cluster.replica(leader);
+                replica.high_watermark() == replica.end()
+            };
+            cluster.until(1_000, "all is committed", is_committed).await;
         });
         seen += told.get();
     }
