@@ -20,6 +20,8 @@ mod damage;
 mod disks;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/fencing.rs"]
+mod fencing;
 #[path = "cluster/forming.rs"]
 mod forming;
 #[path = "cluster/group.rs"]
