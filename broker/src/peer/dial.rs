@@ -128,14 +128,8 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
             return Err(Refusal::new(RefusalCode::WRONG_CLUSTER, words));
         }
         let session = self.desk.node(node).and_then(|node| node.session());
-        if let Some(session) = session
-            && session.up_since.get().is_some()
-            && session.introduction.disk_id != introduction.disk_id
-        {
-            let (first, second) = (session.introduction.disk_id, introduction.disk_id);
-            let words =
-                format!("node {node} runs with disk {first}; another says it is, with {second}");
-            return Err(Refusal::new(RefusalCode::DUPLICATE_NODE, words));
+        if let Some(session) = session.filter(|session| session.up_since.get().is_some()) {
+            refuse_second(&session.introduction, introduction)?;
         }
         self.events.admit(introduction)?;
         Ok(protocol)
@@ -282,4 +276,22 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         let _sent = self.in_time(self.options.handshake_timeout, "refusing", sent).await;
         socket.close();
     }
+}
+
+/// While a process is there under a number, no other may be, but one that was started after it: the
+/// end of the first may not have been seen yet. Whoever was started before it, and comes again, is
+/// one of two that run with one data directory, or a copy of it.
+fn refuse_second(first: &Introduction, second: &Introduction) -> Result<(), Refusal> {
+    let (node, disk) = (first.node_id, first.disk_id);
+    let words = if disk != second.disk_id {
+        format!("node {node} runs with disk {disk}; another says it is, with {}", second.disk_id)
+    } else if second.start < first.start {
+        format!(
+            "node {node} runs with disk {disk}, started after this process: was a data directory \
+             copied? Stop one of the two, and empty its directory"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(RefusalCode::DUPLICATE_NODE, words))
 }

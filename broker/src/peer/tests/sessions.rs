@@ -6,7 +6,7 @@ use bytes::Bytes;
 use vltava_protocol::types::Uuid;
 
 use super::cluster::{Cluster, MS, PORT, Told, check_diary, large, small, tell};
-use crate::peer::greeting::{Refusal, RefusalCode};
+use crate::peer::greeting::{Introduction, Refusal, RefusalCode};
 use crate::peer::peers::RequestError;
 use crate::runtime::sim::{Crash, HARNESS, NetworkOptions, SimulationOptions};
 use crate::runtime::{Connection, Network, Runtime};
@@ -123,6 +123,27 @@ fn a_killed_process_is_seen_at_once_and_found_again() {
             check_diary(&cluster.nodes[other]);
         });
     }
+}
+
+/// Two processes with one data directory, or a copy: only the one that was started last gets
+/// sessions, so they do not end each other's in turn.
+#[test]
+fn of_two_with_one_disk_the_earlier_stays_outside() {
+    tell(calm(9), &[1, 1], |cluster| async move {
+        let mut cluster = two(cluster).await;
+        let here = Rc::clone(cluster.shard(0, 0));
+        let link = here.link_of(here.session(2).unwrap()).unwrap();
+        let of = |start| Introduction { start, ..link.introduction.as_ref().clone() };
+        let start = link.introduction.start;
+        let refusal = here.judge(&of(start - 1)).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::DUPLICATE_NODE);
+        for started in [start, start + 1] {
+            assert!(here.judge(&of(started)).is_ok(), "it may be the same, started again");
+        }
+        cluster.kill(1, Crash::Process);
+        cluster.until(1000, |it| it.downs(0) == 1).await;
+        assert!(here.judge(&of(start - 1)).is_ok(), "its clock was set back");
+    });
 }
 
 #[test]
