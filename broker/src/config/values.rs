@@ -399,8 +399,8 @@ impl Loader {
         self.non_empty("peers").map_or(Ok(Vec::new()), |text| peers::parse(text, own))
     }
 
-    /// Clients of one of several nodes must reach all of them: where nobody says how, they find this
-    /// one as its peers do.
+    /// Clients of one of several nodes must reach all of them: where nobody says how, they find
+    /// this one as its peers do.
     fn listen_beside_peers(&mut self) -> Result<(), InvalidValue> {
         let Some((_, origin)) = self.values.get("peers").cloned() else { return Ok(()) };
         if self.values.contains_key("listeners") {

@@ -172,7 +172,7 @@ mod tests {
         let formed = Cluster { id: Uuid(9), format_version: FORMAT_VERSION, features };
         image.apply(Record::Cluster(formed)).unwrap();
         for id in [1, 2, 3, 4, 5, 9] {
-            let disks = if id == 9 { Vec::new() } else { vec![Uuid(id as u128)] };
+            let disks = if id == 9 { Vec::new() } else { vec![Uuid(7)] };
             let node = metadata::Node {
                 id,
                 epoch: 0,

@@ -171,8 +171,8 @@ impl<R: Runtime> Replica<R> {
         self.watches.borrow_mut().retain(|watch| watch.count(bytes));
     }
 
-    /// Fewer are in sync than clients are to wait for: what waits for them stands in the log, and may
-    /// be committed. In Kafka, too, whoever waits is told as the set shrinks.
+    /// Fewer are in sync than clients are to wait for: what waits for them stands in the log, and
+    /// may be committed. In Kafka, too, whoever waits is told as the set shrinks.
     pub(super) fn tell_too_few(&self) {
         let is_client = |waiter: &Waiter| waiter.deadline.is_some();
         let waiting = self.commits.borrow_mut().take_where(is_client);

@@ -547,8 +547,8 @@ fn a_snapshot_makes_nothing_durable() {
     assert!(done.contains(&Action::HighWatermark { offset: 10 }), "{done:?}");
 }
 
-/// Nobody leads: who should rather lead asks for votes first. In a new group the others leave it the
-/// time to ask again: they may not have theirs yet as it first asks.
+/// Nobody leads: who should rather lead asks for votes first. In a new group the others leave it
+/// the time to ask again: they may not have theirs yet as it first asks.
 #[test]
 fn who_should_rather_lead_asks_first() {
     let members = Membership::new(ids(0..3), []);
