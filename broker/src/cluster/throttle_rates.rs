@@ -96,7 +96,9 @@ fn check(name: &str, value: &str) -> Result<(), Refusal> {
         Ok(_) => "Value must be at least 0",
         Err(_) => "Not a number of type LONG",
     };
-    Err(invalid(format!("Invalid value {value} for configuration {name}: {reason}")))
+    // Not INVALID_CONFIG, which Kafka says of topics only.
+    let message = format!("Invalid value {value} for configuration {name}: {reason}");
+    Err(Refusal::invalid_request(message))
 }
 
 fn invalid(message: String) -> Refusal {

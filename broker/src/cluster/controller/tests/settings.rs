@@ -85,7 +85,7 @@ fn throttles_are_a_nodes_own_or_of_all() {
         let image = cluster.state.image();
         (error, [1, 2].map(|id| rate(image, id, FOLLOWER_RATE)), rate(image, 1, LEADER_RATE))
     };
-    let (none, refused) = (ErrorCode::NONE, ErrorCode::INVALID_CONFIG);
+    let (none, wrong) = (ErrorCode::NONE, ErrorCode::INVALID_REQUEST);
     let all = [(FOLLOWER_RATE, 1, None), (LEADER_RATE, 1, None), (directories, 1, None)];
     assert_eq!(alter("1", &all), (none, [None; 2], None), "what was never set");
     let set = |rate| [(FOLLOWER_RATE, 0, Some(rate))];
@@ -94,11 +94,14 @@ fn throttles_are_a_nodes_own_or_of_all() {
     assert_eq!(alter("1", &[(LEADER_RATE, 0, Some("0"))]), (none, [Some(7), Some(5)], Some(0)));
     let same = ([Some(7), Some(5)], Some(0));
     for rate in ["-1", "x", ""] {
-        assert_eq!(alter("1", &set(rate)).0, refused, "{rate}");
+        assert_eq!(alter("1", &set(rate)).0, wrong, "{rate}");
     }
-    assert_eq!(alter("1", &[(FOLLOWER_RATE, 2, Some("9"))]).0, refused, "no list");
+    assert_eq!(
+        alter("1", &[(FOLLOWER_RATE, 2, Some("9"))]).0,
+        ErrorCode::INVALID_CONFIG,
+        "no list"
+    );
     assert_eq!(alter("9", &set("9")).0, ErrorCode::BROKER_ID_NOT_REGISTERED);
-    let wrong = ErrorCode::INVALID_REQUEST;
     assert_eq!(alter("1", &[(directories, 0, Some("9"))]), (wrong, same.0, same.1));
     assert_eq!(alter("1", &[all[0], ("log.dirs", 1, None)]), (wrong, same.0, same.1));
     assert_eq!(alter("2", &all), (none, [Some(7); 2], Some(0)), "all nodes' is left");
