@@ -48,12 +48,12 @@ impl<D: Disk> LogInner<D> {
     }
 
     async fn truncate_flushed(&self, to: i64) -> StorageResult<()> {
-        let (log_start, end) = {
+        let (start, end) = {
             let state = self.state.borrow();
-            (state.log_start, state.flushed_end())
+            (state.first_batch, state.flushed_end())
         };
-        if to < log_start {
-            return Err(StorageError::OutOfRange { offset: to, start: log_start, end });
+        if to < start {
+            return Err(StorageError::OutOfRange { offset: to, start, end });
         }
         if to >= end {
             return Ok(());
@@ -225,6 +225,7 @@ impl<D: Disk> LogInner<D> {
             let cursor = recovered.active.flushed.get();
             state.queue.drain(cursor);
             state.log_start = log_start;
+            state.first_batch = state.first_batch.min(log_start);
             state.segments = recovered.segments;
             state.active = recovered.active;
             state.allocated = recovered.allocated;
@@ -259,8 +260,9 @@ impl<D: Disk> LogInner<D> {
         if new_start <= log_start {
             return Ok(log_start);
         }
+        let first_batch = self.find_first_batch(new_start).await;
         let _files = self.files.lock().await;
-        let done = self.move_start(new_start, writer).await;
+        let done = self.move_start((new_start, first_batch), writer).await;
         done.map_err(|error| self.fail(error))?;
         Ok(new_start)
     }
@@ -308,8 +310,10 @@ impl<D: Disk> LogInner<D> {
                 return Err(self.fail(error));
             }
         }
+        let new_start = new_start.max(log_start);
+        let first_batch = self.find_first_batch(new_start).await;
         let _files = self.files.lock().await;
-        let done = self.move_start(new_start.max(log_start), writer).await;
+        let done = self.move_start((new_start, first_batch), writer).await;
         done.map_err(|error| self.fail(error))?;
         Ok(going)
     }
@@ -337,10 +341,14 @@ impl<D: Disk> LogInner<D> {
         self.environment.count_producers(before, after);
     }
 
-    /// The log starts at `new_start`: first the checkpoint says so, durably, then the files below
+    /// The log starts at `new_start`, inside the batch that begins at `first_batch`: first the checkpoint says so, durably, then the files below
     /// it go. The caller holds both locks; `writer` is given back in between: a file system may
     /// need long to remove a large file.
-    async fn move_start(&self, new_start: i64, writer: MutexGuard<'_, ()>) -> StorageResult<()> {
+    async fn move_start(
+        &self,
+        (new_start, first_batch): (i64, i64),
+        writer: MutexGuard<'_, ()>,
+    ) -> StorageResult<()> {
         let capture = {
             let mut state = self.state.borrow_mut();
             // Shown to nobody yet: a start that was seen never goes back.
@@ -361,7 +369,7 @@ impl<D: Disk> LogInner<D> {
             let mut state = self.state.borrow_mut();
             state.start_to_be = None;
             written?;
-            state.log_start = new_start;
+            (state.log_start, state.first_batch) = (new_start, first_batch);
             // Only now: what was appended meanwhile has added to them.
             state.epochs.cut_front(new_start);
             let going = state.below(new_start);

@@ -121,7 +121,7 @@ impl<D: Disk> LogInner<D> {
     ) -> StorageResult<Option<Run<D>>> {
         let (start, flushed_end) = {
             let state = self.state.borrow();
-            (state.log_start, state.flushed_end())
+            (state.first_batch, state.flushed_end())
         };
         if from < start || from > flushed_end {
             return Err(StorageError::OutOfRange { offset: from, start, end: flushed_end });
@@ -233,6 +233,21 @@ impl<D: Disk> LogInner<D> {
         let holds = |e: &OffsetEntry| e.relative_offset <= relative;
         let entry = self.offset_entry(segment, holds, walk).await?;
         self.walk_from(&cursor, entry.map_or(0, |e| u64::from(e.position)), offset, walk).await
+    }
+
+    /// Where the batch begins that a log which starts at `log_start` begins with. Where that cannot
+    /// be read, a place before it at which one does.
+    pub(crate) async fn find_first_batch(&self, log_start: i64) -> i64 {
+        let segment = {
+            let state = self.state.borrow();
+            state.segment_of(log_start).filter(|_| log_start < state.flushed_end())
+        };
+        let Some(segment) = segment else { return log_start };
+        let mut walk = HeaderWalk::new(self, &segment);
+        match self.locate(&segment, log_start, &mut walk).await {
+            Ok(found) => found.map_or(log_start, |found| found.base_offset),
+            Err(_) => segment.base_offset,
+        }
     }
 
     async fn walk_from(

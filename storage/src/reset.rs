@@ -2,7 +2,8 @@
 //!
 //! Order: the record of what the log begins with is made durable; from then on nothing else in the
 //! directory counts, and recovery would do the rest. What was queued goes before, as in a
-//! truncation.
+//! truncation. Where there is no space for the rest nothing is appended until it is done: the
+//! caller resets the log again, once there is some.
 
 use crate::error::{StorageError, StorageResult};
 use crate::io::Disk;
@@ -17,12 +18,17 @@ impl<D: Disk> LogInner<D> {
         self.state.borrow().check_open()?;
         self.take_back(Vec::new());
         self.retire_buffer(false);
-        self.state.borrow_mut().truncating = true;
+        let (was_under_way, generation) = {
+            let mut state = self.state.borrow_mut();
+            (std::mem::replace(&mut state.truncating, true), state.generation)
+        };
         let done = match self.end_zeros().await {
             Ok(()) => self.reset_files(beginning).await,
             Err(error) => Err(self.fail(error)),
         };
-        self.state.borrow_mut().truncating = false;
+        let mut state = self.state.borrow_mut();
+        let has_record = was_under_way || state.generation != generation;
+        state.truncating = has_record && matches!(done, Err(StorageError::Full(_)));
         done
     }
 
@@ -41,12 +47,16 @@ impl<D: Disk> LogInner<D> {
             state.generation = record.generation;
             state.refused = RefusedProducers::default();
             state.epochs_written = None;
+            state.first_batch = record.beginning.base_offset;
             state.segments.values().for_each(|segment| segment.close_files());
         }
         self.zero_ahead.borrow_mut().begin_file();
         self.environment.cache.forget_from(self.number, i64::MIN, 0);
         let options = self.state.borrow().options.clone();
         let reloaded = self.reload(record.to_checkpoint(), &options, None).await;
-        reloaded.map_err(|error| self.fail(self.half_done("reset", error)))
+        reloaded.map_err(|error| match error {
+            StorageError::Full(_) => error,
+            error => self.fail(self.half_done("reset", error)),
+        })
     }
 }

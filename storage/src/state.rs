@@ -78,6 +78,8 @@ pub(crate) struct Capture {
 pub(crate) struct LogState<D: Disk> {
     pub(crate) options: LogOptions,
     pub(crate) log_start: i64,
+    /// Where the first batch begins: below `log_start` where that is inside it.
+    pub(crate) first_batch: i64,
     /// The start that is being written: it is `log_start` once it is durable.
     pub(crate) start_to_be: Option<i64>,
     /// By base offset; the last one is active.
@@ -152,6 +154,7 @@ impl<D: Disk> LogState<D> {
         Self {
             options,
             log_start: checkpoint.log_start,
+            first_batch: checkpoint.log_start,
             start_to_be: None,
             segments: recovered.segments,
             active: recovered.active,

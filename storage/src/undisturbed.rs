@@ -23,14 +23,14 @@ impl<D: Disk> LogInner<D> {
             }
             let generation = self.state.borrow().generation;
             let result = read().await;
-            let (is_as_before, log_start) = {
+            let (is_as_before, first_batch) = {
                 let state = self.state.borrow();
-                (state.generation == generation, state.log_start)
+                (state.generation == generation, state.first_batch)
             };
             match result {
                 // It was made shorter meanwhile: what was not found may simply be gone.
-                Err(StorageError::Corrupt(_) | StorageError::Unreadable(_)) if from < log_start => {
-                }
+                Err(StorageError::Corrupt(_) | StorageError::Unreadable(_))
+                    if from < first_batch => {}
                 result if is_as_before => return result,
                 _ => {}
             }

@@ -28,7 +28,9 @@ use vltava_storage::{
 
 /// One random read, compared with the vector.
 async fn check_read(log: &Log<FaultDisk>, model: &Model, chance: &Chance) {
-    let (start, end) = (log.log_start(), log.flushed_end());
+    let (start, end) = (log.first_batch(), log.flushed_end());
+    let first = log.read(log.log_start(), i64::MAX, 1, true).await.unwrap().first_offset;
+    assert_eq!(first.unwrap_or(log.log_start()), start, "the log's start is in its first batch");
     let from = start - 2 + chance.below((end - start + 5) as u64) as i64;
     let limit = from.max(0) + chance.below(60) as i64;
     let bytes_max = [1, 300, 2000, 20_000][chance.below(4) as usize];

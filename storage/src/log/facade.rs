@@ -169,6 +169,8 @@ impl<D: Disk> Log<D> {
         let generation = recovered.checkpoint.generation;
         let note = note.filter(|note| note.generation == generation);
         let log = Self::with_state(environment, directory, topic_id, recovered, options.clone());
+        let first_batch = log.inner.find_first_batch(log.log_start()).await;
+        log.inner.state.borrow_mut().first_batch = first_batch;
         if is_stale {
             log.inner.checkpoint().await?;
         }
@@ -294,6 +296,12 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().log_start
     }
 
+    /// Where its first batch begins: below [`Log::log_start`] where that is inside the batch. What
+    /// copies a log begins here, and can read and cut from here on.
+    pub fn first_batch(&self) -> i64 {
+        self.inner.state.borrow().first_batch
+    }
+
     /// Everything below is on stable storage.
     pub fn flushed_end(&self) -> i64 {
         self.inner.state.borrow().flushed_end()
@@ -329,7 +337,7 @@ impl<D: Disk> Log<D> {
     /// they are; ranges of files do not, and who receives batches checks them.
     ///
     /// # Errors
-    /// [`StorageError::OutOfRange`] below the log's start or above the flushed end;
+    /// [`StorageError::OutOfRange`] below the first batch or above the flushed end;
     /// [`StorageError::Unreadable`]; [`StorageError::Corrupt`] where the log is found to be
     /// damaged; [`StorageError::Truncating`] where it is cut again and again.
     pub async fn read(
@@ -393,9 +401,15 @@ impl<D: Disk> Log<D> {
         self.inner.state.borrow().epochs.latest()
     }
 
-    /// All epochs that have a batch, queued batches included: (epoch, its first offset), rising.
+    /// All epochs that have a batch, queued batches included: (epoch, where the first of its
+    /// batches begins), rising.
     pub fn epochs(&self) -> Vec<(i32, i64)> {
-        self.inner.state.borrow().epochs.entries().to_vec()
+        let state = self.inner.state.borrow();
+        let mut epochs = state.epochs.entries().to_vec();
+        if let Some(first) = epochs.first_mut().filter(|first| first.1 == state.log_start) {
+            first.1 = state.first_batch;
+        }
+        epochs
     }
 
     /// The epoch of the batch at this offset.
@@ -410,7 +424,7 @@ impl<D: Disk> Log<D> {
     /// appended. After a crash in between, the log is as before, or cut.
     ///
     /// # Errors
-    /// [`StorageError::OutOfRange`] below the log's start; [`StorageError::Full`], and nothing is
+    /// [`StorageError::OutOfRange`] below the first batch; [`StorageError::Full`], and nothing is
     /// cut; or what the disk says.
     pub async fn truncate(&self, to: i64) -> StorageResult<()> {
         self.inner.truncate(to).await
@@ -422,8 +436,8 @@ impl<D: Disk> Log<D> {
     /// in any case. After a crash in between, the log is as before, or as it is after this.
     ///
     /// # Errors
-    /// [`StorageError::InvalidBeginning`]; [`StorageError::Full`], and the log is as before; or
-    /// what the disk says.
+    /// [`StorageError::InvalidBeginning`]; [`StorageError::Full`]: the log is as before, or takes
+    /// nothing until it is reset again; or what the disk says.
     pub async fn reset_to(
         &self,
         base_offset: i64,
