@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use vltava_protocol::batch::Batch;
 use vltava_protocol::types::Uuid;
 
 use super::client::Partitions;
@@ -50,8 +49,8 @@ pub enum Question {
 pub enum Answer {
     /// Of [`Question::Beginning`].
     Beginning {
-        /// Where its first batch begins.
-        log_start: i64,
+        /// Where its first batch begins: the log's start may be inside it.
+        first_batch: i64,
         /// Epochs up to there, each with the offset of its first batch.
         epochs: Vec<(i32, i64)>,
         /// What the log knows of producers before (`Log::producers_before`).
@@ -122,9 +121,9 @@ impl Answer {
     fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         match self {
-            Self::Beginning { log_start, epochs, producers } => {
+            Self::Beginning { first_batch, epochs, producers } => {
                 bytes.put_u8(BEGINNING);
-                bytes.put_i64(*log_start);
+                bytes.put_i64(*first_batch);
                 bytes.put_u32(u32::try_from(epochs.len()).unwrap_or(u32::MAX));
                 for (epoch, offset) in epochs {
                     bytes.put_i32(*epoch);
@@ -149,13 +148,13 @@ impl Answer {
     pub fn from_bytes(mut bytes: Bytes) -> Option<Self> {
         match bytes.try_get_u8().ok()? {
             BEGINNING => {
-                let log_start = bytes.try_get_i64().ok()?;
+                let first_batch = bytes.try_get_i64().ok()?;
                 let count = bytes.try_get_u32().ok()?;
                 let mut epochs = Vec::new();
                 for _ in 0..count {
                     epochs.push((bytes.try_get_i32().ok()?, bytes.try_get_i64().ok()?));
                 }
-                Some(Self::Beginning { log_start, epochs, producers: bytes })
+                Some(Self::Beginning { first_batch, epochs, producers: bytes })
             }
             BATCHES => Some(Self::Batches(bytes)),
             GONE => Some(Self::Gone),
@@ -178,7 +177,7 @@ pub async fn answer<R: Runtime>(partitions: &Rc<Partitions<R>>, from: i32, body:
 impl<R: Runtime> Replica<R> {
     async fn answer(&self, node: i32, question: Question) -> Result<Answer, PartitionError> {
         match question {
-            Question::Beginning => self.beginning().await,
+            Question::Beginning => self.beginning(),
             Question::Batches { from, until } => self.copy(node, from, until).await,
             Question::Same { from, until } => self.same(from, until).await,
             Question::Rotten { from } => {
@@ -188,28 +187,17 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    async fn beginning(&self) -> Result<Answer, PartitionError> {
+    fn beginning(&self) -> Result<Answer, PartitionError> {
         self.check_leads()?;
-        let log_start = self.first_batch().await?;
-        let epochs = self.log.epochs().into_iter().filter(|(_, from)| *from <= log_start);
-        let producers = self.log.producers_before(log_start).into();
-        Ok(Answer::Beginning { log_start, epochs: epochs.collect(), producers })
-    }
-
-    /// Where the first batch begins: the log may begin inside it.
-    async fn first_batch(&self) -> Result<i64, PartitionError> {
-        let (start, end) = (self.log_start(), self.log.flushed_end());
-        if start >= end {
-            return Ok(start);
-        }
-        let read = self.log_to_read().read_in_memory(start, start + 1, PIECE_BYTES).await?;
-        let first = Batch::parse(&read).map(|(first, _)| first.base_offset());
-        Ok(first.unwrap_or(start))
+        let first_batch = self.log.first_batch();
+        let epochs = self.log.epochs().into_iter().filter(|(_, from)| *from <= first_batch);
+        let producers = self.log.producers_before(first_batch).into();
+        Ok(Answer::Beginning { first_batch, epochs: epochs.collect(), producers })
     }
 
     async fn copy(&self, node: i32, from: i64, until: i64) -> Result<Answer, PartitionError> {
         self.check_leads()?;
-        if from < self.log_start() && from < self.first_batch().await? {
+        if from < self.log.first_batch() {
             return Ok(Answer::Gone);
         }
         // What stands before a base is chosen. Clients may not have seen it: with a large
@@ -262,7 +250,7 @@ mod tests {
         let epochs = vec![(1, 0), (4, 17)];
         let producers = Bytes::from_static(b"producers");
         for answer in [
-            Answer::Beginning { log_start: 17, epochs, producers },
+            Answer::Beginning { first_batch: 17, epochs, producers },
             Answer::Batches(Bytes::from_static(b"batches")),
             Answer::Gone,
             Answer::Later(77),

@@ -67,10 +67,11 @@ async fn read_one<R: Runtime>(
     if !is_within {
         return out_of_range;
     }
-    // A new leader may not know yet how much of its log is committed. Whoever has read it is not
-    // told that it is not there: it waits.
+    // A new leader may not know yet how much of its log is committed, and where that is said to
+    // begin. Whoever has read it is not told that it is not there: it waits.
     let high_watermark = replica.high_watermark();
-    if read.offset >= high_watermark || (bytes_left == 0 && !at_least_one) {
+    let is_there = (replica.served_from()..high_watermark).contains(&read.offset);
+    if !is_there || (bytes_left == 0 && !at_least_one) {
         return Ok(nothing(&replica, None));
     }
     let bytes_max = read.bytes_max.min(bytes_left);
@@ -84,7 +85,7 @@ async fn read_one<R: Runtime>(
         parts: read.parts,
         high_watermark,
         is_behind,
-        log_start: start,
+        log_start: replica.told_log_start(),
         diverging: None,
         preferred: None,
     })
@@ -96,7 +97,7 @@ fn nothing<R: Runtime>(replica: &Replica<R>, diverging: Option<(i32, i64)>) -> F
         bytes: 0,
         high_watermark: replica.high_watermark(),
         is_behind: replica.is_high_watermark_behind(),
-        log_start: replica.log_start(),
+        log_start: replica.told_log_start(),
         diverging,
         preferred: None,
     }

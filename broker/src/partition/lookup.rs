@@ -58,7 +58,9 @@ impl<R: Runtime> Replica<R> {
         let at = |offset, leader_epoch| Position { offset, timestamp: -1, leader_epoch };
         // Until then the offset may be any between the two, and the answer would go back.
         let is_behind = self.is_high_watermark_behind();
+        let knows_start = self.knows_log_start();
         let found = match lookup {
+            Lookup::Earliest if !knows_start => return Err(PartitionError::NotAvailable),
             Lookup::Latest if is_behind => return Err(PartitionError::NotAvailable),
             Lookup::Latest => return Ok(at(end, self.leader_epoch())),
             Lookup::Earliest => {
@@ -71,7 +73,8 @@ impl<R: Runtime> Replica<R> {
             }
         };
         let found = found.filter(|found| found.offset < end);
-        if found.is_none() && is_behind {
+        let is_below = found.is_some_and(|found| found.offset < self.log_start());
+        if is_below || !knows_start || found.is_none() && is_behind {
             return Err(PartitionError::NotAvailable);
         }
         Ok(found.map_or(Position::NONE, |found| Position {

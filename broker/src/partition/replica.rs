@@ -212,9 +212,11 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().high_watermark().max(self.log.log_start())
     }
 
-    /// The first offset of the log.
+    /// The first offset of the log, by what the group has decided: what lies below may still be on
+    /// the disk.
     pub fn log_start(&self) -> i64 {
-        self.log.log_start()
+        let decided = self.raft.borrow().log_start();
+        self.log.log_start().max(decided.min(self.high_watermark()))
     }
 
     /// The leader epoch of this replica.

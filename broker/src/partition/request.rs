@@ -81,7 +81,7 @@ pub struct Found {
     pub high_watermark: i64,
     /// A new leader does not know yet what clients were told before.
     pub is_behind: bool,
-    /// The first offset of the log.
+    /// The first offset of the log; -1 where a new leader does not know that yet.
     pub log_start: i64,
     /// Where the caller's log and this one part: (epoch, its end offset).
     pub diverging: Option<(i32, i64)>,

@@ -184,6 +184,15 @@ impl History {
         offset + self.base.at.marks + count(before)
     }
 
+    /// The index behind which the batch with this offset stands, and all marks beside it.
+    pub fn index_before(&self, offset: i64) -> i64 {
+        let mut before = self.marks.len();
+        while before > 0 && self.offset_of_mark(before - 1) >= offset {
+            before -= 1;
+        }
+        offset + self.base.at.marks + count(before)
+    }
+
     /// Below which index nothing is missing where the first so many marks are there.
     pub fn index_behind_marks(&self, marks: i64) -> i64 {
         let nth = usize::try_from(marks - self.base.at.marks).ok();

@@ -349,6 +349,12 @@ impl Node {
         self.history.compact(index);
     }
 
+    /// The log on this disk begins here, durably: the group has decided it, or there was nobody else
+    /// to ask. Whoever takes the log as it is hears of it.
+    pub fn begins_at(&mut self, offset: i64) {
+        self.log_start = self.log_start.max(offset);
+    }
+
     /// What of the log is on disk, as an index. The base's where batches before it are missing.
     pub(super) fn flushed_index(&self) -> i64 {
         let by_batches = self.history.index_of(self.durable_offset);
@@ -585,7 +591,9 @@ impl Node {
 
     /// The base that a snapshot for others is made of: committed, and on disk here.
     pub(super) fn snapshot(&self) -> Option<Base> {
-        self.history.base_at(self.committed.min(self.flushed))
+        let mut base = self.history.base_at(self.committed.min(self.flushed))?;
+        base.log_start = self.log_start.min(base.at.offset);
+        Some(base)
     }
 
     pub(super) fn end(&mut self, turn: &mut Turn) {

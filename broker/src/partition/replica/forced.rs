@@ -140,7 +140,7 @@ impl<R: Runtime> Replica<R> {
 
     /// Cuts the log; where nothing of it stands so far down, it is empty, and begins there.
     pub(super) async fn cut_log(&self, to: i64) -> Result<(), StorageError> {
-        match to < self.log.log_start() {
+        match to < self.log.first_batch() {
             true => self.log.reset_to(to, &[], &[]).await,
             false => self.log.truncate(to).await,
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use vltava_storage::io::Disk;
 use vltava_storage::{GroupKey, Log, Recorded, StorageError};
 
 use super::forced::Named;
@@ -53,6 +54,7 @@ impl<R: Runtime> Replica<R> {
         let (own, seed) = (surroundings.own, runtime.random_u64());
         let options = group::options(min_insync_replicas, rank);
         let mut raft = Node::new(own, options, seed, found);
+        raft.begins_at(log.log_start());
         raft.promise(kept.as_ref().map_or(Position::ZERO, |kept| kept.promised));
         if kept.as_ref().is_some_and(|kept| kept.are_votes_lost) {
             if replicas.is_empty() {
@@ -121,19 +123,24 @@ async fn settle<R: Runtime>(
     persisted: Persisted,
     surroundings: &Surroundings<R>,
 ) -> Result<(Found, Option<Persisted>), StorageError> {
+    let mut persisted = persisted;
+    align(&mut persisted.base, log);
     let Persisted { is_restoring, promised, are_votes_lost, .. } = persisted;
     if persisted.is_given_away() && log.end() > 0 {
         // A stop came between the two.
         log.reset_to(0, &[], &[]).await?;
     }
-    let Recovered { found, cut_to, is_shorter } = recovered(persisted, log.end(), &log.epochs());
+    let Recovered { mut found, cut_to, is_shorter } =
+        recovered(persisted, log.end(), &log.epochs());
     match cut_to {
         // A stop came where it was given up altogether, or in a restore of a log that does not
         // begin at 0 any more.
-        Some(offset) if offset < log.log_start() => log.reset_to(offset, &[], &[]).await?,
+        Some(offset) if offset < log.first_batch() => log.reset_to(offset, &[], &[]).await?,
         Some(offset) => log.truncate(offset).await?,
         None => {}
     }
+    // What is deleted was committed, also where that was not noted: nobody can be sent it.
+    found.history.compact(found.history.index_before(log.first_batch()));
     let kept = Persisted::of(found.epoch, found.vote, is_restoring, &found.history);
     let Found { is_lost, generation, .. } = found;
     let kept = Persisted { promised, is_lost, are_votes_lost, generation, ..kept };
@@ -142,4 +149,13 @@ async fn settle<R: Runtime>(
         surroundings.journal.set(key, Some(bytes)).await?;
     }
     Ok((found, Some(kept)))
+}
+
+/// A base stands between batches. Early versions wrote one where the log begins, also inside its
+/// first batch: no mark stands in there, so it is as good before that.
+fn align<D: Disk>(base: &mut Base, log: &Log<D>) {
+    let inside = log.first_batch()..=log.log_start();
+    if inside.contains(&base.at.offset) {
+        base.at.offset = log.first_batch();
+    }
 }

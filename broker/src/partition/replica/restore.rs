@@ -48,8 +48,8 @@ impl<R: Runtime> Replica<R> {
                 true => Question::Batches { from: self.log.end(), until: end },
             };
             match self.ask_leader(question).await {
-                Some(Answer::Beginning { log_start, epochs, producers }) => {
-                    let begin = log_start.min(end);
+                Some(Answer::Beginning { first_batch, epochs, producers }) => {
+                    let begin = first_batch.min(end);
                     let is_before = |epoch: &&(i32, i64)| epoch.1 <= begin;
                     let epochs: Vec<_> = epochs.iter().filter(is_before).copied().collect();
                     self.begin_at(begin, &epochs, &producers, kept_end).await?;
@@ -76,16 +76,16 @@ impl<R: Runtime> Replica<R> {
     /// begins where the leader's does.
     async fn begin_at(
         &self,
-        log_start: i64,
+        first_batch: i64,
         epochs: &[(i32, i64)],
         producers: &Bytes,
         kept_end: i64,
     ) -> Result<(), StorageError> {
         let own_end = self.log.end().min(kept_end);
-        if own_end > log_start && self.log.log_start() < own_end {
+        if own_end > first_batch && self.log.first_batch() < own_end {
             return self.log.truncate(own_end).await;
         }
-        self.log.reset_to(log_start, producers, epochs).await
+        self.log.reset_to(first_batch, producers, epochs).await
     }
 
     async fn take_copied(&self, bytes: Bytes) -> Result<(), StorageError> {

@@ -84,6 +84,33 @@ impl<R: Runtime> Replica<R> {
         is_behind.then_some(begun.offset)
     }
 
+    /// Whether it is known where the log begins: a new leader may lack that a later start is
+    /// committed, and a replica that has ended hears of nothing any more.
+    pub fn knows_log_start(&self) -> bool {
+        let raft = self.raft.borrow();
+        match raft.role() {
+            Role::Leader => raft.leads().is_some(),
+            Role::Ended => raft.is_alone(),
+            Role::Follower | Role::PreCandidate | Role::Candidate => true,
+        }
+    }
+
+    /// The first offset of the log, as clients are told it: -1 while it is not known.
+    pub fn told_log_start(&self) -> i64 {
+        if self.knows_log_start() { self.log_start() } else { -1 }
+    }
+
+    /// Nothing below is served: the log's start, where it is known. A start that was committed
+    /// stands in the log of whoever leads.
+    pub fn served_from(&self) -> i64 {
+        let written = {
+            let raft = self.raft.borrow();
+            raft.history().log_start_at(raft.history().end().index())
+        };
+        let start = self.log_start();
+        if self.knows_log_start() { start } else { start.max(written) }
+    }
+
     /// The largest epoch at or below `epoch` that the log has, and the offset at which it ends: the
     /// end of the log for the newest (KIP-101). `(-1, -1)` where the log knows no epoch so new, or
     /// none is named.

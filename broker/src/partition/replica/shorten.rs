@@ -12,6 +12,7 @@ use vltava_storage::ReplicatedBatches;
 
 use super::Replica;
 use crate::partition::error::PartitionError;
+use crate::raft::node::Role;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// How long a log that could not be shortened is left alone.
@@ -20,10 +21,17 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl<R: Runtime> Replica<R> {
     /// Moves the start of the log; committed, and durable here, when it returns. Gives the new
     /// start. An offset below the start changes nothing; one above the high watermark is out of
-    /// range.
+    /// range, once that is known.
     pub async fn delete_records(&self, to: i64) -> Result<i64, PartitionError> {
         self.check_leads()?;
+        if self.role() == Role::Ended {
+            return Err(PartitionError::Ended);
+        }
         let (start, end) = (self.log_start(), self.high_watermark());
+        // A new leader does not know yet what clients were told before.
+        if !self.knows_log_start() || to >= end && self.is_high_watermark_behind() {
+            return Err(PartitionError::NotAvailable);
+        }
         if to > end || to < 0 {
             return Err(PartitionError::OutOfRange { start, end });
         }
@@ -35,8 +43,9 @@ impl<R: Runtime> Replica<R> {
         loop {
             let moved = self.log_start_moved.listen();
             self.check_leads()?;
-            if self.log_start() >= to {
-                return Ok(self.log_start());
+            let start = self.log.log_start();
+            if start >= to {
+                return Ok(start);
             }
             if let Some(error) = self.log.ended() {
                 return Err(error.into());
@@ -71,7 +80,7 @@ impl<R: Runtime> Replica<R> {
             if self.leads().is_some() {
                 self.want_log_start(self.log.retention_start(now_ms, end));
             }
-            end = self.log_start();
+            end = self.log.log_start();
         }
         let deleted = self.log.apply_retention(now_ms, end).await;
         self.forget_marks();
@@ -114,7 +123,7 @@ impl<R: Runtime> Replica<R> {
             self.move_log_start();
         }
         let start = self.log.log_start();
-        if base.offset < start && base.index() < committed {
+        if base.offset < self.log.first_batch() && base.index() < committed {
             self.forget_marks();
         }
         // What is not flushed here yet is deleted when it is.
@@ -143,12 +152,14 @@ impl<R: Runtime> Replica<R> {
         self.follow_log_start();
     }
 
-    /// What stands before the log's start is known by its sum from now on: whoever lacks it takes
-    /// the log as it is.
+    /// What stands before the log's first batch is known by its sum from now on: whoever lacks it
+    /// takes the log as it is. Never from inside a batch on: a place in a group's log is one
+    /// between batches.
     fn forget_marks(&self) {
         let mut raft = self.raft.borrow_mut();
-        let start = raft.history().index_of(self.log.log_start());
-        let index = start.min(raft.committed());
+        raft.begins_at(self.log.log_start());
+        let first = raft.history().index_of(self.log.first_batch());
+        let index = first.min(raft.committed());
         if self.agenda.borrow().is_log_settled() && index > raft.history().base().at.index() {
             raft.compact(index);
         }

@@ -205,19 +205,28 @@ impl Cluster {
 
     /// Writes until it is acknowledged, as a client that asks again does.
     pub(super) async fn write(&self, value: &str) {
+        self.write_batch(batch(value)).await;
+    }
+
+    /// The same of a batch.
+    pub(super) async fn write_batch(&self, batch: Bytes) {
         for _ in 0..1000 {
             if let Some(leader) = self.leader()
-                && self.try_write(leader, value).await.is_ok()
+                && self.try_write_batch(leader, batch.clone()).await.is_ok()
             {
                 return;
             }
             self.sleep_ms(10).await;
         }
-        panic!("{value} was never acknowledged");
+        panic!("{batch:?} was never acknowledged");
     }
 
     pub(super) async fn try_write(&self, index: usize, value: &str) -> Result<i64, PartitionError> {
-        let queued = self.replica(index).append(batch(value), AppendClass::Client)?;
+        self.try_write_batch(index, batch(value)).await
+    }
+
+    async fn try_write_batch(&self, index: usize, batch: Bytes) -> Result<i64, PartitionError> {
+        let queued = self.replica(index).append(batch, AppendClass::Client)?;
         queued.committed.await.unwrap_or(Err(PartitionError::Ended))?;
         Ok(queued.base_offset)
     }

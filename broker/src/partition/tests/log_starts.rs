@@ -1,6 +1,8 @@
 //! The start of a log is the group's: what is deleted is deleted everywhere, and nothing else is.
 
+use bytes::Bytes;
 use futures_util::future::join3;
+use vltava_protocol::batch_builder::BatchBuilder;
 
 use super::groups::{Cluster, NODES, tell};
 use crate::partition::error::PartitionError;
@@ -91,6 +93,56 @@ fn a_log_that_does_not_begin_at_0_is_taken_whenever_the_power_fails() {
             let end = cluster.replica(cluster.leader().unwrap()).high_watermark();
             let has_all = |cluster: &Cluster| cluster.replica(away).high_watermark() == end;
             cluster.until(10_000, "it has all there is", has_all).await;
+        });
+    }
+}
+
+fn batch_of(records: usize) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for number in 0..records {
+        builder.append(1, None, Some(format!("record {number}").as_bytes()), &[]).unwrap();
+    }
+    Bytes::from(builder.build())
+}
+
+/// The same of a log that begins inside a batch, and also of its leaders: a copy begins with that
+/// batch, whoever leads, and what follows continues it.
+#[test]
+fn a_log_that_begins_inside_a_batch_is_taken_whole_whenever_the_power_fails() {
+    for seed in 1..6 {
+        tell(seed, async move |mut cluster| {
+            begin(&mut cluster, 10).await;
+            let mut deleted = 0;
+            for round in 0..20_u64 {
+                let away = usize::try_from(seed + round).unwrap() % NODES;
+                cluster.kill(away);
+                for _ in 0..6 {
+                    cluster.write_batch(batch_of(5)).await;
+                }
+                let leader = cluster.leader().unwrap();
+                let replica = cluster.replica(leader);
+                let to = replica.high_watermark() - 8;
+                replica.delete_records(to).await.unwrap();
+                deleted = to;
+                assert_eq!(replica.log.first_batch(), to - 2, "it begins inside a batch");
+                if round % 3 == 0 {
+                    // What is left of it is in the files.
+                    cluster.kill(leader);
+                    cluster.start(leader).await;
+                }
+                cluster.start(away).await;
+                cluster.sleep_us(500 * round).await;
+                cluster.kill(away);
+                cluster.start(away).await;
+            }
+            cluster.write_batch(batch_of(5)).await;
+            let end = cluster.replica(cluster.leader().unwrap()).high_watermark();
+            let have_all = |cluster: &Cluster| {
+                (0..NODES).all(|index| cluster.replica(index).high_watermark() == end)
+            };
+            cluster.until(10_000, "all have all there is", have_all).await;
+            let follow = |cluster: &Cluster| starts(cluster) == [deleted; NODES];
+            cluster.until(2_000, "all begin there", follow).await;
         });
     }
 }
