@@ -158,10 +158,11 @@ async fn whole_run(
     cluster.ensure_running(&mut random).await;
     phase.set("clients finish");
     workload.finish().await;
-    phase.set("reading everything");
-    let before = read_and_check(&workload, &mut client).await;
+    // What was acknowledged with acks=1 is read once it is committed.
     phase.set("agreeing");
     agreement::reach(&cluster).await;
+    phase.set("reading everything");
+    let before = read_and_check(&workload, &mut client).await;
     phase.set("restarting");
     for node in cluster.nodes() {
         cluster.restart(node, &mut random).await;

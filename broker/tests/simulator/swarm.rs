@@ -256,8 +256,9 @@ fn draw_cluster(seed: u64, swarm: &mut Swarm) {
     }
     let replication = swarm.shape.offsets_replication.to_string();
     swarm.node_settings.push(("offsets.topic.replication.factor", replication));
-    // A copy of a log that begins inside a batch still fails now and then.
-    swarm.delete_nothing();
+    if !Random::new(seed, Purpose::Faults, 10).chance(MILLION * 2 / 3) {
+        swarm.delete_nothing();
+    }
     for _ in 0..random.mostly_small(0..=2) {
         swarm.clients.push(Role::Mover);
     }
