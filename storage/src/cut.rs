@@ -341,9 +341,9 @@ impl<D: Disk> LogInner<D> {
         self.environment.count_producers(before, after);
     }
 
-    /// The log starts at `new_start`, inside the batch that begins at `first_batch`: first the checkpoint says so, durably, then the files below
-    /// it go. The caller holds both locks; `writer` is given back in between: a file system may
-    /// need long to remove a large file.
+    /// The log starts at `new_start`, inside the batch that begins at `first_batch`: first the
+    /// checkpoint says so, durably, then the files below it go. The caller holds both locks;
+    /// `writer` is given back in between: a file system may need long to remove a large file.
     async fn move_start(
         &self,
         (new_start, first_batch): (i64, i64),

@@ -349,8 +349,8 @@ impl Node {
         self.history.compact(index);
     }
 
-    /// The log on this disk begins here, durably: the group has decided it, or there was nobody else
-    /// to ask. Whoever takes the log as it is hears of it.
+    /// The log on this disk begins here, durably: the group has decided it, or there was nobody
+    /// else to ask. Whoever takes the log as it is hears of it.
     pub fn begins_at(&mut self, offset: i64) {
         self.log_start = self.log_start.max(offset);
     }

@@ -202,11 +202,10 @@ impl<'a> Fetcher<'a> {
                 violation(format!("{}: partition {index} was not asked for", client.name))
             }
             let taken = self.take_partition(client, wanted, data);
-            let high_watermark = match data.high_watermark {
-                -1 => i64::MAX,
-                told => told,
-            };
-            let told = taken.as_ref().ok().and(Some((high_watermark, data.log_start_offset)));
+            // What a new leader does not know it does not tell.
+            let known = |told| if told == -1 { i64::MAX } else { told };
+            let ends = (known(data.high_watermark), known(data.log_start_offset));
+            let told = taken.as_ref().ok().and(Some(ends));
             if let Some(session) = &mut session {
                 session.tell(index, told);
             }
