@@ -47,8 +47,9 @@ pub async fn handle<R: Runtime>(
     let with_settings = context.api_version >= SETTINGS_FROM;
     let given = if with_settings { given(&request) } else { Given::new() };
     let random = context.services.node.random_uuid().0;
+    let timeout_ms = Some(request.timeout_ms);
     let input = Input::CreateTopics { request, random };
-    let mut response = match context.services.node.ask_controller(input).await {
+    let mut response = match context.ask_controller(timeout_ms, input).await {
         Ok(controller::Reply::CreateTopics(response)) => response,
         other => {
             let (error, message) = controller::refusal(other);
