@@ -80,8 +80,16 @@ pub enum Input {
     },
     /// A node has started.
     RegisterNode(Registration),
-    /// A node is gone for good.
+    /// A node is gone for good. It is being removed from then on, and forgotten when it has no vote
+    /// in group 0 any more.
     UnregisterNode {
+        /// Its number.
+        node_id: i32,
+    },
+    /// A node that is being removed has no vote any more, as the leader of group 0 sees. Said by
+    /// that to its own controller; to another it is an [`Self::UnregisterNode`], and changes
+    /// nothing.
+    ForgetNode {
         /// Its number.
         node_id: i32,
     },
@@ -208,6 +216,7 @@ impl Controller {
             }
             Input::RegisterNode(registration) => nodes::register(image, registration),
             Input::UnregisterNode { node_id } => nodes::unregister(image, node_id),
+            Input::ForgetNode { node_id } => nodes::forget(image, node_id),
             Input::AllocateProducerIds => nodes::allocate_producer_ids(image),
             Input::UpdateFeatures(request) => features::update(image, &request),
             Input::CreateTopics { request, random } => {

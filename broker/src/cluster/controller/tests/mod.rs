@@ -270,18 +270,46 @@ fn a_node_that_was_drained_takes_part_again_once_it_has_started() {
 }
 
 #[test]
-fn a_node_is_forgotten_once_it_keeps_nothing() {
+fn a_node_is_forgotten_once_it_keeps_nothing_and_has_no_vote() {
     let mut cluster = Cluster::of(2);
-    let unregister =
-        |cluster: &mut Cluster, node_id| match cluster.ask(Input::UnregisterNode { node_id }) {
-            Reply::NodeUnregistered => ErrorCode::NONE,
-            Reply::Refused { error, .. } => error,
-            other => panic!("{other:?}"),
-        };
-    assert_eq!(unregister(&mut cluster, 9), ErrorCode::BROKER_ID_NOT_REGISTERED);
-    assert_eq!(unregister(&mut cluster, 2), ErrorCode::NONE);
-    assert!(cluster.state.image().node(2).is_none());
-    assert_eq!(unregister(&mut cluster, 1), ErrorCode::INVALID_REQUEST, "the last one");
+    let error = |reply| match reply {
+        Reply::NodeUnregistered => ErrorCode::NONE,
+        Reply::Refused { error, .. } => error,
+        other => panic!("{other:?}"),
+    };
+    let unregister = |node_id| Input::UnregisterNode { node_id };
+    let forget = |node_id| Input::ForgetNode { node_id };
+    let mut ask = |input| {
+        let error = error(cluster.ask(input));
+        (error, cluster.state.image().node(2).map(|node| node.state))
+    };
+    assert_eq!(ask(unregister(9)).0, ErrorCode::BROKER_ID_NOT_REGISTERED);
+    let there = Some(NodeState::There);
+    assert_eq!(ask(forget(2)), (ErrorCode::INVALID_REQUEST, there), "nobody asked for it");
+    // As often as a client asks: that does not say that it has no vote.
+    for _ in 0..2 {
+        assert_eq!(ask(unregister(2)), (ErrorCode::NONE, Some(NodeState::Removing)));
+    }
+    assert_eq!(ask(forget(2)), (ErrorCode::NONE, None));
+    assert_eq!(ask(unregister(1)).0, ErrorCode::INVALID_REQUEST, "the last one");
+}
+
+#[test]
+fn a_node_that_was_expected_and_never_came_is_forgotten_at_once() {
+    let mut cluster = Cluster::of(1);
+    let change = Change {
+        name: Str::from(ADDRESS),
+        operation: SET,
+        value: Some(Str::from_static("c:7644")),
+    };
+    let (kind, name) = (NODE_RESOURCE, Str::from_static("3"));
+    let resources = vec![Resource { kind, name, changes: vec![change] }];
+    let (is_incremental, validate_only, node_id) = (true, false, 1);
+    let alteration = Alteration { resources, is_incremental, validate_only, node_id };
+    cluster.ask(Input::AlterSettings(alteration));
+    assert_eq!(cluster.state.image().node(3).map(|node| node.state), Some(NodeState::Expected));
+    assert_eq!(cluster.ask(Input::UnregisterNode { node_id: 3 }), Reply::NodeUnregistered);
+    assert!(cluster.state.image().node(3).is_none());
 }
 
 #[test]
