@@ -327,6 +327,37 @@ fn notes(image: &Image, decided: &[Record]) -> Vec<String> {
     notes
 }
 
+/// Topics that have two replicas now: that is more than one only for what is on disk, since both
+/// are a majority. No client is told: what stands beside an error code is a reason for an error to
+/// it.
+fn warnings(image: &Image, decided: &[Record]) -> Vec<String> {
+    let created = decided.iter().filter_map(|record| match record {
+        Record::Topic(id, Some(name)) => Some((*id, name)),
+        _ => None,
+    });
+    let created: BTreeMap<Uuid, &Str> = created.collect();
+    let name = |id: Uuid| {
+        let known = || image.topic_by_id(id).map(|topic| &topic.name);
+        created.get(&id).copied().or_else(known)
+    };
+    let of_two = decided.iter().filter_map(|record| match record {
+        Record::Partition(id, after) => {
+            let before = known(image, *id).map(|(_, before)| before.target().count());
+            let is_news = after.target().count() == 2 && before != Some(2);
+            is_news.then(|| name(id.topic_id)).flatten()
+        }
+        _ => None,
+    });
+    let of_two: BTreeSet<&Str> = of_two.collect();
+    let warned = of_two.into_iter().map(|name| {
+        format!(
+            "topic {name} has two replicas: it is unavailable while either of their nodes is \
+             down. Three go on with any two"
+        )
+    });
+    warned.collect()
+}
+
 fn known(image: &Image, id: PartitionId) -> Option<(&Str, &Partition)> {
     let topic = image.topic_by_id(id.topic_id)?;
     Some((&topic.name, topic.partition(id.index)?))
@@ -378,7 +409,8 @@ impl Machine for Controller {
         });
         let mut notes = notes(state.image(), &decided);
         notes.extend(features::notes(state.image(), &decided));
-        Outcome { records, replies: vec![(ticket, reply)], notes, ..Outcome::default() }
+        let warnings = warnings(state.image(), &decided);
+        Outcome { records, replies: vec![(ticket, reply)], notes, warnings, ..Outcome::default() }
     }
 
     fn fire(&self, _state: &State, (): &mut (), timer: NoTimer, _now: Now) -> Outcome<Self> {

@@ -313,6 +313,41 @@ fn a_node_that_was_expected_and_never_came_is_forgotten_at_once() {
 }
 
 #[test]
+fn two_replicas_are_warned_of_once_for_a_topic_whoever_asks_for_them() {
+    let cluster = {
+        let mut cluster = Cluster::of(3);
+        let topics = ["two", "three"].map(|name| CreatableTopic {
+            name: Str::from(name),
+            num_partitions: 2,
+            replication_factor: if name == "two" { 2 } else { 3 },
+            ..CreatableTopic::default()
+        });
+        cluster.create_all(topics.to_vec());
+        cluster
+    };
+    let image = cluster.state.image();
+    let records = |name: &str, replicas: i32| {
+        let topic = image.topic(name).unwrap();
+        let nodes = || (1..=replicas).map(|node_id| Replica { node_id, disk_id: Uuid::ZERO });
+        let partition =
+            |index| Record::Partition(topic.partition_id(index), Partition::new(nodes().collect()));
+        (0..2).map(partition).collect::<Vec<_>>()
+    };
+    let warned = |image: &Image, decided: &[Record]| super::warnings(image, decided).len();
+    assert_eq!(warned(image, &records("two", 2)), 0, "that is known");
+    assert_eq!(warned(image, &records("three", 2)), 1);
+    assert_eq!(warned(image, &records("two", 3)), 0);
+    let created = [vec![Record::Topic(Uuid(5), Some(Str::from_static("new")))], {
+        let id = PartitionId { topic_id: Uuid(5), index: 0 };
+        let nodes = (1..=2).map(|node_id| Replica { node_id, disk_id: Uuid::ZERO });
+        vec![Record::Partition(id, Partition::new(nodes.collect()))]
+    }]
+    .concat();
+    let warnings = super::warnings(image, &created);
+    assert!(warnings[0].starts_with("topic new has two replicas"), "{warnings:?}");
+}
+
+#[test]
 fn blocks_of_producer_ids_do_not_overlap() {
     let mut cluster = Cluster::of(1);
     for block in 0..3 {
