@@ -19,7 +19,7 @@ use crate::runtime::{Queue, Runtime};
 /// How long another is given to lead before it is told that nobody does.
 const LEADERLESS_TOLD: Duration = Duration::from_secs(1);
 /// No node's number.
-const NOBODY: i32 = -1;
+pub(super) const NOBODY: i32 = -1;
 
 /// What is announced.
 pub type Announced = Vec<(PartitionId, Leader)>;
@@ -81,7 +81,7 @@ impl<R: Runtime> Node<R> {
                 self.announce_soon(id);
             }
             match (std::mem::replace(&mut told, led), &told) {
-                (Some(former), None) if id != PartitionId::CLUSTER_METADATA => {
+                (Some(former), None) => {
                     let pause = runtime.sleep_until(runtime.now().after(LEADERLESS_TOLD));
                     if let Either::Right(((), changed)) = select(pin!(changed), pin!(pause)).await {
                         self.announce_nobody(id, &replica, former).await;
