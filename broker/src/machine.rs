@@ -65,11 +65,19 @@ pub struct Outcome<M: Machine + ?Sized> {
     /// What happened, for whoever reads the broker's log. Changes of state only: nothing for each
     /// request.
     pub notes: Vec<String>,
+    /// The same, of what somebody should think about.
+    pub warnings: Vec<String>,
 }
 
 impl<M: Machine + ?Sized> Default for Outcome<M> {
     fn default() -> Self {
-        Self { records: Vec::new(), replies: Vec::new(), timers: Vec::new(), notes: Vec::new() }
+        Self {
+            records: Vec::new(),
+            replies: Vec::new(),
+            timers: Vec::new(),
+            notes: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 

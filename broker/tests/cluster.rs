@@ -12,6 +12,8 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
+#[path = "cluster/absences.rs"]
+mod absences;
 #[path = "cluster/check.rs"]
 mod check;
 #[path = "cluster/damage.rs"]

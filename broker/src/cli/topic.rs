@@ -19,7 +19,7 @@ use vltava_protocol::types::Str;
 use crate::cli::arguments::{ClusterArguments, Pair, at_least_one, name};
 use crate::cli::error::CliError;
 use crate::cli::json::{self, Object};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::progress::Progress;
 use crate::config::definitions::{nearest, topic_setting, topic_settings};
 
@@ -34,6 +34,10 @@ const TIMEOUT_MS: i32 = 30_000;
 const ELECTION: Duration = Duration::from_secs(1);
 /// For whoever names a topic that there is not, and has no use for one.
 const LIST_TOPICS: &str = "`vltava topic list` shows what there is.";
+
+/// Two replicas are a majority only together.
+const OF_TWO: &str = "warning: a topic of two replicas is unavailable while either of their nodes \
+                      is down; three go on with any two";
 
 /// What to do with topics.
 #[derive(Debug, clap::Subcommand)]
@@ -160,6 +164,9 @@ fn create(arguments: &CreateArguments) -> Result<(), CliError> {
         }
         _ => error.into(),
     })?;
+    if created.as_ref().is_some_and(|topic| topic.replication_factor == 2) {
+        tell(OF_TWO);
+    }
     let mut output = Output::stdout();
     match created {
         None if arguments.json => output

@@ -80,8 +80,16 @@ pub enum Input {
     },
     /// A node has started.
     RegisterNode(Registration),
-    /// A node is gone for good.
+    /// A node is gone for good. It is being removed from then on, and forgotten when it has no vote
+    /// in group 0 any more.
     UnregisterNode {
+        /// Its number.
+        node_id: i32,
+    },
+    /// A node that is being removed has no vote any more, as the leader of group 0 sees. Said by
+    /// that to its own controller; to another it is an [`Self::UnregisterNode`], and changes
+    /// nothing.
+    ForgetNode {
         /// Its number.
         node_id: i32,
     },
@@ -208,6 +216,7 @@ impl Controller {
             }
             Input::RegisterNode(registration) => nodes::register(image, registration),
             Input::UnregisterNode { node_id } => nodes::unregister(image, node_id),
+            Input::ForgetNode { node_id } => nodes::forget(image, node_id),
             Input::AllocateProducerIds => nodes::allocate_producer_ids(image),
             Input::UpdateFeatures(request) => features::update(image, &request),
             Input::CreateTopics { request, random } => {
@@ -318,6 +327,37 @@ fn notes(image: &Image, decided: &[Record]) -> Vec<String> {
     notes
 }
 
+/// Topics that have two replicas now: that is more than one only for what is on disk, since both
+/// are a majority. No client is told: what stands beside an error code is a reason for an error to
+/// it.
+fn warnings(image: &Image, decided: &[Record]) -> Vec<String> {
+    let created = decided.iter().filter_map(|record| match record {
+        Record::Topic(id, Some(name)) => Some((*id, name)),
+        _ => None,
+    });
+    let created: BTreeMap<Uuid, &Str> = created.collect();
+    let name = |id: Uuid| {
+        let known = || image.topic_by_id(id).map(|topic| &topic.name);
+        created.get(&id).copied().or_else(known)
+    };
+    let of_two = decided.iter().filter_map(|record| match record {
+        Record::Partition(id, after) => {
+            let before = known(image, *id).map(|(_, before)| before.target().count());
+            let is_news = after.target().count() == 2 && before != Some(2);
+            is_news.then(|| name(id.topic_id)).flatten()
+        }
+        _ => None,
+    });
+    let of_two: BTreeSet<&Str> = of_two.collect();
+    let warned = of_two.into_iter().map(|name| {
+        format!(
+            "topic {name} has two replicas: it is unavailable while either of their nodes is \
+             down. Three go on with any two"
+        )
+    });
+    warned.collect()
+}
+
 fn known(image: &Image, id: PartitionId) -> Option<(&Str, &Partition)> {
     let topic = image.topic_by_id(id.topic_id)?;
     Some((&topic.name, topic.partition(id.index)?))
@@ -369,7 +409,8 @@ impl Machine for Controller {
         });
         let mut notes = notes(state.image(), &decided);
         notes.extend(features::notes(state.image(), &decided));
-        Outcome { records, replies: vec![(ticket, reply)], notes, ..Outcome::default() }
+        let warnings = warnings(state.image(), &decided);
+        Outcome { records, replies: vec![(ticket, reply)], notes, warnings, ..Outcome::default() }
     }
 
     fn fire(&self, _state: &State, (): &mut (), timer: NoTimer, _now: Now) -> Outcome<Self> {

@@ -82,11 +82,46 @@ pub(super) fn register(image: &Image, registration: Registration) -> Decision {
     (vec![Record::Node(node_id, Some(node))], Reply::Registered { epoch })
 }
 
-/// Forgets a node that keeps nothing any more.
+/// A node that keeps nothing any more is being removed. It may still run, or have a vote in group
+/// 0, and a vote of a node that nobody knows would be missing for ever: whoever leads the group
+/// takes it away first, and then has the node forgotten. One that has never been there has none.
 pub(super) fn unregister(image: &Image, node_id: i32) -> Decision {
+    let node = match without_replicas(image, node_id) {
+        Ok(node) => node,
+        Err(refused) => return refused,
+    };
+    match node.state {
+        NodeState::Expected => forgotten(image, node_id),
+        NodeState::Removing => (Vec::new(), Reply::NodeUnregistered),
+        NodeState::There | NodeState::Draining => {
+            let node = Node { state: NodeState::Removing, ..node.clone() };
+            (vec![Record::Node(node_id, Some(node))], Reply::NodeUnregistered)
+        }
+    }
+}
+
+/// Forgets a node that is being removed.
+pub(super) fn forget(image: &Image, node_id: i32) -> Decision {
+    match without_replicas(image, node_id) {
+        Ok(node) if node.state == NodeState::Removing => forgotten(image, node_id),
+        Ok(_) => {
+            let message = format!("node {node_id} was taken back");
+            refused(ErrorCode::INVALID_REQUEST, &message)
+        }
+        Err(refused) => refused,
+    }
+}
+
+fn forgotten(image: &Image, node_id: i32) -> Decision {
+    let records = throttle_rates::forget(image, node_id).into_iter();
+    (records.chain([Record::Node(node_id, None)]).collect(), Reply::NodeUnregistered)
+}
+
+/// A node that keeps nothing, and is not the last one; or why it cannot go.
+fn without_replicas(image: &Image, node_id: i32) -> Result<&Node, Decision> {
     let Some(node) = image.node(node_id) else {
         let message = format!("there is no node {node_id}");
-        return refused(ErrorCode::BROKER_ID_NOT_REGISTERED, &message);
+        return Err(refused(ErrorCode::BROKER_ID_NOT_REGISTERED, &message));
     };
     let keeps = |partition: &Arc<Partition>| {
         partition.replicas.iter().any(|replica| replica.node_id == node_id)
@@ -97,15 +132,14 @@ pub(super) fn unregister(image: &Image, node_id: i32) -> Decision {
             "node {node_id} keeps {kept} replicas: move them away first, with: vltava cluster \
              remove {node_id}"
         );
-        return refused(ErrorCode::INVALID_REQUEST, &message);
+        return Err(refused(ErrorCode::INVALID_REQUEST, &message));
     }
     let is_other = |other: &&Node| other.id != node.id && other.state != NodeState::Expected;
     if image.nodes().find(is_other).is_none() {
         let message = format!("node {node_id} is the last one");
-        return refused(ErrorCode::INVALID_REQUEST, &message);
+        return Err(refused(ErrorCode::INVALID_REQUEST, &message));
     }
-    let records = throttle_rates::forget(image, node_id).into_iter();
-    (records.chain([Record::Node(node_id, None)]).collect(), Reply::NodeUnregistered)
+    Ok(node)
 }
 
 /// The next block of producer ids. Nobody gets it again: its record is replayed before the next

@@ -77,7 +77,7 @@ impl Input {
             Self::AlterSettings(alteration) => {
                 framed(ALTER_SETTINGS, &[], &wire::AlterSettings::from(alteration))
             }
-            Self::UnregisterNode { node_id } => {
+            Self::UnregisterNode { node_id } | Self::ForgetNode { node_id } => {
                 framed(UNREGISTER_NODE, &[], &wire::UnregisterNode { node_id: *node_id })
             }
             Self::AllocateProducerIds => {

@@ -250,10 +250,15 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     /// Makes an outcome true: timers now, records into the log and the state, replies after the
     /// commit.
     fn apply(self: &Rc<Self>, outcome: Outcome<M>, now: Now) {
-        let Outcome { records, replies, timers, notes } = outcome;
+        let Outcome { records, replies, timers, notes, warnings } = outcome;
         for note in notes {
             if let Some(left_out) = self.log_limit.admit(self.runtime.now()) {
                 tracing::info!(partition = self.replica.name(), left_out, "{note}");
+            }
+        }
+        for warning in warnings {
+            if let Some(left_out) = self.log_limit.admit(self.runtime.now()) {
+                tracing::warn!(partition = self.replica.name(), left_out, "{warning}");
             }
         }
         let queued = if records.is_empty() {

@@ -29,8 +29,9 @@ pub async fn handle<R: Runtime>(
     context: Context<R>,
     request: AlterPartitionReassignmentsRequest,
 ) -> Reply<AlterPartitionReassignmentsResponse> {
+    let timeout_ms = Some(request.timeout_ms);
     let input = Input::AlterReassignments(request);
-    Reply::Now(match context.services.node.ask_controller(input).await {
+    Reply::Now(match context.ask_controller(timeout_ms, input).await {
         Ok(controller::Reply::AlterReassignments(response)) => response,
         other => {
             let (error_code, message) = controller::refusal(other);

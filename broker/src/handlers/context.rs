@@ -31,6 +31,13 @@ const SCRATCH_BYTES_MAX: usize = 4 << 20;
 /// How long it may hold more.
 const SCRATCH_PERIOD: Duration = Duration::from_secs(10);
 
+/// How long a request waits for a controller that says nothing of it itself: as long as Kafka's
+/// clients wait for an answer, less what an answer takes.
+const CONTROLLER_TIME: Duration = Duration::from_secs(29);
+/// However little it says: a controller that is there does what it is asked, as in Kafka, and to
+/// hear of it takes a moment.
+const CONTROLLER_TIME_MIN: Duration = Duration::from_secs(2);
+
 /// The client id of Kafka's own tools when they write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
@@ -82,6 +89,27 @@ impl<R: Runtime> Context<R> {
     pub fn is_admin_client(&self) -> bool {
         self.client_id.as_ref().is_some_and(|id| *id == ADMIN_CLIENT_ID)
     }
+
+    /// Asks the controller, whichever node that is or will be. `timeout_ms` is how long the client
+    /// says that it waits, where its request says that.
+    pub async fn ask_controller(
+        &self,
+        timeout_ms: Option<i32>,
+        input: Input,
+    ) -> Result<Reply, ErrorCode> {
+        let deadline = self.controller_deadline(timeout_ms);
+        self.services.node.ask_controller_until(deadline, input).await
+    }
+
+    /// Until when this request may be answered, where the controller has its part in it.
+    pub fn controller_deadline(&self, timeout_ms: Option<i32>) -> Monotonic {
+        self.received.after(controller_time(timeout_ms))
+    }
+}
+
+fn controller_time(timeout_ms: Option<i32>) -> Duration {
+    let said = timeout_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+    said.map_or(CONTROLLER_TIME, |said| said.max(CONTROLLER_TIME_MIN))
 }
 
 impl<R: Runtime> Services<R> {
@@ -130,6 +158,18 @@ impl<R: Runtime> Services<R> {
             // Another request may have got a block meanwhile: then this one's ids are never used,
             // as Kafka's may be.
             *self.producer_ids.borrow_mut() = first..first + count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_says_how_long_it_waits_for_the_controller() {
+        for (said, seconds) in [(None, 29), (Some(60_000), 60), (Some(0), 2), (Some(-1), 2)] {
+            assert_eq!(controller_time(said), Duration::from_secs(seconds), "{said:?}");
         }
     }
 }

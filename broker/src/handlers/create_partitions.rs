@@ -31,7 +31,9 @@ pub async fn handle<R: Runtime>(
     if context.services.node.is_low_on_space() && !request.validate_only {
         return Reply::Now(refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE));
     }
-    Reply::Now(match context.services.node.ask_controller(Input::CreatePartitions(request)).await {
+    let timeout_ms = Some(request.timeout_ms);
+    let input = Input::CreatePartitions(request);
+    Reply::Now(match context.ask_controller(timeout_ms, input).await {
         Ok(controller::Reply::CreatePartitions(response)) => response,
         other => {
             let (error, message) = controller::refusal(other);

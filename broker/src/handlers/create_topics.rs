@@ -43,22 +43,18 @@ pub async fn handle<R: Runtime>(
     if context.services.node.is_low_on_space() && !request.validate_only {
         return Reply::Now(refused(names, ErrorCode::KAFKA_STORAGE_ERROR, LOW_ON_SPACE));
     }
-    let is_only_validated = request.validate_only;
     let with_settings = context.api_version >= SETTINGS_FROM;
     let given = if with_settings { given(&request) } else { Given::new() };
     let random = context.services.node.random_uuid().0;
+    let timeout_ms = Some(request.timeout_ms);
     let input = Input::CreateTopics { request, random };
-    let mut response = match context.services.node.ask_controller(input).await {
+    let mut response = match context.ask_controller(timeout_ms, input).await {
         Ok(controller::Reply::CreateTopics(response)) => response,
         other => {
             let (error, message) = controller::refusal(other);
             refused(names, error, &message)
         }
     };
-    let is_real = !is_only_validated;
-    for created in response.topics.iter().filter(|topic| topic.error_code.is_none() && is_real) {
-        warn_of_two(created, &context.services.config);
-    }
     if with_settings {
         for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {
             let own = given.get(&created.name);
@@ -66,18 +62,6 @@ pub async fn handle<R: Runtime>(
         }
     }
     Reply::Now(response)
-}
-
-/// Two replicas are more than one only for what is on disk: both are a majority. The client is not
-/// told: what stands beside an error code is a reason for an error to it.
-fn warn_of_two(created: &CreatableTopicResult, config: &BrokerConfig) {
-    if created.replication_factor == 2 && !config.peers.is_empty() {
-        tracing::warn!(
-            topic = %created.name,
-            "a topic of two replicas is unavailable while either of their nodes is down: three \
-             replicas go on with any two (docs/replication.md)"
-        );
-    }
 }
 
 fn given(request: &CreateTopicsRequest) -> Given {

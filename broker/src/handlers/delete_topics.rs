@@ -35,7 +35,9 @@ pub async fn handle<R: Runtime>(
         return Reply::Now(refused(named(&request), error, "Topic deletion is disabled."));
     }
     let named = named(&request);
-    Reply::Now(match context.services.node.ask_controller(Input::DeleteTopics(request)).await {
+    let timeout_ms = Some(request.timeout_ms);
+    let input = Input::DeleteTopics(request);
+    Reply::Now(match context.ask_controller(timeout_ms, input).await {
         Ok(controller::Reply::DeleteTopics(response)) => response,
         other => {
             let (error, message) = controller::refusal(other);

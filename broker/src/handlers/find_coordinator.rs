@@ -65,11 +65,9 @@ async fn prepare<R: Runtime>(context: &Context<R>, key_type: i8) -> Result<(), C
     match key_type {
         GROUP => {
             let ensured = context.services.node.ensure_topic(CONSUMER_OFFSETS).await;
+            // As Kafka does: for clients any other error is final.
             ensured.map_err(|error| {
-                // As Kafka does: for clients any other error is final.
-                let is_passing = error.is_retriable();
-                let told = if is_passing { error } else { ErrorCode::COORDINATOR_NOT_AVAILABLE };
-                failed(told, ErrorCode::message(error))
+                failed(ErrorCode::COORDINATOR_NOT_AVAILABLE, ErrorCode::message(error))
             })
         }
         TRANSACTION => Err(failed(
@@ -84,12 +82,14 @@ async fn prepare<R: Runtime>(context: &Context<R>, key_type: i8) -> Result<(), C
     }
 }
 
-/// The coordinator of a group: the node that leads its partition.
+/// The coordinator of a group: the node that leads its partition, where clients are told of that
+/// node at all. While there is no other, a client would ask one that is gone again and again.
 fn coordinator<R: Runtime>(context: &Context<R>, group_id: &str) -> Coordinator {
-    let (image, leaders) = (context.services.node.image(), context.services.node.leaders());
+    let node = &context.services.node;
+    let image = node.image();
     let leader = group::partition_of(context, group_id)
-        .and_then(|partition| leaders.leader(partition))
-        .and_then(|leader| image.node(leader.node_id));
+        .and_then(|partition| node.leader_shown(partition))
+        .and_then(|leader| image.node(leader));
     match leader.and_then(|node| Some((node.id, node.endpoint(&context.client.listener)?))) {
         Some((node_id, endpoint)) => Coordinator {
             node_id,

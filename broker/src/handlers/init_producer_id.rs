@@ -47,6 +47,9 @@ pub async fn handle<R: Runtime>(
             producer_epoch: 0,
             ..InitProducerIdResponse::default()
         },
+        // As in Kafka: its broker, too, gets a block behind the client's back, and what a client
+        // hears meanwhile it tries again.
+        Err(ErrorCode::NOT_CONTROLLER) => failed(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
         Err(error) => failed(error),
     })
 }

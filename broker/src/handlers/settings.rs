@@ -19,7 +19,7 @@ pub async fn alter<R: Runtime>(
         resources.iter().map(|resource| (resource.kind, resource.name.clone())).collect();
     let node_id = context.services.config.node_id;
     let alteration = Alteration { resources, is_incremental, validate_only, node_id };
-    match context.services.node.ask_controller(Input::AlterSettings(alteration)).await {
+    match context.ask_controller(None, Input::AlterSettings(alteration)).await {
         Ok(Reply::AlterSettings(altered)) => altered,
         other => {
             let (error_code, message) = controller::refusal(other);

@@ -32,7 +32,8 @@ pub async fn handle<R: Runtime>(
     let request = as_newest(request);
     let named: Vec<_> =
         request.feature_updates.iter().map(|update| update.feature.clone()).collect();
-    let answer = context.services.node.ask_controller(Input::UpdateFeatures(request)).await;
+    let timeout_ms = Some(request.timeout_ms);
+    let answer = context.ask_controller(timeout_ms, Input::UpdateFeatures(request)).await;
     let mut response = match answer {
         Ok(controller::Reply::UpdateFeatures(response)) => response,
         other => {

@@ -19,7 +19,7 @@ use crate::runtime::{Queue, Runtime};
 /// How long another is given to lead before it is told that nobody does.
 const LEADERLESS_TOLD: Duration = Duration::from_secs(1);
 /// No node's number.
-const NOBODY: i32 = -1;
+pub(super) const NOBODY: i32 = -1;
 
 /// What is announced.
 pub type Announced = Vec<(PartitionId, Leader)>;
@@ -30,11 +30,11 @@ impl<R: Runtime> Node<R> {
         self.leaders.borrow().clone()
     }
 
-    /// The node that leads group 0, as far as this shard has heard: alone, this one.
+    /// The node that leads group 0, as far as this shard has heard, and where clients are told of
+    /// that node: alone, this one. -1 while there is none.
     pub fn controller_id(&self) -> i32 {
         let own = self.parts.peers.is_none().then_some(self.parts.config.node_id);
-        let leader = || self.leaders.borrow().leader(PartitionId::CLUSTER_METADATA).cloned();
-        own.or_else(|| Some(leader()?.node_id)).unwrap_or(-1)
+        own.or_else(|| self.leader_shown(PartitionId::CLUSTER_METADATA)).unwrap_or(NOBODY)
     }
 
     /// Tells all shards who leads the partitions that this shard has just opened. Returns when all
@@ -81,7 +81,7 @@ impl<R: Runtime> Node<R> {
                 self.announce_soon(id);
             }
             match (std::mem::replace(&mut told, led), &told) {
-                (Some(former), None) if id != PartitionId::CLUSTER_METADATA => {
+                (Some(former), None) => {
                     let pause = runtime.sleep_until(runtime.now().after(LEADERLESS_TOLD));
                     if let Either::Right(((), changed)) = select(pin!(changed), pin!(pause)).await {
                         self.announce_nobody(id, &replica, former).await;

@@ -12,7 +12,7 @@ use futures_util::future::{Either, FutureExt, LocalBoxFuture, select};
 use vltava_storage::{KeyedJournal, LoadedJournals};
 
 use super::admission::PEER_LISTENER;
-use super::announce::Announced;
+use super::announce::{Announced, NOBODY};
 use super::form::Standing;
 use super::identity::{Founding, Identity};
 use super::messages;
@@ -273,7 +273,8 @@ impl<R: Runtime> Node<R> {
     }
 
     fn leader_of_group_0(&self) -> Option<i32> {
-        self.leaders().leader(PartitionId::CLUSTER_METADATA).map(|leader| leader.node_id)
+        let leader = self.leaders().leader(PartitionId::CLUSTER_METADATA)?.node_id;
+        (leader != NOBODY).then_some(leader)
     }
 
     /// Another node's question to this node's controller; where that is elsewhere, and the question

@@ -72,6 +72,12 @@ impl<R: Runtime> Node<R> {
         }
     }
 
+    /// The node that leads a partition, for clients: where that is one of those they are told of.
+    pub fn leader_shown(&self, id: PartitionId) -> Option<i32> {
+        let leader = self.leaders().leader(id).map(|leader| leader.node_id);
+        leader.filter(|leader| self.shown().contains(leader))
+    }
+
     /// Says to all who is there, where this node leads group 0; on shard 0. To be called whenever
     /// it begins to lead, leads no more, or reaches others than before.
     pub(super) fn say_presence(self: &Rc<Self>) {

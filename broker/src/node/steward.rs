@@ -109,7 +109,7 @@ impl<R: Runtime> Node<R> {
         for node in image.nodes().filter(|node| node.state == NodeState::Removing) {
             if !keeps(node.id) && !votes(node.id) {
                 let node_id = node.id;
-                let answer = self.ask_controller(Input::UnregisterNode { node_id }).await;
+                let answer = self.ask_controller(Input::ForgetNode { node_id }).await;
                 if !matches!(answer, Ok(Reply::NodeUnregistered)) {
                     tracing::debug!(node = node_id, ?answer, "a node cannot leave yet");
                 }

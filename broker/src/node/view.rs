@@ -2,9 +2,12 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::{
@@ -31,11 +34,15 @@ use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
+use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
 use crate::partition::surroundings::Surroundings;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
 use crate::runtime::{Monotonic, Runtime};
+
+/// Before it is looked again whether there is a controller.
+const CONTROLLER_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
@@ -232,15 +239,43 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Asks the controller. Where it decided something, all shards of this node hold the image
-    /// before this returns.
+    /// Asks the controller, once. Where it decided something, all shards of this node hold the
+    /// image before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
         let (reply, end) = self.ask_leader(input).await.map_err(|error| match error {
-            HostError::Loading | HostError::NotHere => ErrorCode::NOT_CONTROLLER,
+            // It may have led when it was asked, and not any more when that was to be committed.
+            HostError::Loading
+            | HostError::NotHere
+            | HostError::Lost(PartitionError::NotLeader) => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
         })?;
         self.settled_to(end).await;
         Ok(reply)
+    }
+
+    /// The same for a client, which asked this node and need not know where the controller is:
+    /// while there is none, it is waited for. REQUEST_TIMED_OUT after the deadline: what was asked
+    /// may still be done.
+    pub async fn ask_controller_until(
+        self: &Rc<Self>,
+        deadline: Monotonic,
+        input: Input,
+    ) -> Result<Reply, ErrorCode> {
+        let runtime = &self.parts.runtime;
+        let asked = async {
+            loop {
+                match self.ask_controller(input.clone()).await {
+                    Err(ErrorCode::NOT_CONTROLLER) => {
+                        runtime.sleep_until(runtime.now().after(CONTROLLER_PAUSE)).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        match select(pin!(asked), pin!(runtime.sleep_until(deadline))).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(ErrorCode::REQUEST_TIMED_OUT),
+        }
     }
 
     /// Waits until all shards hold everything that group 0 has committed by now.

@@ -270,18 +270,81 @@ fn a_node_that_was_drained_takes_part_again_once_it_has_started() {
 }
 
 #[test]
-fn a_node_is_forgotten_once_it_keeps_nothing() {
+fn a_node_is_forgotten_once_it_keeps_nothing_and_has_no_vote() {
     let mut cluster = Cluster::of(2);
-    let unregister =
-        |cluster: &mut Cluster, node_id| match cluster.ask(Input::UnregisterNode { node_id }) {
-            Reply::NodeUnregistered => ErrorCode::NONE,
-            Reply::Refused { error, .. } => error,
-            other => panic!("{other:?}"),
-        };
-    assert_eq!(unregister(&mut cluster, 9), ErrorCode::BROKER_ID_NOT_REGISTERED);
-    assert_eq!(unregister(&mut cluster, 2), ErrorCode::NONE);
-    assert!(cluster.state.image().node(2).is_none());
-    assert_eq!(unregister(&mut cluster, 1), ErrorCode::INVALID_REQUEST, "the last one");
+    let error = |reply| match reply {
+        Reply::NodeUnregistered => ErrorCode::NONE,
+        Reply::Refused { error, .. } => error,
+        other => panic!("{other:?}"),
+    };
+    let unregister = |node_id| Input::UnregisterNode { node_id };
+    let forget = |node_id| Input::ForgetNode { node_id };
+    let mut ask = |input| {
+        let error = error(cluster.ask(input));
+        (error, cluster.state.image().node(2).map(|node| node.state))
+    };
+    assert_eq!(ask(unregister(9)).0, ErrorCode::BROKER_ID_NOT_REGISTERED);
+    let there = Some(NodeState::There);
+    assert_eq!(ask(forget(2)), (ErrorCode::INVALID_REQUEST, there), "nobody asked for it");
+    // As often as a client asks: that does not say that it has no vote.
+    for _ in 0..2 {
+        assert_eq!(ask(unregister(2)), (ErrorCode::NONE, Some(NodeState::Removing)));
+    }
+    assert_eq!(ask(forget(2)), (ErrorCode::NONE, None));
+    assert_eq!(ask(unregister(1)).0, ErrorCode::INVALID_REQUEST, "the last one");
+}
+
+#[test]
+fn a_node_that_was_expected_and_never_came_is_forgotten_at_once() {
+    let mut cluster = Cluster::of(1);
+    let change = Change {
+        name: Str::from(ADDRESS),
+        operation: SET,
+        value: Some(Str::from_static("c:7644")),
+    };
+    let (kind, name) = (NODE_RESOURCE, Str::from_static("3"));
+    let resources = vec![Resource { kind, name, changes: vec![change] }];
+    let (is_incremental, validate_only, node_id) = (true, false, 1);
+    let alteration = Alteration { resources, is_incremental, validate_only, node_id };
+    cluster.ask(Input::AlterSettings(alteration));
+    assert_eq!(cluster.state.image().node(3).map(|node| node.state), Some(NodeState::Expected));
+    assert_eq!(cluster.ask(Input::UnregisterNode { node_id: 3 }), Reply::NodeUnregistered);
+    assert!(cluster.state.image().node(3).is_none());
+}
+
+#[test]
+fn two_replicas_are_warned_of_once_for_a_topic_whoever_asks_for_them() {
+    let cluster = {
+        let mut cluster = Cluster::of(3);
+        let topics = ["two", "three"].map(|name| CreatableTopic {
+            name: Str::from(name),
+            num_partitions: 2,
+            replication_factor: if name == "two" { 2 } else { 3 },
+            ..CreatableTopic::default()
+        });
+        cluster.create_all(topics.to_vec());
+        cluster
+    };
+    let image = cluster.state.image();
+    let records = |name: &str, replicas: i32| {
+        let topic = image.topic(name).unwrap();
+        let nodes = || (1..=replicas).map(|node_id| Replica { node_id, disk_id: Uuid::ZERO });
+        let partition =
+            |index| Record::Partition(topic.partition_id(index), Partition::new(nodes().collect()));
+        (0..2).map(partition).collect::<Vec<_>>()
+    };
+    let warned = |image: &Image, decided: &[Record]| super::warnings(image, decided).len();
+    assert_eq!(warned(image, &records("two", 2)), 0, "that is known");
+    assert_eq!(warned(image, &records("three", 2)), 1);
+    assert_eq!(warned(image, &records("two", 3)), 0);
+    let created = [vec![Record::Topic(Uuid(5), Some(Str::from_static("new")))], {
+        let id = PartitionId { topic_id: Uuid(5), index: 0 };
+        let nodes = (1..=2).map(|node_id| Replica { node_id, disk_id: Uuid::ZERO });
+        vec![Record::Partition(id, Partition::new(nodes.collect()))]
+    }]
+    .concat();
+    let warnings = super::warnings(image, &created);
+    assert!(warnings[0].starts_with("topic new has two replicas"), "{warnings:?}");
 }
 
 #[test]
