@@ -2,8 +2,8 @@
 //! killed and comes back: nothing hangs, every write is there once, and memory and the time of a
 //! start are bounded.
 //!
-//! - `VLTAVA_CLUSTER_PARTITIONS` (300): how many. 10,000 with 100,000 producers take some minutes,
-//!   and a release (`VLTAVA_BIN`).
+//! - `VLTAVA_CLUSTER_PARTITIONS` (300): how many. Thousands take some minutes, and a release
+//!   (`VLTAVA_BIN`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -275,7 +275,7 @@ fn rounds(has_network: bool, random: &mut Random) -> Vec<Round> {
         let (role, fault) = match number {
             _ if count < kills => {
                 first += 1;
-                let fault = if number % 2 == 0 { 0 } else { draw(random, faults.len()) };
+                let fault = if number.is_multiple_of(2) { 0 } else { draw(random, faults.len()) };
                 (ROLES[first % ROLES.len()], faults[fault])
             }
             _ if number < kills => (ROLES[number / steps.len()], Fault::Kill),
