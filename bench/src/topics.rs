@@ -86,8 +86,10 @@ pub fn create(cluster: &mut Cluster, topics: &Topics, names: &[Str]) -> Result<(
 /// waited for.
 fn make(cluster: &mut Cluster, request: &CreateTopicsRequest) -> Result<(), ClientError> {
     let began = Instant::now();
-    let lacks_nodes =
-        |made: &CreatableTopicResult| made.error_code == ErrorCode::INVALID_REPLICATION_FACTOR;
+    let lacks_nodes = |made: &CreatableTopicResult| {
+        [ErrorCode::INVALID_REPLICATION_FACTOR, ErrorCode::NOT_ENOUGH_REPLICAS]
+            .contains(&made.error_code)
+    };
     let mut topics = cluster.call_controller(request)?.topics;
     while topics.iter().all(lacks_nodes) && began.elapsed() < REGISTERED_WITHIN {
         thread::sleep(Duration::from_millis(100));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use futures_util::{StreamExt, stream};
 use vltava_protocol::types::Str;
 use vltava_storage::io::Disk;
 use vltava_storage::{
@@ -57,6 +58,8 @@ const IN_FLIGHT_MAX: usize = 64;
 /// How long a shard waits for the others at each stage when the broker stops: longer than that may
 /// take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(15);
+/// Logs that a shard closes side by side: each waits for the disk several times.
+const CLOSED_SIDE_BY_SIDE: usize = 16;
 /// Least and most memory of a shard for older ranges that are read: a few readers ahead of whom it
 /// reads, up to as much as they can make use of.
 const READ_BYTES_MIN: usize = 4 << 20;
@@ -315,14 +318,16 @@ impl<R: Runtime> Shard<R> {
         node.leave_peers().await;
         self.services.groups.stop();
         self.controllers.stop();
-        for (_, replica) in self.services.partitions.all_local() {
+        let logs = stream::iter(self.services.partitions.all_local());
+        let closed = logs.for_each_concurrent(CLOSED_SIDE_BY_SIDE, |(_, replica)| async move {
             if let Err(error) = replica.close().await {
                 tracing::error!(
                     partition = replica.name(), %error,
                     "a log did not close cleanly; it will be recovered at the next start"
                 );
             }
-        }
+        });
+        closed.await;
     }
 
     /// Waits for the other shards; one that does not come to this keeps them for so long only.

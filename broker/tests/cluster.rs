@@ -2,8 +2,10 @@
 //! belong to it, and lose nothing that was acknowledged while any one of them is killed.
 //!
 //! - `VLTAVA_CLUSTER_ROUNDS` (3): kills of one node, each in turn.
+//! - `VLTAVA_CLUSTER_PARTITIONS` (300): where there are to be many.
 //! - `VLTAVA_CLUSTER_SEED`: of sizes and choices; printed.
 //! - `VLTAVA_CLUSTER_ONLY`: which scenarios and clients, by a part of their names.
+//! - `VLTAVA_OLDER_BIN`: an earlier build, which the cluster is upgraded from.
 //! - `VLTAVA_CLUSTER_KEEP`: where it is set, data directories stay, with what the nodes said.
 #![allow(
     clippy::expect_used,
@@ -30,6 +32,8 @@ mod forming;
 mod group;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/many.rs"]
+mod many;
 #[path = "cluster/membership.rs"]
 mod membership;
 #[path = "cluster/network.rs"]
@@ -52,6 +56,8 @@ mod recover;
 mod riders;
 #[path = "cluster/shards.rs"]
 mod shards;
+#[path = "cluster/steps.rs"]
+mod steps;
 mod support;
 #[path = "cluster/throttles.rs"]
 mod throttles;

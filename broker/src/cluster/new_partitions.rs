@@ -114,20 +114,28 @@ pub(super) fn chosen(
     Ok(chosen)
 }
 
+/// Nodes that are away come back, and who was just cut off sees nobody: so that is to be tried
+/// again, other than a cluster that has too few.
 fn too_few(replication_factor: i16, there: usize, away: usize) -> Refusal {
     let registered = there + away;
     let wanted = usize::try_from(replication_factor).unwrap_or(0);
-    let why = match wanted > registered {
-        true => format!("only {registered} broker(s) are registered"),
-        false => format!(
-            "only {there} of {registered} broker(s) are there now, and partitions need a majority \
-             of their replicas"
+    let (error, why) = match wanted > registered {
+        true => (
+            ErrorCode::INVALID_REPLICATION_FACTOR,
+            format!("only {registered} broker(s) are registered"),
+        ),
+        false => (
+            ErrorCode::NOT_ENOUGH_REPLICAS,
+            format!(
+                "only {there} of {registered} broker(s) are there now, and partitions need a \
+                 majority of their replicas"
+            ),
         ),
     };
     let message = format!(
         "The target replication factor of {replication_factor} cannot be reached because {why}."
     );
-    Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, message)
+    Refusal::new(error, message)
 }
 
 /// Partitions `first` and on of a topic, on the disks that the nodes have now.

@@ -126,6 +126,13 @@ impl<R: Runtime> Node<R> {
         Some(chosen)
     }
 
+    /// Whether another node is there that is not about to stop: who stops with all others waits for
+    /// nobody.
+    fn does_somebody_stay(&self) -> bool {
+        let (own, leaving) = (self.parts.config.node_id, self.leaving_peers.borrow());
+        self.present().iter().any(|id| *id != own && !leaving.contains(id))
+    }
+
     /// Hands over, once, all that is led on this shard and that somebody else could lead; whether
     /// there is more for which somebody may yet be found.
     async fn hand_over_led(&self) -> bool {
@@ -136,7 +143,7 @@ impl<R: Runtime> Node<R> {
         for (_, replica) in led {
             match self.successor(&replica.successors(), &mut load) {
                 Some(to) => chosen.push((replica, to)),
-                None => is_rest |= replica.has_company(),
+                None => is_rest |= replica.has_company() && self.does_somebody_stay(),
             }
         }
         let moved = stream::iter(chosen)

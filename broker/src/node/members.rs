@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::future::select;
 
 use super::view::Node;
-use crate::cluster::controller::Input;
+use crate::cluster::controller::{Input, Reply};
 use crate::cluster::reassign::Report;
 use crate::metadata::image::{Partition, PartitionId, Replica as ImageReplica, Topic};
 use crate::partition::replica::Replica;
@@ -96,7 +96,10 @@ impl<R: Runtime> Node<R> {
         }
         let voters = target.iter().map(|id| ImageReplica { node_id: id.node, disk_id: id.disk });
         let input = Input::MembersChanged { report, voters: voters.collect() };
-        let _known = self.ask_controller(input).await;
+        if matches!(self.ask_controller(input).await, Ok(Reply::Noted { is_taken: true })) {
+            let nodes: Vec<i32> = target.iter().map(|id| id.node).collect();
+            tracing::info!(partition = replica.name(), ?nodes, "a partition has moved");
+        }
     }
 
     /// The node that leads a partition, as far as is known here, where that is there.

@@ -22,7 +22,8 @@ pub fn append_all<R: Runtime>(
         let mut results = Vec::with_capacity(queued.len());
         for queued in queued {
             results.push(match queued.await {
-                Ok((replica, queued)) => committed(&replica, queued).await,
+                Ok((replica, Ok(queued))) => committed(&replica, queued).await,
+                Ok((replica, Err(error))) => Err(confirmed(&replica, error).await),
                 Err(error) => Err(error),
             });
         }
@@ -30,16 +31,19 @@ pub fn append_all<R: Runtime>(
     }
 }
 
+/// A batch in its replica's queue, or why it is not.
+type Enqueued<R> = (Rc<Replica<R>>, Result<Queued, PartitionError>);
+
 fn enqueue<R: Runtime>(
     partitions: &Rc<Partitions<R>>,
     append: AppendTo,
-) -> impl Future<Output = Result<(Rc<Replica<R>>, Queued), PartitionError>> + use<R> {
+) -> impl Future<Output = Result<Enqueued<R>, PartitionError>> + use<R> {
     let metrics = Rc::clone(partitions.metrics());
     let AppendTo { partition, batch, terms } = append;
     partitions.when_here(partition, move |replica| {
         let batch_bytes = batch.len() as u64;
-        let queued = replica.append_for(batch, AppendClass::Client, Some(terms))?;
-        if !queued.is_duplicate {
+        let queued = replica.append_for(batch, AppendClass::Client, Some(terms));
+        if queued.as_ref().is_ok_and(|queued| !queued.is_duplicate) {
             metrics.count(|counters| {
                 counters.appended_bytes += batch_bytes;
                 counters.appended_batches += 1;
@@ -47,6 +51,17 @@ fn enqueue<R: Runtime>(
         }
         Ok((replica, queued))
     })
+}
+
+/// What a producer is told in place of a refusal: the same, where it is final only if this replica
+/// still leads.
+async fn confirmed<R: Runtime>(replica: &Replica<R>, error: PartitionError) -> PartitionError {
+    match error {
+        PartitionError::OutOfOrderSequence | PartitionError::StaleProducerEpoch => {
+            replica.confirm_leads().await.err().unwrap_or(error)
+        }
+        error => error,
+    }
 }
 
 async fn committed<R: Runtime>(replica: &Replica<R>, queued: Queued) -> AppendResult {

@@ -56,13 +56,18 @@ async fn read_one<R: Runtime>(
     if read.last_fetched_epoch >= 0 {
         let (epoch, end) = replica.end_of_epoch(read.last_fetched_epoch);
         if epoch < 0 || read.offset < start {
+            replica.confirm_leads().await?;
             return out_of_range;
         }
         // Where the caller's log and this one part: the last epoch both can have (KIP-595).
         if epoch < read.last_fetched_epoch || end < read.offset {
             replica.check_leads()?;
+            replica.confirm_leads().await?;
             return Ok(nothing(&replica, Some((epoch, end))));
         }
+    }
+    if read.offset > end {
+        replica.confirm_leads().await?;
     }
     if !is_within {
         return out_of_range;

@@ -35,6 +35,7 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 
 mod carry_out;
 mod change_shard;
+mod confirm;
 mod forced;
 mod group;
 mod hand_over;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::nodes::{NODES, Nodes, Place, seed};
 use crate::producer::Random;
@@ -20,6 +21,8 @@ const SMALL_BYTES: u64 = 512 << 20;
 const RESERVE: &str = "67108864";
 /// A disk that takes a second for what a busy node writes in a moment.
 const SLOW_BYTES: u64 = 256 << 10;
+/// How long it is slow: a limit counts in slices of time.
+const MEASURED: Duration = Duration::from_secs(4);
 
 fn others_led(work: &Work, node: i32) -> Vec<i32> {
     let led = work.led_by(node);
@@ -81,13 +84,15 @@ fn nothing_acknowledged_is_lost_while_a_disk_is_full() {
     for _ in 0..3 {
         work.await_progress_of(&others);
     }
-    // What it has led, others lead.
+    // What it has led, others lead; groups that it has coordinated go on, too.
     work.await_progress();
+    work.await_group();
     // It is away, and the others lead all; it starts on a full disk.
     nodes.kill(NODE);
     work.await_takeover(NODE);
     nodes.run_all();
     work.await_progress();
+    work.await_group();
     fs::remove_file(ballast).expect("the ballast");
     end(nodes, work, "full disk");
 }
@@ -147,6 +152,13 @@ fn disk_of(path: &Path) -> std::io::Result<String> {
     Ok(fs::read_to_string(whole)?.trim().to_owned())
 }
 
+/// Bytes that a process has had written to a disk.
+fn written(process: u32) -> u64 {
+    let said = fs::read_to_string(format!("/proc/{process}/io")).expect("what it has written");
+    let line = said.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.expect("a line").parse().expect("a number")
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_while_a_disk_is_slow() {
     let mut nodes = Nodes::places(&[], Place::local);
@@ -154,9 +166,19 @@ fn nothing_acknowledged_is_lost_while_a_disk_is_slow() {
     let data = nodes.node(NODE).data.clone();
     let process = nodes.node(NODE).process_id();
     if let Some(slow) = Slow::new(&data, process, "a slow disk of a node") {
-        for _ in 0..3 {
+        let other = nodes.node(if NODE == 1 { 3 } else { 1 }).process_id();
+        let before = [process, other].map(written);
+        let began = Instant::now();
+        while began.elapsed() < MEASURED {
             work.await_progress();
+            work.await_group();
         }
+        let seconds = began.elapsed().as_secs_f64();
+        let after = [process, other].map(written);
+        let [own, others] = [0, 1].map(|at| (after[at] - before[at]) as f64 / seconds);
+        println!("the slow disk takes {own:.0} bytes a second, another {others:.0}");
+        assert!(others > SLOW_BYTES as f64 * 2.0, "nothing to be slow for");
+        assert!(own < others / 2.0, "it is not slow");
         drop(slow);
     }
     end(nodes, work, "slow disk");

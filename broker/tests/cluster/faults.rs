@@ -77,6 +77,7 @@ fn leader_is_cut_off(arena: &mut Arena) {
     arena.network().cut_off(leader);
     arena.network().cut_off_clients(leader);
     arena.work.await_takeover(leader);
+    arena.work.await_group();
     arena.network().heal();
 }
 
@@ -85,6 +86,7 @@ fn leader_is_cut_off_from_peers(arena: &mut Arena) {
     let (leader, _) = arena.victim();
     arena.network().cut_off(leader);
     arena.work.await_takeover(leader);
+    arena.work.await_group();
     arena.network().heal();
 }
 
@@ -104,6 +106,7 @@ fn leader_is_mute(arena: &mut Arena) {
     let (leader, _) = arena.victim();
     arena.network().mute(leader);
     arena.work.await_takeover(leader);
+    arena.work.await_group();
     arena.network().heal();
 }
 
@@ -112,6 +115,7 @@ fn leader_is_deaf(arena: &mut Arena) {
     let (leader, _) = arena.victim();
     arena.network().deafen(leader);
     arena.work.await_takeover(leader);
+    arena.work.await_group();
     arena.network().heal();
 }
 
@@ -122,6 +126,7 @@ fn pair_is_cut(arena: &mut Arena) {
     thread::sleep(NOTICED);
     arena.work.await_progress();
     arena.work.await_progress();
+    arena.work.await_group();
     arena.network().heal();
 }
 
@@ -158,6 +163,7 @@ fn link_is_slow(arena: &mut Arena) {
     }
     thread::sleep(NOTICED);
     arena.work.await_progress();
+    arena.work.await_group();
     arena.network().heal();
 }
 
@@ -177,6 +183,7 @@ fn leader_is_paused(arena: &mut Arena) {
     let (leader, _) = arena.victim();
     arena.nodes.pause(leader);
     arena.work.await_takeover(leader);
+    arena.work.await_group();
     arena.nodes.resume(leader);
 }
 
@@ -199,6 +206,7 @@ fn leader_is_killed(arena: &mut Arena) {
     let (leader, _) = arena.victim();
     arena.nodes.kill(leader);
     arena.work.await_takeover(leader);
+    arena.work.await_group();
     arena.nodes.run(&[leader]);
 }
 

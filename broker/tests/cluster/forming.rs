@@ -69,7 +69,15 @@ fn nodes_form_a_cluster_and_tell_the_same_of_it() {
     let again = await_agreement(&addresses, &[names[0], names[2]]);
     assert_eq!((again.cluster_id, again.brokers), (told.cluster_id, told.brokers));
     assert_eq!(again.topics.len(), 2);
-    nodes.stop();
+    // Who stops with all others waits for nobody to take over: that would be 5 s.
+    nodes.stop_all();
+    for (node, broker) in &nodes.brokers {
+        let said = broker.errors();
+        let last = said.lines().rfind(|line| line.contains("leaders are handed over"));
+        let last = last.expect("it says what it has handed over");
+        let took = last.rsplit("time=").next().unwrap_or_default();
+        assert!(!took.starts_with("5.") || took.ends_with("ms"), "node {node}: {last}");
+    }
 }
 
 /// Clients of all ages are told that another leads, and keep their connections; those who can read

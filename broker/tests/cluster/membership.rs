@@ -22,7 +22,7 @@ const TOPIC: &str = "moved";
 const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
 /// `vltava cluster` with these arguments, asked of any of the nodes.
-fn cluster(nodes: &Nodes, arguments: &[&str]) -> Output {
+pub fn cluster(nodes: &Nodes, arguments: &[&str]) -> Output {
     let bootstrap = nodes.bootstrap();
     let mut all = vec!["cluster"];
     all.extend(arguments);
@@ -30,7 +30,7 @@ fn cluster(nodes: &Nodes, arguments: &[&str]) -> Output {
     vltava(&all)
 }
 
-fn done(output: &Output) -> String {
+pub fn done(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}: {said}", output.status);
     said
@@ -48,7 +48,7 @@ fn status(nodes: &Nodes) -> String {
 }
 
 /// Waits until the status has all of these words.
-fn await_status(nodes: &Nodes, words: &[&str]) {
+pub fn await_status(nodes: &Nodes, words: &[&str]) {
     until(&format!("the status never had {words:?}"), || {
         let status = status(nodes);
         words.iter().all(|word| status.contains(word)).then_some(())
@@ -56,7 +56,7 @@ fn await_status(nodes: &Nodes, words: &[&str]) {
 }
 
 /// How `cluster add` names a node.
-fn named(nodes: &Nodes, node: i32) -> String {
+pub fn named(nodes: &Nodes, node: i32) -> String {
     let known = nodes.peer_addresses.iter().find(|(it, _)| *it == node).expect("it was added");
     format!("{node}@{}", known.1)
 }
@@ -150,7 +150,7 @@ fn what_there_is_is_spread_onto_a_new_node() {
 }
 
 /// Waits until these keep the partition, whoever of them is caught up: others write.
-fn await_replicas_of(addresses: &[SocketAddr], partition: i32, replicas: &[i32]) {
+pub fn await_replicas_of(addresses: &[SocketAddr], partition: i32, replicas: &[i32]) {
     await_partition(addresses, TOPIC, partition, |said| {
         let mut nodes = said.replicas.clone();
         nodes.sort_unstable();

@@ -309,6 +309,11 @@ impl Nodes {
 
     /// An orderly stop of all that run, at the same time. None of them may have panicked.
     pub fn stop(mut self) {
+        self.stop_all();
+    }
+
+    /// The same, where what they have said is looked at afterwards.
+    pub fn stop_all(&mut self) {
         thread::scope(|scope| {
             for broker in self.brokers.values_mut().filter_map(|it| it.is_running().then_some(it)) {
                 scope.spawn(|| {

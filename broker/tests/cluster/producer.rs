@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use vltava_client::error::ClientError;
@@ -32,6 +32,12 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 % limit
     }
+}
+
+/// When a record is written: what is old goes by retention, in runs that last for long.
+pub fn now_ms() -> i64 {
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    clock.as_millis() as i64
 }
 
 /// A batch that is sent until it is acknowledged.
@@ -180,10 +186,11 @@ impl Producer {
     fn add_batch(&mut self) {
         let (first, count) = (self.next, 1 + self.random.below(RECORDS_MAX));
         let mut builder = BatchBuilder::new().producer(self.id, self.epoch, first as i32);
+        let now_ms = now_ms();
         for number in first..first + count {
             let size = self.random.below(if number % 97 == 0 { 60_000 } else { 600 }) as usize;
             let value = value(self.number, number, size);
-            builder.append(0, None, Some(&value), &[]).expect("a small record");
+            builder.append(now_ms, None, Some(&value), &[]).expect("a small record");
         }
         self.next += count;
         self.pending.push_back(Pending { bytes: Bytes::from(builder.build()), first, count });

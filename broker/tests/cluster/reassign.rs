@@ -53,7 +53,7 @@ pub fn begin(address: SocketAddr, topic: &str, moves: &Moves) {
 }
 
 /// Which partitions of a topic a node says are being moved.
-fn listed(address: SocketAddr, topic: &str) -> Option<Vec<i32>> {
+pub fn listed(address: SocketAddr, topic: &str) -> Option<Vec<i32>> {
     let request = ListPartitionReassignmentsRequest::default();
     let answer = connect(address).ok()?.call(&request).ok()?;
     let topic = answer.topics.iter().find(|it| &*it.name == topic);

@@ -4,6 +4,9 @@
 //!
 //! The older release is this one, which serves one level. The newer one is this program, too, told
 //! by its test to serve more ([`as_a_node`]): nobody else can tell it.
+//!
+//! - `VLTAVA_OLDER_BIN`: a binary of an earlier commit, which serves the same level, as the older
+//!   release: then what the two write and say is really two programs'.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -26,6 +29,8 @@ use crate::work::{PARTITIONS, Work};
 const TOPIC: &str = "upgraded";
 /// Names the levels that [`as_a_node`] claims: `1-2`.
 const CLAIM: &str = "VLTAVA_TEST_LEVELS";
+/// Names a binary that is the older release in place of this one.
+const OLDER: &str = "VLTAVA_OLDER_BIN";
 /// What the older release serves.
 const OLD: Levels = Levels::SERVED;
 /// And the newer one.
@@ -58,8 +63,22 @@ fn set_release(broker: &mut Broker, levels: Levels) {
     let claim = format!("{CLAIM}={}-{}", levels.min, levels.max);
     let program = std::env::current_exe().expect("this program").display().to_string();
     let words = ["env", &claim, &program, "--exact", "versions::as_a_node", "--nocapture", "--"];
-    let wrapper = if levels == OLD { &[][..] } else { &words[..] };
+    let older = std::env::var(OLDER).ok();
+    // In place of the program that is named behind it.
+    let in_place = older.as_deref().map(|it| ["sh", "-c", r#"shift; exec "$0" "$@""#, it]);
+    let wrapper = match levels == OLD {
+        true => in_place.as_ref().map_or(&[][..], |words| &words[..]),
+        false => &words[..],
+    };
     broker.options.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+}
+
+/// Three of the older release.
+fn start_old() -> Nodes {
+    let mut nodes = Nodes::places(&[], crate::nodes::Place::local);
+    NODES.into_iter().for_each(|node| set_release(nodes.node(node), OLD));
+    nodes.run_all();
+    nodes
 }
 
 fn change_release(nodes: &mut Nodes, node: i32, levels: Levels) {
@@ -128,7 +147,7 @@ fn is_refused(broker: &mut Broker, words: &str) {
 
 #[test]
 fn a_cluster_is_upgraded_node_by_node_under_load() {
-    let mut nodes = Nodes::start();
+    let mut nodes = start_old();
     let addresses = nodes.addresses();
     create_topic(addresses[0], TOPIC, PARTITIONS);
     await_agreement(&addresses, &[TOPIC]);
@@ -154,6 +173,9 @@ fn a_cluster_is_upgraded_node_by_node_under_load() {
             work.await_progress();
         }
     }
+    if std::env::var_os(OLDER).is_some() {
+        go_back_and_on(&mut nodes, &work);
+    }
     let said: String = NODES.map(|node| nodes.node(node).errors()).concat();
     assert!(said.contains("every node serves feature level 2"), "nobody is told that it can be");
     assert_eq!(raise(&addresses, NEW.max, true), (ErrorCode::NONE, String::new()));
@@ -173,6 +195,18 @@ fn a_cluster_is_upgraded_node_by_node_under_load() {
     nodes.stop();
 }
 
+/// All go back to the older release, one by one, and on again.
+fn go_back_and_on(nodes: &mut Nodes, work: &Work) {
+    for levels in [OLD, NEW] {
+        for node in NODES {
+            change_release(nodes, node, levels);
+            work.await_whole();
+            work.await_progress();
+            work.await_group();
+        }
+    }
+}
+
 /// Once the level is raised, releases that do not serve it stay outside.
 fn refuse_others(nodes: &mut Nodes, work: &Work) {
     let others = nodes.others(3);
@@ -189,6 +223,7 @@ fn refuse_others(nodes: &mut Nodes, work: &Work) {
     let mut known = nodes.peer_addresses.clone();
     known.last_mut().expect("three").1 = free_address();
     let mut old = Broker::new(options(3, &peers(&known)), &data);
+    set_release(&mut old, OLD);
     let (ready, _errors) = old.begin();
     says(&old, &["no session with a node", "the cluster is at feature level 2, and node 3"]);
     says(nodes.node(1), &["refused a node", "the cluster is at feature level 2, and node 3"]);
@@ -215,8 +250,9 @@ fn says(broker: &Broker, words: &[&str]) {
 #[test]
 fn a_cluster_begins_at_the_level_that_all_of_its_founders_serve() {
     let mut nodes = Nodes::places(&[], crate::nodes::Place::local);
-    set_release(nodes.node(1), NEW);
-    set_release(nodes.node(3), NEW);
+    NODES.into_iter().zip([NEW, OLD, NEW]).for_each(|(node, levels)| {
+        set_release(nodes.node(node), levels);
+    });
     nodes.run_all();
     let addresses = nodes.addresses();
     create_topic(addresses[1], TOPIC, PARTITIONS);

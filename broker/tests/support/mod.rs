@@ -265,6 +265,11 @@ impl Broker {
         self.errors.lock().expect("no panic while locked").join("\n")
     }
 
+    /// The lines that all runs have said as errors, from this one on.
+    pub fn errors_from(&self, line: usize) -> Vec<String> {
+        self.errors.lock().expect("no panic while locked").get(line..).unwrap_or_default().to_vec()
+    }
+
     /// Standard error of all runs, once it says this so often; or after [`PATIENCE`].
     pub fn errors_with(&self, text: &str, times: usize) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -280,6 +285,11 @@ impl Broker {
     /// The number of the process.
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
+    }
+
+    /// Whether it was started, and neither stopped nor killed since.
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Whether the process is still there.

@@ -137,6 +137,11 @@ impl<R: Runtime> Replica<R> {
             }
             Step::HandOver(to) => {
                 approach.hand_overs += 1;
+                tracing::info!(
+                    partition = self.name,
+                    to = to.node,
+                    "a leader that is not to stay hands over"
+                );
                 self.raft.borrow_mut().hand_over(now, to)
             }
         };

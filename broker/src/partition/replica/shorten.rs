@@ -72,8 +72,12 @@ impl<R: Runtime> Replica<R> {
     }
 
     /// Deletes the segments that age and size allow; how many there were. Where others belong to
-    /// the group, its leader only says so, and what goes is what the group has decided.
+    /// the group, its leader only says so, and what goes is what the group has decided. A log that
+    /// has ended stays as it is: why was told when it did.
     pub async fn apply_retention(&self) -> Result<usize, PartitionError> {
+        if self.log.ended().is_some() {
+            return Ok(0);
+        }
         let now_ms = self.runtime.wall_clock_ms();
         let mut end = self.high_watermark();
         if self.is_shared() {

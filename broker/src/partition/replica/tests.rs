@@ -2,6 +2,8 @@
 
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_protocol::types::Uuid;
+use vltava_storage::io::IoErrorKind;
+use vltava_storage::io::fault_disk::Fault;
 use vltava_storage::{EnvironmentOptions, LogEnvironment, load_notes};
 
 use super::*;
@@ -66,6 +68,26 @@ fn what_retention_began_is_tidied_up() {
         assert!(!replica.is_tidy(), "the new segment's file is open");
         tidy_up();
         assert_eq!((replica.apply_retention().await, replica.is_tidy()), (Ok(0), true));
+    });
+    run.unwrap_or_else(|stuck| panic!("{stuck}"));
+}
+
+/// A log that has ended says so once, and retention, which is asked for again and again, does not
+/// repeat it.
+#[test]
+fn retention_of_a_log_that_has_ended_is_no_news() {
+    let simulation = Simulation::new(SimulationOptions::new(1));
+    let host = simulation.add_host();
+    let runtime = simulation.start(host, 1).pop().expect("one shard");
+    let disk = simulation.disk(host);
+    let run = simulation.executor().run(60_000_000_000, async move {
+        let options = LogOptions { retention_ms: Some(1000), ..LogOptions::default() };
+        let replica = replica(runtime, options).await;
+        disk.inject(Fault::Fail { at: disk.operations(), kind: IoErrorKind::Failed });
+        let queued = replica.append(batch(), AppendClass::Client).expect("it is taken");
+        assert!(queued.committed.await.expect("an answer").is_err());
+        assert!(replica.ended().is_some());
+        assert_eq!(replica.apply_retention().await, Ok(0));
     });
     run.unwrap_or_else(|stuck| panic!("{stuck}"));
 }

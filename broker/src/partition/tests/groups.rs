@@ -167,6 +167,16 @@ impl Cluster {
         self.simulation.block(other, one);
     }
 
+    /// Stops a node where it stands; its connections stay.
+    pub(super) fn pause(&self, index: usize) {
+        self.simulation.pause(self.nodes[index].host);
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self, index: usize) {
+        self.simulation.resume(self.nodes[index].host);
+    }
+
     pub(super) fn leader(&self) -> Option<usize> {
         let leads = |node: &Node| node.replica.as_ref()?.leads();
         let epochs =

@@ -1,15 +1,20 @@
 //! What producers are promised, by acks and `min.insync.replicas`, and who is in sync.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_storage::AppendClass;
 
 use super::groups::{Cluster, NODES, PARTITION, batch, tell};
+use crate::partition::append::append_all;
+use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
 use crate::partition::fetch;
 use crate::partition::replica::Queued;
-use crate::partition::request::{Acks, Found, ReadFrom, Terms};
+use crate::partition::request::{Acks, AppendResult, AppendTo, Found, ReadFrom, Terms};
+use crate::runtime::sim::SimRuntime;
 use crate::runtime::{Monotonic, Runtime};
 
 /// Three nodes, all in sync; which leads, and which does not.
@@ -249,4 +254,45 @@ fn an_in_sync_set_is_told_as_it_changes_and_only_then() {
         let after = cluster.replica(leader).in_sync(0);
         assert_eq!((after.0, after.1.len()), (before.0 + 1, 2));
     });
+}
+
+/// Has a client's batch appended, of a producer; what it is told.
+async fn produce(partitions: &Rc<Partitions<SimRuntime>>, sequence: i32) -> AppendResult {
+    let mut builder = BatchBuilder::new().producer(7, 0, sequence);
+    builder.append(0, None, Some(b"a value"), &[]).unwrap();
+    let deadline = partitions.runtime().now().after(Duration::from_secs(5));
+    let terms = Terms { acks: Acks::All, deadline };
+    let batch = AppendTo { partition: PARTITION, batch: builder.build().into(), terms };
+    append_all(partitions, vec![batch]).await.remove(0)
+}
+
+/// Who stood still while another led has missed what the other took: it refuses nothing for good
+/// before it knows that it leads.
+#[test]
+fn who_stood_still_tells_nobody_that_what_it_has_missed_is_not_there() {
+    for seed in 1..20 {
+        tell(seed, async |mut cluster| {
+            let (leader, _) = begin(&mut cluster, 1).await;
+            let paused = cluster.partitions(leader).unwrap();
+            produce(&paused, 0).await.unwrap();
+            cluster.pause(leader);
+            let is_other = |cluster: &Cluster| cluster.leader().filter(|next| *next != leader);
+            cluster.until(5_000, "another leads", |it| is_other(it).is_some()).await;
+            let heir = is_other(&cluster).unwrap();
+            let next = cluster.partitions(heir).unwrap();
+            for sequence in 1..4 {
+                produce(&next, sequence).await.unwrap();
+            }
+            cluster.resume(leader);
+            assert!(cluster.replica(leader).leads().is_some(), "it does not know yet");
+            let (produced, fetched) = join(produce(&paused, 4), read(&cluster, leader, 4)).await;
+            assert_eq!(produced.map(drop), Err(PartitionError::NotLeader));
+            assert_eq!(fetched.map(drop), Err(PartitionError::NotLeader));
+            // Who leads says so.
+            let refused = produce(&next, 9).await.map(drop);
+            assert_eq!(refused, Err(PartitionError::OutOfOrderSequence));
+            let out_of_range = PartitionError::OutOfRange { start: 0, end: 4 };
+            assert_eq!(read(&cluster, heir, 9).await.map(drop), Err(out_of_range));
+        });
+    }
 }

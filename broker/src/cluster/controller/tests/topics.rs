@@ -23,26 +23,30 @@ fn new_partitions_go_to_nodes_that_are_there() {
         let known = cluster.state.image().topic(name).cloned();
         let partitions = known.iter().flat_map(|topic| &topic.partitions);
         let replicas: Vec<Vec<i32>> = partitions.map(|it| it.node_ids()).collect();
-        (replicas, text(result.error_message))
+        (replicas, result.error_code, text(result.error_message))
     };
-    let (placed, _) = create("two", &[1, 3, 4], 2);
+    let (placed, ..) = create("two", &[1, 3, 4], 2);
     assert_eq!(placed.len(), 12);
     assert!(placed.iter().flatten().all(|id| *id != 2), "{placed:?}");
     // Where they are too few, others stand behind them.
-    let (placed, _) = create("three", &[1, 3], 3);
+    let (placed, ..) = create("three", &[1, 3], 3);
     assert_eq!(placed.len(), 12);
     for replicas in &placed {
         assert!(replicas[..2] == [1, 3] || replicas[..2] == [3, 1], "{placed:?}");
     }
     let away: BTreeSet<i32> = placed.iter().map(|replicas| replicas[2]).collect();
     assert_eq!(away, [2, 4].into(), "evenly");
-    // But for a majority.
-    let (placed, told) = create("minority", &[1], 3);
-    assert!(placed.is_empty() && told.contains("only 1 of 4 broker(s) are there now"), "{told}");
-    let (placed, told) = create("pair", &[1], 2);
-    assert!(placed.is_empty() && told.contains("a majority of their replicas"), "{told}");
-    let (placed, told) = create("five", &[1], 5);
-    assert!(placed.is_empty() && told.contains("only 4 broker(s) are registered"), "{told}");
+    // But for a majority: which may be there again when it is tried again.
+    let (away, never) = (ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::INVALID_REPLICATION_FACTOR);
+    assert!(away.is_retriable() && !never.is_retriable());
+    for (name, wanted, error, words) in [
+        ("minority", 3, away, "only 1 of 4 broker(s) are there now"),
+        ("pair", 2, away, "a majority of their replicas"),
+        ("five", 5, never, "only 4 broker(s) are registered"),
+    ] {
+        let (placed, said, told) = create(name, &[1], wanted);
+        assert!(placed.is_empty() && said == error && told.contains(words), "{said:?} {told}");
+    }
     // So it is with partitions that are added.
     let more = CreatePartitionsTopic { name: Str::from("two"), count: 20, ..Default::default() };
     let request = CreatePartitionsRequest { topics: vec![more], ..Default::default() };
