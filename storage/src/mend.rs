@@ -24,12 +24,12 @@ impl<D: Disk> LogInner<D> {
         };
         let end = segment.flushed.get();
         let (bytes, next) = self.replacement(damage, batches.batches(), end).await?;
-        // The last block of the active file is written again as it fills.
-        let blocks_end =
-            (damage.position + bytes.len() as u64).next_multiple_of(BLOCK_BYTES as u64);
-        if bytes.is_empty() || !segment.is_closed.get() && blocks_end > segment.stable_end() {
+        if bytes.is_empty() {
             return Ok(None);
         }
+        // The last block of the active file is written again as it fills, with what is in memory of
+        // it, or was proved when it was read: with the same as is written now.
+        self.end_zeros().await?;
         self.write_over(damage, &bytes).await?;
         self.environment.chunks.forget_segment(segment.number(&self.environment.chunks));
         Ok(Some(next))

@@ -114,7 +114,7 @@ metrics! {
         "Partitions that answer KAFKA_STORAGE_ERROR: their log is damaged, or ended after an I/O \
          error.";
     PARTITIONS_DAMAGED: Gauge "vltava_partitions_damaged" &[],
-        "Partitions in whose closed segments the background check found a record batch that is not \
+        "Partitions in whose segments the background check found a record batch that is not \
          what was written. They go on; see operations.md, \"A damaged log\".";
     PARTITIONS_NOT_SHOWN: Gauge "vltava_partitions_not_shown" &[],
         "Partitions without lines of their own below: all, where there are more than 5,000; else \

@@ -95,6 +95,15 @@ pub static BROKER: &[Definition] = &[
         .unit(Unit::Milliseconds)
         .check(Check::AtLeast(1))
         .doc("How often segments are looked through for what retention may remove."),
+    node("log.verify.interval.ms", Kind::Long, "604800000")
+        .ours()
+        .unit(Unit::Milliseconds)
+        .check(Check::AtLeast(1))
+        .doc(
+            "How often segments are read again, 8 MiB a second on each shard, to find what \
+             has rotted: from the begin of one pass to the begin of the next. The first begins ten \
+             minutes after the start, or after this time where that is less.",
+        ),
     node("max.connections", Kind::Int, "2147483647")
         .check(Check::AtLeast(0))
         .doc("Most client connections of this node; more are closed as they come."),

@@ -108,6 +108,8 @@ pub struct BrokerConfig {
     pub leader_check_interval_s: Option<u64>,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: u64,
+    /// `log.verify.interval.ms`.
+    pub verify_interval_ms: u64,
     /// `replica.lag.time.max.ms`.
     pub replica_lag_ms_max: u64,
     /// `replica.selector.class` chooses by rack.
@@ -368,6 +370,7 @@ impl Loader {
                 false => None,
             },
             retention_check_interval_ms: self.number("log.retention.check.interval.ms")?,
+            verify_interval_ms: self.number("log.verify.interval.ms")?,
             replica_lag_ms_max: self.number("replica.lag.time.max.ms")?,
             reads_closest_replica: self.non_empty("replica.selector.class")
                 == Some(RACK_AWARE_SELECTOR),

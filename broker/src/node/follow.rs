@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use vltava_protocol::record;
@@ -10,12 +11,15 @@ use super::level::Ended;
 use super::view::Node;
 use crate::metadata::image::Image;
 use crate::metadata::records::Record;
+use crate::partition::error::PartitionError;
 use crate::partition::replay;
 use crate::partition::replica::Replica;
 use crate::runtime::Runtime;
 
 /// Bytes of the log that one step reads.
 const STEP_BYTES: usize = 1024 * 1024;
+/// How long a node waits before it looks again whether another has what has rotted here.
+const MEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
 /// is an error: this node must not go on with an older one. Nor may it where its copy of the group
@@ -39,12 +43,16 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
                 (image, offset) = (Image::default(), group.log_start());
                 continue;
             }
-            let bytes = read.map_err(|error| error.to_string())?;
-            let next = apply(&mut image, &bytes, offset, committed)?;
-            if next == offset {
-                return Err(format!("the log of group 0 cannot be read at offset {offset}").into());
+            let applied = match read {
+                Ok(bytes) => apply(&mut image, &bytes, offset, committed)?,
+                Err(PartitionError::Damaged(what)) => Err(what),
+                Err(error) => return Err(error.to_string().into()),
+            };
+            match applied {
+                Ok(next) => offset = next,
+                Err(_) if mend(&node, &group, offset).await => {}
+                Err(what) => return Err(what.into()),
             }
-            offset = next;
         }
         node.settle_level(&image).await?;
         publish(&node, Arc::new(image.clone())).await;
@@ -62,11 +70,46 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
     }
 }
 
-/// Applies the records from `offset` on, below `committed`; returns where to go on.
-fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Result<i64, String> {
+/// Waits until the batch at this offset is what was written, as other nodes have it; where this
+/// node is alone, it stays damaged, and the answer is no.
+async fn mend<R: Runtime>(node: &Node<R>, group: &Replica<R>, offset: i64) -> bool {
+    if !group.suspect(offset) {
+        return false;
+    }
+    let runtime = &node.parts.runtime;
+    for damage in group.look_at_suspects().await {
+        tracing::error!(
+            partition = group.name(), %damage,
+            "a record batch of the cluster's metadata is not what was written: this node waits \
+             until it has it from another; docs/operations.md, \"A damaged log\""
+        );
+    }
+    // What every shard does about its logs begins only once all is open.
+    loop {
+        group.mend().await;
+        runtime.sleep_until(runtime.now().after(MEND_PAUSE)).await;
+        if !group.has_rot() || group.log_start() > offset {
+            return true;
+        }
+    }
+}
+
+/// What of a log's bytes was applied, up to which offset; or why its first batch is not what was
+/// written.
+type Applied = Result<i64, String>;
+
+/// Applies the records from `offset` on, below `committed`.
+///
+/// # Errors
+/// What was written cannot be understood.
+fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Result<Applied, String> {
     let mut next = offset;
     for batch in replay::proved(bytes, offset) {
-        let batch = batch.map_err(|error| error.to_string())?;
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) if next == offset => return Ok(Err(error.to_string())),
+            Err(_) => break,
+        };
         if batch.base_offset() >= committed {
             break;
         }
@@ -80,7 +123,8 @@ fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Resul
         }
         next = batch.next_offset();
     }
-    Ok(next)
+    let nothing = || format!("the log of group 0 cannot be read at offset {offset}");
+    Ok(if next > offset { Ok(next) } else { Err(nothing()) })
 }
 
 /// Gives the image to all shards; returns when each has done what it asks. Nothing is opened before

@@ -1,9 +1,9 @@
-//! Looks for bit rot: reads the closed segments of a shard's logs again and checks every batch,
-//! slowly, over and over. Nothing else reads them after their day unless a consumer does, and then
+//! Looks for bit rot: reads the segments of a shard's logs again and checks every batch, slowly,
+//! over and over. Nothing else reads them after their day unless a consumer does, and then
 //! it is late.
 //!
 //! A segment is read at [`BYTES_PER_SECOND`], so a pass over a terabyte takes a day and a half; a
-//! pass begins [`PASS_PERIOD`] after the last one began. What is found is logged, and counted by
+//! pass begins `log.verify.interval.ms` after the last one began. What is found is logged, and counted by
 //! `vltava_partitions_damaged` while the log still holds it. What other nodes keep, too, is taken
 //! from them (`mend`). Else the partition goes on: consumers check the CRC, and everything else can
 //! be read.
@@ -20,19 +20,19 @@ use crate::runtime::Runtime;
 
 /// Bytes that each shard reads in a second of a pass.
 pub const BYTES_PER_SECOND: u64 = 8 << 20;
-/// From the start of the process to the first pass.
+/// From the start of the process to the first pass, where passes are no shorter apart.
 const FIRST_PASS_AFTER: Duration = Duration::from_mins(10);
-/// From the begin of one pass to the begin of the next; a longer pass is followed at once.
-pub const PASS_PERIOD: Duration = Duration::from_hours(7 * 24);
 
 /// Checks the logs of this shard for as long as the process lives.
 pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     node.all_serving().await;
     let runtime = node.parts.runtime.clone();
-    let mut due = runtime.now().after(FIRST_PASS_AFTER);
+    // From the begin of one pass to the begin of the next; a longer pass is followed at once.
+    let period = Duration::from_millis(node.parts.config.verify_interval_ms);
+    let mut due = runtime.now().after(period.min(FIRST_PASS_AFTER));
     loop {
         runtime.sleep_until(due).await;
-        due = runtime.now().after(PASS_PERIOD);
+        due = runtime.now().after(period);
         for (id, replica) in node.parts.partitions.all_local() {
             let found = damage_of(&runtime, &replica).await;
             found.iter().for_each(|damage| replica.damaged(damage.clone()));
@@ -42,10 +42,10 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     }
 }
 
-/// What is damaged in the closed segments of a log, oldest first; the first of each segment.
+/// What is damaged in the segments of a log, oldest first; the first of each segment.
 pub(super) async fn damage_of<R: Runtime>(runtime: &R, replica: &Replica<R>) -> Vec<Corruption> {
     let mut found = Vec::new();
-    for base_offset in replica.closed_segments() {
+    for base_offset in replica.segments() {
         let pause = async |bytes: u64| {
             let time = Duration::from_millis(bytes * 1000 / BYTES_PER_SECOND);
             runtime.sleep_until(runtime.now().after(time)).await;
@@ -139,11 +139,11 @@ mod tests {
         let runtime = simulation.start(host, 1).remove(0);
         let run = async move {
             let replica = written(&runtime).await;
-            assert_eq!(replica.closed_segments().len(), 3);
+            assert_eq!(replica.segments().len(), 4);
             let before = runtime.now();
             assert_eq!(damage_of(&runtime, &replica).await, []);
-            // Ten batches stand in each of three segments.
-            let least = Duration::from_millis(30 * 100_000 * 1000 / BYTES_PER_SECOND);
+            // Each takes its part.
+            let least = Duration::from_millis(40 * 100_000 * 1000 / BYTES_PER_SECOND);
             assert!(runtime.now().since(before) >= least);
             disk.damage("topic-0/00000000000000000010.log", |bytes| bytes[250_000] ^= 1);
             let found = damage_of(&runtime, &replica).await;

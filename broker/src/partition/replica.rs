@@ -357,6 +357,10 @@ impl<R: Runtime> Replica<R> {
             // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
             Err(StorageError::Failed(_)) => Input::LogEnded,
             Err(error) => {
+                if let StorageError::Corrupt(damage) = &error {
+                    // The last block, which is written again.
+                    self.suspect(damage.offset - 1);
+                }
                 let why = PartitionError::from(error);
                 let is_lacking = why == PartitionError::NoDescriptor;
                 self.lacked_descriptor.set(is_lacking.then(|| self.runtime.now()));
@@ -393,11 +397,9 @@ impl<R: Runtime> Replica<R> {
         self.log.segments().len() > 1
     }
 
-    /// The first offsets of the segments that are closed, oldest first.
-    pub fn closed_segments(&self) -> Vec<i64> {
-        let mut bases: Vec<i64> = self.log.segments().iter().map(|s| s.base_offset).collect();
-        bases.pop();
-        bases
+    /// The first offsets of its segments, oldest first.
+    pub fn segments(&self) -> Vec<i64> {
+        self.log.segments().iter().map(|segment| segment.base_offset).collect()
     }
 
     /// Checks every batch of the segment that begins at this offset, reading it from disk; waits

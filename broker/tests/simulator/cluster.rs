@@ -4,13 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use vltava::runtime::sim::{Crash, HostId, Random, SimRuntime, Simulation};
+use vltava::runtime::sim::{Crash, HostId, MILLION, Random, SimRuntime, Simulation};
 use vltava::shard::Shard;
 use vltava_storage::io::fault_disk::FaultDisk;
 
 use crate::checkers::{Checkers, violation};
+use crate::faults::Trouble;
 use crate::losses;
 use crate::node::{self, Node};
+use crate::rot;
 use crate::swarm::Swarm;
 
 /// All that a disk can hold when it is not full, in bytes.
@@ -182,6 +184,9 @@ impl Cluster {
         member.starts.set(member.starts.get() + 1);
         member.disk_failed.set(false);
         member.ended.set(false);
+        if self.checkers.rot.borrow().is_on(node) {
+            self.checkers.replicas.borrow_mut().starts_damaged(Self::id(node));
+        }
         let shards = usize::try_from(shards).unwrap_or(1);
         let runtimes = self.simulation.start(host, shards);
         let (members, name) = (Rc::clone(&self.members), executor.clone());
@@ -285,7 +290,7 @@ impl Cluster {
     /// Takes a node's power and its disk, and starts it with an empty one after a while; only the
     /// power, where another loss is not made good yet.
     pub async fn wipe(&self, node: usize, random: &mut Random) {
-        if self.is_losing.get() || losses::outstanding(self).is_some() {
+        if !self.may_lose() {
             return self.crash(node, Crash::Power, random).await;
         }
         let executor = self.simulation.executor();
@@ -299,6 +304,27 @@ impl Cluster {
         let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
         executor.sleep_until(executor.now_ns() + down_ns).await;
         self.start(node, random).await;
+    }
+
+    /// A node's disk damages what was written, while the node runs, or between two of its lives;
+    /// nothing happens where another loss is not made good yet.
+    pub async fn damage(&self, node: usize, trouble: Trouble, random: &mut Random) {
+        if !self.may_lose() {
+            return;
+        }
+        if random.chance(MILLION / 2) {
+            return rot::strike(self, node, trouble, random).await;
+        }
+        self.is_losing.set(true);
+        self.crash_now(node, Crash::Process, random).await;
+        rot::strike(self, node, trouble, random).await;
+        self.is_losing.set(false);
+        self.start(node, random).await;
+    }
+
+    /// Whether all that was lost or damaged before is made good.
+    fn may_lose(&self) -> bool {
+        !self.is_losing.get() && losses::outstanding(self).is_none()
     }
 
     /// Ends nodes within the next polls of their tasks: in the middle of an instant, as a rule.

@@ -2,7 +2,8 @@
 //!
 //! The *atlas* is what may fail together so that the promises still hold (`docs/simulation.md`). A
 //! disk may lose what was not flushed, fail a write, fill up and be slow, on any number of nodes at
-//! once. It may not lie or rot: what was flushed stays.
+//! once. What was flushed stays, but for a disk that is lost or rots, and the next one only when
+//! that is made good.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -56,6 +57,11 @@ pub enum Trouble {
     /// The power of a node fails, and its disk is lost: it comes back with an empty one. Where
     /// another disk was lost and that is not made good yet, the power fails and no more.
     Wipe,
+    /// Bits of what was flushed flip on a node's disk; nothing, where another loss or damage is not
+    /// made good yet.
+    Rot,
+    /// A write is found to have been lost, or to have gone elsewhere in its file; likewise.
+    Misdirected,
 }
 
 /// What every run may have.
@@ -229,6 +235,7 @@ async fn make_for(
             }
         }
         Trouble::Wipe => cluster.wipe(node, random).await,
+        Trouble::Rot | Trouble::Misdirected => cluster.damage(node, trouble, random).await,
         Trouble::PowerCuts
         | Trouble::Kills
         | Trouble::Split

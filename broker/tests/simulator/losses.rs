@@ -7,6 +7,7 @@ use vltava::metadata::image::{Image, Partition, PartitionId};
 use vltava_protocol::types::Uuid;
 
 use crate::cluster::Cluster;
+use crate::rot;
 
 /// So many replicas survive the loss of one of them without a pause.
 const SAFE: usize = 3;
@@ -34,6 +35,9 @@ fn disks(cluster: &Cluster) -> BTreeMap<i32, Uuid> {
 /// image names each disk that may belong to a partition's group (`docs/invariants.md`), and none
 /// forgets one before the group has.
 pub fn outstanding(cluster: &Cluster) -> Option<String> {
+    if let Some(damage) = rot::outstanding(cluster) {
+        return Some(damage);
+    }
     let disks = disks(cluster);
     cluster.nodes().find_map(|node| outstanding_of(cluster, node, &disks))
 }

@@ -12,6 +12,7 @@ mod faults;
 mod losses;
 mod node;
 mod old_epochs;
+mod rot;
 mod run;
 mod scenarios;
 mod shape;

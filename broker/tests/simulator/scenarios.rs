@@ -6,6 +6,7 @@ use std::time::Duration;
 use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
 
 use crate::faults::{Trouble, short_life};
+use crate::losses;
 use crate::old_epochs::old_epochs;
 use crate::run::{Outcome, run_seed, run_story};
 use crate::swarm::Swarm;
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "moves", seed: 8, run: moves },
         Scenario { name: "moves-and-power-cuts", seed: 10, run: moves_and_power_cuts },
         Scenario { name: "old-epochs", seed: 11, run: old_epochs },
+        Scenario { name: "damage", seed: 12, run: damage },
         Scenario { name: EVERYTHING, seed: 4, run: everything },
         Scenario { name: "everything-of-three", seed: 8, run: everything_of_three },
         Scenario { name: "everything-of-five", seed: 8, run: everything_of_five },
@@ -207,5 +209,28 @@ fn a_full_disk(seed: u64, sink: Option<TraceSink>) -> Outcome {
     run_story(seed, swarm, sink, |cluster, workload| async move {
         crate::faults::storm(&cluster, &workload).await;
         assert_eq!(cluster.starts(), 1, "a full disk is no reason to start again");
+    })
+}
+
+/// What one node has is damaged, and made good by the others, again and again, while everybody
+/// works: in its logs, in that of the cluster's metadata and in those of coordinators.
+fn damage(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let mut swarm = Swarm::quiet(seed, 3);
+    swarm.storm = Duration::from_secs(60);
+    swarm.node_settings.push(("log.verify.interval.ms", "1000".to_owned()));
+    swarm.topic_configs.push(("segment.ms", "500".to_owned()));
+    let swarm = Rc::new(swarm);
+    run_story(seed, swarm, sink, |cluster, _| async move {
+        let mut random = Random::new(seed, Purpose::Faults, 3);
+        let executor = cluster.simulation.executor();
+        for round in 0..12 {
+            executor.sleep_until(executor.now_ns() + 2_000_000_000).await;
+            let node = round % cluster.nodes().len();
+            let trouble = if round % 4 == 3 { Trouble::Misdirected } else { Trouble::Rot };
+            cluster.damage(node, trouble, &mut random).await;
+            while losses::outstanding(&cluster).is_some() {
+                executor.sleep_until(executor.now_ns() + 100_000_000).await;
+            }
+        }
     })
 }

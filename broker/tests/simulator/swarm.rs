@@ -280,6 +280,24 @@ fn draw_losses(seed: u64, swarm: &mut Swarm) {
     }
 }
 
+/// Whether disks rot: likewise. Segments are short then, and soon looked through again.
+fn draw_rot(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 11);
+    if swarm.shape.is_alone() || !random.chance(MILLION / 3) {
+        return;
+    }
+    swarm.shape.lose_disks();
+    for trouble in [Trouble::Rot, Trouble::Misdirected] {
+        for _ in 0..random.between(1..=4) {
+            swarm.troubles.push(trouble);
+        }
+    }
+    let segment_ms = random.mostly_small(100..=5_000).to_string();
+    swarm.topic_configs.push(("segment.ms", segment_ms));
+    let verify_ms = random.mostly_small(1_000..=20_000).to_string();
+    swarm.node_settings.push(("log.verify.interval.ms", verify_ms));
+}
+
 impl Swarm {
     /// The least versions of Produce and Fetch that know all codecs of the run.
     pub fn least_versions(&self) -> (i16, i16) {
@@ -330,6 +348,7 @@ impl Swarm {
             whole_blocks: false,
         };
         draw_losses(seed, &mut swarm);
+        draw_rot(seed, &mut swarm);
         draw_later(seed, &mut swarm);
         draw_torn(seed, &mut swarm);
         draw_cluster(seed, &mut swarm);

@@ -505,13 +505,14 @@ impl<D: Disk> Log<D> {
 
     /// Checks every batch of one segment against its CRC, reading it from disk: the segment that
     /// holds `offset`. The next segment's first offset; `None` behind the last. Nothing else looks
-    /// at closed segments once they are proved.
+    /// at segments once they are proved.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] where a batch is not what was written;
-    /// [`StorageError::Unreadable`].
+    /// [`StorageError::Unreadable`]; [`StorageError::Truncating`] where the log is cut again and
+    /// again.
     pub async fn verify(&self, offset: i64) -> StorageResult<Option<i64>> {
-        self.inner.verify(offset, async |_| {}).await
+        self.verify_slowly(offset, async |_| {}).await
     }
 
     /// The same, for a background task that must not be felt: after each mebibyte or so, and at the
@@ -524,7 +525,8 @@ impl<D: Disk> Log<D> {
         offset: i64,
         pause: impl AsyncFn(u64),
     ) -> StorageResult<Option<i64>> {
-        self.inner.verify(offset, pause).await
+        let verify = async || self.inner.verify(offset, &pause).await;
+        self.inner.undisturbed(offset, verify).await
     }
 
     /// Puts batches of another replica in place of what [`Log::verify`] has found damaged: those of

@@ -100,19 +100,19 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             let readable = self.replica.high_watermark();
             let read = self.replica.read_bytes(offset, LOAD_BYTES).await;
             let bytes = read.map_err(|error| match error {
-                PartitionError::Damaged(what) => LoadError::Damaged(what),
+                PartitionError::Damaged(what) => self.rotten(offset, what),
                 other => LoadError::Unreadable(other.to_string()),
             })?;
             let before = offset;
             for batch in replay::proved(&bytes, offset) {
-                let batch = batch.map_err(|error| LoadError::Damaged(error.to_string()))?;
+                let batch = batch.map_err(|error| self.rotten(offset, error.to_string()))?;
                 if !batch.is_control() {
                     self.replay_batch(&mut state, &batch).map_err(LoadError::Damaged)?;
                 }
                 offset = batch.next_offset();
             }
             if offset == before && offset < readable {
-                return Err(LoadError::Damaged(format!("there is no batch at offset {offset}")));
+                return Err(self.rotten(offset, format!("there is no batch at offset {offset}")));
             }
             if offset == before {
                 // What is queued is not readable before it is written.
@@ -124,6 +124,15 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             self.runtime.yield_if_needed().await;
         }
         Ok(state)
+    }
+
+    /// The batch at this offset is not what was written. Where others keep the log, too, it is taken
+    /// from them.
+    fn rotten(&self, offset: i64, what: String) -> LoadError {
+        match self.replica.suspect(offset) {
+            true => LoadError::Unreadable(what),
+            false => LoadError::Damaged(what),
+        }
     }
 
     fn replay_batch(&self, state: &mut M::State, batch: &Batch<'_>) -> Result<(), String> {

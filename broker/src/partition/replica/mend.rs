@@ -42,13 +42,15 @@ struct Damage {
 }
 
 impl<R: Runtime> Replica<R> {
-    /// What was read from this offset on does not seem to be what was written.
-    pub fn suspect(&self, offset: i64) {
+    /// What was read from this offset on does not seem to be what was written. Whether it is to be
+    /// mended: others keep the log, too.
+    pub fn suspect(&self, offset: i64) -> bool {
         let mut rot = self.rot.borrow_mut();
-        if self.is_shared() && rot.suspects.len() < SUSPECTS_MAX && !rot.suspects.contains(&offset)
-        {
+        let is_shared = self.is_shared();
+        if is_shared && rot.suspects.len() < SUSPECTS_MAX && !rot.suspects.contains(&offset) {
             rot.suspects.push(offset);
         }
+        is_shared
     }
 
     /// The same, where a read was refused for it.

@@ -21,6 +21,7 @@ pub use self::log::ServedLog;
 pub use self::offsets::{Offsets, Viewer};
 pub use self::replicas::{Life, Replicas, Seen};
 pub use self::starts::Starts;
+use crate::rot::Rot;
 
 /// A topic's name, which no other topic of the run has had, and the number of one of its
 /// partitions.
@@ -60,6 +61,8 @@ pub struct Checkers {
     pub groups: Rc<RefCell<Groups>>,
     /// One leader an epoch; nothing of a replica goes back.
     pub replicas: Rc<RefCell<Replicas>>,
+    /// What has rotted on the nodes' disks.
+    pub rot: Rc<RefCell<Rot>>,
     /// The node stops in order, and nothing else is wrong: whoever is answered still is not
     /// refused.
     pub stopping: Rc<Cell<bool>>,

@@ -64,6 +64,17 @@ pub struct Replicas {
 }
 
 impl Replicas {
+    /// A node whose disk has rotted starts: it may take the place of what it had with nothing, and
+    /// owes that until it has it again.
+    pub fn starts_damaged(&mut self, node: i32) {
+        let of_node = self.known.iter_mut().filter(|((_, its), _)| *its == node);
+        for (of, known) in of_node {
+            let owed = self.owed.entry(*of).or_insert(known.committed);
+            *owed = known.committed.max(*owed);
+            known.committed = -1;
+        }
+    }
+
     /// From now on the partition's replicas may be moved.
     pub fn may_move(&mut self, topic_id: Uuid, index: i32) {
         self.moving.insert(PartitionId { topic_id, index });

@@ -13,8 +13,9 @@ use vltava_protocol::messages::fetch::{
 use vltava_protocol::types::{Str, Uuid};
 
 use super::lookup::list_start;
+use super::records::{self, Taken};
 use super::session::{Asked, Session};
-use super::{Topic, Workload, records, route};
+use super::{Topic, Workload, route};
 use crate::checkers::{Partition, RecordId, violation};
 use crate::client::{CallError, Client};
 use crate::promise;
@@ -283,7 +284,12 @@ impl<'a> Fetcher<'a> {
         if !bytes.is_empty() {
             starts.check_served(&partition, floors.log_start, position);
         }
-        let (records, next) = records::take_in(checkers, &partition, position, told, &bytes);
+        let may_be_damaged = checkers.rot.borrow().is_known(&self.topic.name, partition.1);
+        let Taken { records, next, is_damaged } =
+            records::take_in(checkers, &partition, position, told, may_be_damaged, &bytes);
+        if is_damaged && records.is_empty() {
+            return Err(ErrorCode::CORRUPT_MESSAGE);
+        }
         Ok(Fetched { partition, records, next, high_watermark: is_known.then_some(told) })
     }
 

@@ -66,26 +66,44 @@ pub fn build(
     }
 }
 
-/// Takes in what a fetch at `position` gave, batch by batch. Gives the records at and above
-/// `position`, and where to read next.
+/// What a fetch gave.
+pub struct Taken {
+    /// The records at and above where was asked for.
+    pub records: Vec<(i64, RecordId)>,
+    /// Where to read next.
+    pub next: i64,
+    /// There is a batch that is not what was written: clients know it by its CRC.
+    pub is_damaged: bool,
+}
+
+/// Takes in what a fetch at `position` gave, batch by batch. What is damaged, and what is behind
+/// it, is not taken; it may come only where something has rotted.
 pub fn take_in(
     checkers: &Checkers,
     partition: &Partition,
     position: i64,
     high_watermark: i64,
+    may_be_damaged: bool,
     bytes: &[u8],
-) -> (Vec<(i64, RecordId)>, i64) {
-    let mut taken = Vec::new();
-    let mut next = position;
+) -> Taken {
+    let mut taken = Taken { records: Vec::new(), next: position, is_damaged: false };
     for batch in batch::walk(bytes) {
-        let batch = match batch {
+        let next = taken.next;
+        let batch = batch.map_err(|error| error.to_string());
+        let proved = batch.and_then(|batch| match batch.check_crc() {
+            Ok(()) => Ok(batch),
+            Err(error) => Err(error.to_string()),
+        });
+        let batch = match proved {
             Ok(batch) => batch,
+            Err(_) if may_be_damaged => return Taken { is_damaged: true, ..taken },
             Err(error) => violation(format!("{partition:?}@{next}: served {error}")),
         };
-        if let Err(error) = batch.check_crc() {
-            violation(format!("{partition:?}@{next}: served {error}"));
-        }
         let range = (batch.base_offset(), batch.next_offset());
+        if may_be_damaged && !(range.0..range.1).contains(&next) {
+            // The offset is not under the CRC, but none is left out.
+            return Taken { is_damaged: true, ..taken };
+        }
         let offsets = checkers.offsets.borrow();
         offsets.check_batch(partition, next, range, high_watermark);
         let mut log = checkers.log.borrow_mut();
@@ -94,12 +112,12 @@ pub fn take_in(
         for (offset, id) in unpack(partition, &batch) {
             acks.check_seen(partition, offset, id);
             if offset >= position {
-                taken.push((offset, id));
+                taken.records.push((offset, id));
             }
         }
-        next = range.1;
+        taken.next = range.1;
     }
-    (taken, next)
+    taken
 }
 
 /// The ids of a batch's records, each with its offset.
