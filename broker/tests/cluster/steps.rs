@@ -1,7 +1,7 @@
 //! A move of a partition is interrupted at each of its steps: whoever leads, comes, goes, or is the
-//! controller is killed, paused or cut off as soon as a node says that the step is taken. The others
-//! finish the move, and who was away takes its part; nothing is lost, doubled or reordered. And
-//! nodes leave and join while links between them fail.
+//! controller is killed, paused or cut off as soon as a node says that the step is taken. The
+//! others finish the move, and who was away takes its part; nothing is lost, doubled or reordered.
+//! And nodes leave and join while links between them fail.
 //!
 //! - `VLTAVA_CLUSTER_ROUNDS` (6: each step once): interruptions; from 24 on each of the four is
 //!   killed at each step, and what comes after is drawn.
