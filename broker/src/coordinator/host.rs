@@ -126,7 +126,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
     pub fn stop(&self) {
         self.stopped.set(true);
         drop(self.held.take());
-        self.unload(&HostError::NotHere);
+        self.unload(&PartitionError::NotLeader);
         self.timers_changed.notify();
         self.loads_changed.notify();
         self.stops.notify();
@@ -227,7 +227,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let known = self.loaded.borrow().as_ref().map(|loaded| (loaded.epoch, loaded.refusals));
         let Some((epoch, refusals)) = known else { return };
         if self.replica.leads() != Some(epoch) {
-            self.unload(&HostError::NotHere);
+            self.unload(&PartitionError::NotLeader);
         } else if refusals != self.replica.refusals() {
             let why = self.replica.last_refusal().unwrap_or(PartitionError::Ended);
             self.lose(&why, Vec::new());
@@ -319,7 +319,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let Some(epoch) = self.replica.leads() else {
             // What was to be answered may be committed yet, by the next leader.
             drop(replies);
-            return self.unload(&HostError::Lost(error.clone()));
+            return self.unload(&error);
         };
         match error {
             // It is about to hand over, or would have.
@@ -330,7 +330,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             ),
         }
         drop(replies);
-        self.unload(&HostError::Lost(error.clone()));
+        self.unload(&error);
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Control, async move {
             host.runtime.sleep_until(host.runtime.now().after(RELOAD_PAUSE)).await;
@@ -338,15 +338,17 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         });
     }
 
-    fn unload(&self, why: &HostError) {
+    /// Whose input was taken is told that it is not known what becomes of it.
+    fn unload(&self, why: &PartitionError) {
         *self.loaded.borrow_mut() = None;
         self.generation.set(self.generation.get() + 1);
-        if let Some(held) = self.held.borrow_mut().as_mut() {
-            held.clear();
+        let held = self.held.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default();
+        let mut waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for sender in held.iter().filter_map(|(ticket, _)| waiting.remove(ticket)) {
+            let _ = sender.send(Err(HostError::NotHere));
         }
-        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         for (_, sender) in waiting {
-            let _ = sender.send(Err(why.clone()));
+            let _ = sender.send(Err(HostError::Lost(why.clone())));
         }
     }
 

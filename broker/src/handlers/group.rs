@@ -9,6 +9,7 @@ use super::context::Context;
 use crate::coordinator::host::HostError;
 use crate::groups::{Client, Input, Reply};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
+use crate::partition::error::PartitionError;
 use crate::partition::request::PartitionId;
 use crate::runtime::Runtime;
 
@@ -36,7 +37,9 @@ pub async fn ask_partition<R: Runtime>(
     async move {
         submitted.await.map_err(|error| match error {
             HostError::Loading => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
-            HostError::NotHere => ErrorCode::NOT_COORDINATOR,
+            HostError::NotHere | HostError::Lost(PartitionError::NotLeader) => {
+                ErrorCode::NOT_COORDINATOR
+            }
             HostError::Lost(_) => ErrorCode::COORDINATOR_NOT_AVAILABLE,
         })
     }

@@ -20,12 +20,13 @@ use super::view::Node;
 use crate::cluster::controller::{Input, Reply};
 use crate::coordinator::host::HostError;
 use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
+use crate::partition::error::PartitionError;
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::SessionId;
 use crate::peer::greeting::{Introduction, PROTOCOL_MAX, PROTOCOL_MIN, Refusal};
 use crate::peer::options::Options;
-use crate::peer::peers::Peers;
+use crate::peer::peers::{Peers, RequestError};
 use crate::raft::membership::ReplicaId;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::{Network, Queue, Runtime};
@@ -52,6 +53,9 @@ pub(super) const PRESENCE: u16 = 9;
 /// To ask its controller for another node, which does not reach it.
 const CONTROLLER_FOR: u16 = 8;
 
+/// What a node answers that has no controller, and knows none to pass the question on to. Nothing:
+/// what became of it is not known.
+const NOT_HERE: Bytes = Bytes::from_static(&[0xff; 8]);
 /// How long another node may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long it may take to hear that this one stops.
@@ -237,12 +241,24 @@ impl<R: Runtime> Node<R> {
         kind: u16,
         body: Bytes,
     ) -> Option<Bytes> {
-        let peers = self.peers()?;
+        let answer = self.try_peer(time, node, kind, body).await;
+        answer.ok().filter(|answer| !answer.is_empty())
+    }
+
+    /// Asks another node. Where the time is over, whether it did what it was asked is not known.
+    async fn try_peer(
+        &self,
+        time: Duration,
+        node: i32,
+        kind: u16,
+        body: Bytes,
+    ) -> Result<Bytes, RequestError> {
+        let peers = self.peers().ok_or(RequestError::Down)?;
         let runtime = &self.parts.runtime;
         let time = std::pin::pin!(runtime.sleep_until(runtime.now().after(time)));
         match select(std::pin::pin!(peers.request(node, kind, body)), time).await {
-            Either::Left((answer, _)) => answer.ok().filter(|answer| !answer.is_empty()),
-            Either::Right(_) => None,
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(RequestError::Broken),
         }
     }
 
@@ -268,8 +284,7 @@ impl<R: Runtime> Node<R> {
         // Whoever is not there to be asked is asked through another, which may know better.
         let through = leader.filter(|leader| up.contains(leader)).or(up.first().copied());
         let Some(through) = through else { return Err(HostError::NotHere) };
-        let answer = self.ask_peer(through, CONTROLLER, bytes).await;
-        answer.and_then(|answer| answered(&answer)).ok_or(HostError::NotHere)
+        answered(self.try_peer(ANSWER_TIME, through, CONTROLLER, bytes).await)
     }
 
     fn leader_of_group_0(&self) -> Option<i32> {
@@ -285,18 +300,30 @@ impl<R: Runtime> Node<R> {
         if let Some(leader) = elsewhere {
             let may_pass_on = kind == CONTROLLER && leader != from;
             return match may_pass_on {
-                true => self.ask_peer(leader, CONTROLLER_FOR, body).await.unwrap_or_default(),
-                false => Bytes::new(),
+                true => self.pass_on(leader, body).await,
+                false => NOT_HERE,
             };
         }
         let seeing = input.seeing(|| self.present());
         let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, seeing).await;
-        let Ok(reply) = submitted.await else { return Bytes::new() };
+        let reply = match submitted.await {
+            Ok(reply) => reply,
+            Err(HostError::NotHere | HostError::Loading) => return NOT_HERE,
+            Err(HostError::Lost(_)) => return Bytes::new(),
+        };
         let Ok(reply) = reply.to_bytes() else { return Bytes::new() };
         let mut answer = BytesMut::with_capacity(8 + reply.len());
         answer.put_i64(self.group_0_end().await);
         answer.extend_from_slice(&reply);
         answer.freeze()
+    }
+
+    async fn pass_on(&self, leader: i32, question: Bytes) -> Bytes {
+        match self.try_peer(ANSWER_TIME, leader, CONTROLLER_FOR, question).await {
+            Ok(answer) => answer,
+            Err(RequestError::Broken) => Bytes::new(),
+            Err(_) => NOT_HERE,
+        }
     }
 
     /// Below which offset group 0 is committed, as this node knows.
@@ -367,11 +394,20 @@ impl<R: Runtime> Node<R> {
     }
 }
 
-/// An answer of another node's controller.
-fn answered(answer: &Bytes) -> Option<(Reply, i64)> {
-    let (end, reply) = answer.split_first_chunk::<8>()?;
-    let reply = Reply::from_bytes(&answer.slice_ref(reply)).ok()?;
-    Some((reply, i64::from_be_bytes(*end)))
+/// An answer of another node's controller. [`HostError::NotHere`]: nobody was asked;
+/// [`HostError::Lost`]: what became of it is not known.
+fn answered(answer: Result<Bytes, RequestError>) -> Result<(Reply, i64), HostError> {
+    let unknown = HostError::Lost(PartitionError::NotLeader);
+    let answer = answer.map_err(|error| match error {
+        RequestError::Broken => unknown.clone(),
+        RequestError::Down | RequestError::Busy | RequestError::TooLong => HostError::NotHere,
+    })?;
+    if answer == NOT_HERE {
+        return Err(HostError::NotHere);
+    }
+    let (end, reply) = answer.split_first_chunk::<8>().ok_or_else(|| unknown.clone())?;
+    let reply = Reply::from_bytes(&answer.slice_ref(reply)).map_err(|_| unknown)?;
+    Ok((reply, i64::from_be_bytes(*end)))
 }
 
 /// Founders as group 0 takes them.

@@ -242,20 +242,28 @@ impl<R: Runtime> Node<R> {
     /// Asks the controller, once. Where it decided something, all shards of this node hold the
     /// image before this returns.
     pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
-        let (reply, end) = self.ask_leader(input).await.map_err(|error| match error {
+        let asked = self.ask_leader(input).await;
+        self.decided(asked).await.map_err(|error| match error {
             // It may have led when it was asked, and not any more when that was to be committed.
             HostError::Loading
             | HostError::NotHere
             | HostError::Lost(PartitionError::NotLeader) => ErrorCode::NOT_CONTROLLER,
             HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
-        })?;
+        })
+    }
+
+    async fn decided(
+        self: &Rc<Self>,
+        asked: Result<(Reply, i64), HostError>,
+    ) -> Result<Reply, HostError> {
+        let (reply, end) = asked?;
         self.settled_to(end).await;
         Ok(reply)
     }
 
     /// The same for a client, which asked this node and need not know where the controller is:
-    /// while there is none, it is waited for. REQUEST_TIMED_OUT after the deadline: what was asked
-    /// may still be done.
+    /// while there is none, it is waited for. REQUEST_TIMED_OUT after the deadline, and where it is
+    /// not known what became of it: asked again, it might find what it has done itself.
     pub async fn ask_controller_until(
         self: &Rc<Self>,
         deadline: Monotonic,
@@ -264,12 +272,18 @@ impl<R: Runtime> Node<R> {
         let runtime = &self.parts.runtime;
         let asked = async {
             loop {
-                match self.ask_controller(input.clone()).await {
-                    Err(ErrorCode::NOT_CONTROLLER) => {
+                let asked = self.ask_leader(input.clone()).await;
+                return match self.decided(asked).await {
+                    Ok(reply) => Ok(reply),
+                    Err(HostError::NotHere | HostError::Loading) => {
                         runtime.sleep_until(runtime.now().after(CONTROLLER_PAUSE)).await;
+                        continue;
                     }
-                    answer => return answer,
-                }
+                    Err(HostError::Lost(PartitionError::NotLeader)) => {
+                        Err(ErrorCode::REQUEST_TIMED_OUT)
+                    }
+                    Err(HostError::Lost(_)) => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+                };
             }
         };
         match select(pin!(asked), pin!(runtime.sleep_until(deadline))).await {

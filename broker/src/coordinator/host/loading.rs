@@ -7,7 +7,7 @@ use futures_util::future::select;
 use vltava_protocol::batch::Batch;
 use vltava_protocol::record;
 
-use super::{Host, HostError, Loaded, RELOAD_PAUSE};
+use super::{Host, Loaded, RELOAD_PAUSE};
 use crate::coordinator::timers::Timers;
 use crate::machine::{KeyValue, Machine};
 use crate::partition::error::PartitionError;
@@ -38,7 +38,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 continue;
             }
             if std::mem::replace(&mut led, leads).is_some() {
-                self.unload(&HostError::NotHere);
+                self.unload(&PartitionError::NotLeader);
             }
             if let Some(epoch) = leads {
                 Rc::clone(&self).load(epoch).await;
