@@ -319,7 +319,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         let Some(epoch) = self.replica.leads() else {
             // What was to be answered may be committed yet, by the next leader.
             drop(replies);
-            return self.unload(&error);
+            return self.unload(error);
         };
         match error {
             // It is about to hand over, or would have.
@@ -330,7 +330,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             ),
         }
         drop(replies);
-        self.unload(&error);
+        self.unload(error);
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Control, async move {
             host.runtime.sleep_until(host.runtime.now().after(RELOAD_PAUSE)).await;

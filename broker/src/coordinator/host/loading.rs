@@ -126,8 +126,8 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         Ok(state)
     }
 
-    /// The batch at this offset is not what was written. Where others keep the log, too, it is taken
-    /// from them.
+    /// The batch at this offset is not what was written. Where others keep the log, too, it is
+    /// taken from them.
     fn rotten(&self, offset: i64, what: String) -> LoadError {
         match self.replica.suspect(offset) {
             true => LoadError::Unreadable(what),

@@ -160,7 +160,7 @@ impl<'a> Fetcher<'a> {
         let floors = positions.keys().map(|&index| {
             let partition = key(self.topic, index);
             let high_watermark = offsets.floor(&viewer, &partition);
-            (index, Floors { high_watermark, log_start: starts.floor(&partition) })
+            (index, Floors { high_watermark, log_start: starts.floor(&viewer, &partition) })
         });
         floors.collect()
     }
@@ -277,7 +277,7 @@ impl<'a> Fetcher<'a> {
         let mut starts = checkers.starts.borrow_mut();
         if data.log_start_offset >= 0 {
             // Old versions do not say.
-            starts.check_told(&partition, floors.log_start, data.log_start_offset);
+            starts.check_told(&viewer, &partition, floors.log_start, data.log_start_offset);
         }
         let bytes = data.records.as_ref().and_then(|records| records.to_bytes());
         let bytes = bytes.unwrap_or_default();

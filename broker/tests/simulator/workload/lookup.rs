@@ -58,11 +58,12 @@ pub async fn list_start(
     index: i32,
 ) -> Result<Option<i64>, CallError> {
     let partition = (Rc::clone(&topic.key), index);
-    let floor = workload.checkers.starts.borrow().floor(&partition);
+    let viewer = topic.viewer(client);
+    let floor = workload.checkers.starts.borrow().floor(&viewer, &partition);
     let told = list(client, topic, index..index + 1, EARLIEST).await?;
     let told = told.get(&partition).copied().flatten();
     if let Some(start) = told {
-        workload.checkers.starts.borrow_mut().check_told(&partition, floor, start);
+        workload.checkers.starts.borrow_mut().check_told(&viewer, &partition, floor, start);
     }
     Ok(told)
 }

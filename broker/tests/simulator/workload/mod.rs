@@ -83,7 +83,7 @@ impl Topic {
         (0..self.partitions).map(|partition| (Rc::clone(&self.key), partition))
     }
 
-    /// As whom a client sees high watermarks of this topic.
+    /// As whom a client sees high watermarks and starts of this topic.
     pub fn viewer(&self, client: &Client) -> Viewer {
         client.only_broker().is_none().then(|| Rc::from(client.name.as_str()))
     }

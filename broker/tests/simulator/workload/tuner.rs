@@ -51,10 +51,11 @@ async fn delete_records(
     let all = client.random.chance(MILLION / 8);
     let below = client.random.between(0..=committed.unsigned_abs());
     let to = if all { ALL } else { i64::try_from(below).unwrap_or(0) };
+    let viewer = topic.viewer(client);
     let floor = {
         let mut starts = workload.checkers.starts.borrow_mut();
         starts.ask(&partition, if all { i64::MAX } else { to });
-        starts.floor(&partition)
+        starts.floor(&viewer, &partition)
     };
     let request = DeleteRecordsRequest {
         topics: vec![DeleteRecordsTopic {
@@ -79,7 +80,7 @@ async fn delete_records(
     // "All" is at least what was known to be committed.
     let least = if all { committed } else { to };
     let mut starts = workload.checkers.starts.borrow_mut();
-    starts.check_deleted(&partition, floor, least, told.low_watermark);
+    starts.check_deleted(&viewer, &partition, (floor, least), told.low_watermark);
     Ok(())
 }
 
