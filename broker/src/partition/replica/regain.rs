@@ -88,17 +88,18 @@ impl<R: Runtime> Replica<R> {
 
     /// The loss is made good: that survives a restart, and what was damaged is nobody's any more.
     pub(super) async fn regained(&self) -> Result<(), StorageError> {
-        self.keep(|kept| kept.is_lost = false).await?;
-        tracing::info!(
-            partition = self.name,
-            "a replica whose log was lost has it again, and votes again"
-        );
+        // First: nobody looks for it once the loss is forgotten.
         if let Err(error) = self.log.remove_damaged().await {
             tracing::warn!(
                 partition = self.name, %error,
                 "what was set aside of a damaged log cannot be removed; remove it by hand"
             );
         }
+        self.keep(|kept| kept.is_lost = false).await?;
+        tracing::info!(
+            partition = self.name,
+            "a replica whose log was lost has it again, and votes again"
+        );
         Ok(())
     }
 }
