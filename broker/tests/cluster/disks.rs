@@ -170,8 +170,9 @@ fn nothing_acknowledged_is_lost_while_a_disk_is_slow() {
         let before = [process, other].map(written);
         let began = Instant::now();
         while began.elapsed() < MEASURED {
+            // Not of the group: what its coordinator commits waits for its own disk, which may be
+            // this one.
             work.await_progress();
-            work.await_group();
         }
         let seconds = began.elapsed().as_secs_f64();
         let after = [process, other].map(written);
