@@ -212,7 +212,8 @@ impl<'a> Fetcher<'a> {
             }
             match taken {
                 Ok(taken) => {
-                    is_vague |= taken.high_watermark.is_none();
+                    // A log whose start is not known may serve nothing below a later one.
+                    is_vague |= taken.high_watermark.is_none() || data.log_start_offset < 0;
                     fetched.push(taken);
                 }
                 Err(ErrorCode::OFFSET_OUT_OF_RANGE) => behind.push(index),

@@ -88,10 +88,11 @@ impl Session {
         }
     }
 
-    /// Whether the leader knew no high watermark when it told of this partition last.
+    /// Whether the leader did not know the high watermark, or the log's start, when it told of this
+    /// partition last.
     pub fn was_told_nothing(&self, index: i32) -> bool {
         let told = self.known.get(&index).and_then(|known| known.told);
-        told.is_some_and(|(high_watermark, _)| high_watermark == i64::MAX)
+        told.is_some_and(|(high_watermark, start)| high_watermark.max(start) == i64::MAX)
     }
 
     /// An answer left this partition out: then nothing was new of it, whatever was known when it
