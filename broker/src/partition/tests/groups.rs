@@ -19,8 +19,9 @@ use crate::metadata::shard_table::ShardTable;
 use crate::metrics::ShardMetrics;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
+use crate::partition::fetch;
 use crate::partition::replica::{GroupPlace, Replica};
-use crate::partition::request::PartitionId;
+use crate::partition::request::{Found, PartitionId, ReadFrom};
 use crate::partition::surroundings::{FromPeers, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::greeting::Introduction;
@@ -158,6 +159,25 @@ impl Cluster {
         let node = &mut self.nodes[index];
         (node.partitions, node.replica) = (None, None);
         self.simulation.kill(self.nodes[index].host, Crash::Power);
+    }
+
+    /// What a client gets of a node, from this offset on.
+    pub(super) async fn read(
+        &self,
+        index: usize,
+        offset: i64,
+        may_follow: bool,
+    ) -> Result<Found, PartitionError> {
+        let read = ReadFrom {
+            partition: PARTITION,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            offset,
+            bytes_max: 1 << 20,
+            may_follow,
+            nearer: None,
+        };
+        fetch::read_all(self.partitions(index).unwrap(), vec![read], 1 << 20).await.remove(0)
     }
 
     /// Neither hears the other any more; nobody tells them.

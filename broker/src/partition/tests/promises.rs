@@ -11,9 +11,8 @@ use super::groups::{Cluster, NODES, PARTITION, batch, tell};
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
-use crate::partition::fetch;
 use crate::partition::replica::Queued;
-use crate::partition::request::{Acks, AppendResult, AppendTo, Found, ReadFrom, Terms};
+use crate::partition::request::{Acks, AppendResult, AppendTo, Terms};
 use crate::runtime::sim::SimRuntime;
 use crate::runtime::{Monotonic, Runtime};
 
@@ -162,7 +161,7 @@ fn what_a_new_leader_does_not_know_yet_is_waited_for() {
             let is_led = |cluster: &Cluster| cluster.leader().is_some();
             cluster.until(5_000, "another leads", is_led).await;
             let next = cluster.leader().unwrap();
-            let found = read(&cluster, next, 0).await.unwrap();
+            let found = cluster.read(next, 0, false).await.unwrap();
             assert_eq!((found.high_watermark, found.is_behind), (20, false));
             // More are to have it than are there.
             [next, 3 - leader - next].into_iter().for_each(|index| cluster.kill(index));
@@ -172,28 +171,15 @@ fn what_a_new_leader_does_not_know_yet_is_waited_for() {
             cluster.until(5_000, "somebody leads", is_led).await;
             let next = cluster.leader().unwrap();
             let began = cluster.simulation.executor().now_ns();
-            let found = read(&cluster, next, 0).await.unwrap();
+            let found = cluster.read(next, 0, false).await.unwrap();
             let waited_ms = (cluster.simulation.executor().now_ns() - began) / 1_000_000;
             assert!(found.is_behind, "nobody knows what the third has");
             assert!(waited_ms <= 510, "{waited_ms}");
             let began = cluster.simulation.executor().now_ns();
-            let _again = read(&cluster, next, 0).await.unwrap();
+            let _again = cluster.read(next, 0, false).await.unwrap();
             assert!(cluster.simulation.executor().now_ns() - began < 10_000_000, "once is enough");
         });
     }
-}
-
-async fn read(cluster: &Cluster, index: usize, offset: i64) -> Result<Found, PartitionError> {
-    let read = ReadFrom {
-        partition: PARTITION,
-        current_leader_epoch: -1,
-        last_fetched_epoch: -1,
-        offset,
-        bytes_max: 1 << 20,
-        may_follow: false,
-        nearer: None,
-    };
-    fetch::read_all(cluster.partitions(index).unwrap(), vec![read], 1 << 20).await.remove(0)
 }
 
 /// Kafka's answer where the set shrank while the write waited.
@@ -285,14 +271,15 @@ fn who_stood_still_tells_nobody_that_what_it_has_missed_is_not_there() {
             }
             cluster.resume(leader);
             assert!(cluster.replica(leader).leads().is_some(), "it does not know yet");
-            let (produced, fetched) = join(produce(&paused, 4), read(&cluster, leader, 4)).await;
+            let (produced, fetched) =
+                join(produce(&paused, 4), cluster.read(leader, 4, false)).await;
             assert_eq!(produced.map(drop), Err(PartitionError::NotLeader));
             assert_eq!(fetched.map(drop), Err(PartitionError::NotLeader));
             // Who leads says so.
             let refused = produce(&next, 9).await.map(drop);
             assert_eq!(refused, Err(PartitionError::OutOfOrderSequence));
             let out_of_range = PartitionError::OutOfRange { start: 0, end: 4 };
-            assert_eq!(read(&cluster, heir, 9).await.map(drop), Err(out_of_range));
+            assert_eq!(cluster.read(heir, 9, false).await.map(drop), Err(out_of_range));
         });
     }
 }

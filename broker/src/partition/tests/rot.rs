@@ -5,10 +5,8 @@ use bytes::Bytes;
 use vltava_storage::io::Disk;
 use vltava_storage::{ReplicatedBatches, StorageError};
 
-use super::groups::{Cluster, NODES, PARTITION, tell};
+use super::groups::{Cluster, NODES, tell};
 use crate::partition::error::PartitionError;
-use crate::partition::fetch;
-use crate::partition::request::{Found, ReadFrom};
 
 const VALUES: usize = 60;
 const VALUE_BYTES: usize = 8 << 10;
@@ -75,20 +73,6 @@ async fn look_after(cluster: &Cluster, index: usize) -> usize {
     replica.mend().await.len()
 }
 
-async fn read(cluster: &Cluster, index: usize, offset: i64) -> Result<Found, PartitionError> {
-    let read = ReadFrom {
-        partition: PARTITION,
-        current_leader_epoch: -1,
-        last_fetched_epoch: -1,
-        offset,
-        bytes_max: 1 << 20,
-        may_follow: true,
-        nearer: None,
-    };
-    let partitions = cluster.partitions(index).unwrap();
-    fetch::read_all(partitions, vec![read], 1 << 20).await.remove(0)
-}
-
 /// A follower lacks what has rotted on its leader's disk: it says so, the leader takes it from the
 /// third, and nobody reads on and on.
 #[test]
@@ -140,9 +124,9 @@ fn what_is_damaged_is_given_to_nobody_until_it_is_mended() {
                 };
                 assert_eq!(damage.offset, ROTTEN);
                 replica.damaged(damage);
-                let before = read(&cluster, index, ROTTEN - 1).await.expect("it is sound");
+                let before = cluster.read(index, ROTTEN - 1, true).await.expect("it is sound");
                 assert!(before.bytes > VALUE_BYTES && before.bytes < 2 * VALUE_BYTES);
-                let refused = read(&cluster, index, ROTTEN).await;
+                let refused = cluster.read(index, ROTTEN, true).await;
                 assert!(matches!(refused, Err(PartitionError::Damaged(_))), "{index}");
             }
             // Only the third has it, and is away.
@@ -159,7 +143,7 @@ fn what_is_damaged_is_given_to_nobody_until_it_is_mended() {
                     cluster.sleep_ms(100).await;
                 }
                 assert!(!replica.has_rot() && is_sound(&cluster, index).await, "{index}");
-                let found = read(&cluster, index, ROTTEN).await.expect("it is mended");
+                let found = cluster.read(index, ROTTEN, true).await.expect("it is mended");
                 let parts = vltava_protocol::encode::Records { parts: found.parts };
                 let bytes: Bytes = parts.to_bytes().expect("in memory");
                 let batches = ReplicatedBatches::check(bytes).expect("what was written");
