@@ -44,7 +44,7 @@
 //! | `shard_exceptions` | which partitions are kept on another shard than the computed one |
 //! | `append_queue`, `zero_ahead`, `state` | what an open log holds in memory |
 //! | `appends`, `appender` | what is done with it: appending, |
-//! | `header_walk`, `reader`, `lookup`, `undisturbed` | and reading |
+//! | `header_walk`, `locate`, `reader`, `lookup`, `undisturbed` | and reading |
 //! | `recovery`, `cut`, `reset`, `verify`, `mend` | and with all of it |
 //! | `log` | all of it, as its users see it |
 
@@ -71,6 +71,7 @@ mod header_walk;
 mod index;
 mod journal_file;
 mod keyed_journal;
+mod locate;
 mod log;
 mod log_checkpoint;
 mod lookup;

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use vltava_protocol::types::Uuid;
 
-use super::facade::{Log, Opened};
+use super::facade::Log;
+use super::opening::Opened;
 use crate::checkpoint::read_file;
 use crate::environment::LogEnvironment;
 use crate::error::{Corruption, StorageError, StorageResult};

@@ -7,8 +7,10 @@
 
 mod corrupt;
 mod facade;
+mod opening;
 mod replace;
 
 pub use self::corrupt::CorruptLog;
-pub use self::facade::{Log, Opened};
+pub use self::facade::Log;
+pub use self::opening::Opened;
 pub use self::replace::remove_damaged;
