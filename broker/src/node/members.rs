@@ -91,7 +91,7 @@ impl<R: Runtime> Node<R> {
             return;
         }
         let target: Vec<ReplicaId> = self.membership(partition.target()).ids().collect();
-        if replica.approach(&target, approach) != Stand::There(leader_epoch) {
+        if replica.approach(&target, partition.leader_epoch, approach) != Stand::There {
             return;
         }
         let voters = target.iter().map(|id| ImageReplica { node_id: id.node, disk_id: id.disk });

@@ -37,13 +37,12 @@ pub struct Approach {
 /// How far a group is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stand {
-    /// Another replica leads, or none does.
+    /// Another replica leads, or none does, or in another epoch.
     NotLeading,
     /// On its way.
     UnderWay,
-    /// Its members are those that it is to have, and that is committed; said by the leader of this
-    /// epoch.
-    There(i32),
+    /// Its members are those that it is to have, and that is committed.
+    There,
 }
 
 /// What is to be done next.
@@ -108,22 +107,25 @@ impl<F: Fn(&ReplicaId) -> bool> Look<'_, F> {
 }
 
 impl<R: Runtime> Replica<R> {
-    /// Brings the members of the group a step nearer to these voters, where this replica leads. To
-    /// be called again and again, with a moment between: it ends where the group is there.
-    pub fn approach(&self, target: &[ReplicaId], approach: &mut Approach) -> Stand {
+    /// Brings the members of the group a step nearer to these voters, where this replica leads in
+    /// the epoch that the record of the change names; by an older record, or a newer one, nothing is
+    /// done. To be called again and again, with a moment between: it ends where the group is there.
+    pub fn approach(&self, target: &[ReplicaId], epoch: i32, approach: &mut Approach) -> Stand {
         let Some(near) = &self.surroundings else { return Stand::NotLeading };
         let now = self.now_ms();
-        let (step, epoch) = {
+        let step = {
             let raft = self.raft.borrow();
-            let Some(epoch) = raft.leads() else { return Stand::NotLeading };
+            if raft.leads() != Some(epoch) {
+                return Stand::NotLeading;
+            }
             if !raft.has_settled_members() {
                 return Stand::UnderWay;
             }
             let before = approach.committed.replace(raft.committed());
-            (next_step(&raft, near.own, target, before, approach.hand_overs), epoch)
+            next_step(&raft, near.own, target, before, approach.hand_overs)
         };
         let begun = match step {
-            Step::Done => return Stand::There(epoch),
+            Step::Done => return Stand::There,
             Step::Wait => return Stand::UnderWay,
             Step::Change(next) => {
                 // Whoever comes is to be reached as soon as it belongs to the group.

@@ -35,11 +35,9 @@ async fn bring(
             if of.replace(led) != Some(led) {
                 approach = Approach::default();
             }
-            if let Stand::There(epoch) = replica.approach(&target, &mut approach) {
-                assert_eq!(Some(epoch), replica.leads());
-                if down.is_none() {
-                    return;
-                }
+            let epoch = replica.leads().unwrap();
+            if replica.approach(&target, epoch, &mut approach) == Stand::There && down.is_none() {
+                return;
             }
             if chance.below(3) == 0 && cluster.try_write(leader, &value(*written)).await.is_ok() {
                 *written += 1;
@@ -123,6 +121,26 @@ fn replicas_move_and_nothing_is_lost_whoever_loses_its_power() {
     }
 }
 
+/// A leader that was deposed in between, or whose node is behind with the metadata, moves nothing.
+#[test]
+fn a_record_of_another_epoch_moves_nothing() {
+    tell_of(1, 2, async |mut cluster| {
+        for index in 0..NODES {
+            cluster.start(index).await;
+        }
+        cluster.until(5_000, "a leader", |cluster| cluster.leader().is_some()).await;
+        let replica = cluster.replica(cluster.leader().unwrap());
+        let (epoch, before) = (replica.leads().unwrap(), replica.members());
+        let (target, mut approach) = ([id(0), id(1), id(2)], Approach::default());
+        for other in [-1, epoch - 1, epoch + 1] {
+            assert_eq!(replica.approach(&target, other, &mut approach), Stand::NotLeading);
+            assert_eq!(replica.members(), before);
+        }
+        assert_eq!(replica.approach(&target, epoch, &mut approach), Stand::UnderWay);
+        assert_ne!(replica.members(), before);
+    });
+}
+
 /// A change that was begun and given up leaves nothing behind, whoever leads.
 #[test]
 fn a_change_is_taken_back_from_wherever_it_stands() {
@@ -142,7 +160,9 @@ fn a_change_is_taken_back_from_wherever_it_stands() {
                 for _ in 0..chance.below(8) {
                     if let Some(leader) = cluster.leader() {
                         let target = [id(1), id(2)];
-                        let _stand = cluster.replica(leader).approach(&target, &mut approach);
+                        let replica = cluster.replica(leader);
+                        let epoch = replica.leads().unwrap();
+                        let _stand = replica.approach(&target, epoch, &mut approach);
                     }
                     cluster.sleep_ms(chance.below(2 * LOOK_MS)).await;
                 }
