@@ -123,6 +123,14 @@ impl Group {
                     self.nodes[leader].raft.become_follower(term, 0);
                     format!("strand {leader} {entries}")
                 }
+                Some(leader) if among.len() > 1 && random.below(4) == 0 => {
+                    let others: Vec<_> = among.iter().filter(|nth| **nth != leader).collect();
+                    let heir = *others[random.below(others.len() as u64) as usize];
+                    self.nodes[leader].ping();
+                    self.settle(&among);
+                    self.nodes[leader].transfer_leader(heir as u64 + 1);
+                    format!("transfer {leader} {heir}")
+                }
                 Some(leader) => {
                     let entries = random.below(3);
                     self.nodes[leader].ping();

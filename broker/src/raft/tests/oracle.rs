@@ -1,6 +1,7 @@
 //! The same scenarios as the crate `raft` (tikv) ran: `oracle.txt`, which `tests/raft-oracle`
-//! wrote. Compared are who is elected, what each log holds (the epoch of each entry) and each
-//! commit, after every step; and the index that enough voters have, of one set of them and of two.
+//! wrote. Compared are who is elected, also as a leader hands over, what each log holds (the epoch
+//! of each entry) and each commit, after every step; and the index that enough voters have, of one
+//! set of them and of two.
 //!
 //! Where the two differ by design the scenarios do not go: there, a leader that lost its majority
 //! is made to follow, as check-quorum makes ours; members do not change (there a change is in force
@@ -80,6 +81,10 @@ fn repeat(world: &mut World, what: &[&str], among: &[i32]) {
         "write" => {
             connect_again(world, among, node);
             entries().for_each(|_| world.append(node));
+        }
+        "transfer" => {
+            connect_again(world, among, node);
+            world.hand_over(node, what[2].parse().unwrap());
         }
         _ => {
             entries().for_each(|_| world.append(node));
