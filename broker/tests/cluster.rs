@@ -52,6 +52,8 @@ mod promises;
 mod reassign;
 #[path = "cluster/recover.rs"]
 mod recover;
+#[path = "cluster/repeats.rs"]
+mod repeats;
 #[path = "cluster/riders.rs"]
 mod riders;
 #[path = "cluster/shards.rs"]

@@ -163,18 +163,38 @@ fn check_checkers(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Each fault names what covers it, in the simulator and with real processes, or says that nothing
-/// does. (That what is named exists is checked of all docs.)
+/// Each fault has a number, and names what covers it, in the simulator and with real processes, or
+/// says that nothing does. (That what is named exists is checked of all docs.)
 fn check_faults(text: &str, findings: &mut Vec<Finding>) {
+    let mut numbers = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [_, fault, must_hold, simulator, processes, _] = cells[..] else { continue };
-        let is_row = !fault.starts_with('-') && fault != "fault";
-        let covers = |cell: &str| cell.contains(".rs:") || cell.starts_with("none");
-        if is_row && (must_hold.is_empty() || !covers(simulator) || !covers(processes)) {
-            let what = "name `path.rs:function` of what covers it, or say `none` and why";
-            findings.push(Finding::new(FAULTS, index + 1, what.to_owned()));
+        let ["", number, fault @ .., ""] = &cells[..] else { continue };
+        if number.starts_with('-') || *number == "#" {
+            continue;
         }
+        let mut found =
+            |what: &str| findings.push(Finding::new(FAULTS, index + 1, what.to_owned()));
+        match number.parse::<usize>() {
+            Ok(number) => numbers.push(number),
+            Err(_) => found("give the fault a number of its own"),
+        }
+        let covers = |cell: &str| cell.contains(".rs:") || cell.starts_with("none");
+        let is_whole = match fault {
+            [fault, must_hold, simulator, processes] => {
+                let told = !fault.is_empty() && !must_hold.is_empty();
+                told && covers(simulator) && covers(processes)
+            }
+            _ => false,
+        };
+        if !is_whole {
+            found("name `path.rs:function` of what covers it, or say `none` and why");
+        }
+    }
+    numbers.sort_unstable();
+    if !numbers.iter().copied().eq(1..=numbers.len()) {
+        let what = format!("number them 1 to {}, each once: {numbers:?}", numbers.len());
+        findings.push(Finding::new(FAULTS, 1, what));
     }
 }
 
@@ -242,10 +262,14 @@ fn links_and_headings_are_read() {
 fn faults_name_what_covers_them() {
     let found = |row: &str| {
         let mut findings = Vec::new();
-        check_faults(&format!("| fault | a | b | c |\n|---|---|---|---|\n{row}"), &mut findings);
+        let head = "| # | fault | a | b | c |\n|---|---|---|---|---|";
+        check_faults(&format!("{head}\n{row}"), &mut findings);
         findings.len()
     };
-    assert_eq!(found("| it burns | nothing is lost | `a/b.rs:fire` | none: no fire here |"), 0);
-    assert_eq!(found("| it burns | nothing is lost | somewhere | none yet |"), 1);
-    assert_eq!(found("| it burns | | `a/b.rs:fire` | none yet |"), 1);
+    assert_eq!(found("| 1 | it burns | nothing is lost | `a/b.rs:fire` | none: no fire here |"), 0);
+    assert_eq!(found("| 1 | it burns | nothing is lost | somewhere | none yet |"), 1);
+    assert_eq!(found("| 1 | it burns | | `a/b.rs:fire` | none yet |"), 1);
+    assert_eq!(found("| 1 | it burns | nothing is lost | `a/b.rs:fire` |"), 1);
+    assert_eq!(found("| it burns | nothing is lost | `a/b.rs:fire` | none yet |"), 2);
+    assert_eq!(found("| 2 | it burns | nothing is lost | `a/b.rs:fire` | none yet |"), 1);
 }
