@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use support::{Broker, Options, is_ci, is_here, root, wire};
+use support::{Broker, Options, is_ci, is_here, leave_out, root, wire};
 
 /// How long all tests of one client may take, as `timeout` reads it.
 const SUITE_TIME_MAX: &str = "420s";
@@ -165,7 +165,7 @@ impl Suite {
         };
         let name = self.name;
         assert!(!is_ci(), "{name} cannot run: {missing} is missing");
-        println!("skipped: {name}, since {missing} is missing");
+        leave_out(name, format_args!("{missing} is missing"));
         true
     }
 }

@@ -56,6 +56,8 @@ mod recover;
 mod repeats;
 #[path = "cluster/riders.rs"]
 mod riders;
+#[path = "cluster/script.rs"]
+mod script;
 #[path = "cluster/shards.rs"]
 mod shards;
 #[path = "cluster/steps.rs"]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::nodes::{NODES, Nodes, Place, seed};
 use crate::producer::Random;
+use crate::support::leave_out;
 use crate::support::mounts::Mounted;
 use crate::view::{await_agreement, create_topic};
 use crate::work::{PARTITIONS, Work};
@@ -120,7 +121,7 @@ impl Slow {
         }) {
             Ok(slow) => Some(slow),
             Err(error) => {
-                println!("skipped: {what}, since no cgroup (v1, blkio) limits writes: {error}");
+                leave_out(what, format_args!("no cgroup (v1, blkio) limits writes: {error}"));
                 None
             }
         }

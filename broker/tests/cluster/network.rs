@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::nodes::Place;
+use crate::support::leave_out;
 
 const NAMESPACES: &str = "/run/netns";
 /// What all names of namespaces begin with.
@@ -98,7 +99,7 @@ impl Network {
         match network.build() {
             Ok(()) => Some(network),
             Err(reason) => {
-                println!("skipped: {what}, since there are no network namespaces here: {reason}");
+                leave_out(what, format_args!("there are no network namespaces here: {reason}"));
                 None
             }
         }

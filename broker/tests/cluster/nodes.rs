@@ -61,6 +61,11 @@ pub struct Nodes {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// While it is held, no other test has a cluster.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What `peers` says of nodes at these addresses.
 pub fn peers(addresses: &[(i32, SocketAddr)]) -> String {
     let named: Vec<String> =
@@ -122,7 +127,7 @@ impl Nodes {
 
     /// Three that do not run yet, each in a place of its own.
     pub fn places(settings: Settings<'_>, mut place: impl FnMut(i32, &Path) -> Place) -> Self {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let temporary = support::directory();
         let directory = temporary.path().to_owned();
         let temporary = if std::env::var_os(KEEP).is_some() {

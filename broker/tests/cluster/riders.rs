@@ -71,7 +71,7 @@ impl Client {
             return true;
         };
         assert!(!support::is_ci(), "{name} cannot run: {missing} is missing");
-        println!("skipped: {name}, since {missing} is missing");
+        support::leave_out(name, format_args!("{missing} is missing"));
         false
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::nodes::{Nodes, vltava};
-use crate::support::{is_ci, is_here, root, signal, wire};
+use crate::support::{is_ci, is_here, leave_out, root, signal, wire};
 use crate::throttles::{LEADER_RATE, await_described};
 use crate::view::{
     await_agreement, await_partition, connect, create_topic_with, leader_of, partition, until,
@@ -19,7 +19,7 @@ const RECORDS: usize = 25;
 fn is_skipped() -> bool {
     let Some(missing) = ["java", "mvn"].into_iter().find(|it| !is_here(it)) else { return false };
     assert!(!is_ci(), "Kafka's tools cannot run: {missing} is missing");
-    println!("skipped: Kafka's tools, since {missing} is missing");
+    leave_out("Kafka's tools", format_args!("{missing} is missing"));
     true
 }
 

@@ -69,7 +69,7 @@ fn below_the_reserve() {
     let length = BALLAST_BYTES.to_string();
     let made = Command::new("fallocate").args(["-l", &length]).arg(&ballast).status();
     if !made.is_ok_and(|status| status.success()) {
-        println!("skipped: below the reserve, since there is no space for a file of 4 GiB");
+        support::leave_out("below the reserve", "there is no space for a file of 4 GiB");
         return;
     }
     // Others use this disk, too: there is room for 2 GiB of theirs on either side.

@@ -9,7 +9,8 @@
 pub mod mounts;
 pub mod wire;
 
-use std::fs;
+use std::fmt::Display;
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,17 @@ pub fn root() -> PathBuf {
 /// Whether this is what every change must pass: then nothing may be left out for want of a program.
 pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// Says what is left out, and for want of what: in the output, and in the file that
+/// `VLTAVA_LEFT_OUT` names, from which `scripts/test` says it again at its end.
+pub fn leave_out(what: &str, why: impl Display) {
+    let line = format!("skipped: {what}, since {why}");
+    println!("{line}");
+    if let Some(path) = std::env::var_os("VLTAVA_LEFT_OUT") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}")).expect("a line in VLTAVA_LEFT_OUT");
+    }
 }
 
 /// Whether a command can be run. Go may be one that `scripts/setup` fetched.

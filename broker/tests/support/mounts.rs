@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
 
+use super::leave_out;
+
 /// Names carry the process: what one left behind that was killed goes when the next one mounts.
 const NAME: &str = "vltava-mount-";
 
@@ -25,7 +27,7 @@ impl Mounted {
                 .status()
                 .is_ok_and(|status| status.success());
         if !mounted {
-            println!("skipped: {what}, since nothing can be mounted here ({arguments:?})");
+            leave_out(what, format_args!("nothing can be mounted here ({arguments:?})"));
             return None;
         }
         Some(Self(path))
@@ -37,7 +39,7 @@ impl Mounted {
         File::create(&image).expect("a file").set_len(bytes).expect("a sparse file");
         let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).status();
         if !made.is_ok_and(|status| status.success()) {
-            println!("skipped: {what}, since mkfs.ext4 is missing");
+            leave_out(what, "mkfs.ext4 is missing");
             return None;
         }
         Self::new(directory, &["-o", "loop", &image.to_string_lossy()], what)
