@@ -65,6 +65,8 @@ mod steps;
 mod support;
 #[path = "cluster/throttles.rs"]
 mod throttles;
+#[path = "cluster/tool_moves.rs"]
+mod tool_moves;
 #[path = "cluster/tools.rs"]
 mod tools;
 #[path = "cluster/unclean.rs"]

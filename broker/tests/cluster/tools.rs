@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::nodes::{Nodes, vltava};
 use crate::support::{is_ci, is_here, leave_out, root, signal, wire};
@@ -16,7 +16,7 @@ const PARTITIONS: i32 = 4;
 const RECORDS: usize = 25;
 
 /// Whether what the tools need is missing: said by name, and a failure in CI.
-fn is_skipped() -> bool {
+pub fn is_skipped() -> bool {
     let Some(missing) = ["java", "mvn"].into_iter().find(|it| !is_here(it)) else { return false };
     assert!(!is_ci(), "Kafka's tools cannot run: {missing} is missing");
     leave_out("Kafka's tools", format_args!("{missing} is missing"));
@@ -24,24 +24,29 @@ fn is_skipped() -> bool {
 }
 
 /// Kafka's tools, and the cluster they look at.
-struct Tools {
+pub struct Tools {
     bootstrap: String,
     /// For what they read from files.
     directory: PathBuf,
 }
 
 impl Tools {
-    fn new(nodes: &Nodes) -> Self {
+    pub fn new(nodes: &Nodes) -> Self {
         Self { bootstrap: nodes.bootstrap(), directory: nodes.directory.clone() }
     }
 
     /// What one says, which must succeed: its class, and its arguments in one line.
-    fn run(&self, class: &str, arguments: &str) -> String {
-        let output = self.command(class, "--bootstrap-server", arguments).output().expect("bash");
+    pub fn run(&self, class: &str, arguments: &str) -> String {
+        let output = self.output(class, arguments);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{class} {arguments}: {}\n{said}{errors}", output.status);
         said
+    }
+
+    /// The same, however it ends.
+    pub fn output(&self, class: &str, arguments: &str) -> Output {
+        self.command(class, "--bootstrap-server", arguments).output().expect("bash")
     }
 
     fn command(&self, class: &str, servers: &str, arguments: &str) -> Command {
@@ -65,7 +70,7 @@ impl Tools {
     }
 
     /// A file with this text, for a tool to read.
-    fn file(&self, name: &str, text: &str) -> String {
+    pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.directory.join(name);
         fs::write(&path, text).expect("a file");
         path.display().to_string()
