@@ -48,6 +48,8 @@ mod presence;
 mod producer;
 #[path = "cluster/promises.rs"]
 mod promises;
+#[path = "cluster/racks.rs"]
+mod racks;
 #[path = "cluster/reassign.rs"]
 mod reassign;
 #[path = "cluster/recover.rs"]

@@ -1,15 +1,12 @@
 //! What produce and fetch promise with several replicas, as clients are told it.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 
 use vltava_client::blocking::Link;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
-use vltava_protocol::messages::fetch::{FetchRequest, PartitionData};
 use vltava_protocol::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -20,13 +17,14 @@ use vltava_protocol::messages::produce::ProduceRequest;
 use vltava_protocol::types::Str;
 
 use crate::nodes::{NODES, Nodes};
-use crate::support::{self, wire};
+use crate::support::mounts::free_bytes;
+use crate::support::wire;
 use crate::view::{await_partition, connect, create_topic_with, leader_of, partition, until};
 
-const TOPIC: &str = "promised";
+pub const TOPIC: &str = "promised";
 
 /// A connection to who leads, and its number.
-fn leader(nodes: &Nodes) -> (i32, Link) {
+pub fn leader(nodes: &Nodes) -> (i32, Link) {
     until("nobody leads", || {
         let address = leader_of(&nodes.addresses(), TOPIC, 0)?;
         let found = nodes.by_number().into_iter().find(|(_, it)| *it == address)?;
@@ -34,7 +32,7 @@ fn leader(nodes: &Nodes) -> (i32, Link) {
     })
 }
 
-fn write(link: &mut Link, acks: i16, timeout_ms: i32) -> ErrorCode {
+pub fn write(link: &mut Link, acks: i16, timeout_ms: i32) -> ErrorCode {
     let mut request = wire::produce_request(TOPIC, 0, acks, wire::batch(&[b"a value"]));
     request.timeout_ms = timeout_ms;
     link.send_at(&request, wire::PRODUCE_VERSION).expect("it is sent");
@@ -118,101 +116,6 @@ fn delete_records_to(link: &mut Link, offset: i64) {
     assert_eq!((partition.error_code, partition.low_watermark), (ErrorCode::NONE, offset));
 }
 
-fn rack(node: i32) -> &'static str {
-    ["a", "b", "c"][node as usize - 1]
-}
-
-fn fetch(link: &mut Link, version: i16, rack: &str, offset: i64) -> PartitionData {
-    let mut request = wire::fetch_request(TOPIC, 0, offset);
-    request.rack_id = Str::from(rack);
-    link.send_at(&request, version).expect("it is sent");
-    let mut answer = link.receive::<FetchRequest>().expect("an answer");
-    answer.responses.remove(0).partitions.remove(0)
-}
-
-/// Bytes of batches that a node has given to who fetched.
-fn given(nodes: &mut Nodes, node: i32) -> u64 {
-    let admin = nodes.node(node).admin;
-    let (_, page) = support::get(admin, "/metrics").expect("its metrics");
-    let line = page.lines().find(|line| line.starts_with("vltava_fetched_bytes_total"));
-    let number = line.and_then(|line| line.rsplit(' ').next());
-    number.and_then(|number| number.parse().ok()).expect("a number of bytes")
-}
-
-#[test]
-fn consumers_read_from_the_replica_of_their_rack() {
-    let mut nodes = Nodes::places(
-        &[("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector")],
-        crate::nodes::Place::local,
-    );
-    for node in NODES {
-        nodes.set(node, &[("broker.rack", rack(node))]);
-    }
-    nodes.run_all();
-    let addresses = nodes.addresses();
-    create_topic_with(addresses[0], TOPIC, 1, 3, &[]);
-    await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
-    let (number, mut link) = leader(&nodes);
-    for _ in 0..10 {
-        assert_eq!(write(&mut link, -1, 30_000), ErrorCode::NONE);
-    }
-    let near = NODES.into_iter().find(|node| *node != number).expect("another");
-    let sent = until("it is not sent to its rack", || {
-        let found = fetch(&mut link, 12, rack(near), 0);
-        (found.preferred_read_replica >= 0).then_some(found)
-    });
-    assert_eq!((sent.error_code, sent.preferred_read_replica), (ErrorCode::NONE, near));
-    assert!(sent.records.is_none_or(|records| records.is_empty()));
-    for stays in [rack(number), "", "elsewhere"] {
-        let found = fetch(&mut link, 12, stays, 0);
-        assert_eq!(found.preferred_read_replica, -1, "rack {stays:?}");
-        assert!(found.records.is_some_and(|records| !records.is_empty()), "rack {stays:?}");
-    }
-    let mut follower = connect(nodes.address(near)).expect("a connection");
-    assert_eq!(fetch(&mut follower, 10, "", 0).error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
-    let found = fetch(&mut follower, 11, rack(near), 0);
-    assert!(found.records.is_some_and(|records| !records.is_empty()));
-    let beyond = fetch(&mut follower, 11, rack(near), 1_000);
-    assert_eq!(beyond.error_code, ErrorCode::OFFSET_NOT_AVAILABLE, "who leads may have it");
-    drop((link, follower));
-    kcat_reads_from(&mut nodes, near);
-    nodes.stop();
-}
-
-/// librdkafka, on all records from the first on and a few that come later.
-fn kcat_reads_from(nodes: &mut Nodes, near: i32) {
-    if Command::new("kcat").arg("-V").stdout(Stdio::null()).status().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "kcat is missing");
-        support::leave_out("what librdkafka reads from its rack", "kcat is missing");
-        return;
-    }
-    let before = NODES.map(|node| given(nodes, node));
-    let bootstrap = nodes.bootstrap();
-    let rack = format!("client.rack={}", rack(near));
-    let arguments = ["-C", "-q", "-u", "-t", TOPIC, "-p", "0", "-o", "beginning", "-c", "15"];
-    let mut command = Command::new("timeout");
-    command.args(["60", "kcat", "-b", &bootstrap, "-X", &rack]).args(arguments);
-    let reading = command.stdout(Stdio::piped()).spawn().expect("kcat starts");
-    let mut written = Command::new("timeout")
-        .args(["60", "kcat", "-b", &bootstrap, "-P", "-t", TOPIC, "-p", "0"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("kcat starts");
-    let mut input = written.stdin.take().expect("its input");
-    for number in 0..5 {
-        writeln!(input, "later {number}").expect("it is read");
-    }
-    drop(input);
-    assert!(written.wait().expect("its end").success());
-    let read = reading.wait_with_output().expect("its end");
-    assert!(read.status.success(), "kcat ended with {}", read.status);
-    assert_eq!(String::from_utf8_lossy(&read.stdout).lines().count(), 15);
-    for (node, before) in NODES.into_iter().zip(before) {
-        let has_given = given(nodes, node) > before;
-        assert_eq!(has_given, node == near, "node {node}, where the rack's is {near}");
-    }
-}
-
 #[test]
 fn who_has_no_room_lets_others_lead() {
     let mut nodes = Nodes::start();
@@ -222,11 +125,7 @@ fn who_has_no_room_lets_others_lead() {
         await_partition(&addresses, TOPIC, number, |it| it.in_sync.len() == 3);
     }
     // More than there is, and less than twice as much: what a leader sends is still taken.
-    let mut command = Command::new("df");
-    command.args(["-B1", "--output=avail"]).arg(&nodes.directory);
-    let said = command.output().expect("df says what is free").stdout;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let free: u64 = said.lines().last().and_then(|it| it.trim().parse().ok()).expect("a number");
+    let free = free_bytes(&nodes.directory);
     let reserve = (free + free / 2).to_string();
     for node in [1, 2] {
         nodes.restart_with(node, &[("disk.reserve.bytes", &reserve)]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vltava_protocol::error_code::ErrorCode;
 
-use crate::support::mounts::Mounted;
+use crate::support::mounts::{Mounted, free_bytes};
 use crate::support::{self, Broker, Options, PATIENCE, get, wire};
 
 fn write(broker: &Broker, topic: &str, value: &[u8]) -> ErrorCode {
@@ -47,13 +47,6 @@ fn again(what: &str, attempt: impl Fn() -> ErrorCode) {
         assert!(Instant::now() < deadline, "a {what} is refused although there is space");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Free bytes of a directory's file system, as `df` says.
-fn free_bytes(path: &Path) -> u64 {
-    let output = Command::new("df").args(["--output=avail", "-B1"]).arg(path).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().last().unwrap().trim().parse().unwrap()
 }
 
 #[test]

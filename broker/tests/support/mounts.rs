@@ -52,6 +52,14 @@ impl Drop for Mounted {
     }
 }
 
+/// What is free on the disk that holds a path.
+pub fn free_bytes(path: &Path) -> u64 {
+    let output = Command::new("df").args(["-B1", "--output=avail"]).arg(path).output();
+    let said = String::from_utf8(output.expect("df says what is free").stdout);
+    let said = said.expect("a table");
+    said.lines().last().and_then(|line| line.trim().parse().ok()).expect("a number")
+}
+
 fn unmount(path: &Path) {
     drop(Command::new("umount").arg("--lazy").arg(path).status());
 }
