@@ -20,6 +20,8 @@ mod absences;
 mod check;
 #[path = "cluster/damage.rs"]
 mod damage;
+#[path = "cluster/described.rs"]
+mod described;
 #[path = "cluster/disks.rs"]
 mod disks;
 #[path = "cluster/faults.rs"]
@@ -65,6 +67,9 @@ mod shards;
 #[path = "cluster/steps.rs"]
 mod steps;
 mod support;
+#[allow(dead_code, reason = "what is compared line by line is in the test `apis`")]
+#[path = "apis/talk.rs"]
+mod talk;
 #[path = "cluster/throttles.rs"]
 mod throttles;
 #[path = "cluster/tool_moves.rs"]

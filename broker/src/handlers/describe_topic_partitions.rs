@@ -173,7 +173,8 @@ impl Filling<'_> {
         let partition = topic.partition(index)?;
         let view = partition_view(image, leaders, from, topic, (index, partition));
         Some(DescribeTopicPartitionsResponsePartition {
-            error_code: view.error_code,
+            // A partition without a leader is none, as Kafka has it here.
+            error_code: ErrorCode::NONE,
             partition_index: index,
             leader_id: view.leader_id,
             leader_epoch: view.leader_epoch,

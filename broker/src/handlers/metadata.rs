@@ -35,6 +35,8 @@ pub const API: ApiKey = ApiKey::METADATA;
 
 /// The first version that asks for topics by id.
 const IDS_FROM: i16 = 12;
+/// Before it, replicas that are away are not named, and whoever asks is told that some are.
+const OFFLINE_NAMED_FROM: i16 = 1;
 /// The first version that knows LISTENER_NOT_FOUND.
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
 
@@ -250,7 +252,10 @@ impl View<'_> {
         }
     }
 
-    fn partition(&self, view: PartitionView) -> MetadataResponsePartition {
+    fn partition(&self, mut view: PartitionView) -> MetadataResponsePartition {
+        if self.version < OFFLINE_NAMED_FROM {
+            view.leave_out_offline();
+        }
         let error_code = match view.error_code {
             ErrorCode::LISTENER_NOT_FOUND if self.version < LISTENER_NOT_FOUND_FROM => {
                 ErrorCode::LEADER_NOT_AVAILABLE

@@ -83,6 +83,21 @@ pub fn partition_view(
     }
 }
 
+impl PartitionView {
+    /// As the first Kafkas told of a partition.
+    pub fn leave_out_offline(&mut self) {
+        if self.offline_nodes.is_empty() {
+            return;
+        }
+        let is_there = |node: &i32| !self.offline_nodes.contains(node);
+        self.replica_nodes.retain(is_there);
+        self.in_sync_nodes.retain(is_there);
+        if self.error_code.is_none() {
+            self.error_code = ErrorCode::REPLICA_NOT_AVAILABLE;
+        }
+    }
+}
+
 /// The replicas that were in sync as a leader last said, as far as they are there: who leads no
 /// more says nothing of those that went with it. In the order of the replicas, as Kafka has them.
 fn in_sync(leader: &Leader, replicas: &[i32], present: &BTreeSet<i32>) -> Vec<i32> {

@@ -38,8 +38,8 @@ pub struct Talk {
 impl Talk {
     pub fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(ANSWER_TIME_MAX)).expect("a timeout");
+        stream.set_nodelay(true).expect("a connection");
         let mut talk = Self {
             address,
             stream,
