@@ -33,7 +33,7 @@ mod talk;
 
 use std::net::SocketAddr;
 
-use crate::support::{Broker, Options};
+use crate::support::{Broker, Options, free_port};
 use crate::talk::{Noted, Talk, differences};
 
 /// Sends everything there is to a broker, and returns what it answered.
@@ -52,7 +52,10 @@ fn start(shards: usize) -> Broker {
 }
 
 fn every_version_is_answered(shards: usize) {
-    let mut broker = start(shards);
+    every_version_is_answered_by(start(shards));
+}
+
+fn every_version_is_answered_by(mut broker: Broker) {
     everything(broker.address);
     assert!(broker.stop().success());
     assert!(!broker.said().contains("panicked"), "{}", broker.said());
@@ -71,6 +74,15 @@ fn every_version_of_every_api_is_answered_by_two_shards() {
 #[test]
 fn every_version_of_every_api_is_answered_by_five_shards() {
     every_version_is_answered(5);
+}
+
+/// One that others may join: it forms a cluster by itself, and listens for them.
+#[test]
+fn every_version_of_every_api_is_answered_by_a_cluster_of_one() {
+    let mut options = Options::default();
+    let peers = format!("1@127.0.0.1:{}", free_port());
+    options.settings.extend([("node.id", "1".to_owned()), ("peers", peers)]);
+    every_version_is_answered_by(Broker::start(options));
 }
 
 #[test]
