@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,5 +184,30 @@ fn who_does_not_belong_to_the_cluster_stays_outside() {
     nodes.run_all();
     let after = await_agreement(&addresses, &["ours"]);
     assert_eq!((after.cluster_id, after.brokers), (told.cluster_id, told.brokers));
+    nodes.stop();
+}
+
+/// A data directory that was copied runs twice: who was started first is told so, once those that it
+/// dials have heard of the other, and is one of them again when the other is stopped.
+#[test]
+fn of_two_with_one_disk_the_earlier_is_told_to_stop() {
+    let mut nodes = Nodes::start();
+    create_topic(nodes.address(1), "ours", 2);
+    await_agreement(&nodes.addresses(), &["ours"]);
+    nodes.stop_node(2);
+    let data = nodes.directory.join("copy");
+    let copied = Command::new("cp").arg("-a").args([&nodes.node(2).data, &data]).status();
+    assert!(copied.expect("cp").success());
+    nodes.run_all();
+    await_agreement(&nodes.addresses(), &["ours"]);
+
+    let mut copy = Broker::new(options(2, &peers_with_another(&nodes, 2)), &data);
+    copy.begin();
+    let words = ["no session with a node", "was a data directory copied? Stop one of the two"];
+    says(nodes.node(2), &words);
+    says(nodes.node(3), &["refused a node", words[1]]);
+    assert!(nodes.node(2).is_running(), "it has ended by itself");
+    assert!(copy.stop().success(), "{}", copy.said());
+    await_agreement(&nodes.addresses(), &["ours"]);
     nodes.stop();
 }
