@@ -156,12 +156,20 @@ pub fn is_whole(topic: &Topic) -> bool {
     topic.error == ErrorCode::NONE && topic.partitions.values().all(is_caught_up)
 }
 
+/// The same, with what is in sync in one order, which is each release's own.
+fn in_order(mut metadata: Metadata) -> Metadata {
+    let partitions = metadata.topics.values_mut().flat_map(|topic| topic.partitions.values_mut());
+    partitions.for_each(|partition| partition.in_sync.sort_unstable());
+    metadata
+}
+
 /// Waits until all nodes tell the same of all topics, and each of these topics is whole.
 pub fn await_agreement(addresses: &[SocketAddr], topics: &[&str]) -> Metadata {
     let mut last = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let said: Result<Vec<_>, _> = addresses.iter().map(|it| metadata(*it)).collect();
+        let said: Result<Vec<_>, _> =
+            addresses.iter().map(|it| metadata(*it).map(in_order)).collect();
         if let Ok(said) = said {
             let whole = |name: &&str| said[0].topics.get(&Str::from(*name)).is_some_and(is_whole);
             if said.iter().all(|it| *it == said[0]) && topics.iter().all(whole) {
