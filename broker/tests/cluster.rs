@@ -38,6 +38,8 @@ mod kills;
 mod many;
 #[path = "cluster/membership.rs"]
 mod membership;
+#[path = "cluster/namespaces.rs"]
+mod namespaces;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/nodes.rs"]
@@ -56,6 +58,8 @@ mod racks;
 mod reassign;
 #[path = "cluster/recover.rs"]
 mod recover;
+#[path = "cluster/relays.rs"]
+mod relays;
 #[path = "cluster/repeats.rs"]
 mod repeats;
 #[path = "cluster/riders.rs"]

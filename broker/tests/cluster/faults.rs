@@ -2,16 +2,17 @@
 //! network between them; and after each fault everything goes on within a bound.
 //!
 //! All scenarios happen to one cluster, one after the other, in an order of the seed's choice; with
-//! more rounds (`VLTAVA_CLUSTER_ROUNDS`) than there are scenarios they are drawn. Those that need
-//! network namespaces are left out, and said to be, where there are none.
+//! more rounds (`VLTAVA_CLUSTER_ROUNDS`) than there are scenarios they are drawn. Those that cut a
+//! node off from its clients are left out, and said to be, where there are no network namespaces.
 //! `VLTAVA_CLUSTER_ONLY`: the scenarios whose names contain this.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::network::Network;
-use crate::nodes::{NODES, Nodes, ONLY, Place, seed, variable};
+use crate::nodes::{NODES, Nodes, ONLY, seed, variable};
 use crate::producer::Random;
+use crate::support::leave_out;
 use crate::view::{await_agreement, create_topic};
 use crate::work::{PARTITIONS, Work};
 
@@ -26,7 +27,7 @@ const NOTICED: Duration = Duration::from_millis(1000);
 struct Arena {
     work: Work,
     nodes: Nodes,
-    network: Option<Network>,
+    network: Network,
     random: Random,
     had: Vec<i32>,
 }
@@ -39,15 +40,12 @@ impl Arena {
         let first = others.next().expect("a second node");
         (victim, [first, others.next().expect("a third")])
     }
-
-    fn network(&self) -> &Network {
-        self.network.as_ref().expect("only scenarios that need none run without")
-    }
 }
 
 struct Scenario {
     name: &'static str,
-    needs_network: bool,
+    /// Nodes are cut off from their clients.
+    cuts_clients: bool,
     happen: fn(&mut Arena),
 }
 
@@ -55,39 +53,39 @@ macro_rules! scenarios {
     ($($needs:ident: $($name:ident),+;)*) => {
         &[$($(Scenario {
             name: stringify!($name),
-            needs_network: scenarios!(@ $needs),
+            cuts_clients: scenarios!(@ $needs),
             happen: $name,
         },)+)*]
     };
-    (@ network) => { true };
-    (@ processes) => { false };
+    (@ clients) => { true };
+    (@ nodes) => { false };
 }
 
 const SCENARIOS: &[Scenario] = scenarios! {
-    network: leader_is_cut_off, leader_is_cut_off_from_peers, leader_is_cut_off_from_clients,
-        leader_is_mute, leader_is_deaf, pair_is_cut, leader_is_cut_off_and_killed,
-        majority_is_lost_around_a_leader_that_is_cut_off, link_is_slow, link_flaps;
-    processes: leader_is_paused, followers_are_paused, all_are_paused, leader_is_killed,
+    clients: leader_is_cut_off, leader_is_cut_off_from_clients;
+    nodes: leader_is_cut_off_from_peers, leader_is_mute, leader_is_deaf, pair_is_cut,
+        leader_is_cut_off_and_killed, majority_is_lost_around_a_leader_that_is_cut_off,
+        link_is_slow, link_flaps, leader_is_paused, followers_are_paused, all_are_paused, leader_is_killed,
         all_are_killed, nodes_restart_in_order, leader_is_paused_and_another_killed;
 };
 
 /// Nobody reaches it. The others take over, and it comes back to a later epoch.
 fn leader_is_cut_off(arena: &mut Arena) {
     let (leader, _) = arena.victim();
-    arena.network().cut_off(leader);
-    arena.network().cut_off_clients(leader);
+    arena.network.cut_off(leader);
+    arena.network.cut_off_clients(leader);
     arena.work.await_takeover(leader);
     arena.work.await_group();
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// Clients still reach it: it acknowledges nothing, and shows nothing that does not last.
 fn leader_is_cut_off_from_peers(arena: &mut Arena) {
     let (leader, _) = arena.victim();
-    arena.network().cut_off(leader);
+    arena.network.cut_off(leader);
     arena.work.await_takeover(leader);
     arena.work.await_group();
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// It leads on, as far as its peers know: what others lead goes on meanwhile.
@@ -95,48 +93,48 @@ fn leader_is_cut_off_from_clients(arena: &mut Arena) {
     let (leader, _) = arena.victim();
     let led = arena.work.led_by(leader);
     let others: Vec<i32> = (0..PARTITIONS).filter(|number| !led.contains(number)).collect();
-    arena.network().cut_off_clients(leader);
+    arena.network.cut_off_clients(leader);
     thread::sleep(NOTICED);
     arena.work.await_progress_of(&others);
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// The others do not hear it, and it hears them.
 fn leader_is_mute(arena: &mut Arena) {
     let (leader, _) = arena.victim();
-    arena.network().mute(leader);
+    arena.network.mute(leader);
     arena.work.await_takeover(leader);
     arena.work.await_group();
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// It does not hear the others, and they hear it: it must not keep them from going on.
 fn leader_is_deaf(arena: &mut Arena) {
     let (leader, _) = arena.victim();
-    arena.network().deafen(leader);
+    arena.network.deafen(leader);
     arena.work.await_takeover(leader);
     arena.work.await_group();
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// Two do not reach each other, and the third reaches both: whoever leads has a majority.
 fn pair_is_cut(arena: &mut Arena) {
     let (leader, [follower, _]) = arena.victim();
-    arena.network().cut(leader, follower);
+    arena.network.cut(leader, follower);
     thread::sleep(NOTICED);
     arena.work.await_progress();
     arena.work.await_progress();
     arena.work.await_group();
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// What only it has taken is cut from its log once it is back.
 fn leader_is_cut_off_and_killed(arena: &mut Arena) {
     let (leader, _) = arena.victim();
-    arena.network().cut_off(leader);
+    arena.network.cut_off(leader);
     arena.work.await_takeover(leader);
     arena.nodes.kill(leader);
-    arena.network().heal();
+    arena.network.heal();
     arena.work.await_progress();
     arena.nodes.run(&[leader]);
 }
@@ -144,10 +142,10 @@ fn leader_is_cut_off_and_killed(arena: &mut Arena) {
 /// The others have gone on without it, and are killed: it must not lead before one is back.
 fn majority_is_lost_around_a_leader_that_is_cut_off(arena: &mut Arena) {
     let (leader, others) = arena.victim();
-    arena.network().cut_off(leader);
+    arena.network.cut_off(leader);
     arena.work.await_takeover(leader);
     others.iter().for_each(|node| arena.nodes.kill(*node));
-    arena.network().heal();
+    arena.network.heal();
     let back = others[arena.random.below(2) as usize];
     arena.nodes.run(&[back]);
     arena.work.await_progress();
@@ -157,23 +155,23 @@ fn majority_is_lost_around_a_leader_that_is_cut_off(arena: &mut Arena) {
 /// To and from a leader; what is queued delays also what nodes say to keep their places.
 fn link_is_slow(arena: &mut Arena) {
     let (leader, _) = arena.victim();
-    arena.network().slow_down(leader, SLOW_KILOBYTES);
+    arena.network.slow_down(leader, SLOW_KILOBYTES);
     for _ in 0..3 {
         arena.work.await_progress();
     }
     thread::sleep(NOTICED);
     arena.work.await_progress();
     arena.work.await_group();
-    arena.network().heal();
+    arena.network.heal();
 }
 
 /// A node comes and goes, for longer and shorter than others notice.
 fn link_flaps(arena: &mut Arena) {
     let (victim, _) = arena.victim();
     for _ in 0..8 {
-        arena.network().cut_off(victim);
+        arena.network.cut_off(victim);
         thread::sleep(Duration::from_millis(20 + arena.random.below(600)));
-        arena.network().heal();
+        arena.network.heal();
         thread::sleep(Duration::from_millis(arena.random.below(400)));
     }
 }
@@ -235,10 +233,16 @@ fn leader_is_paused_and_another_killed(arena: &mut Arena) {
 }
 
 /// Which scenarios, in which order.
-fn chosen(network: bool, random: &mut Random) -> Vec<&'static Scenario> {
+fn chosen(has_clients: bool, random: &mut Random) -> Vec<&'static Scenario> {
     let only = std::env::var(ONLY).unwrap_or_default();
     let mut left: Vec<&Scenario> = SCENARIOS.iter().filter(|it| it.name.contains(&only)).collect();
-    left.retain(|it| network || !it.needs_network);
+    left.retain(|it| {
+        let is_left = has_clients || !it.cuts_clients;
+        if !is_left {
+            leave_out(it.name, "nothing stands between nodes and their clients here");
+        }
+        is_left
+    });
     let all = left.clone();
     let mut chosen = Vec::new();
     while !left.is_empty() {
@@ -254,11 +258,8 @@ fn chosen(network: bool, random: &mut Random) -> Vec<&'static Scenario> {
 fn nothing_acknowledged_is_lost_under_faults() {
     let mut random = Random(seed());
     let network = Network::new(&NODES, "faults of the network");
-    let chosen = chosen(network.is_some(), &mut random);
-    let mut nodes = Nodes::places(&[], |node, directory| match &network {
-        Some(network) => network.place(node, directory),
-        None => Place::local(node, directory),
-    });
+    let chosen = chosen(network.has_clients(), &mut random);
+    let mut nodes = Nodes::places(&[], |node, directory| network.place(node, directory));
     nodes.run_all();
     let addresses = nodes.addresses();
     create_topic(addresses[0], TOPIC, PARTITIONS);

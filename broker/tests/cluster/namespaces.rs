@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::nodes::Place;
-use crate::support::leave_out;
+use crate::support::free_port;
 
 const NAMESPACES: &str = "/run/netns";
 /// What all names of namespaces begin with.
@@ -84,25 +84,19 @@ fn remove(name: &str) {
 }
 
 /// Nodes in namespaces of their own. Goes with all that is in it.
-pub struct Network {
+pub struct Namespaces {
     process: u32,
     nodes: BTreeSet<i32>,
 }
 
-impl Network {
-    /// `None`, said with its reason, where there can be none: who may not make namespaces, or has
-    /// no `nft` or `tc`, tests less. (A container of CI may be such a place.)
-    pub fn new(nodes: &[i32], what: &str) -> Option<Self> {
+impl Namespaces {
+    /// An error, with its reason, where there can be none: for who may not make them, or has no
+    /// `nft` or `tc`.
+    pub fn new(nodes: &[i32]) -> Result<Self, String> {
         sweep();
         // Dropped with what there is of it, where it does not become whole.
         let network = Self { process: std::process::id(), nodes: nodes.iter().copied().collect() };
-        match network.build() {
-            Ok(()) => Some(network),
-            Err(reason) => {
-                leave_out(what, format_args!("there are no network namespaces here: {reason}"));
-                None
-            }
-        }
+        network.build().map(|()| network)
     }
 
     fn build(&self) -> Result<(), String> {
@@ -154,7 +148,9 @@ impl Network {
     pub fn place(&self, node: i32, directory: &Path) -> Place {
         let own = namespace(self.process, node);
         let wrapper = vec!["nsenter".to_owned(), format!("--net={NAMESPACES}/{own}")];
-        Place { host: self.of(node).into(), wrapper, ..Place::local(node, directory) }
+        let host = self.of(node).into();
+        let peer_address = (host, free_port()).into();
+        Place { host, peer_address, wrapper, ..Place::local(node, directory) }
     }
 
     /// What comes from one address is lost at a node.
@@ -167,27 +163,6 @@ impl Network {
     /// still comes; so does what it sends by itself.
     pub fn lose_one_way(&self, from: i32, to: i32) {
         self.lose(self.of(from), to);
-    }
-
-    /// Nothing passes between two nodes.
-    pub fn cut(&self, one: i32, other: i32) {
-        self.lose_one_way(one, other);
-        self.lose_one_way(other, one);
-    }
-
-    /// Nothing passes between a node and the others.
-    pub fn cut_off(&self, node: i32) {
-        self.others(node).for_each(|other| self.cut(node, other));
-    }
-
-    /// What a node sends to the others is lost: it hears them.
-    pub fn mute(&self, node: i32) {
-        self.others(node).for_each(|other| self.lose_one_way(node, other));
-    }
-
-    /// What the others send to a node is lost: they hear it.
-    pub fn deafen(&self, node: i32) {
-        self.others(node).for_each(|other| self.lose_one_way(other, node));
     }
 
     /// Nothing that clients send reaches a node.
@@ -205,6 +180,10 @@ impl Network {
         }
     }
 
+    pub fn nodes(&self) -> std::vec::IntoIter<i32> {
+        self.nodes.iter().copied().collect::<Vec<_>>().into_iter()
+    }
+
     /// Ends all faults.
     pub fn heal(&self) {
         for node in &self.nodes {
@@ -220,13 +199,9 @@ impl Network {
         let (switch, own) = (namespace(self.process, 0), namespace(self.process, node));
         [(own, "eth0".to_owned()), (switch, format!("node{node}"))]
     }
-
-    fn others(&self, node: i32) -> impl Iterator<Item = i32> {
-        self.nodes.iter().copied().filter(move |it| *it != node)
-    }
 }
 
-impl Drop for Network {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         for node in &self.nodes {
             remove(&namespace(self.process, *node));

@@ -37,6 +37,10 @@ pub type Settings<'a> = &'a [(&'static str, &'a str)];
 pub struct Place {
     /// What it listens at, for clients and for the others.
     pub host: IpAddr,
+    /// Where the others find it.
+    pub peer_address: SocketAddr,
+    /// What it listens at for them, where that is not the same.
+    pub peer_listener: Option<SocketAddr>,
     /// Exists, and is empty.
     pub data: PathBuf,
     /// Runs it below another command, as [`Options::wrapper`].
@@ -48,7 +52,13 @@ impl Place {
     pub fn local(node: i32, directory: &Path) -> Self {
         let data = directory.join(node.to_string());
         fs::create_dir(&data).expect("a directory for the data");
-        Self { host: Ipv4Addr::LOCALHOST.into(), data, wrapper: Vec::new() }
+        Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            peer_address: free_address(),
+            peer_listener: None,
+            data,
+            wrapper: Vec::new(),
+        }
     }
 }
 
@@ -146,7 +156,7 @@ impl Nodes {
             _alone: alone,
         };
         for (node, place) in &places {
-            nodes.peer_addresses.push((*node, (place.host, support::free_port()).into()));
+            nodes.peer_addresses.push((*node, place.peer_address));
         }
         for (node, place) in places {
             nodes.put(node, place);
@@ -165,7 +175,7 @@ impl Nodes {
     /// As [`Self::add`], somewhere.
     pub fn add_at(&mut self, node: i32, place: Place, settings: Settings<'_>) {
         assert!(!self.brokers.contains_key(&node), "node {node} is there");
-        self.peer_addresses.push((node, (place.host, support::free_port()).into()));
+        self.peer_addresses.push((node, place.peer_address));
         self.put(node, place);
         self.set(node, settings);
     }
@@ -173,6 +183,8 @@ impl Nodes {
     fn put(&mut self, node: i32, place: Place) {
         let mut options = options(node, &peers(&self.peer_addresses));
         options.wrapper = place.wrapper;
+        let listener = place.peer_listener.map(|it| ("peer.listener", it.to_string()));
+        options.settings.extend(listener);
         let mut broker = Broker::new(options, &place.data);
         broker.address.set_ip(place.host);
         broker.admin.set_ip(place.host);

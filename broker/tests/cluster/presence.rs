@@ -7,6 +7,7 @@ use vltava_protocol::types::Str;
 
 use crate::network::Network;
 use crate::nodes::{NODES, Nodes};
+use crate::relays::Relays;
 use crate::view::{await_agreement, await_leader, await_partition, create_topic, metadata, until};
 
 const TOPIC: &str = "told-of";
@@ -20,11 +21,20 @@ fn told(address: SocketAddr) -> Option<(BTreeSet<i32>, Vec<i32>)> {
     Some((metadata.brokers.keys().copied().collect(), leaders.collect()))
 }
 
-/// A client that came to a node which is cut off must learn where to go; one whose node lacks a
-/// link to another must not take that for dead.
 #[test]
 fn clients_are_told_of_nodes_that_theirs_does_not_reach() {
-    let Some(network) = Network::new(&NODES, "what a node tells that is cut off") else { return };
+    tell(&Network::new(&NODES, "what a node tells that is cut off"));
+}
+
+/// As where there are no network namespaces.
+#[test]
+fn clients_are_told_of_nodes_behind_relays_that_theirs_does_not_reach() {
+    tell(&Network::Relays(Relays::new(&NODES)));
+}
+
+/// A client that came to a node which is cut off must learn where to go; one whose node lacks a
+/// link to another must not take that for dead.
+fn tell(network: &Network) {
     let mut nodes = Nodes::places(&[], |node, directory| network.place(node, directory));
     nodes.run_all();
     let addresses = nodes.addresses();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::membership::{await_status, cluster, done, named};
 use crate::network::Network;
-use crate::nodes::{Nodes, ONLY, Place, seed, variable};
+use crate::nodes::{Nodes, ONLY, seed, variable};
 use crate::producer::Random;
 use crate::reassign::{begin, listed};
 use crate::view::{
@@ -97,7 +97,7 @@ struct Round {
 
 struct Arena {
     nodes: Nodes,
-    network: Option<Network>,
+    network: Network,
     work: Work,
     random: Random,
 }
@@ -111,16 +111,14 @@ struct Cast {
 }
 
 impl Arena {
-    /// Four nodes, each in a network namespace of its own where there may be some; whoever works
-    /// knows all but these.
+    /// Four nodes, on a network that may fail; whoever works knows all but these.
     fn begin(what: &str, unknown: &[i32]) -> Self {
         let random = Random(seed());
         let network = Network::new(&FOUR, what);
-        let mut nodes =
-            Nodes::places(&[], |node, directory| place(network.as_ref(), node, directory));
+        let mut nodes = Nodes::places(&[], |node, directory| network.place(node, directory));
         nodes.run_all();
         let directory = nodes.directory.clone();
-        nodes.add_at(4, place(network.as_ref(), 4, &directory), &[]);
+        nodes.add_at(4, network.place(4, &directory), &[]);
         done(&cluster(&nodes, &["add", "--no-wait", &named(&nodes, 4)]));
         nodes.run(&[4]);
         done(&cluster(&nodes, &["add", &named(&nodes, 4)]));
@@ -183,15 +181,14 @@ impl Arena {
     }
 
     fn strike(&mut self, fault: Fault, victim: i32, cast: &Cast) {
-        let network = || self.network.as_ref().expect("only chosen where there is one");
         match fault {
             Fault::Kill => self.nodes.kill(victim),
             Fault::Pause => self.nodes.pause(victim),
-            Fault::CutOff => network().cut_off(victim),
-            Fault::Mute => network().mute(victim),
-            Fault::Deaf => network().deafen(victim),
-            Fault::Cut if victim == cast.comes => network().cut(victim, cast.leads),
-            Fault::Cut => network().cut(victim, cast.comes),
+            Fault::CutOff => self.network.cut_off(victim),
+            Fault::Mute => self.network.mute(victim),
+            Fault::Deaf => self.network.deafen(victim),
+            Fault::Cut if victim == cast.comes => self.network.cut(victim, cast.leads),
+            Fault::Cut => self.network.cut(victim, cast.comes),
         }
     }
 
@@ -199,7 +196,7 @@ impl Arena {
         match fault {
             Fault::Kill => self.nodes.run(&[victim]),
             Fault::Pause => self.nodes.resume(victim),
-            _ => self.network.as_ref().expect("there was a fault of it").heal(),
+            _ => self.network.heal(),
         }
     }
 
@@ -251,23 +248,13 @@ impl Arena {
     }
 }
 
-fn place(network: Option<&Network>, node: i32, directory: &std::path::Path) -> Place {
-    match network {
-        Some(network) => network.place(node, directory),
-        None => Place::local(node, directory),
-    }
-}
-
 /// Each step once, with another part and another fault each time; or, with rounds enough, a kill of
 /// each part at each step, and then whatever is drawn.
-fn rounds(has_network: bool, random: &mut Random) -> Vec<Round> {
+fn rounds(random: &mut Random) -> Vec<Round> {
     let only = std::env::var(ONLY).unwrap_or_default();
     let steps: Vec<&Step> = STEPS.iter().filter(|step| step.name.contains(&only)).collect();
     let count = variable("VLTAVA_CLUSTER_ROUNDS", steps.len() as u64) as usize;
-    let mut faults = vec![Fault::Kill, Fault::Pause];
-    if has_network {
-        faults.extend([Fault::CutOff, Fault::Mute, Fault::Deaf, Fault::Cut]);
-    }
+    let faults = [Fault::Kill, Fault::Pause, Fault::CutOff, Fault::Mute, Fault::Deaf, Fault::Cut];
     let (mut first, kills) = (random.below(ROLES.len() as u64) as usize, steps.len() * ROLES.len());
     let mut pick = |number: usize| {
         let draw = |random: &mut Random, from: usize| random.below(from as u64) as usize;
@@ -289,7 +276,7 @@ fn rounds(has_network: bool, random: &mut Random) -> Vec<Round> {
 #[test]
 fn a_move_that_is_interrupted_at_any_step_is_finished() {
     let mut arena = Arena::begin("links that fail while a partition moves", &[]);
-    let rounds = rounds(arena.network.is_some(), &mut arena.random);
+    let rounds = rounds(&mut arena.random);
     for (number, round) in (0..).zip(&rounds) {
         arena.interrupt(number, round);
     }
@@ -353,7 +340,6 @@ fn nodes_leave_and_join_while_links_fail() {
     const LEAVES: i32 = 3;
     let Arena { mut nodes, network, work, mut random } =
         Arena::begin("links that fail while members change", &[LEAVES]);
-    let Some(network) = network else { return };
     for round in 0..variable("VLTAVA_CLUSTER_ROUNDS", 1).div_ceil(8) {
         let began = Instant::now();
         let leaves = LEAVES.to_string();
