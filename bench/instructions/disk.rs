@@ -134,6 +134,10 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn root_syncs_failed(&self) -> u64 {
+        0
+    }
+
     fn reads_past_cache(&self) -> bool {
         true
     }

@@ -170,8 +170,7 @@ pub(crate) async fn replace<D: Disk>(
     let path = join(directory, name);
     let temporary = format!("{path}{TEMPORARY}");
     write_new(disk, &temporary, bytes, tail).await?;
-    disk.rename(&temporary, &path).await?;
-    disk.sync_dir(directory).await.map_err(IoError::of_sync)
+    disk.rename_durably(&temporary, &path, directory).await
 }
 
 /// Removes a file that nothing names any more. Where it is gone already, or cannot be removed for

@@ -31,8 +31,9 @@ pub(crate) async fn make_directory<D: Disk>(
         _ => error.of_sync(),
     };
     disk.sync_dir(&new).await.map_err(of_sync)?;
+    let failed = disk.root_syncs_failed();
     disk.rename(&new, directory).await?;
-    if let Err(error) = disk.sync_dir("").await {
+    if let Err(error) = disk.sync_names("", failed).await {
         // Whether the name survives is not known: nobody shall find it, and write there.
         disk.rename(directory, &new).await?;
         return Err(of_sync(error));
@@ -126,9 +127,8 @@ pub(crate) async fn remove_directory<D: Disk>(
     note: Note,
 ) -> StorageResult<()> {
     let deleted = layout::deleted_directory(directory, note.topic_id);
-    let renamed = disk.rename(directory, &deleted).await;
+    let renamed = disk.rename_durably(directory, &deleted, "").await;
     renamed.map_err(StorageError::from_write)?;
-    disk.sync_dir("").await.map_err(StorageError::from_sync)?;
     remove_tree(disk, &deleted).await
 }
 

@@ -13,12 +13,17 @@ mod support;
 
 use std::rc::Rc;
 
+use futures_util::future::join_all;
 use support::workload::{Model, Went, check_reopened, log_on, open_or_create, opened, work};
-use support::{Chance, DIRECTORY, batch, environment, read_all, ready, records_of, run, slow_down};
-use vltava_storage::io::IoErrorKind;
+use support::{
+    Chance, DIRECTORY, batch, environment, read_all, ready, records_of, run, slow_down,
+    small_options,
+};
+use vltava_protocol::types::Uuid;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
+use vltava_storage::io::{Disk, IoErrorKind};
 use vltava_storage::producer_state::SequenceCheck;
-use vltava_storage::{AppendClass, Opened, StorageError};
+use vltava_storage::{AppendClass, Log, Opened, StorageError, topic_id_of};
 
 const STEPS: usize = 60;
 
@@ -129,6 +134,35 @@ fn after_a_failed_operation_nothing_is_acknowledged() {
     }
 }
 
+/// Logs that are made side by side, with one operation that fails: what is made outlives a crash.
+async fn make_side_by_side(seed: u64, at: u64) -> u64 {
+    let disk = FaultDisk::new(seed * 1000 + at);
+    disk.inject(Fault::Fail { at, kind: IoErrorKind::Failed });
+    slow_down(&disk, &Rc::new(Chance::new(seed)));
+    let (logs, topic_id) = (environment(&disk).await.unwrap(), Uuid(1));
+    let names = ["topic-0", "topic-1", "topic-2"];
+    let make = |name| Log::create(&logs, name, topic_id, small_options());
+    let made = join_all(names.map(make)).await;
+    let disk = disk.restart();
+    let logs = environment(&disk).await.unwrap();
+    for (name, made) in names.into_iter().zip(made) {
+        let is_there = topic_id_of(&logs, name).await.is_ok_and(|id| id == Some(topic_id));
+        assert!(made.is_err() || is_there, "seed {seed}, operation {at}: {name} is gone");
+    }
+    disk.root_syncs_failed()
+}
+
+#[test]
+fn a_log_that_was_made_is_there_also_where_a_sync_for_another_failed() {
+    let mut failed = 0;
+    for seed in seeds(1, 40) {
+        for at in 0..60 {
+            failed += run(make_side_by_side(seed, at));
+        }
+    }
+    assert!(failed > 40, "{failed} syncs of the root failed");
+}
+
 #[test]
 fn a_failed_read_loses_nothing() {
     for seed in seeds(8, 2) {
@@ -228,7 +262,7 @@ fn what_was_cut_never_comes_back() {
 
 /// The batch of block 1 stands on the platter whole; the log ends before block 0. After one more
 /// batch, and a crash, it must not be read.
-async fn check_stays_away(log: vltava_storage::Log<FaultDisk>, disk: FaultDisk) {
+async fn check_stays_away(log: Log<FaultDisk>, disk: FaultDisk) {
     let again = vec![block_batch(3)];
     log.append(again, 0, AppendClass::Client, 1).unwrap();
     assert_eq!(log.write_pending().await.unwrap(), 1);

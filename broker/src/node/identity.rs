@@ -134,8 +134,7 @@ pub async fn write<D: Disk>(disk: &D, identity: &Identity) -> Result<(), String>
         file.write_at(buffer.blocks(0..text.len()), 0, Durability::Written).await?;
         file.set_len(text.len() as u64).await?;
         file.sync().await?;
-        disk.rename(FILE_NEW, FILE).await?;
-        disk.sync_dir("").await
+        disk.rename_durably(FILE_NEW, FILE, "").await
     };
     written.await.map_err(|error: IoError| error.to_string())
 }

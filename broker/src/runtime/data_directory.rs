@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub struct DataDirectory {
     pub(super) root: PathBuf,
     pub(super) directory: Arc<Descriptor>,
     pub(super) direct: bool,
+    /// Syncs of the directory itself that failed.
+    pub(super) syncs_failed: AtomicU64,
     _lock: fs::File,
 }
 
@@ -90,7 +93,8 @@ impl DataDirectory {
             .custom_flags(libc::O_DIRECT)
             .open(&lock_path)
             .is_ok();
-        Ok(Self { root, directory: Arc::new(Descriptor::new(directory, ".")), direct, _lock: lock })
+        let directory = Arc::new(Descriptor::new(directory, "."));
+        Ok(Self { root, directory, direct, syncs_failed: AtomicU64::new(0), _lock: lock })
     }
 
     /// Whether writes go past the page cache. Where the file system refuses that, they go through

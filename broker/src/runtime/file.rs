@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 
@@ -211,7 +212,15 @@ impl Disk for MachineDisk {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         let handle = self.open_descriptor(directory, flags).await?;
         let request = Request::Sync { handle: Arc::new(handle) };
-        self.call(request, "sync directory", directory).await.map(drop)
+        let synced = self.call(request, "sync directory", directory).await.map(drop);
+        if synced.is_err() && directory.is_empty() {
+            self.0.directory.syncs_failed.fetch_add(1, Ordering::SeqCst);
+        }
+        synced
+    }
+
+    fn root_syncs_failed(&self) -> u64 {
+        self.0.directory.syncs_failed.load(Ordering::SeqCst)
     }
 
     fn reads_past_cache(&self) -> bool {

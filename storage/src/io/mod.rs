@@ -143,8 +143,35 @@ pub trait Disk: Clone + 'static {
     /// Removes an empty directory.
     async fn remove_dir(&self, directory: &str) -> IoResult<()>;
 
-    /// Makes names in this directory durable. After an error they are unknown.
+    /// Makes names in this directory durable. After an error they are unknown: also those that
+    /// others changed before, and also where a later call succeeds.
     async fn sync_dir(&self, directory: &str) -> IoResult<()>;
+
+    /// How many calls of [`Disk::sync_dir`] of the root have failed, of all who share this disk.
+    fn root_syncs_failed(&self) -> u64;
+
+    /// [`Disk::sync_dir`] after names were changed there: an error, too, where a call of somebody
+    /// else has failed since `failed` of the root had ([`Disk::root_syncs_failed`]), which was
+    /// asked before they were changed. Only the root is shared.
+    async fn sync_names(&self, directory: &str, failed: u64) -> IoResult<()> {
+        self.sync_dir(directory).await?;
+        if directory.is_empty() && self.root_syncs_failed() != failed {
+            return Err(IoError {
+                kind: IoErrorKind::Failed,
+                operation: "sync directory",
+                path: directory.to_owned(),
+                message: "a sync of it for somebody else has failed meanwhile".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Renames within a directory, durably once this returns.
+    async fn rename_durably(&self, from: &str, to: &str, directory: &str) -> IoResult<()> {
+        let failed = self.root_syncs_failed();
+        self.rename(from, to).await?;
+        self.sync_names(directory, failed).await.map_err(IoError::of_sync)
+    }
 
     /// Whether [`File::begin_read`] goes past a cache of the system's. Where it does not, what is
     /// sent to a socket is better left to [`File::source`].

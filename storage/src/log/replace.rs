@@ -36,9 +36,8 @@ impl<D: Disk> Log<D> {
                 let note = Note { topic_id, generation: 0, flushed_end: 0 };
                 remove_directory(disk, directory, note).await?;
             } else {
-                let renamed = disk.rename(directory, &aside).await;
+                let renamed = disk.rename_durably(directory, &aside, "").await;
                 renamed.map_err(StorageError::from_write)?;
-                disk.sync_dir("").await.map_err(StorageError::from_sync)?;
             }
         }
         Self::create(environment, directory, topic_id, options).await
@@ -69,8 +68,8 @@ pub async fn remove_damaged<D: Disk>(
     }
     // What a stop leaves of it is removed at the next start.
     let deleted = layout::deleted_directory(directory, topic_id);
-    disk.rename(&aside, &deleted).await.map_err(StorageError::from_write)?;
-    disk.sync_dir("").await.map_err(StorageError::from_sync)?;
+    let renamed = disk.rename_durably(&aside, &deleted, "").await;
+    renamed.map_err(StorageError::from_write)?;
     remove_tree(disk, &deleted).await
 }
 

@@ -217,6 +217,10 @@ impl Disk for SimDisk {
         self.0.perform(Kind::Flush, "sync_dir", sync).await
     }
 
+    fn root_syncs_failed(&self) -> u64 {
+        self.0.inner.root_syncs_failed()
+    }
+
     fn reads_past_cache(&self) -> bool {
         self.0.inner.reads_past_cache()
     }

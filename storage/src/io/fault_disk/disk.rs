@@ -70,6 +70,7 @@ pub(super) struct State {
     faults: Vec<Fault>,
     operations: u64,
     reads: u64,
+    root_syncs_failed: u64,
     capacity: u64,
     /// Counts restarts: a handle from before one is dead.
     pub(super) boot: u64,
@@ -134,6 +135,7 @@ impl FaultDisk {
                 faults: Vec::new(),
                 operations: 0,
                 reads: 0,
+                root_syncs_failed: 0,
                 capacity: 1 << 40,
                 boot: 0,
                 is_down: false,
@@ -474,12 +476,17 @@ impl Disk for FaultDisk {
             Verdict::Fail(kind) => {
                 let State { tree, chance, .. } = &mut *state;
                 tree.fail_sync_dir(node, chance);
+                state.root_syncs_failed += u64::from(node == ROOT);
                 return Err(error(kind, "sync_dir", directory));
             }
             Verdict::Crash => {}
             _ => state.tree.sync_dir(node),
         }
         crash_if(&mut state, &verdict, "sync_dir", directory)
+    }
+
+    fn root_syncs_failed(&self) -> u64 {
+        self.lock().root_syncs_failed
     }
 
     fn reads_past_cache(&self) -> bool {
