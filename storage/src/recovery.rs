@@ -350,19 +350,9 @@ impl<D: Disk> Recovery<'_, D> {
             }
             let gone: Vec<i64> = next.into_iter().chain(later).collect();
             self.remove_segments(gone.iter()).await?;
-            let is_whole = failing.is_none();
             let is_torn = failing.is_some_and(|failing| failing.what != ZEROS);
             self.cut(&segment, scan.len(), proved, is_torn).await?;
-            let continues = is_whole && gone.is_empty();
-            let (next, left): (Vec<i64>, Vec<i64>) =
-                empty.into_iter().partition(|base| continues && *base == end.next_offset);
-            self.remove_segments(left.iter()).await?;
-            if !next.is_empty() {
-                self.close(&segment).await?;
-                walked.segments.insert(segment.base_offset, Rc::new(segment));
-                let fresh = SegmentCursor::new(end.next_offset, end.created_ms);
-                segment = Segment::new(Rc::clone(&self.directory), fresh, false, (0, 0));
-            }
+            self.remove_segments(empty.iter()).await?;
             let segment = Rc::new(segment);
             let allocated = segment.flushed.get().position;
             walked.segments.insert(segment.base_offset, Rc::clone(&segment));
@@ -371,7 +361,8 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// An empty file is a roll that was begun: it stands where the log ends, or was left when there
-    /// was no space, each time where the log was to go on then.
+    /// was no space, each time where the log was to go on then. It is begun anew: the sync of that
+    /// name may have failed, and none that follows makes it durable.
     async fn take_empty(&self, later: &mut Vec<i64>) -> StorageResult<Vec<i64>> {
         let mut empty = Vec::new();
         for base in later.iter().copied() {

@@ -134,6 +134,41 @@ fn after_a_failed_operation_nothing_is_acknowledged() {
     }
 }
 
+/// Batches until the log has ended, or there are enough; the end of what was acknowledged.
+async fn fill(log: &Log<FaultDisk>) -> i64 {
+    for fill in 0..30 {
+        let appended = log.append(vec![block_batch(fill)], 0, AppendClass::Client, 1);
+        if appended.is_err() || log.write_pending().await.is_err() {
+            break;
+        }
+    }
+    log.flushed_end()
+}
+
+#[test]
+fn a_segment_whose_name_was_never_durable_is_begun_anew() {
+    let mut failed = 0;
+    for (seed, at) in seeds(1, 20).flat_map(|seed| (0..80).map(move |at| (seed, at))) {
+        run(async {
+            let disk = FaultDisk::new(seed * 1000 + at);
+            let log = log_on(&disk).await;
+            disk.inject(Fault::Fail { at: disk.operations() + at, kind: IoErrorKind::Failed });
+            fill(&log).await;
+            let why = log.ended().map(|why| why.to_string()).unwrap_or_default();
+            if !why.contains("sync_dir") {
+                return;
+            }
+            failed += 1;
+            // The next process sees the name; no sync of its own makes it durable.
+            disk.heal();
+            let end = fill(&log_on(&disk).await).await;
+            let log = log_on(&disk.restart()).await;
+            assert_eq!(log.flushed_end(), end, "seed {seed}, operation {at}");
+        });
+    }
+    assert!(failed > 20, "{failed} syncs of the directory failed");
+}
+
 /// Logs that are made side by side, with one operation that fails: what is made outlives a crash.
 async fn make_side_by_side(seed: u64, at: u64) -> u64 {
     let disk = FaultDisk::new(seed * 1000 + at);
