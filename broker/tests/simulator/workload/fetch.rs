@@ -206,7 +206,8 @@ impl<'a> Fetcher<'a> {
             // What a new leader does not know it does not tell.
             let known = |told| if told == -1 { i64::MAX } else { told };
             let ends = (known(data.high_watermark), known(data.log_start_offset));
-            let told = taken.as_ref().ok().and(Some(ends));
+            // Also where what came with it had rotted.
+            let told = data.error_code.is_none().then_some(ends);
             if let Some(session) = &mut session {
                 session.tell(index, told);
             }
