@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use bytes::Bytes;
 use support::{Chance, Task, pause, run, run_all, slow_down};
@@ -583,6 +584,43 @@ fn what_goes_between_shards_may_cross_threads() {
     fn crosses<T: Send + Sync>() {}
     crosses::<LoadedJournals>();
     crosses::<vltava_storage::Given>();
+}
+
+/// Whether a task was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Thousands of groups vote at once. Those whom one write answers are all woken by it: were they
+/// woken one by the other, the next write would begin when the last of them has had its turn.
+#[test]
+fn a_write_wakes_all_whom_it_answers() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let node = Node::started(&disk, 1).await;
+        let journal = &node.journals[0];
+        slow_down(&disk, &Rc::new(Chance::new(1)));
+        let mut first = Box::pin(journal.set(key(0), bytes("alone")));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        let mut behind: Vec<_> = (1..GROUPS)
+            .map(|n| (Arc::new(Woken::default()), Box::pin(journal.set(key(n), bytes("behind")))))
+            .collect();
+        for (woken, set) in &mut behind {
+            let waker = Waker::from(Arc::clone(woken));
+            assert!(set.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        first.await.unwrap();
+        // It was woken as the first let go of the files: it writes for all.
+        let writer = behind.iter().position(|(woken, _)| woken.0.load(Ordering::Relaxed)).unwrap();
+        behind.swap_remove(writer).1.await.unwrap();
+        assert!(behind.iter().all(|(woken, _)| woken.0.load(Ordering::Relaxed)));
+    });
 }
 
 /// Whoever sets may give up halfway.

@@ -1,12 +1,13 @@
 //! The open journal of a shard.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_channel::oneshot;
+use futures_util::future::{Either, FutureExt, Shared, join, select};
 use futures_util::lock::Mutex;
 
 use super::frame::{Content, Entry, FrameId, Head, VALUE_BYTES_MAX, encode, fitting};
@@ -49,8 +50,19 @@ struct Own {
     is_elsewhere: bool,
 }
 
-/// Whom one write answers.
-type Answer = Rc<OnceCell<StorageResult<()>>>;
+/// Whom one write answers: all at once, so that a thousand who waited for one do not hold up the
+/// next by taking the files one after the other.
+struct Answer {
+    tell: oneshot::Sender<StorageResult<()>>,
+    told: Shared<oneshot::Receiver<StorageResult<()>>>,
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        let (tell, told) = oneshot::channel();
+        Self { tell, told: told.shared() }
+    }
+}
 
 struct State {
     /// Durable.
@@ -214,17 +226,20 @@ impl<D: Disk> KeyedJournal<D> {
         if bytes > VALUE_BYTES_MAX {
             return Err(StorageError::ValueTooLarge { bytes, limit: VALUE_BYTES_MAX });
         }
-        let answer = {
+        let mut told = {
             let mut state = self.state.borrow_mut();
             state.check_open()?;
             state.waiting.insert(key, value);
-            Rc::clone(&state.answer)
+            state.answer.told.clone()
         };
-        let mut copies = self.copies.lock().await;
-        // Whoever had the files before may have written this, too.
-        if let Some(written) = answer.get() {
-            return written.clone();
-        }
+        let mut copies = loop {
+            match select(told, self.copies.lock()).await {
+                Either::Left((Ok(written), _)) => return written,
+                // Whoever wrote it gave up halfway: it waits again.
+                Either::Left((Err(_), _)) => told = self.state.borrow().answer.told.clone(),
+                Either::Right((copies, _)) => break copies,
+            }
+        };
         let (values, current) = {
             let mut state = self.state.borrow_mut();
             (std::mem::take(&mut state.waiting), std::mem::take(&mut state.answer))
@@ -233,8 +248,7 @@ impl<D: Disk> KeyedJournal<D> {
         let written = self.write(&mut copies, &taken.values).await;
         taken.values.clear();
         // All that waited was written: also what somebody gave up waiting for halfway.
-        let _ = current.set(written.clone());
-        let _ = answer.set(written.clone());
+        let _nobody = current.tell.send(written.clone());
         written
     }
 
