@@ -20,6 +20,7 @@ use super::view::Node;
 use crate::cluster::controller::{Input, Reply};
 use crate::coordinator::host::HostError;
 use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
+use crate::partition::elections::{ELECTIONS_MAX, Elections};
 use crate::partition::error::PartitionError;
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
@@ -181,7 +182,8 @@ impl<R: Runtime> Node<R> {
         if let Some(listener) = with.listener.borrow_mut().take() {
             runtime.spawn(Queue::Foreground, Rc::clone(&peers).accept(listener));
         }
-        let surroundings = Rc::new(Surroundings { own, journal, peers, throttles });
+        let elections = Elections::new(runtime, ELECTIONS_MAX);
+        let surroundings = Rc::new(Surroundings { own, journal, peers, throttles, elections });
         assert!(self.surroundings.set(surroundings).is_ok(), "met twice");
         Ok(())
     }

@@ -5,7 +5,8 @@
 //! Kafka: handlers choose Kafka's codes.
 //!
 //! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits; [`in_sync`]:
-//!   whose replicas have all; [`throttle`]: how fast the others are sent what they lack.
+//!   whose replicas have all; [`throttle`]: how fast the others are sent what they lack;
+//!   [`elections`]: how many groups ask for votes at a time.
 //! - [`client`]: the same calls here and on another shard; [`routing`]: on which; [`request`],
 //!   [`error`]: what they say.
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
@@ -26,6 +27,7 @@
 pub mod append;
 pub mod client;
 pub mod copy;
+pub mod elections;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;

@@ -20,6 +20,7 @@ use self::replicate::Sending;
 pub use self::standing::Standing;
 use self::waits::Waiter;
 pub use self::waits::{Watch, Watching};
+use super::elections::Turn;
 use super::error::PartitionError;
 use super::in_sync::InSync;
 use super::request::{Acks, PartitionId, Terms};
@@ -36,6 +37,7 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 mod carry_out;
 mod change_shard;
 mod confirm;
+mod elect;
 mod forced;
 mod group;
 mod hand_over;
@@ -106,6 +108,10 @@ pub struct Replica<R: Runtime> {
     is_shortening: Cell<bool>,
     /// When the group is to hear of the time, in milliseconds.
     timer: Cell<Option<u64>>,
+    /// Its turn to ask for votes.
+    turn: RefCell<Option<Turn<R>>>,
+    /// It waits for one.
+    is_in_line: Cell<bool>,
     this: Weak<Self>,
     /// Notified when that changes.
     leadership: Event,
@@ -191,6 +197,8 @@ impl<R: Runtime> Replica<R> {
             log_start_moved: Event::new(),
             is_shortening: Cell::new(false),
             timer: Cell::new(None),
+            turn: RefCell::default(),
+            is_in_line: Cell::new(false),
             this: Weak::clone(this),
             writing: Cell::new(false),
             lacked_descriptor: Cell::new(None),
@@ -431,6 +439,7 @@ impl<R: Runtime> Replica<R> {
     pub fn tidy_up(&self) {
         let appended = self.bytes_appended.get();
         if self.bytes_tidied.replace(appended) == appended && !self.log.is_checkpoint_due() {
+            self.agenda.borrow_mut().tidy_up();
             self.is_tidy.set(self.log.release_idle());
         }
     }

@@ -11,6 +11,7 @@ use vltava_storage::KeyedJournal;
 
 use super::client::Partitions;
 use super::copy::{self, COPY};
+use super::elections::Elections;
 use super::request::PartitionId;
 use super::throttle::{ShardThrottles, THROTTLE};
 use crate::peer::SessionId;
@@ -34,6 +35,8 @@ pub struct Surroundings<R: Runtime> {
     pub peers: Rc<GroupPeers<R>>,
     /// How fast replicas that are not in sync are sent what they lack.
     pub throttles: Rc<ShardThrottles>,
+    /// Who may ask for votes now.
+    pub elections: Rc<Elections<R>>,
 }
 
 /// What the rooms above this one make of what other nodes do.
@@ -82,20 +85,22 @@ impl<R: Runtime> PeerEvents for FromPeers<R> {
         self.above().map_or(Ok(()), |above| above.admit(introduction))
     }
 
-    fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
+    async fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
         let Some(partitions) = self.partitions.upgrade() else { return };
         for (_, replica) in partitions.all_local() {
             replica.peer_up(session.node);
+            partitions.runtime().yield_if_needed().await;
         }
         if let Some(above) = self.above() {
             above.peer_up(session, introduction);
         }
     }
 
-    fn peer_down(&self, session: SessionId) {
+    async fn peer_down(&self, session: SessionId) {
         let Some(partitions) = self.partitions.upgrade() else { return };
         for (_, replica) in partitions.all_local() {
             replica.peer_down(session.node);
+            partitions.runtime().yield_if_needed().await;
         }
         if let Some(above) = self.above() {
             above.peer_down(session);

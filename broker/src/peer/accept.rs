@@ -86,7 +86,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
                     Purpose::Control { session } => {
                         // It lasts as long as the session: not the greeter's to wait for.
                         let task = Rc::clone(&peers).take_session(socket, introduction, session);
-                        peers.runtime.spawn(Queue::Foreground, task);
+                        peers.runtime.spawn(Queue::Sessions, task);
                     }
                 }
             }

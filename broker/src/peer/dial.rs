@@ -50,7 +50,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         let former = node.address.replace(Some(address));
         node.hurry();
         if former.is_none() {
-            self.runtime.spawn(Queue::Control, Rc::clone(self).seek(node));
+            self.runtime.spawn(Queue::Sessions, Rc::clone(self).seek(node));
         }
     }
 

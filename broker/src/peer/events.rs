@@ -24,11 +24,13 @@ pub trait PeerEvents: 'static {
     /// The reason, for both operators.
     fn admit(&self, introduction: &Introduction) -> Result<(), Refusal>;
 
-    /// A session begins: from now on the node can be sent to from this shard.
-    fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>);
+    /// A session begins: from now on the node can be sent to from this shard. Nothing of it comes
+    /// before this completes.
+    async fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>);
 
-    /// It has ended: nothing of it comes any more, and what was not answered may be lost.
-    fn peer_down(&self, session: SessionId);
+    /// It has ended: nothing of it comes any more, and what was not answered may be lost. The next
+    /// one begins when this has completed.
+    async fn peer_down(&self, session: SessionId);
 
     /// The shard of this node that owns a group's replica.
     fn shard_of(&self, group: PartitionId) -> usize;

@@ -244,7 +244,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
     }
 
     /// The session begins: it can be sent to.
-    pub(super) fn raise(self: &Rc<Self>, id: SessionId) -> bool {
+    pub(super) async fn raise(self: &Rc<Self>, id: SessionId) -> bool {
         let (own, count) = (self.jobs.own(), self.jobs.count());
         let Some(link) = self.link_of(id) else {
             return false;
@@ -252,7 +252,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         if !link.is_complete(own, count) || !link.raise() {
             return false;
         }
-        self.events.peer_up(id, &link.introduction);
+        self.events.peer_up(id, &link.introduction).await;
         let writes = |lane: &Rc<Lane<R>>| usize::from(lane.number) == own;
         if let Some(lane) = link.lanes().into_iter().find(writes) {
             self.runtime.spawn(Queue::Foreground, Rc::clone(self).write_lane(link, lane));
@@ -274,13 +274,13 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
     }
 
     /// It has ended.
-    pub(super) fn lower(&self, id: SessionId) -> bool {
+    pub(super) async fn lower(&self, id: SessionId) -> bool {
         let Some(link) = self.link_of(id) else {
             return true;
         };
         self.links.borrow_mut().remove(&id.node);
         if link.end() {
-            self.events.peer_down(id);
+            self.events.peer_down(id).await;
         }
         true
     }

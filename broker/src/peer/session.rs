@@ -52,7 +52,13 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         };
         let why = if self.stopping.is_set() { SessionEnd::Stopping } else { why };
         let id = session.id;
-        self.on_all_shards(|_| move |peers: &Rc<Self>| std::future::ready(peers.lower(id))).await;
+        let lowered = self.on_all_shards(|_| {
+            move |peers: &Rc<Self>| {
+                let peers = Rc::clone(peers);
+                async move { peers.lower(id).await }
+            }
+        });
+        lowered.await;
         let now = self.runtime.now();
         let was_up = session.up_since.get().map(|since| now.since(since));
         let is_news = node.is_news(&why.to_string());
@@ -99,8 +105,12 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
                 self.within(session, "opening the lanes", started).await?;
             }
         }
-        let raised =
-            self.on_all_shards(|_| move |peers: &Rc<Self>| std::future::ready(peers.raise(id)));
+        let raised = self.on_all_shards(|_| {
+            move |peers: &Rc<Self>| {
+                let peers = Rc::clone(peers);
+                async move { peers.raise(id).await }
+            }
+        });
         if !raised.await {
             return Err(SessionEnd::Closed);
         }
@@ -223,7 +233,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
     /// Reads what comes on the connection for heartbeats, until the session ends.
     fn listen(self: &Rc<Self>, session: &Rc<Session<R>>) {
         let session = Rc::clone(session);
-        self.runtime.spawn(Queue::Foreground, async move {
+        self.runtime.spawn(Queue::Sessions, async move {
             let why = loop_control(&session).await;
             session.end(why);
         });
@@ -234,7 +244,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         let due = Event::new();
         // A sender that is held up must not hold up the watch.
         let sender = send_heartbeats(Rc::clone(session), due.clone());
-        self.runtime.spawn(Queue::Foreground, sender);
+        self.runtime.spawn(Queue::Sessions, sender);
         loop {
             due.notify();
             let sleep = pin!(self.runtime.sleep_until(self.next_beat()));

@@ -64,6 +64,12 @@ impl Node {
         self.is_whole() && self.has_say() && has_what_it_had && !is_removed_for_good
     }
 
+    /// Whether a majority could elect it, as far as it knows.
+    pub fn may_be_elected(&self) -> bool {
+        let is_electable = !matches!(self.role, Role::Leader | Role::Ended) && self.may_campaign();
+        is_electable && self.members().is_quorum(|id| self.is_up(id))
+    }
+
     fn count_votes(&mut self, turn: &mut Turn) {
         let answer = |id: &ReplicaId| {
             let other = self.others.iter().find(|other| other.id == *id);

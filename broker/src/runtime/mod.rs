@@ -72,6 +72,8 @@ impl Monotonic {
 /// Which work goes first: a queue of tasks with its share of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Queue {
+    /// Whether other nodes live, and that this one does: some microseconds, behind no other work.
+    Sessions,
     /// Network, produce, fetch, the mesh.
     Foreground,
     /// Coordinators, the controller, the admin port.

@@ -27,7 +27,7 @@ use super::Queue;
 const SLICE_MAX: Duration = Duration::from_micros(500);
 
 /// What each queue gets of the thread where all have tasks, in the order of [`Queue`].
-const SHARES: [u64; 4] = [1000, 400, 200, 50];
+const SHARES: [u64; 5] = [4000, 1000, 400, 200, 50];
 
 type Queues = [VecDeque<Arc<TaskWaker>>; SHARES.len()];
 
@@ -298,7 +298,13 @@ mod tests {
     fn queues_that_are_always_ready_all_go_on() {
         let tasks = tasks();
         let polls = Rc::new(RefCell::new([0; SHARES.len()]));
-        let queues = [Queue::Foreground, Queue::Control, Queue::Recovery, Queue::Background];
+        let queues = [
+            Queue::Sessions,
+            Queue::Foreground,
+            Queue::Control,
+            Queue::Recovery,
+            Queue::Background,
+        ];
         for queue in queues {
             let polls = Rc::clone(&polls);
             tasks.spawn(queue, async move {
@@ -311,6 +317,32 @@ mod tests {
         while polls.borrow().contains(&0) {
             assert!(tasks.run_slice());
         }
+        tasks.end();
+    }
+
+    /// However much there is to do for groups: a session's task runs in the next slice.
+    #[test]
+    fn sessions_wait_for_one_slice() {
+        let tasks = tasks();
+        let polled = Rc::new(Cell::new(0));
+        for _ in 0..1_000 {
+            let polled = Rc::clone(&polled);
+            tasks.spawn(Queue::Foreground, async move {
+                std::thread::sleep(SLICE_MAX / 2);
+                polled.set(polled.get() + 1);
+            });
+        }
+        assert!(tasks.run_slice());
+        let beats = Rc::new(Cell::new(0));
+        for _ in 0..10 {
+            let (before, beat) = (polled.get(), Rc::clone(&beats));
+            tasks.spawn(Queue::Sessions, async move { beat.set(beat.get() + 1) });
+            assert!(tasks.run_slice());
+            assert_eq!(polled.get(), before, "it waits behind others");
+            assert!(tasks.run_slice());
+        }
+        assert_eq!(beats.get(), 10);
+        assert!(polled.get() > 0, "the others have their time");
         tasks.end();
     }
 

@@ -109,6 +109,13 @@ impl Agenda {
         self.has_left
     }
 
+    /// Gives back what it took while there was something to be done.
+    pub(super) fn tidy_up(&mut self) {
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+    }
+
     /// Nothing more is begun.
     pub(super) fn end(&mut self) {
         self.is_over = true;
@@ -170,6 +177,7 @@ impl<R: Runtime> Replica<R> {
             }
             work => agenda.push(work),
         }
+        self.is_tidy.set(false);
         if std::mem::replace(&mut agenda.is_busy, true) {
             drop(agenda);
             return self.go_on_beside();

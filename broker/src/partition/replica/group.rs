@@ -21,7 +21,7 @@ use crate::raft::actions::Actions;
 use crate::raft::membership::ReplicaId;
 use crate::raft::message::{Action, Input, Message};
 use crate::raft::node::{Found, Node, Options, Role};
-use crate::runtime::{Monotonic, Queue, Runtime};
+use crate::runtime::Runtime;
 
 /// What this replica calls itself: in a group of one nobody hears it.
 const ITSELF: ReplicaId = ReplicaId { node: -1, disk: Uuid::ZERO };
@@ -33,7 +33,7 @@ pub(super) const ELECTION_MS: u64 = 150;
 const TURN_MS: u64 = 30;
 const RETRY_MS: u64 = 500;
 
-const NS_PER_MS: u64 = 1_000_000;
+pub(super) const NS_PER_MS: u64 = 1_000_000;
 
 /// How groups are run.
 pub(super) fn options(min_insync_replicas: usize, rank: u32) -> Options {
@@ -229,6 +229,7 @@ impl<R: Runtime> Replica<R> {
         self.follow_log_start();
         self.look_at_leadership(has_other_in_sync);
         self.meet_new_members();
+        self.look_at_turn();
         self.set_timer();
     }
 
@@ -287,33 +288,6 @@ impl<R: Runtime> Replica<R> {
         let from_disk = self.surroundings.as_ref().map_or(Uuid::ZERO, |near| near.own.disk);
         let (group, generation) = (self.partition, self.raft.borrow().generation());
         GroupMessage { group, from_disk, to_disk: to.disk, generation, body, payload }
-    }
-
-    /// Sees to it that the group hears when its time has come.
-    fn set_timer(&self) {
-        let Some(due) = self.raft.borrow().deadline() else { return };
-        if self.timer.get().is_some_and(|set| set <= due) {
-            return;
-        }
-        self.timer.set(Some(due));
-        let Some(replica) = self.this.upgrade() else { return };
-        self.runtime.spawn(Queue::Control, async move {
-            replica.runtime.sleep_until(Monotonic(due.saturating_mul(NS_PER_MS))).await;
-            replica.time_has_come(due);
-        });
-    }
-
-    fn time_has_come(&self, set: u64) {
-        if self.timer.get() != Some(set) {
-            // Another is set for an earlier time.
-            return;
-        }
-        self.timer.set(None);
-        let due = self.raft.borrow().deadline();
-        match due {
-            Some(due) if due <= self.now_ms() => self.step(Input::Deadline),
-            _ => self.set_timer(),
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use vltava_storage::{
 use crate::metadata::shard_table::ShardTable;
 use crate::metrics::ShardMetrics;
 use crate::partition::client::Partitions;
+use crate::partition::elections::Elections;
 use crate::partition::error::PartitionError;
 use crate::partition::fetch;
 use crate::partition::replica::{GroupPlace, Replica};
@@ -36,7 +37,8 @@ use crate::runtime::{Network, Queue, Runtime};
 pub(super) const MS: u64 = 1_000_000;
 const PORT: u16 = 9192;
 pub(super) const PARTITION: PartitionId = PartitionId { topic_id: Uuid(7), index: 0 };
-const DIRECTORY: &str = "topic-0";
+/// Elections of a node that are under way at a time.
+pub(super) const ELECTIONS_MAX: usize = 1;
 pub(super) const NODES: usize = 3;
 
 struct Node {
@@ -44,6 +46,7 @@ struct Node {
     starts: u64,
     partitions: Option<Rc<Partitions<SimRuntime>>>,
     replica: Option<Rc<Replica<SimRuntime>>>,
+    elections: Option<Rc<Elections<SimRuntime>>>,
     /// As they were set, also over its starts.
     throttles: Arc<Throttles>,
 }
@@ -56,6 +59,8 @@ pub(super) struct Cluster {
     nodes: Vec<Node>,
     /// How many of the nodes found the group.
     founders: usize,
+    /// Groups on each node: that of the partition, and others beside it.
+    pub(super) groups: i32,
 }
 
 pub(super) fn id(index: usize) -> ReplicaId {
@@ -77,11 +82,12 @@ impl Cluster {
             starts: 0,
             partitions: None,
             replica: None,
+            elections: None,
             throttles: Arc::default(),
         };
         let nodes = (0..NODES).map(node).collect();
         let options = LogOptions::default();
-        Self { simulation, options, min_insync_replicas: 1, nodes, founders }
+        Self { simulation, options, min_insync_replicas: 1, nodes, founders, groups: 1 }
     }
 
     pub(super) async fn sleep_ms(&self, ms: u64) {
@@ -98,6 +104,7 @@ impl Cluster {
         let addresses: Vec<_> =
             self.nodes.iter().map(|node| simulation.address(node.host)).collect();
         let (options, least) = (self.options.clone(), self.min_insync_replicas);
+        let (founders, groups) = (self.founders, self.groups);
         let node = &mut self.nodes[index];
         simulation.settled(node.host).await;
         node.starts += 1;
@@ -133,31 +140,44 @@ impl Cluster {
         let any = SocketAddr::from(([0, 0, 0, 0], PORT));
         let listener = runtime.network().listen(any).await.unwrap();
         runtime.spawn(Queue::Foreground, Rc::clone(&peers).accept(listener));
-        let log = match Log::open(&logs, DIRECTORY, options.clone()).await {
-            Ok(Opened::Ready(log)) => log,
-            _ => Log::create(&logs, DIRECTORY, PARTITION.topic_id, options).await.unwrap(),
-        };
         for (other, address) in addresses.into_iter().enumerate().filter(|(at, _)| *at != index) {
             peers.know(id(other).node, SocketAddr::new(address, PORT));
         }
-        let surroundings = Rc::new(Surroundings { own: id(index), journal, peers, throttles });
-        let place = GroupPlace {
-            partition: PARTITION,
-            founders: Membership::new((0..self.founders).map(id), []),
-            replicas: Vec::new(),
-            rank: u32::try_from(index).unwrap(),
-            named: None,
-            surroundings,
-        };
-        let name = DIRECTORY.to_owned();
-        let replica = Replica::join(runtime, name, log, least, place).await.unwrap();
-        partitions.ready(PARTITION, Rc::clone(&replica));
-        (node.partitions, node.replica) = (Some(partitions), Some(replica));
+        let elections = Elections::new(runtime.clone(), ELECTIONS_MAX);
+        let own = id(index);
+        let surroundings = Rc::new(Surroundings {
+            own,
+            journal,
+            peers,
+            throttles,
+            elections: Rc::clone(&elections),
+        });
+        node.replica = None;
+        for number in 0..groups {
+            let partition = PartitionId { index: number, ..PARTITION };
+            let name = format!("topic-{number}");
+            let log = match Log::open(&logs, &name, options.clone()).await {
+                Ok(Opened::Ready(log)) => log,
+                _ => Log::create(&logs, &name, PARTITION.topic_id, options.clone()).await.unwrap(),
+            };
+            let place = GroupPlace {
+                partition,
+                founders: Membership::new((0..founders).map(id), []),
+                replicas: Vec::new(),
+                rank: u32::try_from(index).unwrap(),
+                named: None,
+                surroundings: Rc::clone(&surroundings),
+            };
+            let joined = Replica::join(runtime.clone(), name, log, least, place).await.unwrap();
+            partitions.ready(partition, Rc::clone(&joined));
+            node.replica.get_or_insert(joined);
+        }
+        (node.partitions, node.elections) = (Some(partitions), Some(elections));
     }
 
     pub(super) fn kill(&mut self, index: usize) {
         let node = &mut self.nodes[index];
-        (node.partitions, node.replica) = (None, None);
+        (node.partitions, node.replica, node.elections) = (None, None, None);
         self.simulation.kill(self.nodes[index].host, Crash::Power);
     }
 
@@ -217,6 +237,11 @@ impl Cluster {
     /// The replicas of a node that runs.
     pub(super) fn partitions(&self, index: usize) -> Option<Rc<Partitions<SimRuntime>>> {
         self.nodes[index].partitions.clone()
+    }
+
+    /// Elections of a node that runs: how many are under way, and how many groups wait.
+    pub(super) fn elections(&self, index: usize) -> Option<(usize, usize)> {
+        Some(self.nodes[index].elections.as_ref()?.load())
     }
 
     pub(super) fn replica(&self, index: usize) -> Rc<Replica<SimRuntime>> {

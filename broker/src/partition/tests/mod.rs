@@ -1,3 +1,4 @@
+mod elections;
 mod full_disk;
 mod groups;
 mod log_starts;

@@ -83,12 +83,12 @@ impl PeerEvents for Scribe {
         admits(introduction)
     }
 
-    fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
+    async fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
         assert_eq!(session.node, introduction.node_id);
         self.note(Told::Up { shard: self.shard, session });
     }
 
-    fn peer_down(&self, session: SessionId) {
+    async fn peer_down(&self, session: SessionId) {
         self.note(Told::Down { shard: self.shard, session });
     }
 

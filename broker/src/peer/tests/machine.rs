@@ -48,11 +48,11 @@ impl PeerEvents for Reporter {
         Ok(())
     }
 
-    fn peer_up(&self, _session: SessionId, _introduction: &Arc<Introduction>) {
+    async fn peer_up(&self, _session: SessionId, _introduction: &Arc<Introduction>) {
         self.told.send(Told::Up(self.shard)).unwrap();
     }
 
-    fn peer_down(&self, _session: SessionId) {
+    async fn peer_down(&self, _session: SessionId) {
         // Nobody listens any more where the test has ended.
         let _ended = self.told.send(Told::Down(self.shard));
     }
