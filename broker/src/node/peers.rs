@@ -59,6 +59,8 @@ const CONTROLLER_FOR: u16 = 8;
 const NOT_HERE: Bytes = Bytes::from_static(&[0xff; 8]);
 /// How long another node may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long a node that is busy is left alone.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// How long it may take to hear that this one stops.
 const LEAVING_TIME_MAX: Duration = Duration::from_millis(200);
 
@@ -347,7 +349,7 @@ impl<R: Runtime> Node<R> {
             return;
         }
         if let Ok(bytes) = messages::leaders_to_bytes(&led) {
-            self.ask_peer(node, LEADERS, bytes).await;
+            self.tell(node, LEADERS, bytes).await;
         }
     }
 
@@ -391,8 +393,19 @@ impl<R: Runtime> Node<R> {
 
     pub(super) async fn tell_each(&self, kind: u16, bytes: Bytes) {
         let up = self.peers().map(|peers| peers.up()).unwrap_or_default();
-        let told = up.into_iter().map(|node| self.ask_peer(node, kind, bytes.clone()));
+        let told = up.into_iter().map(|node| self.tell(node, kind, bytes.clone()));
         futures_util::future::join_all(told).await;
+    }
+
+    /// Tells another node something that it is told once. Who is busy is told again: nobody would
+    /// repeat it.
+    pub(super) async fn tell(&self, node: i32, kind: u16, bytes: Bytes) {
+        let runtime = &self.parts.runtime;
+        while let Err(RequestError::Busy) =
+            self.try_peer(ANSWER_TIME, node, kind, bytes.clone()).await
+        {
+            runtime.sleep_until(runtime.now().after(BUSY_PAUSE)).await;
+        }
     }
 }
 

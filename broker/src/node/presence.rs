@@ -135,7 +135,7 @@ impl<R: Runtime> Node<R> {
         if heard.by >= 0
             && let Ok(bytes) = messages::presence_to_bytes(&heard)
         {
-            self.ask_peer(to, PRESENCE, bytes).await;
+            self.tell(to, PRESENCE, bytes).await;
         }
     }
 

@@ -185,7 +185,7 @@ impl<R: Runtime> Replica<R> {
     pub(super) fn perform(&self, actions: Actions, mut batches: ReplicatedBatches) {
         if self.agenda.borrow().has_left() {
             // It is on another shard.
-            return;
+            return self.end_turn();
         }
         // First: who waits for a commit is told by it.
         let has_other_in_sync = self.look_at_in_sync();
