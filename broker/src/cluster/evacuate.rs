@@ -104,7 +104,7 @@ impl<'a, S: Sight> Planner<'a, S> {
         for leaving in leaving {
             if let Some(other) = self.other(&nodes, leaving) {
                 nodes.iter_mut().filter(|id| **id == leaving).for_each(|id| *id = other);
-            } else if self.is_removed(leaving) && nodes.len() > 1 {
+            } else if self.is_removed(leaving) && nodes.len() > 1 && !self.is_awaited(&nodes) {
                 nodes.retain(|id| *id != leaving);
             }
         }
@@ -115,6 +115,17 @@ impl<'a, S: Sight> Planner<'a, S> {
             nodes.push(more);
         }
         (nodes != before || is_other_disk).then_some(nodes)
+    }
+
+    /// Whether there is a node for one more replica beside these, which takes none now: it is down,
+    /// or drained, and will be back. Only where there is none are fewer replicas enough.
+    fn is_awaited(&self, beside: &[i32]) -> bool {
+        self.image.nodes().any(|node| {
+            matches!(node.state, NodeState::There | NodeState::Draining)
+                && !node.disks.is_empty()
+                && !self.sight.is_gone_for_long(node.id)
+                && !beside.contains(&node.id)
+        })
     }
 
     fn must_leave(&self, id: i32) -> bool {
@@ -251,7 +262,11 @@ mod tests {
         let nodes = [(1, "", Removing), (2, "", There), (3, "", Draining), (4, "", There)];
         let others = image(&nodes, &[("t", &[&[1, 2]])]);
         let absent = Seen { absent: vec![4], ..ALL_THERE };
-        assert_eq!(targets(&others, &absent), [vec![2]], "nowhere to go: with fewer");
+        assert_eq!(targets(&others, &absent), Vec::<Vec<i32>>::new(), "3 and 4 will be back");
+        let nodes = [(1, "", Removing), (2, "", There), (3, "", Removing), (4, "", There)];
+        let fewer = image(&nodes, &[("t", &[&[1, 2]])]);
+        let gone = Seen { gone: vec![4], ..ALL_THERE };
+        assert_eq!(targets(&fewer, &gone), [vec![2]], "nowhere to go: with fewer");
         let last = image(&nodes, &[("t", &[&[1]])]);
         let alone = Seen { absent: vec![2, 4], ..ALL_THERE };
         assert_eq!(targets(&last, &alone), Vec::<Vec<i32>>::new(), "the last copy stays");
