@@ -145,9 +145,13 @@ fn missing(cluster: &Cluster) -> Option<String> {
             }
         }
     }
-    let all = cluster.nodes().map(Cluster::id).collect();
-    wanted.insert(PartitionId::CLUSTER_METADATA, all);
+    let all: BTreeSet<i32> = cluster.nodes().map(Cluster::id).collect();
+    wanted.insert(PartitionId::CLUSTER_METADATA, all.clone());
     for (node, image) in &images {
+        let known: BTreeSet<i32> = image.nodes().map(|node| node.id).collect();
+        if known != all {
+            return Some(format!("node {node} knows nodes {known:?}, and there are {all:?}"));
+        }
         let count = image.topics().map(|topic| topic.partition_ids().count()).sum::<usize>();
         if count + 1 != wanted.len() {
             return Some(format!("node {node} knows {count} partitions of {}", wanted.len() - 1));
@@ -193,7 +197,7 @@ async fn compare(partition: PartitionId, held: &[Held]) {
     let start = held.iter().map(|it| it.replica.log_start()).max().unwrap_or(0);
     let mut first: Option<(i32, BTreeMap<i64, Bytes>)> = None;
     for Held { node, replica } in held {
-        let batches = read(replica, start).await;
+        let batches = read(replica, start, replica.high_watermark()).await;
         let Some((of, known)) = &first else {
             first = Some((*node, batches));
             continue;
@@ -213,9 +217,9 @@ async fn compare(partition: PartitionId, held: &[Held]) {
     }
 }
 
-/// The batches of a replica from an offset on.
-async fn read(replica: &Replica<SimRuntime>, start: i64) -> BTreeMap<i64, Bytes> {
-    let (mut batches, mut offset, end) = (BTreeMap::new(), start, replica.high_watermark());
+/// The batches of a replica between two offsets.
+pub async fn read(replica: &Replica<SimRuntime>, start: i64, end: i64) -> BTreeMap<i64, Bytes> {
+    let (mut batches, mut offset) = (BTreeMap::new(), start);
     while offset < end {
         let name = replica.name();
         let bytes = match replica.read_bytes(offset, STEP_BYTES).await {

@@ -41,6 +41,10 @@ struct Member {
     ended: Cell<bool>,
     /// A trouble has this node in its hands; others leave it alone.
     is_taken: Cell<bool>,
+    /// It is to run: from before it is a node of the cluster until it is none any more.
+    is_in: Cell<bool>,
+    /// What it is told of others as it comes; a founder knows the founders.
+    peers: RefCell<Option<String>>,
 }
 
 impl Member {
@@ -64,9 +68,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Hosts with empty disks.
+    /// Hosts with empty disks, those of nodes that may come later among them.
     pub fn new(simulation: &Simulation, swarm: &Rc<Swarm>, checkers: &Checkers) -> Self {
-        let member = |_| Member {
+        let founders = swarm.shape.nodes;
+        let member = |place| Member {
             host: simulation.add_host(),
             starts: Cell::new(0),
             node: RefCell::new(None),
@@ -74,12 +79,14 @@ impl Cluster {
             disk_full: Cell::new(false),
             ended: Cell::new(false),
             is_taken: Cell::new(false),
+            is_in: Cell::new(place < founders),
+            peers: RefCell::new(None),
         };
         Self {
             simulation: simulation.clone(),
             swarm: Rc::clone(swarm),
             checkers: checkers.clone(),
-            members: (0..swarm.shape.nodes).map(member).collect(),
+            members: (0..founders + swarm.shape.comers).map(member).collect(),
             is_losing: Rc::default(),
         }
     }
@@ -89,9 +96,21 @@ impl Cluster {
         self.simulation.executor().seed()
     }
 
-    /// All nodes.
-    pub fn nodes(&self) -> std::ops::Range<usize> {
-        0..self.members.len()
+    /// All nodes that are to run now.
+    pub fn nodes(&self) -> std::vec::IntoIter<usize> {
+        self.places(true).into_iter()
+    }
+
+    /// The places of those that are to run, or of the others.
+    pub fn places(&self, is_in: bool) -> Vec<usize> {
+        let places = 0..self.members.len();
+        places.filter(|place| self.members[*place].is_in.get() == is_in).collect()
+    }
+
+    /// From now on the node of this place is to run, and is told of these others; or not any more.
+    pub fn place(&self, node: usize, peers: Option<String>) {
+        self.members[node].is_in.set(peers.is_some());
+        *self.members[node].peers.borrow_mut() = peers;
     }
 
     /// The number that a node has in the cluster.
@@ -104,12 +123,13 @@ impl Cluster {
         self.members[node].host
     }
 
-    /// Where clients connect.
+    /// Where clients connect: to nodes that are there, or may be.
     pub fn addresses(&self) -> Rc<[SocketAddr]> {
-        self.nodes().map(|node| self.address(node)).collect()
+        (0..self.members.len()).map(|node| self.address(node)).collect()
     }
 
-    fn address(&self, node: usize) -> SocketAddr {
+    /// Where clients connect to a node.
+    pub fn address(&self, node: usize) -> SocketAddr {
         SocketAddr::new(self.simulation.address(self.host(node)), PORT)
     }
 
@@ -153,9 +173,28 @@ impl Cluster {
         Some(node)
     }
 
+    /// Takes this one, as soon as no trouble has it.
+    pub async fn take_this(&self, node: usize) {
+        let executor = self.simulation.executor();
+        while self.members[node].is_taken.replace(true) {
+            executor.sleep_until(executor.now_ns() + 10_000_000).await;
+        }
+    }
+
     /// Others may have it.
     pub fn give_back(&self, node: usize) {
         self.members[node].is_taken.set(false);
+    }
+
+    /// How nodes are named to others.
+    pub fn peers(&self, nodes: impl IntoIterator<Item = usize>) -> String {
+        let peer = |node| format!("{}@{}", Self::id(node), self.peer_address(node));
+        nodes.into_iter().map(peer).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where others reach a node.
+    pub fn peer_address(&self, node: usize) -> String {
+        format!("{}:{PEER_PORT}", self.address(node).ip())
     }
 
     fn settings(&self, node: usize) -> Vec<(&'static str, String)> {
@@ -165,10 +204,10 @@ impl Cluster {
             ("admin.listener", format!("{}:{ADMIN_PORT}", address.ip())),
         ];
         if !self.swarm.shape.is_alone() {
-            let peer = |node| format!("{}@{}:{PEER_PORT}", Self::id(node), self.address(node).ip());
-            let peers: Vec<String> = self.nodes().map(peer).collect();
+            let told = self.members[node].peers.borrow().clone();
+            let peers = told.unwrap_or_else(|| self.peers(0..self.swarm.shape.nodes));
             settings.push(("node.id", Self::id(node).to_string()));
-            settings.push(("peers", peers.join(",")));
+            settings.push(("peers", peers));
         }
         settings.extend(self.swarm.node_settings.iter().cloned());
         settings
@@ -351,8 +390,14 @@ impl Cluster {
         }
     }
 
-    /// Stops a node in order, and starts it again. A busy shard hears of it later than others.
+    /// Stops a node in order, and starts it again.
     pub async fn restart(&self, node: usize, random: &mut Random) {
+        self.stop(node, random).await;
+        self.start(node, random).await;
+    }
+
+    /// Stops a node in order. A busy shard hears of it later than others.
+    pub async fn stop(&self, node: usize, random: &mut Random) {
         let executor = self.simulation.executor();
         let running = self.members[node].node.borrow_mut().take();
         if let Some(running) = running {
@@ -373,6 +418,5 @@ impl Cluster {
         }
         self.checkers.stopping.set(false);
         self.simulation.kill(self.host(node), Crash::Process);
-        self.start(node, random).await;
     }
 }

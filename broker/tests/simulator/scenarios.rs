@@ -8,6 +8,7 @@ use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
 use crate::faults::{Trouble, short_life};
 use crate::losses;
 use crate::old_epochs::old_epochs;
+use crate::recover::recover;
 use crate::run::{Outcome, run_seed, run_story};
 use crate::swarm::Swarm;
 use crate::workload::Role;
@@ -38,6 +39,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "moves-and-power-cuts", seed: 10, run: moves_and_power_cuts },
         Scenario { name: "old-epochs", seed: 11, run: old_epochs },
         Scenario { name: "damage", seed: 12, run: damage },
+        Scenario { name: "comers", seed: 13, run: comers },
+        Scenario { name: "recover", seed: 14, run: recover },
         Scenario { name: EVERYTHING, seed: 4, run: everything },
         Scenario { name: "everything-of-three", seed: 8, run: everything_of_three },
         Scenario { name: "everything-of-five", seed: 8, run: everything_of_five },
@@ -232,5 +235,22 @@ fn damage(seed: u64, sink: Option<TraceSink>) -> Outcome {
                 executor.sleep_until(executor.now_ns() + 100_000_000).await;
             }
         }
+    })
+}
+
+/// Nodes come to the cluster and leave it, founders among them, while nodes fail and everybody
+/// works: in the end all replicas are on those that are there.
+fn comers(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let mut swarm = Swarm::quiet(seed, 3);
+    swarm.storm = Duration::from_secs(60);
+    swarm.shape.come_and_go(2);
+    swarm.troubles = vec![Trouble::Kill, Trouble::PowerCut, Trouble::Restart, Trouble::Isolation];
+    swarm.calm_max = Duration::from_secs(10);
+    swarm.clients.extend([Role::Operator, Role::Mover, Role::Throttler]);
+    let swarm = Rc::new(swarm);
+    run_story(seed, swarm, sink, |cluster, workload| async move {
+        crate::faults::storm(&cluster, &workload).await;
+        let (came, left) = (workload.came.get(), workload.left.get());
+        assert!(came > 0 && left > 0, "{came} nodes came, {left} left");
     })
 }

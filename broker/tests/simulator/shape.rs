@@ -5,8 +5,10 @@ use vltava::runtime::sim::{Purpose, Random};
 /// How a cluster is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Nodes: 1, 3 or 5.
+    /// Nodes that form the cluster: 1, 3 or 5.
     pub nodes: usize,
+    /// Nodes that may come later.
+    pub comers: usize,
     /// Replicas of each partition, for each topic of the run.
     pub replication: Vec<i16>,
     /// Replicas of each partition of `__consumer_offsets`.
@@ -31,6 +33,7 @@ impl Shape {
         let nodes = nodes.unwrap_or(drawn);
         let mut shape = Self {
             nodes,
+            comers: 0,
             replication: Vec::new(),
             offsets_replication: 1,
             troubles_at_once: usize::try_from(random.between(1..=3)).unwrap_or(1),
@@ -57,12 +60,24 @@ impl Shape {
         }
     }
 
+    /// So many nodes may come later, and others leave: three stay at least, so no more than three
+    /// replicas are asked for.
+    pub fn come_and_go(&mut self, comers: usize) {
+        self.comers = comers;
+        for replicas in self.replication.iter_mut().chain([&mut self.offsets_replication]) {
+            *replicas = SAFE.min(*replicas);
+        }
+    }
+
     /// Replicas of a topic: mostly three, or as many as there are nodes.
     pub fn draw_replication(&self, random: &mut Random) -> i16 {
         if self.is_alone() {
             return 1;
         }
-        let most = i16::try_from(self.nodes).unwrap_or(1);
+        let most = match self.comers {
+            0 => i16::try_from(self.nodes).unwrap_or(1),
+            _ => SAFE,
+        };
         let least = if self.disks_are_lost { SAFE } else { 1 };
         let drawn = match random.below(8) {
             0 => 1,

@@ -254,8 +254,7 @@ fn draw_cluster(seed: u64, swarm: &mut Swarm) {
             swarm.troubles.push(trouble);
         }
     }
-    let replication = swarm.shape.offsets_replication.to_string();
-    swarm.node_settings.push(("offsets.topic.replication.factor", replication));
+    swarm.set_offsets_replication();
     if !Random::new(seed, Purpose::Faults, 10).chance(MILLION * 2 / 3) {
         swarm.delete_nothing();
     }
@@ -277,6 +276,25 @@ fn draw_losses(seed: u64, swarm: &mut Swarm) {
     swarm.shape.lose_disks();
     for _ in 0..random.between(1..=3) {
         swarm.troubles.push(Trouble::Wipe);
+    }
+}
+
+/// Whether nodes come and go: likewise.
+fn draw_comers(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 12);
+    if swarm.shape.is_alone() || !random.chance(MILLION / 4) {
+        return;
+    }
+    swarm.shape.come_and_go(random.index(3) + 1);
+    swarm.clients.push(Role::Operator);
+}
+
+/// Whether replicas that move are throttled: likewise.
+fn draw_throttles(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 13);
+    let moves = |role: &Role| matches!(role, Role::Mover | Role::Operator);
+    if swarm.clients.iter().any(moves) && random.chance(MILLION / 3) {
+        swarm.clients.push(Role::Throttler);
     }
 }
 
@@ -352,10 +370,12 @@ impl Swarm {
         };
         draw_losses(seed, &mut swarm);
         draw_rot(seed, &mut swarm);
+        draw_comers(seed, &mut swarm);
         draw_later(seed, &mut swarm);
         draw_torn(seed, &mut swarm);
         draw_cluster(seed, &mut swarm);
         draw_moves(seed, &mut swarm);
+        draw_throttles(seed, &mut swarm);
         swarm
     }
 
@@ -367,6 +387,7 @@ impl Swarm {
         swarm.think_max = Duration::from_millis(50);
         swarm.network = NetworkOptions::default();
         swarm.disk = DiskOptions::default();
+        swarm.shape.comers = 0;
         swarm.clients = vec![
             Role::ProducerAll,
             Role::ProducerOne,
@@ -383,8 +404,16 @@ impl Swarm {
         swarm.delete_nothing();
         if nodes > 1 {
             swarm.shape.lose_disks();
+            swarm.set_offsets_replication();
         }
         swarm
+    }
+
+    /// As the shape says.
+    fn set_offsets_replication(&mut self) {
+        const NAME: &str = "offsets.topic.replication.factor";
+        self.node_settings.retain(|(name, _)| *name != NAME);
+        self.node_settings.push((NAME, self.shape.offsets_replication.to_string()));
     }
 
     /// Nothing goes that nobody asks for, and nobody does.

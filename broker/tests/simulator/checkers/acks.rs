@@ -37,6 +37,8 @@ struct Sent {
     acknowledged: Option<i64>,
     /// The promise did not cover what has happened since.
     may_be_lost: bool,
+    /// It was gone, as whatever was said of it before: it may come again, elsewhere.
+    is_void: bool,
 }
 
 /// Everything that producers sent.
@@ -53,7 +55,7 @@ impl Acks {
         let id = RecordId(self.made);
         self.made += 1;
         let may_be_lost = written.promise == Promise::Led;
-        let sent = Sent { written, acknowledged: None, may_be_lost };
+        let sent = Sent { written, acknowledged: None, may_be_lost, is_void: false };
         self.sent.entry(partition.clone()).or_default().insert(id, sent);
         id
     }
@@ -86,6 +88,22 @@ impl Acks {
         }
     }
 
+    /// Those that had the rest are gone for good: of all that was sent so far, nothing is left but
+    /// these, where they stand. How many acknowledged ones are not.
+    pub fn lose_all_but(&mut self, partition: &Partition, kept: &BTreeMap<RecordId, i64>) -> usize {
+        let mut lost = 0;
+        for (id, sent) in self.sent.get_mut(partition).into_iter().flatten() {
+            let offset = kept.get(id);
+            let is_kept =
+                offset.is_some_and(|offset| sent.acknowledged.is_none_or(|at| at == *offset));
+            if !is_kept {
+                (sent.may_be_lost, sent.is_void) = (true, true);
+                lost += usize::from(sent.acknowledged.is_some());
+            }
+        }
+        lost
+    }
+
     /// Whether an idempotent producer may find that the broker has forgotten records of its own.
     pub fn may_have_lost(&self, partition: &Partition, producer: u64) -> bool {
         let ids = self.sent.get(partition);
@@ -100,7 +118,7 @@ impl Acks {
         let Some(sent) = sent else {
             violation(format!("{partition:?}@{offset}: {id:?} comes from nowhere"))
         };
-        if let Some(acknowledged) = sent.acknowledged {
+        if let Some(acknowledged) = sent.acknowledged.filter(|_| !sent.is_void) {
             promise!(
                 acknowledged == offset,
                 "{partition:?}@{offset}: {id:?} was acknowledged at {acknowledged}"
@@ -114,6 +132,9 @@ impl Acks {
         let mut last = BTreeMap::new();
         let empty = BTreeMap::new();
         let ids = self.sent.get(partition).unwrap_or(&empty);
+        let void = ids.values().filter(|sent| sent.is_void).map(|sent| sent.written);
+        let void: BTreeSet<(u64, Option<u64>)> =
+            void.map(|written| (written.producer, written.sequence)).collect();
         for &(offset, id) in log {
             self.check_seen(partition, offset, id);
             let earlier = seen.insert(id, offset);
@@ -132,11 +153,14 @@ impl Acks {
                 Promise::Flushed | Promise::Written if start == 0 => 0,
                 _ => sequence,
             };
-            let expected = last.insert(producer, sequence).map_or(first, |last: u64| last + 1);
+            let next = last.insert(producer, sequence).map_or(first, |last: u64| last + 1);
+            let mut expected = next..;
+            let expected = expected.find(|next| !void.contains(&(producer, Some(*next))));
+            let is_next = sequence >= next && expected.is_none_or(|expected| sequence <= expected);
             promise!(
-                sequence == expected,
+                is_next,
                 "{partition:?}@{offset}: producer {producer}'s record {sequence} ({id:?}) \
-                 stands where its {expected} should: reordered, or lost between"
+                 stands where its {next} should: reordered, or lost between"
             );
         }
         let seen: BTreeSet<RecordId> = seen.into_keys().collect();

@@ -9,6 +9,10 @@ use vltava_protocol::types::Uuid;
 
 use crate::promise;
 
+/// A leader that was named without a majority begins with an epoch so far above all others: whoever
+/// hears of it forgets what it knew to be committed.
+const EPOCHS_APART: i32 = 1 << 16;
+
 /// Which life of a node.
 #[derive(Clone, Copy, Debug)]
 pub enum Life {
@@ -61,6 +65,8 @@ pub struct Replicas {
     owed: BTreeMap<(PartitionId, i32), i64>,
     /// Partitions whose replicas may come and go: what a node has of one may be new.
     moving: BTreeSet<PartitionId>,
+    /// All partitions are such, but that of the cluster's metadata.
+    are_all_moving: bool,
 }
 
 impl Replicas {
@@ -78,6 +84,18 @@ impl Replicas {
     /// From now on the partition's replicas may be moved.
     pub fn may_move(&mut self, topic_id: Uuid, index: i32) {
         self.moving.insert(PartitionId { topic_id, index });
+    }
+
+    /// From now on nodes may leave, and any partition with them.
+    pub fn nodes_may_leave(&mut self) {
+        self.are_all_moving = true;
+    }
+
+    /// The node is none of the cluster any more: it owes nothing, and what comes under its number
+    /// is another.
+    pub fn has_left(&mut self, gone: i32) {
+        self.known.retain(|(_, node), _| *node != gone);
+        self.owed.retain(|(_, node), _| *node != gone);
     }
 
     /// The node has lost its disk: what it keeps from now on is another replica's.
@@ -108,11 +126,15 @@ impl Replicas {
         if self.owed.get(&(partition, node)).is_some_and(|owed| *owed <= high_watermark) {
             self.owed.remove(&(partition, node));
         }
-        if self.moving.contains(&partition) {
+        let may_move = self.are_all_moving && partition != PartitionId::CLUSTER_METADATA;
+        if may_move || self.moving.contains(&partition) {
             return;
         }
         let first = Known { life, epoch, high_watermark, led: -1, committed: -1 };
         let known = self.known.entry((partition, node)).or_insert(first);
+        if epoch >= known.epoch.saturating_add(EPOCHS_APART) {
+            (known.high_watermark, known.committed) = (high_watermark, -1);
+        }
         if known.life.is_surely(life) {
             promise!(
                 epoch >= known.epoch,

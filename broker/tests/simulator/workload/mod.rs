@@ -7,6 +7,7 @@ mod group;
 mod keeper;
 mod lookup;
 mod mover;
+mod operator;
 mod producer;
 mod records;
 mod recreator;
@@ -15,6 +16,7 @@ mod scraper;
 mod session;
 mod setup;
 mod shard_mover;
+mod throttler;
 mod tuner;
 
 use std::cell::{Cell, RefCell};
@@ -29,9 +31,12 @@ use vltava_protocol::messages::create_topics::CreatableTopicConfig;
 use vltava_protocol::types::{Str, Uuid};
 
 pub use self::consumer::{ReadThrough, read_through};
+pub use self::records::unpack;
+pub use self::scraper::ask;
 pub use self::setup::create_topics;
 use crate::checkers::{Checkers, Partition, Viewer};
 use crate::client::Client;
+use crate::cluster::Cluster;
 use crate::swarm::Swarm;
 
 /// What a client does.
@@ -61,6 +66,10 @@ pub enum Role {
     Mover,
     /// Moves partitions between shards.
     ShardMover,
+    /// Lets nodes come and go.
+    Operator,
+    /// Throttles replicas that move.
+    Throttler,
 }
 
 /// A topic of the run.
@@ -98,7 +107,9 @@ pub struct Workload {
     pub swarm: Rc<Swarm>,
     /// Who watches.
     pub checkers: Checkers,
-    /// Where the nodes listen.
+    /// The nodes.
+    pub cluster: Cluster,
+    /// Where they listen.
     pub brokers: Rc<[SocketAddr]>,
     /// What is written to and read from.
     pub topics: Rc<[Topic]>,
@@ -109,6 +120,9 @@ pub struct Workload {
     producers_made: Rc<Cell<u64>>,
     /// Partitions that went from shard to shard.
     pub moved: Rc<Cell<u64>>,
+    /// Nodes that came, and that left.
+    pub came: Rc<Cell<u64>>,
+    pub left: Rc<Cell<u64>>,
 }
 
 impl Workload {
@@ -117,7 +131,7 @@ impl Workload {
         simulation: &Simulation,
         swarm: &Rc<Swarm>,
         checkers: &Checkers,
-        brokers: Rc<[SocketAddr]>,
+        cluster: &Cluster,
     ) -> Self {
         let topics = swarm.topics.iter().zip(&swarm.shape.replication).enumerate();
         let topics = topics.map(|(number, (&partitions, &replication))| {
@@ -132,12 +146,15 @@ impl Workload {
             simulation: simulation.clone(),
             swarm: Rc::clone(swarm),
             checkers: checkers.clone(),
-            brokers,
+            cluster: cluster.clone(),
+            brokers: cluster.addresses(),
             topics: topics.collect(),
             finishing: Rc::default(),
             busy: Rc::default(),
             producers_made: Rc::default(),
             moved: Rc::default(),
+            came: Rc::default(),
+            left: Rc::default(),
         }
     }
 
@@ -189,6 +206,8 @@ impl Workload {
             Role::Keeper => keeper::keep(self, client).await,
             Role::Scraper => scraper::scrape(self, client).await,
             Role::Mover => mover::shift(self, client).await,
+            Role::Operator => operator::operate(self, client).await,
+            Role::Throttler => throttler::throttle(self, client).await,
             Role::ShardMover => shard_mover::move_partitions(self, client).await,
         }
     }
@@ -239,4 +258,6 @@ impl Workload {
 }
 
 /// How long a client waits, at most, before it tries again.
-const RETRY: Duration = Duration::from_millis(500);
+pub const RETRY: Duration = Duration::from_millis(500);
+/// When nothing fails any more, what was asked has arrived by then.
+const ARRIVAL: Duration = Duration::from_secs(20);

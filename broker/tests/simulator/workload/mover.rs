@@ -31,7 +31,7 @@ async fn move_one(workload: &Workload, client: &mut Client) -> Result<(), CallEr
     let index = i32::try_from(index).unwrap_or(0);
     let cancels = client.random.chance(MILLION / 4);
     let replicas = (!cancels).then(|| {
-        let mut nodes: Vec<i32> = (0..workload.swarm.shape.nodes).map(Cluster::id).collect();
+        let mut nodes: Vec<i32> = workload.cluster.nodes().map(Cluster::id).collect();
         let wanted = usize::try_from(topic.replication).unwrap_or(1);
         let chosen = (0..wanted).map(|_| nodes.swap_remove(client.random.index(nodes.len())));
         chosen.collect()
@@ -50,9 +50,12 @@ async fn move_one(workload: &Workload, client: &mut Client) -> Result<(), CallEr
     let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
     let told = partitions.map(|told| told.error_code).chain([answer.error_code]);
     for error in told {
+        // A node that comes may not have registered yet, and one that goes may be gone.
+        let is_of_comers = error == ErrorCode::INVALID_REPLICA_ASSIGNMENT;
         promise!(
             error.is_none()
                 || error.is_retriable()
+                || is_of_comers && workload.swarm.shape.comers > 0
                 || cancels && error == ErrorCode::NO_REASSIGNMENT_IN_PROGRESS,
             "AlterPartitionReassignments of {}-{index}: {}",
             Rc::clone(&topic.name),

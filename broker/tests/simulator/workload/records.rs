@@ -121,7 +121,7 @@ pub fn take_in(
 }
 
 /// The ids of a batch's records, each with its offset.
-fn unpack(partition: &Partition, batch: &Batch<'_>) -> Vec<(i64, RecordId)> {
+pub fn unpack(partition: &Partition, batch: &Batch<'_>) -> Vec<(i64, RecordId)> {
     let at = batch.base_offset();
     let codec = match batch.codec() {
         Ok(codec) => codec,

@@ -18,15 +18,17 @@ const SURE_METRIC: &str = "\nvltava_";
 
 /// Reads pages until the run is to end, and then until all are well.
 pub async fn scrape(workload: &Workload, mut client: Client) {
-    let (mut well, nodes) = (0, workload.brokers.len());
-    while well < PAGES.len() * nodes {
+    let mut well = 0;
+    loop {
+        let nodes: Vec<usize> = workload.cluster.nodes().collect();
+        let Some(&next) = nodes.get(well / PAGES.len()) else { return };
         let page = match workload.is_finishing() {
             true => PAGES[well % PAGES.len()],
             false => *client.random.pick(&PAGES),
         };
         let asked_when_finishing = workload.is_finishing();
         let address = match workload.is_finishing() {
-            true => workload.brokers[well / PAGES.len()],
+            true => workload.cluster.address(next),
             false => *client.random.pick(&workload.brokers),
         };
         match read_page(&client, address, page).await {
