@@ -213,6 +213,8 @@ impl<R: Runtime> Shard<R> {
         host: &str,
         serving: impl Future<Output = ()>,
     ) -> Result<(), ShardFailure> {
+        let mending = upkeep::mend(Rc::clone(&self.services.node));
+        self.services.runtime.spawn(Queue::Background, mending);
         let endpoints = acceptors.iter().filter_map(|acceptor| acceptor.endpoint(host)).collect();
         let accepting = async {
             self.accept(acceptors).await;

@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 
 /// Bytes of the log that one step reads.
 const STEP_BYTES: usize = 1024 * 1024;
-/// How long a node waits before it looks again whether another has what has rotted here.
+/// How long a node waits before it looks again whether what has rotted here is mended (`mend`).
 const MEND_PAUSE: Duration = Duration::from_millis(500);
 
 /// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
@@ -76,22 +76,12 @@ async fn mend<R: Runtime>(node: &Node<R>, group: &Replica<R>, offset: i64) -> bo
     if !group.suspect(offset) {
         return false;
     }
+    tracing::warn!("this node waits until another has given it what has rotted of the metadata");
     let runtime = &node.parts.runtime;
-    for damage in group.look_at_suspects().await {
-        tracing::error!(
-            partition = group.name(), %damage,
-            "a record batch of the cluster's metadata is not what was written: this node waits \
-             until it has it from another; docs/operations.md, \"A damaged log\""
-        );
-    }
-    // What every shard does about its logs begins only once all is open.
-    loop {
-        group.mend().await;
+    while group.has_rot() && group.log_start() <= offset {
         runtime.sleep_until(runtime.now().after(MEND_PAUSE)).await;
-        if !group.has_rot() || group.log_start() > offset {
-            return true;
-        }
     }
+    true
 }
 
 /// What of a log's bytes was applied, up to which offset; or why its first batch is not what was

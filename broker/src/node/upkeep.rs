@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{join, join5};
+use futures_util::future::join5;
 use vltava_storage::io::Space;
 
 use super::view::Node;
@@ -22,6 +22,12 @@ const CHECKPOINT_PERIOD: Duration = Duration::from_millis(250);
 /// there was no room.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 
+/// Mends what has rotted in the logs of this shard, for as long as the process lives: from its
+/// start on, since it may be what keeps this node, or all, from starting.
+pub async fn mend<R: Runtime>(node: Rc<Node<R>>) {
+    every(&node, IDLE_PERIOD, async |node| node.mend_logs().await).await;
+}
+
 /// Looks after the logs of this shard for as long as the process lives.
 pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     // The notes of an earlier run are rewritten only when every shard has read them.
@@ -32,8 +38,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let tidying = every(&node, IDLE_PERIOD, async |node| tidy_up(node).await);
     let opening = every(&node, IDLE_PERIOD, async |node| node.open_where_room_was_missing().await);
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
-    let mending = every(&node, IDLE_PERIOD, async |node| node.mend_logs().await);
-    join(join5(noting, checkpointing, tidying, opening, retaining), mending).await;
+    join5(noting, checkpointing, tidying, opening, retaining).await;
 }
 
 /// Has memory ready for logs that are written to, for as long as the process lives.
