@@ -193,16 +193,20 @@ fn unequal(partition: PartitionId, nodes: &BTreeSet<i32>, held: &[Held]) -> Opti
     (!held.iter().all(is_same)).then(|| format!("{partition:?} differs: {}", states()))
 }
 
+/// Compares what all of them have: nobody writes, but a coordinator may still shorten its log.
 async fn compare(partition: PartitionId, held: &[Held]) {
-    let start = held.iter().map(|it| it.replica.log_start()).max().unwrap_or(0);
-    let mut first: Option<(i32, BTreeMap<i64, Bytes>)> = None;
+    let end = held.iter().map(|it| it.replica.high_watermark()).min().unwrap_or(0);
+    let mut all: Vec<(i32, BTreeMap<i64, Bytes>)> = Vec::new();
     for Held { node, replica } in held {
-        let batches = read(replica, start, replica.high_watermark()).await;
-        let Some((of, known)) = &first else {
-            first = Some((*node, batches));
-            continue;
-        };
-        for (offset, bytes) in &batches {
+        all.push((*node, read(replica, 0, end).await));
+    }
+    let start = held.iter().map(|it| it.replica.log_start()).max().unwrap_or(0);
+    for (_, batches) in &mut all {
+        batches.retain(|offset, _| *offset >= start);
+    }
+    let Some(((of, known), others)) = all.split_first() else { return };
+    for (node, batches) in others {
+        for (offset, bytes) in batches {
             promise!(
                 known.get(offset) == Some(bytes),
                 "{partition:?}: the batch at {offset} of node {node} is not that of node {of}"
@@ -217,12 +221,17 @@ async fn compare(partition: PartitionId, held: &[Held]) {
     }
 }
 
-/// The batches of a replica between two offsets.
+/// The batches of a replica between two offsets, from its start on.
 pub async fn read(replica: &Replica<SimRuntime>, start: i64, end: i64) -> BTreeMap<i64, Bytes> {
-    let (mut batches, mut offset) = (BTreeMap::new(), start);
+    let (mut batches, mut offset) = (BTreeMap::new(), start.max(replica.log_start()));
     while offset < end {
         let name = replica.name();
-        let bytes = match replica.read_bytes(offset, STEP_BYTES).await {
+        let read = replica.read_bytes(offset, STEP_BYTES).await;
+        if replica.log_start() > offset {
+            offset = replica.log_start();
+            continue;
+        }
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => crate::checkers::violation(format!("{name}@{offset}: {error}")),
         };
@@ -238,5 +247,7 @@ pub async fn read(replica: &Replica<SimRuntime>, start: i64, end: i64) -> BTreeM
         }
         promise!(offset > before, "{name}: nothing can be read at {offset}");
     }
+    // What is behind may have come meanwhile.
+    batches.retain(|offset, _| *offset < end);
     batches
 }
