@@ -16,8 +16,9 @@ const CHECKED_HEADER_BYTES: usize = 12;
 const SMALL_BYTES: usize = 16 << 10;
 /// Less room than this is not received into: the system call would cost more than what it brings.
 const SPARE_BYTES_MIN: usize = 2 << 10;
-/// Memory for a frame whose length is known, taken at once; a longer one grows as its bytes arrive.
-const RESERVE_BYTES_MAX: usize = 1 << 20;
+/// Memory for a frame whose length is known, taken at once: a turn of payload (`Options`), and the
+/// message beside it. A longer one grows as its bytes arrive, and is copied for that.
+pub(super) const RESERVE_BYTES_MAX: usize = (1 << 20) + (256 << 10);
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Dice, essence, one_of_each, records, said};
 use crate::peer::codec::{self, Builder};
-use crate::peer::frame::{self, Frame, FrameBuffer, FrameError, HEADER_BYTES, Kind, Limits};
+use crate::peer::frame::{
+    self, Frame, FrameBuffer, FrameError, HEADER_BYTES, Kind, Limits, RESERVE_BYTES_MAX,
+};
 use crate::peer::greeting;
 use crate::peer::message::GroupMessage;
-use crate::peer::options::GREETING_LIMITS;
+use crate::peer::options::{GREETING_LIMITS, Options};
 use crate::peer::outbox::{Item, Outbox};
 use crate::peer::schema::vltava::peer as wire;
 use crate::peer::tests::nothing;
@@ -80,7 +82,7 @@ fn a_stream_may_arrive_in_any_pieces() {
             let mut room = frames.room().unwrap();
             let (held, capacity) = (room.len(), room.capacity());
             assert!(capacity > held, "no room");
-            assert!(capacity <= (2 * held).max(1 << 20), "{capacity} for {held}");
+            assert!(capacity <= (2 * held).max(RESERVE_BYTES_MAX), "{capacity} for {held}");
             let most = (capacity - held).min(all.len() - at) as u64;
             let most = if dice.roll(4) == 0 { 1 + dice.roll(40) } else { most }.min(most);
             let piece = &all[at..at + 1 + dice.roll(most) as usize];
@@ -155,7 +157,7 @@ fn a_length_that_lies_takes_no_memory() {
     // Allowed, and announced only.
     let mut frames = buffer_of(&header(6, 0, 1 << 20, 64 << 20));
     assert_eq!(frames.next_frame(), Ok(None));
-    assert!(frames.room().unwrap().capacity() <= 1 << 20);
+    assert!(frames.room().unwrap().capacity() <= RESERVE_BYTES_MAX);
     let mut frames = FrameBuffer::new(GREETING_LIMITS);
     frames.put_back(header(1, 0, 17 << 10, 0));
     assert!(frames.next_frame().is_err(), "little before a greeting");
@@ -314,4 +316,26 @@ fn many_messages_make_several_frames() {
     }
     let groups: Vec<i32> = read_turn(&mut outbox, 1).into_iter().map(|(group, _)| group).collect();
     assert_eq!(groups, (0..20_000).collect::<Vec<_>>());
+}
+
+/// A follower copies what it receives once, into its log: not before, because a frame grows.
+#[test]
+fn a_turn_of_payload_is_received_in_one_piece() {
+    let payload = vec![7; Options::default().turn_bytes];
+    let mut stream = frame::head(Kind::Groups, &[0; 4096], payload.len()).to_vec();
+    stream.extend(&payload);
+    let mut frames = FrameBuffer::new(LIMITS);
+    let (mut rest, mut places) = (&stream[..], Vec::new());
+    while !rest.is_empty() {
+        let mut room = frames.room().unwrap();
+        let spare = rest.len().min(room.capacity() - room.len());
+        let (some, behind) = rest.split_at(spare.min(100_000));
+        room.put_slice(some);
+        places.push(room.as_ptr());
+        (rest, _) = (behind, frames.put_back(room));
+    }
+    places.dedup();
+    // The first is received into before it is known what comes.
+    assert!(places.len() <= 2, "moved {} times", places.len() - 1);
+    assert_eq!(frames.next_frame().unwrap().unwrap().payload, payload);
 }
