@@ -1,7 +1,7 @@
 //! Which batch holds an offset, by a segment's indexes and the headers of its batches.
 //!
-//! An index is believed where the batch that it names is the one it tells of; one that is damaged is
-//! made anew from the headers.
+//! An index is believed where the batch that it names is the one it tells of; a damaged one is made
+//! anew from the headers.
 
 use std::rc::Rc;
 

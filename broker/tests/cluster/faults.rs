@@ -65,8 +65,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     clients: leader_is_cut_off, leader_is_cut_off_from_clients;
     nodes: leader_is_cut_off_from_peers, leader_is_mute, leader_is_deaf, pair_is_cut,
         leader_is_cut_off_and_killed, majority_is_lost_around_a_leader_that_is_cut_off,
-        link_is_slow, link_flaps, leader_is_paused, followers_are_paused, all_are_paused, leader_is_killed,
-        all_are_killed, nodes_restart_in_order, leader_is_paused_and_another_killed;
+        link_is_slow, link_flaps, leader_is_paused, followers_are_paused, all_are_paused,
+        leader_is_killed, all_are_killed, nodes_restart_in_order, leader_is_paused_and_another_killed;
 };
 
 /// Nobody reaches it. The others take over, and it comes back to a later epoch.

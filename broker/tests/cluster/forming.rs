@@ -187,8 +187,8 @@ fn who_does_not_belong_to_the_cluster_stays_outside() {
     nodes.stop();
 }
 
-/// A data directory that was copied runs twice: who was started first is told so, once those that it
-/// dials have heard of the other, and is one of them again when the other is stopped.
+/// A data directory that was copied runs twice: who was started first is told so, once those that
+/// it dials have heard of the other, and is one of them again when the other is stopped.
 #[test]
 fn of_two_with_one_disk_the_earlier_is_told_to_stop() {
     let mut nodes = Nodes::start();

@@ -57,7 +57,7 @@ impl Cluster {
         Some(look(&leader.services.node.image()))
     }
 
-    /// What is wanted of a node, as whoever leads knows; `Some(None)`: it is no node of the cluster.
+    /// What is wanted of a node, as whoever leads knows; `Some(None)`: it is none of them.
     pub fn state_of(&self, node: usize) -> Option<Option<NodeState>> {
         self.as_led(|image| image.node(Self::id(node)).map(|node| node.state))
     }

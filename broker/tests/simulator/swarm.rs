@@ -298,7 +298,7 @@ fn draw_throttles(seed: u64, swarm: &mut Swarm) {
     }
 }
 
-/// Where it is set, disks of clusters rot: that finds what is not mended yet (`docs/simulation.md`).
+/// Where it is set, disks of clusters rot: that finds what is not mended (`docs/simulation.md`).
 const ROT: &str = "VLTAVA_SIMULATOR_ROT";
 
 /// How disks rot: likewise. Segments are short then, and soon looked through again.

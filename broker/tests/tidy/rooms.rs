@@ -98,6 +98,7 @@ const LIBRARIES: &[Tiers] = &[
             &["partition_files", "reset_record", "keyed_journal", "zero_ahead", "shard_exceptions"],
             &["state"],
             &["header_walk"],
+            &["locate"],
             &[
                 "appends",
                 "appender",

@@ -108,8 +108,8 @@ impl<F: Fn(&ReplicaId) -> bool> Look<'_, F> {
 
 impl<R: Runtime> Replica<R> {
     /// Brings the members of the group a step nearer to these voters, where this replica leads in
-    /// the epoch that the record of the change names; by an older record, or a newer one, nothing is
-    /// done. To be called again and again, with a moment between: it ends where the group is there.
+    /// the epoch that the record of the change names; by any other record nothing is done. To be
+    /// called again and again, with a moment between: it ends where the group is there.
     pub fn approach(&self, target: &[ReplicaId], epoch: i32, approach: &mut Approach) -> Stand {
         let Some(near) = &self.surroundings else { return Stand::NotLeading };
         let now = self.now_ms();

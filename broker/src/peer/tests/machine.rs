@@ -119,7 +119,7 @@ fn run<F: Future<Output = ()> + 'static>(
             let jobs = Jobs::new(port);
             let events = Reporter { shard, shards, told: told.clone() };
             let introduction = introduction(node_id, shards);
-            // Who goes closes its connections; a machine that is busy with others says nothing for long.
+            // Who goes closes its connections; a machine that is busy says nothing for long.
             let options = Options { heartbeats_missed_max: 1000, ..Options::default() };
             let peers =
                 Peers::new(runtime.clone(), Rc::clone(&jobs), events, introduction, options);
