@@ -55,7 +55,7 @@ fn create(address: SocketAddr, topics: &[(&str, &[&[i32]])]) {
     assert!(answer.topics.iter().all(|it| it.error_code == ErrorCode::NONE), "{answer:?}");
 }
 
-/// What is told, version by version; what may be either of the two that are left is `left`.
+/// What is told, version by version. What may be either of the two that are left is `left`.
 #[derive(Default)]
 struct Told(Vec<String>);
 

@@ -2,8 +2,7 @@
 //! network between them; and after each fault everything goes on within a bound.
 //!
 //! All scenarios happen to one cluster, one after the other, in an order of the seed's choice; with
-//! more rounds (`VLTAVA_CLUSTER_ROUNDS`) than there are scenarios they are drawn. Those that cut a
-//! node off from its clients are left out, and said to be, where there are no network namespaces.
+//! more rounds (`VLTAVA_CLUSTER_ROUNDS`) than there are scenarios they are drawn.
 //! `VLTAVA_CLUSTER_ONLY`: the scenarios whose names contain this.
 
 use std::thread;
@@ -12,7 +11,6 @@ use std::time::{Duration, Instant};
 use crate::network::Network;
 use crate::nodes::{NODES, Nodes, ONLY, seed, variable};
 use crate::producer::Random;
-use crate::support::leave_out;
 use crate::view::{await_agreement, create_topic};
 use crate::work::{PARTITIONS, Work};
 
@@ -44,30 +42,34 @@ impl Arena {
 
 struct Scenario {
     name: &'static str,
-    /// Nodes are cut off from their clients.
-    cuts_clients: bool,
     happen: fn(&mut Arena),
 }
 
 macro_rules! scenarios {
-    ($($needs:ident: $($name:ident),+;)*) => {
-        &[$($(Scenario {
-            name: stringify!($name),
-            cuts_clients: scenarios!(@ $needs),
-            happen: $name,
-        },)+)*]
+    ($($name:ident),+) => {
+        &[$(Scenario { name: stringify!($name), happen: $name },)+]
     };
-    (@ clients) => { true };
-    (@ nodes) => { false };
 }
 
-const SCENARIOS: &[Scenario] = scenarios! {
-    clients: leader_is_cut_off, leader_is_cut_off_from_clients;
-    nodes: leader_is_cut_off_from_peers, leader_is_mute, leader_is_deaf, pair_is_cut,
-        leader_is_cut_off_and_killed, majority_is_lost_around_a_leader_that_is_cut_off,
-        link_is_slow, link_flaps, leader_is_paused, followers_are_paused, all_are_paused,
-        leader_is_killed, all_are_killed, nodes_restart_in_order, leader_is_paused_and_another_killed;
-};
+const SCENARIOS: &[Scenario] = scenarios![
+    leader_is_cut_off,
+    leader_is_cut_off_from_peers,
+    leader_is_cut_off_from_clients,
+    leader_is_mute,
+    leader_is_deaf,
+    pair_is_cut,
+    leader_is_cut_off_and_killed,
+    majority_is_lost_around_a_leader_that_is_cut_off,
+    link_is_slow,
+    link_flaps,
+    leader_is_paused,
+    followers_are_paused,
+    all_are_paused,
+    leader_is_killed,
+    all_are_killed,
+    nodes_restart_in_order,
+    leader_is_paused_and_another_killed
+];
 
 /// Nobody reaches it. The others take over, and it comes back to a later epoch.
 fn leader_is_cut_off(arena: &mut Arena) {
@@ -233,16 +235,9 @@ fn leader_is_paused_and_another_killed(arena: &mut Arena) {
 }
 
 /// Which scenarios, in which order.
-fn chosen(has_clients: bool, random: &mut Random) -> Vec<&'static Scenario> {
+fn chosen(random: &mut Random) -> Vec<&'static Scenario> {
     let only = std::env::var(ONLY).unwrap_or_default();
     let mut left: Vec<&Scenario> = SCENARIOS.iter().filter(|it| it.name.contains(&only)).collect();
-    left.retain(|it| {
-        let is_left = has_clients || !it.cuts_clients;
-        if !is_left {
-            leave_out(it.name, "nothing stands between nodes and their clients here");
-        }
-        is_left
-    });
     let all = left.clone();
     let mut chosen = Vec::new();
     while !left.is_empty() {
@@ -258,7 +253,7 @@ fn chosen(has_clients: bool, random: &mut Random) -> Vec<&'static Scenario> {
 fn nothing_acknowledged_is_lost_under_faults() {
     let mut random = Random(seed());
     let network = Network::new(&NODES, "faults of the network");
-    let chosen = chosen(network.has_clients(), &mut random);
+    let chosen = chosen(&mut random);
     let mut nodes = Nodes::places(&[], |node, directory| network.place(node, directory));
     nodes.run_all();
     let addresses = nodes.addresses();

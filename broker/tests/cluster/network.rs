@@ -29,11 +29,6 @@ impl Network {
         }
     }
 
-    /// Whether a node can be cut off from its clients, too.
-    pub fn has_clients(&self) -> bool {
-        matches!(self, Self::Namespaces(_))
-    }
-
     /// Where a node lives that is to run here.
     pub fn place(&self, node: i32, directory: &Path) -> Place {
         match self {
@@ -72,11 +67,11 @@ impl Network {
         self.others(node).for_each(|other| self.lose_one_way(other, node));
     }
 
-    /// Nothing that clients send reaches a node. Only where [`Self::has_clients`].
+    /// Nothing that clients send reaches a node.
     pub fn cut_off_clients(&self, node: i32) {
         match self {
             Self::Namespaces(namespaces) => namespaces.cut_off_clients(node),
-            Self::Relays(_) => panic!("no relay stands between a node and its clients"),
+            Self::Relays(relays) => relays.cut_off_clients(node),
         }
     }
 

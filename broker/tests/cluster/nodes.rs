@@ -39,12 +39,22 @@ pub struct Place {
     pub host: IpAddr,
     /// Where the others find it.
     pub peer_address: SocketAddr,
-    /// What it listens at for them, where that is not the same.
-    pub peer_listener: Option<SocketAddr>,
+    /// Where it is not found at what it listens at.
+    pub behind: Option<Behind>,
     /// Exists, and is empty.
     pub data: PathBuf,
     /// Runs it below another command, as [`Options::wrapper`].
     pub wrapper: Vec<String>,
+}
+
+/// Others stand for a node: what it listens at itself.
+pub struct Behind {
+    /// Where clients find it.
+    pub address: SocketAddr,
+    /// What it listens at for them.
+    pub listener: SocketAddr,
+    /// And for the other nodes.
+    pub peer_listener: SocketAddr,
 }
 
 impl Place {
@@ -55,7 +65,7 @@ impl Place {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
             peer_address: free_address(),
-            peer_listener: None,
+            behind: None,
             data,
             wrapper: Vec::new(),
         }
@@ -183,11 +193,14 @@ impl Nodes {
     fn put(&mut self, node: i32, place: Place) {
         let mut options = options(node, &peers(&self.peer_addresses));
         options.wrapper = place.wrapper;
-        let listener = place.peer_listener.map(|it| ("peer.listener", it.to_string()));
-        options.settings.extend(listener);
+        let listener = place.behind.as_ref().map(|it| ("peer.listener", it.peer_listener));
+        options.settings.extend(listener.map(|(name, address)| (name, address.to_string())));
         let mut broker = Broker::new(options, &place.data);
         broker.address.set_ip(place.host);
         broker.admin.set_ip(place.host);
+        if let Some(behind) = place.behind {
+            (broker.address, broker.listener) = (behind.address, Some(behind.listener));
+        }
         self.brokers.insert(node, broker);
     }
 

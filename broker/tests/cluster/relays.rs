@@ -1,6 +1,6 @@
-//! Where there are no network namespaces: a relay on the loopback in front of each node's listener
-//! for the others. It keeps what should be lost until it is lost no more, ends of connections too,
-//! so that nobody hears of them, as when a cable is pulled.
+//! Where there are no network namespaces: relays on the loopback in front of each node, one for the
+//! other nodes and one for clients. They keep what should be lost until it is lost no more, ends of
+//! connections too, so that nobody hears of them, as when a cable is pulled.
 //!
 //! Which node has connected is known by its process: whose socket it is, and which data directory
 //! it was started with.
@@ -8,16 +8,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::nodes::Place;
-use crate::support::free_port;
+use crate::nodes::{Behind, Place, free_address};
 
+/// Whoever is no node.
+const CLIENTS: i32 = -1;
 /// What is passed on at a time.
 const CHUNK_BYTES: usize = 16 << 10;
 
@@ -124,8 +125,7 @@ impl Shared {
     }
 
     /// One connection, to its end.
-    fn relay(&self, source: &TcpStream, to: i32, address: SocketAddr) {
-        let Some(from) = self.who(source) else { return };
+    fn relay(&self, (from, source): (i32, &TcpStream), (to, address): (i32, SocketAddr)) {
         // Neither the wish for a connection comes through, nor the answer to it.
         self.pass(from, to, 0);
         self.pass(to, from, 0);
@@ -152,11 +152,24 @@ impl Relays {
 
     /// Where a node lives that is to run behind a relay.
     pub fn place(&self, node: i32, directory: &Path) -> Place {
-        let listens = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let place = Place { peer_listener: Some(listens), ..Place::local(node, directory) };
-        let listener = TcpListener::bind(place.peer_address).expect("a free port");
-        locked(&self.addresses).push(place.peer_address);
+        let [address, listener, peer_listener] = [(); 3].map(|()| free_address());
+        let behind = Some(Behind { address, listener, peer_listener });
+        let place = Place { behind, ..Place::local(node, directory) };
         locked(&self.shared.nodes).insert(node, place.data.clone());
+        self.listen(place.peer_address, (node, peer_listener), Shared::who);
+        self.listen(address, (node, listener), |_, _| Some(CLIENTS));
+        place
+    }
+
+    /// Passes on to a node what comes here, from whom this says.
+    fn listen(
+        &self,
+        here: SocketAddr,
+        to: (i32, SocketAddr),
+        who: fn(&Shared, &TcpStream) -> Option<i32>,
+    ) {
+        let listener = TcpListener::bind(here).expect("a free port");
+        locked(&self.addresses).push(here);
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || {
             for source in listener.incoming().map_while(Result::ok) {
@@ -164,14 +177,21 @@ impl Relays {
                     break;
                 }
                 let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.relay(&source, node, listens));
+                thread::spawn(move || {
+                    if let Some(from) = who(&shared, &source) {
+                        shared.relay((from, &source), to);
+                    }
+                });
             }
         });
-        place
     }
 
     pub fn lose_one_way(&self, from: i32, to: i32) {
         locked(&self.shared.faults).lost.insert((from, to));
+    }
+
+    pub fn cut_off_clients(&self, node: i32) {
+        self.lose_one_way(CLIENTS, node);
     }
 
     pub fn slow_down(&self, node: i32, kilobytes: u32) {

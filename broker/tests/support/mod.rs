@@ -149,7 +149,10 @@ impl Default for Options {
 pub struct Broker {
     pub options: Options,
     pub data: PathBuf,
+    /// Where clients find it.
     pub address: SocketAddr,
+    /// What it listens at for them, where that is not the same.
+    pub listener: Option<SocketAddr>,
     pub admin: SocketAddr,
     process: Option<Child>,
     output: Arc<Mutex<Vec<String>>>,
@@ -175,6 +178,7 @@ impl Broker {
             options,
             data: data.to_owned(),
             address: local(free_port()),
+            listener: None,
             admin: local(free_port()),
             process: None,
             output: Arc::default(),
@@ -228,7 +232,10 @@ impl Broker {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve");
         command.arg("--data-dir").arg(&self.data);
-        command.args(["--listen", &self.address.to_string()]);
+        command.args(["--listen", &self.listener.unwrap_or(self.address).to_string()]);
+        if self.listener.is_some() {
+            command.args(["--advertise", &self.address.to_string()]);
+        }
         command.args(["--admin", &self.admin.to_string()]);
         command.args(["--shards", &self.options.shards.to_string()]);
         command.args(["--memory", self.options.memory]);
