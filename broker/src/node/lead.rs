@@ -10,7 +10,9 @@ use futures_util::future::select;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 use vltava_storage::io::{Disk, OpenMode};
-use vltava_storage::{Log, LogOptions, StorageError, load_journals, partition_directories};
+use vltava_storage::{
+    Log, LogOptions, StorageError, is_set_aside, load_journals, partition_directories,
+};
 
 use super::follow;
 use super::form::{self, Decision};
@@ -137,7 +139,10 @@ async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, String> {
 /// identity: the cluster would not know the disk.
 async fn check_there<D: Disk>(disk: &D, identity: Option<&Identity>) -> Result<(), String> {
     let directories = partition_directories(disk).await.map_err(|error| error.to_string())?;
-    let is_there = directories.iter().any(|directory| directory == LOG);
+    // A stop may come between the one that was damaged and the one that takes its place.
+    let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
+    let aside = is_set_aside(disk, LOG, topic_id).await.map_err(|error| error.to_string())?;
+    let is_there = aside || directories.iter().any(|directory| directory == LOG);
     if is_there && disk.open(KAFKAS, OpenMode::Read).await.is_ok() {
         return Err(
             "a Kafka broker has used the data directory: give the node an empty one".to_owned()
@@ -364,5 +369,33 @@ async fn ask<R: Runtime>(node: &Rc<Node<R>>, input: Input) -> Result<(Reply, i64
             }
             answer => return answer,
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "simulator")]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::runtime::sim::{Simulation, SimulationOptions};
+
+    #[test]
+    fn a_stop_between_the_damaged_log_and_the_new_one_is_none_that_lost_it() {
+        let simulation = Simulation::new(SimulationOptions::new(1));
+        let host = simulation.add_host();
+        let faults = simulation.disk(host);
+        let runtime = simulation.start(host, 1).remove(0);
+        let run = async move {
+            let founding = Founding { cluster_id: Uuid(1), founders: Vec::new() };
+            let own =
+                Identity { node_id: 1, disk_id: Uuid(2), founding: Some(founding), level: FIRST };
+            assert!(check_there(runtime.disk(), Some(&own)).await.is_err(), "it is gone");
+            let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
+            faults.put(&format!("{LOG}.{:032x}-damaged/vltava-checkpoint", topic_id.0), b"damaged");
+            check_there(runtime.disk(), Some(&own)).await.unwrap();
+        };
+        simulation.executor().run(1_000_000_000, run).unwrap();
+        simulation.close();
     }
 }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::Disk;
 use vltava_storage::{
-    Corruption, Log, LogEnvironment, LogOptions, Opened, StorageError, StorageResult, topic_id_of,
+    Corruption, Log, LogEnvironment, LogOptions, Opened, StorageError, StorageResult, remove_log,
+    topic_id_of,
 };
 
 /// Opens the log of a partition of the topic where it exists, creates it where not. A damaged log
@@ -37,7 +38,8 @@ pub async fn open_or_create<D: Disk>(
                 directory, %found, %topic_id,
                 "deleting what is left of a deleted topic"
             );
-            ready(Log::open(logs, directory, options.clone()).await?)?.remove().await?;
+            // Without a look into it: it may be damaged, and nobody wants it mended.
+            remove_log(logs, directory, found).await?;
         }
         (Some(found), _) => {
             return Err(StorageError::Corrupt(Corruption {
@@ -55,5 +57,37 @@ fn ready<D: Disk>(opened: Opened<D>) -> StorageResult<Log<D>> {
     match opened {
         Opened::Ready(log) => Ok(log),
         Opened::Corrupt(corrupt) => Err(StorageError::Corrupt(corrupt.corruption().clone())),
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "simulator")]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use vltava_storage::{EnvironmentOptions, Notes};
+
+    use super::*;
+    use crate::runtime::Runtime;
+    use crate::runtime::sim::{Simulation, SimulationOptions};
+
+    #[test]
+    fn what_is_left_of_a_deleted_topic_goes_also_where_it_is_damaged() {
+        let simulation = Simulation::new(SimulationOptions::new(1));
+        let host = simulation.add_host();
+        let runtime = simulation.start(host, 1).remove(0);
+        let (gone, known) = (Uuid(1), Uuid(2));
+        let run = async move {
+            let disk = runtime.disk().clone();
+            let options = EnvironmentOptions::default();
+            let logs = LogEnvironment::new(disk.clone(), options, 0, Notes::default());
+            drop(Log::create(&logs, "topic-0", gone, LogOptions::default()).await.unwrap());
+            disk.remove_file("topic-0/00000000000000000000.log").await.unwrap();
+            let options = LogOptions::default();
+            open_or_create(&logs, "topic-0", known, options, |id| id == known).await.unwrap();
+            assert_eq!(topic_id_of(&logs, "topic-0").await.unwrap(), Some(known));
+        };
+        simulation.executor().run(1_000_000_000, run).unwrap();
+        simulation.close();
     }
 }

@@ -73,6 +73,18 @@ pub async fn remove_damaged<D: Disk>(
     remove_tree(disk, &deleted).await
 }
 
+/// Whether a partition's log was damaged and set aside, and is not there again whole, or at all.
+///
+/// # Errors
+/// What the disk says.
+pub async fn is_set_aside<D: Disk>(
+    disk: &D,
+    directory: &str,
+    topic_id: Uuid,
+) -> StorageResult<bool> {
+    is_there(disk, &layout::damaged_directory(directory, topic_id)).await
+}
+
 async fn is_there<D: Disk>(disk: &D, directory: &str) -> StorageResult<bool> {
     match disk.list(directory).await {
         Ok(_) => Ok(true),
