@@ -76,6 +76,14 @@ fn is_to_keep(image: &Image, partition: PartitionId, node: i32) -> bool {
         || kept.is_some_and(|kept| kept.node_ids().contains(&node))
 }
 
+/// Whether a partition has too few replicas, or had before the change that is under way: those
+/// decide until it is done.
+fn is_few(partition: &Partition) -> bool {
+    let Partition { replicas, adding, .. } = partition;
+    let before = replicas.iter().filter(|replica| !adding.contains(replica));
+    partition.target().count().min(before.count()) < SAFE
+}
+
 /// What an image names that there is not.
 fn unknown_disk(image: &Image, disks: &BTreeMap<i32, Uuid>) -> Option<String> {
     let known: BTreeMap<i32, BTreeSet<Uuid>> =
@@ -85,7 +93,6 @@ fn unknown_disk(image: &Image, disks: &BTreeMap<i32, Uuid>) -> Option<String> {
         return Some(format!("{known:?}, and there are {disks:?}"));
     }
     image.topics().find_map(|topic| {
-        let is_few = |partition: &Partition| partition.target().count() < SAFE;
         if topic.partitions.iter().any(|partition| is_few(partition)) {
             // As one that was made while a node was away.
             return Some(format!("fewer than {SAFE} replicas of {}", topic.name));
