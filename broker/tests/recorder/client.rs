@@ -16,14 +16,29 @@ use crate::check::{AnswerId, Promise};
 #[derive(Debug, Default)]
 pub struct Promises {
     promises: Mutex<BTreeMap<AnswerId, Promise>>,
-    /// All connections stay open to the end: the next must not have the port of an earlier one.
-    connections: Mutex<Vec<TcpStream>>,
+    /// All connections, by their own addresses: the next must not have that of an earlier one.
+    connections: Mutex<Vec<(SocketAddr, TcpStream)>>,
 }
 
 impl Promises {
     pub fn add(&self, answer: AnswerId, promise: Promise) {
         let known = self.promises.lock().unwrap().insert(answer, promise);
         assert!(known.is_none(), "{answer:?} came before");
+    }
+
+    /// A connection from an address that none had before. All are kept open; the system may give
+    /// away again what belonged to one that the other side has ended.
+    fn connect(&self, address: SocketAddr) -> TcpStream {
+        let mut connections = self.connections.lock().unwrap();
+        loop {
+            let stream = TcpStream::connect(address).unwrap();
+            let own = stream.local_addr().unwrap();
+            let is_new = connections.iter().all(|(known, _)| *known != own);
+            connections.push((own, stream.try_clone().unwrap()));
+            if is_new {
+                return stream;
+            }
+        }
     }
 
     pub fn take(&self) -> BTreeMap<AnswerId, Promise> {
@@ -40,8 +55,7 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr, promises: &Promises) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        promises.connections.lock().unwrap().push(stream.try_clone().unwrap());
+        let stream = promises.connect(address);
         stream.set_nodelay(true).unwrap();
         let peer = stream.local_addr().unwrap();
         let connection = Connection::new(Str::from("recorded"));
