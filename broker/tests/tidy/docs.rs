@@ -1,5 +1,7 @@
 //! Tables that must agree, and docs that must lead somewhere.
 
+use std::ops::RangeInclusive;
+
 use crate::Finding;
 use crate::source::identifier;
 use crate::tree::Tree;
@@ -10,6 +12,9 @@ const MAP: &str = "docs/README.md";
 const INVARIANTS: &str = "docs/invariants.md";
 const FAULTS: &str = "docs/faults.md";
 const CHECKERS: &str = "broker/tests/simulator/checkers";
+/// The faults that a cluster has to survive before anybody trusts it: each is made to happen by
+/// something in the simulator, to real processes, or both.
+const FAULTS_COVERED: [RangeInclusive<usize>; 4] = [1..=14, 18..=20, 23..=25, 29..=30];
 
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -23,7 +28,8 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     }
     check_map(tree, &mut findings);
     check_checkers(tree, &mut findings);
-    check_faults(text_of(tree, FAULTS).unwrap_or_default(), &mut findings);
+    let faults = text_of(tree, FAULTS).unwrap_or_default();
+    check_faults(faults, &FAULTS_COVERED, &mut findings);
     findings
 }
 
@@ -163,9 +169,10 @@ fn check_checkers(tree: &Tree, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Each fault has a number, and names what covers it, in the simulator and with real processes, or
-/// says that nothing does. (That what is named exists is checked of all docs.)
-fn check_faults(text: &str, findings: &mut Vec<Finding>) {
+/// Each fault has a number, and names what covers it, in one process and with real ones, or says
+/// that nothing does: which it may not of those that have to be survived. (That what is named
+/// exists is checked of all docs.)
+fn check_faults(text: &str, covered: &[RangeInclusive<usize>], findings: &mut Vec<Finding>) {
     let mut numbers = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -175,25 +182,32 @@ fn check_faults(text: &str, findings: &mut Vec<Finding>) {
         }
         let mut found =
             |what: &str| findings.push(Finding::new(FAULTS, index + 1, what.to_owned()));
-        match number.parse::<usize>() {
-            Ok(number) => numbers.push(number),
-            Err(_) => found("give the fault a number of its own"),
-        }
-        let covers = |cell: &str| cell.contains(".rs:") || cell.starts_with("none");
+        let Ok(number) = number.parse::<usize>() else {
+            found("give the fault a number of its own");
+            continue;
+        };
+        numbers.push(number);
+        let covers = |cell: &&str| cell.contains(".rs:");
         let is_whole = match fault {
-            [fault, must_hold, simulator, processes] => {
+            [fault, must_hold, ways @ ..] if ways.len() == 2 => {
                 let told = !fault.is_empty() && !must_hold.is_empty();
-                told && covers(simulator) && covers(processes)
+                told && ways.iter().all(|way| covers(way) || way.starts_with("none"))
             }
             _ => false,
         };
         if !is_whole {
             found("name `path.rs:function` of what covers it, or say `none` and why");
         }
+        let must_be = covered.iter().any(|numbers| numbers.contains(&number));
+        if must_be && !fault.iter().any(covers) {
+            found("nothing covers it, and it has to be survived");
+        }
     }
     numbers.sort_unstable();
-    if !numbers.iter().copied().eq(1..=numbers.len()) {
-        let what = format!("number them 1 to {}, each once: {numbers:?}", numbers.len());
+    let last = covered.iter().map(RangeInclusive::end).max().map_or(0, |last| *last);
+    let last = last.max(numbers.len());
+    if !numbers.iter().copied().eq(1..=last) {
+        let what = format!("number them 1 to {last}, each once: {numbers:?}");
         findings.push(Finding::new(FAULTS, 1, what));
     }
 }
@@ -263,13 +277,14 @@ fn faults_name_what_covers_them() {
     let found = |row: &str| {
         let mut findings = Vec::new();
         let head = "| # | fault | a | b | c |\n|---|---|---|---|---|";
-        check_faults(&format!("{head}\n{row}"), &mut findings);
+        check_faults(&format!("{head}\n{row}"), &[1..=1], &mut findings);
         findings.len()
     };
     assert_eq!(found("| 1 | it burns | nothing is lost | `a/b.rs:fire` | none: no fire here |"), 0);
-    assert_eq!(found("| 1 | it burns | nothing is lost | somewhere | none yet |"), 1);
+    assert_eq!(found("| 1 | it burns | nothing is lost | somewhere | `a/b.rs:fire` |"), 1);
     assert_eq!(found("| 1 | it burns | | `a/b.rs:fire` | none yet |"), 1);
     assert_eq!(found("| 1 | it burns | nothing is lost | `a/b.rs:fire` |"), 1);
     assert_eq!(found("| it burns | nothing is lost | `a/b.rs:fire` | none yet |"), 2);
+    assert_eq!(found("| 1 | it burns | nothing is lost | none yet | none: no fire here |"), 1);
     assert_eq!(found("| 2 | it burns | nothing is lost | `a/b.rs:fire` | none yet |"), 1);
 }
