@@ -186,9 +186,9 @@ pub fn load(given: &[Given]) -> Result<Loaded, ConfigErrors> {
     }
 }
 
-/// What is longer than this is not repeated.
 /// Where clients connect, unless something else is said.
 const CLIENTS_PORT: u16 = 9092;
+/// What is longer than this is not repeated.
 const NAME_BYTES_MAX: usize = 128;
 
 /// What a name that is no setting of a node may have meant.
