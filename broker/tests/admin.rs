@@ -135,6 +135,8 @@ fn metrics_move_with_what_clients_do() {
     assert_eq!(value(&before, "vltava_shards"), broker.options.shards as f64);
     assert_eq!(value(&before, "vltava_ready"), 1.0);
     assert_eq!(value(&before, "vltava_is_controller"), 1.0);
+    assert_eq!(value(&before, "vltava_nodes"), 1.0);
+    assert_eq!(value(&before, "vltava_nodes_reached"), 1.0);
     assert_eq!(value(&before, "vltava_appended_batches_total"), 0.0);
     assert!(value(&before, "process_resident_memory_bytes") > 1e6);
     assert!(value(&before, "process_open_fds") > 5.0);
@@ -187,6 +189,8 @@ fn metrics_move_with_what_clients_do() {
             2.0,
         ),
         ("vltava_partitions_out_of_service", 0.0),
+        ("vltava_partitions_under_replicated", 0.0),
+        ("vltava_partitions_without_leader", 0.0),
     ] {
         assert_eq!(value(&after, name), expected, "{name}");
     }

@@ -64,6 +64,11 @@ metrics! {
         "1 where `/ready` answers 200: every shard serves, and no log is out of service.";
     IS_CONTROLLER: Gauge "vltava_is_controller" &[],
         "1 where this node is the cluster's controller.";
+    NODES: Gauge "vltava_nodes" &[],
+        "Nodes of the cluster, as this one knows it; those that were added and were never there do \
+         not count.";
+    NODES_REACHED: Gauge "vltava_nodes_reached" &[],
+        "Those of them that this node can talk to, itself among them.";
     REQUESTS: Counter "vltava_requests_total" &["api"],
         "Requests answered, by API.";
     REQUEST_ERRORS: Counter "vltava_request_errors_total" &["api", "error"],
@@ -110,6 +115,14 @@ metrics! {
         "`disk.reserve.bytes`: below so much free space, clients' writes are refused.";
     PARTITIONS: Gauge "vltava_partitions" &[],
         "Partitions whose logs are open on this node, internal ones included.";
+    PARTITIONS_LED: Gauge "vltava_partitions_led" &[],
+        "Partitions that this node leads, group 0 and internal ones included.";
+    PARTITIONS_UNDER_REPLICATED: Gauge "vltava_partitions_under_replicated" &[],
+        "Partitions that this node leads and of which not all replicas are in sync, also where \
+         they are on their way. Sum it over the nodes.";
+    PARTITIONS_WITHOUT_LEADER: Gauge "vltava_partitions_without_leader" &[],
+        "Partitions of the whole cluster that nobody leads, as far as this node knows. Do not sum \
+         it.";
     PARTITIONS_OUT_OF_SERVICE: Gauge "vltava_partitions_out_of_service" &[],
         "Partitions that answer KAFKA_STORAGE_ERROR: their log is damaged, or ended after an I/O \
          error.";

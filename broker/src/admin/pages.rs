@@ -111,6 +111,8 @@ pub fn render(node: &NodeReport) -> String {
     page.single(&catalogue::SHARDS, node.shards);
     page.single(&catalogue::READY, is(sum.readiness.is_ready()));
     page.single(&catalogue::IS_CONTROLLER, is(sum.is_controller));
+    page.single(&catalogue::NODES, sum.tally.nodes);
+    page.single(&catalogue::NODES_REACHED, sum.tally.nodes_reached);
     requests(&mut page, &sum.metrics);
     traffic(&mut page, &sum.metrics);
     disk(&mut page, node);
@@ -195,6 +197,9 @@ fn partitions(page: &mut Page, node: &NodeReport) {
     let partitions = &node.sum.partitions;
     let out_of_service = node.sum.readiness.out_of_service_count;
     page.single(&catalogue::PARTITIONS, partitions.count);
+    page.single(&catalogue::PARTITIONS_LED, node.sum.tally.led);
+    page.single(&catalogue::PARTITIONS_UNDER_REPLICATED, node.sum.tally.under_replicated);
+    page.single(&catalogue::PARTITIONS_WITHOUT_LEADER, node.sum.tally.without_leader);
     page.single(&catalogue::PARTITIONS_OUT_OF_SERVICE, out_of_service);
     page.single(&catalogue::PARTITIONS_DAMAGED, node.sum.damaged_partitions);
     page.single(&catalogue::PARTITIONS_NOT_SHOWN, partitions.left_out());

@@ -4,6 +4,7 @@ use vltava_protocol::types::Str;
 
 use crate::metadata::image::PartitionId;
 use crate::metrics::Snapshot;
+use crate::node::tally::Tally;
 use crate::runtime::ProcessFacts;
 
 /// Above so many partitions of a node, none has lines of its own.
@@ -171,6 +172,8 @@ pub struct Report {
     pub offsets: Bounded<GroupOffset>,
     /// Whether the cluster's controller is here.
     pub is_controller: bool,
+    /// How the cluster stands, as far as is known here.
+    pub tally: Tally,
     /// Whether it serves.
     pub readiness: Readiness,
 }
@@ -184,6 +187,7 @@ impl Report {
         self.groups += other.groups;
         self.offsets.add(other.offsets, OFFSETS_SHOWN_MAX);
         self.is_controller |= other.is_controller;
+        self.tally.add(other.tally);
         self.readiness.add(other.readiness);
     }
 }

@@ -120,6 +120,7 @@ impl<R: Runtime> View<R> {
             groups: groups.sum(),
             offsets: self.offsets(),
             is_controller: controller.is_some_and(|host| host.read(|_| ()).is_some()),
+            tally: self.parts.node.tally(),
             readiness: self.readiness(),
         }
     }

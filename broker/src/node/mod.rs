@@ -10,7 +10,8 @@
 //! - [`form`]: how nodes that were in no cluster come to be in one; [`identity`]: who this node is.
 //! - [`level`]: the cluster's feature level, and whether this release serves it.
 //! - [`announce`]: who leads what, told to all shards; [`messages`]: what nodes tell each other.
-//! - [`presence`]: who is there; [`quorum`]: who is in group 0, for clients.
+//! - [`presence`]: who is there; [`quorum`]: who is in group 0, for clients; [`tally`]: how the
+//!   cluster stands, for whoever watches.
 //! - [`hand_over`]: leaders leave this node in order.
 //! - [`members`]: changes of a partition's replicas, led where the partition is; [`parting`]:
 //!   replicas that this node is to keep no more.
@@ -59,6 +60,7 @@ pub mod room;
 pub mod shard_balance;
 pub mod shards;
 pub mod steward;
+pub mod tally;
 mod throttles;
 pub mod upkeep;
 pub mod verify;

@@ -25,6 +25,7 @@ use vltava_protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic}
 use vltava_protocol::types::Str;
 
 use crate::nodes::Nodes;
+use crate::support::get;
 use crate::talk::Talk;
 use crate::view::{await_agreement, metadata, until};
 
@@ -228,6 +229,28 @@ fn due(in_sync: &[i32], eligible: &[i32]) -> Vec<String> {
     due.0
 }
 
+/// One of a node's metrics.
+fn metric(nodes: &mut Nodes, node: i32, name: &str) -> u32 {
+    let (_, page) = get(nodes.node(node).admin, "/metrics").expect("its metrics");
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {page}"))
+}
+
+/// What watches the nodes comes to see: of how many each knows and how many it reaches, how many
+/// partitions nobody leads, and of how many, over these nodes, replicas are missing.
+fn await_metrics(nodes: &mut Nodes, of: &[i32], lonely: u32, under_replicated: u32) {
+    let reached = u32::try_from(of.len()).expect("few");
+    let due = vec![[3, reached, lonely]; of.len()];
+    until("the metrics do not say what is missing", || {
+        let names = ["vltava_nodes", "vltava_nodes_reached", "vltava_partitions_without_leader"];
+        let of = of.iter().copied();
+        let told = of.clone().map(|node| names.map(|name| metric(nodes, node, name)));
+        let told: Vec<_> = told.collect();
+        let missing = of.map(|node| metric(nodes, node, "vltava_partitions_under_replicated"));
+        (told == due && missing.sum::<u32>() == under_replicated).then_some(())
+    });
+}
+
 fn await_gone(address: SocketAddr) {
     until("node 3 is still there", || {
         let known = metadata(address).ok()?;
@@ -254,7 +277,10 @@ fn a_cluster_tells_of_a_node_that_is_gone_as_kafka_does() {
     for node in [1, 2] {
         assert_eq!(told_by(nodes.address(node)), due(&[GONE], &[]), "told by {node}");
     }
+    // Group 0 lacks a replica, too.
+    await_metrics(&mut nodes, &[1, 2], 1, 3);
     nodes.run_all();
+    await_metrics(&mut nodes, &[1, 2, 3], 0, 0);
     nodes.stop();
 }
 
