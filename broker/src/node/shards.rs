@@ -272,7 +272,7 @@ impl<R: Runtime> Node<R> {
                 Ok(departure)
             }
             Err(error) => {
-                match self.own_topic(id).filter(|_| replica.may_leave()) {
+                match self.own_topic(id).filter(|_| replica.is_still_here()) {
                     // As it was, but for its coordinator.
                     Some(topic) => self.begin_to_coordinate(&topic, id, &replica),
                     None => partitions.broken(id, error.clone()),

@@ -77,8 +77,14 @@ impl<R: Runtime> Replica<R> {
     /// Whether it could go to another shard now: nothing has failed, and the log is not being cut
     /// or restored.
     pub fn may_leave(&self) -> bool {
+        self.is_still_here() && self.agenda.borrow().is_log_settled()
+    }
+
+    /// Whether this shard still has it: it has not left, and nothing has failed. Its log may be
+    /// waiting to be cut.
+    pub fn is_still_here(&self) -> bool {
         let has_ended = self.log.ended().is_some() || self.raft.borrow().role() == Role::Ended;
-        !has_ended && self.agenda.borrow().is_log_settled()
+        !has_ended && !self.agenda.borrow().has_left()
     }
 
     /// Gives up what this shard has of the replica, for [`Replica::arrive`] on another. Nothing new
