@@ -123,26 +123,38 @@ pub enum Input {
     },
     /// Raise the feature level.
     UpdateFeatures(UpdateFeaturesRequest),
-    /// One of these, and which nodes are there as the controller's node sees it: new partitions are
-    /// placed there. Without it, all count. Not said to another node, which sees for itself.
+    /// One of these, and what the controller's node sees. Not said to another node, which sees for
+    /// itself.
     Seeing {
-        /// The nodes that are there.
-        present: BTreeSet<i32>,
+        /// What it sees.
+        sight: Sight,
         /// What is asked.
         input: Box<Input>,
     },
 }
 
 impl Input {
-    /// What this node's controller is asked where these nodes are there.
-    pub fn seeing(self, present: impl FnOnce() -> BTreeSet<i32>) -> Self {
-        match self {
-            Self::CreateTopics { .. } | Self::CreatePartitions(_) => {
-                Self::Seeing { present: present(), input: Box::new(self) }
-            }
-            input => input,
-        }
+    /// Whether what is decided depends on what the controller's node sees.
+    pub fn is_about_sight(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateTopics { .. } | Self::CreatePartitions(_) | Self::RegisterNode(_)
+        )
     }
+
+    /// What this node's controller is asked where that sees this.
+    pub fn seeing(self, sight: Sight) -> Self {
+        Self::Seeing { sight, input: Box::new(self) }
+    }
+}
+
+/// What the controller's node sees of the cluster, beside its metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// The nodes that are there: new partitions are placed on them.
+    pub present: BTreeSet<i32>,
+    /// The nodes with a vote in group 0: founders have one before they are registered.
+    pub voters: BTreeSet<i32>,
 }
 
 /// What it answers.
@@ -206,15 +218,19 @@ impl Controller {
         Self { options, topic_settings }
     }
 
-    fn decide(&self, state: &State, input: Input, present: Present<'_>) -> Decision {
+    /// Without sight all nodes are there, and any may register.
+    fn decide(&self, state: &State, input: Input, sight: Option<&Sight>) -> Decision {
         let image = state.image();
+        let present: Present<'_> = sight.map(|sight| &sight.present);
         match input {
-            Input::Seeing { present, input } => self.decide(state, *input, Some(&present)),
+            Input::Seeing { sight, input } => self.decide(state, *input, Some(&sight)),
             Input::Form { cluster_id, level } => nodes::form(image, cluster_id, level),
             _ if image.cluster().is_none() => {
                 refused(ErrorCode::COORDINATOR_NOT_AVAILABLE, "the cluster has not formed yet")
             }
-            Input::RegisterNode(registration) => nodes::register(image, registration),
+            Input::RegisterNode(registration) => {
+                nodes::register(image, sight.map(|sight| &sight.voters), registration)
+            }
             Input::UnregisterNode { node_id } => nodes::unregister(image, node_id),
             Input::ForgetNode { node_id } => nodes::forget(image, node_id),
             Input::AllocateProducerIds => nodes::allocate_producer_ids(image),

@@ -1,5 +1,6 @@
 //! Forming the cluster, registering and forgetting its nodes, giving away producer ids.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vltava_protocol::error_code::ErrorCode;
@@ -49,8 +50,13 @@ pub(super) fn form(image: &Image, cluster_id: Uuid, level: i16) -> Decision {
 }
 
 /// Registers a node that has started, also where nothing about it has changed: the epoch counts its
-/// starts. One that was drained takes part again; one that is being removed does not.
-pub(super) fn register(image: &Image, registration: Registration) -> Decision {
+/// starts. One that was drained takes part again; one that is being removed does not; one that was
+/// removed, or never added, is refused: who is new must be expected, or a founder.
+pub(super) fn register(
+    image: &Image,
+    voters: Option<&BTreeSet<i32>>,
+    registration: Registration,
+) -> Decision {
     let Registration { node_id, rack, endpoints, disks, peer_endpoint, levels } = registration;
     let texts =
         endpoints.iter().flat_map(|endpoint| [&endpoint.listener, &endpoint.host]).chain(&rack);
@@ -67,6 +73,10 @@ pub(super) fn register(image: &Image, registration: Registration) -> Decision {
         return refused(ErrorCode::UNSUPPORTED_VERSION, &why);
     }
     let known = image.node(node_id);
+    if known.is_none() && voters.is_some_and(|voters| !voters.contains(&node_id)) {
+        let cluster_id = image.cluster().map_or(Uuid::ZERO, |cluster| cluster.id);
+        return refused(ErrorCode::BROKER_ID_NOT_REGISTERED, &is_no_member(node_id, cluster_id));
+    }
     let epoch = known.map_or(0, |node| node.epoch + 1);
     let is_removed = known.is_some_and(|node| node.state == NodeState::Removing);
     let node = Node {
@@ -80,6 +90,14 @@ pub(super) fn register(image: &Image, registration: Registration) -> Decision {
         levels,
     };
     (vec![Record::Node(node_id, Some(node))], Reply::Registered { epoch })
+}
+
+/// What a node is told that is not one of the cluster.
+pub fn is_no_member(node_id: i32, cluster_id: Uuid) -> String {
+    format!(
+        "node {node_id} is not one of cluster {cluster_id}: to add it, run: vltava cluster add \
+         {node_id}@HOST:PORT"
+    )
 }
 
 /// A node that keeps nothing any more is being removed. It may still run, or have a vote in group

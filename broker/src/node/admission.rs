@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::view::Node;
+use crate::cluster::nodes::is_no_member;
 use crate::metadata::image::{Image, NodeEndpoint, PartitionId, PeerEndpoint};
 use crate::peer::greeting::{Introduction, Refusal, RefusalCode};
 use crate::runtime::{Queue, Runtime};
@@ -31,11 +32,7 @@ impl<R: Runtime> Node<R> {
         let refused =
             image.cluster().filter(|_| image.node(id).is_none() && !self.is_in_group_0(id));
         if let Some(cluster) = refused {
-            let words = format!(
-                "node {id} is not one of cluster {}: to add it, run: vltava cluster add \
-                 {id}@HOST:PORT",
-                cluster.id
-            );
+            let words = is_no_member(id, cluster.id);
             return Err(Refusal::new(RefusalCode::UNKNOWN_NODE, words));
         }
         // Also one that has just started hears so where the others are: it has no image yet.

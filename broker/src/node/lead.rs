@@ -31,7 +31,7 @@ use crate::partition::error::PartitionError;
 use crate::partition::replica::{GroupPlace, Replica, Votes, note_votes_lost, votes};
 use crate::partition::throttle::Throttles;
 use crate::raft::membership::{Membership, ReplicaId};
-use crate::runtime::{Queue, Runtime};
+use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// The log of group 0.
 const LOG: &str = "__cluster_metadata-0";
@@ -307,7 +307,22 @@ async fn register<R: Runtime>(
         peer_endpoint: node.parts.peers.as_ref().map(|with| with.advertised.clone()),
         levels: node.parts.levels,
     };
-    match ask(node, Input::RegisterNode(registration)).await {
+    let mut told: Option<Monotonic> = None;
+    let answer = loop {
+        match ask(node, Input::RegisterNode(registration.clone())).await {
+            Ok((Reply::Refused { error: ErrorCode::BROKER_ID_NOT_REGISTERED, message }, _)) => {
+                // Whoever adds it need not start it again.
+                let runtime = &node.parts.runtime;
+                if told.is_none_or(|at| runtime.now().since(at) >= WAITING_TOLD) {
+                    told = Some(runtime.now());
+                    tracing::warn!("waiting to be one of the cluster: {message}");
+                }
+                runtime.sleep_until(runtime.now().after(FORM_PERIOD)).await;
+            }
+            answer => break answer,
+        }
+    };
+    match answer {
         Ok((Reply::Registered { .. }, end)) => Ok(end),
         Ok((Reply::Refused { error: ErrorCode::UNSUPPORTED_VERSION, message }, _)) => {
             Err(Ended::Release(message.to_string()))

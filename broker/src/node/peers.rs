@@ -17,11 +17,12 @@ use super::form::Standing;
 use super::identity::{Founding, Identity};
 use super::messages;
 use super::view::Node;
-use crate::cluster::controller::{Input, Reply};
+use crate::cluster::controller::{Input, Reply, Sight};
 use crate::coordinator::host::HostError;
 use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
 use crate::partition::elections::{ELECTIONS_MAX, Elections};
 use crate::partition::error::PartitionError;
+use crate::partition::replica::Replica;
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::SessionId;
@@ -277,7 +278,7 @@ impl<R: Runtime> Node<R> {
         let up = self.peers().map(|peers| peers.up()).unwrap_or_default();
         if leader.is_none() {
             let id = PartitionId::CLUSTER_METADATA;
-            let seeing = input.clone().seeing(|| self.present());
+            let seeing = self.seeing(input.clone()).await;
             let submitted = self.parts.controllers.submit(id, seeing).await.await;
             match submitted {
                 Err(HostError::NotHere) if !up.is_empty() => {}
@@ -308,7 +309,7 @@ impl<R: Runtime> Node<R> {
                 false => NOT_HERE,
             };
         }
-        let seeing = input.seeing(|| self.present());
+        let seeing = self.seeing(input).await;
         let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, seeing).await;
         let reply = match submitted.await {
             Ok(reply) => reply,
@@ -330,16 +331,34 @@ impl<R: Runtime> Node<R> {
         }
     }
 
+    /// What this node's controller is asked: with what this node sees, where that matters.
+    async fn seeing(self: &Rc<Self>, input: Input) -> Input {
+        if self.parts.peers.is_none() || !input.is_about_sight() {
+            return input;
+        }
+        let voters = |group: &Replica<R>| group.members().voters().map(|it| it.node).collect();
+        let voters = self.of_group_0(voters).await.unwrap_or_default();
+        input.seeing(Sight { present: self.present(), voters })
+    }
+
     /// Below which offset group 0 is committed, as this node knows.
     async fn group_0_end(self: &Rc<Self>) -> i64 {
+        self.of_group_0(|group| group.high_watermark()).await.unwrap_or(0)
+    }
+
+    /// Looks at this node's replica of group 0, on the shard that has it; `None`: there is none.
+    async fn of_group_0<T: Send + 'static>(
+        self: &Rc<Self>,
+        look: impl FnOnce(&Replica<R>) -> T + Send + 'static,
+    ) -> Option<T> {
         let here = |node: &Rc<Self>| {
             let group = node.parts.partitions.local(PartitionId::CLUSTER_METADATA);
-            std::future::ready(group.map_or(0, |group| group.high_watermark()))
+            std::future::ready(group.ok().map(|group| look(&group)))
         };
         if self.parts.jobs.own() == 0 {
             return here(self).await;
         }
-        self.parts.jobs.start(0, here).await.await.unwrap_or(0)
+        self.parts.jobs.start(0, here).await.await.flatten()
     }
 
     /// Tells another node what is led on this shard.

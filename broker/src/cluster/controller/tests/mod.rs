@@ -294,6 +294,27 @@ fn a_node_is_forgotten_once_it_keeps_nothing_and_has_no_vote() {
     assert_eq!(ask(unregister(1)).0, ErrorCode::INVALID_REQUEST, "the last one");
 }
 
+/// Also one that was removed and started again, and that reaches the controller through a node which
+/// does not know that yet.
+#[test]
+fn only_who_is_expected_or_founded_the_cluster_registers() {
+    let mut cluster = Cluster::of(2);
+    let mut register = |node_id, voters: &[i32]| {
+        let sight = Sight { voters: voters.iter().copied().collect(), ..Sight::default() };
+        match cluster.ask(Input::RegisterNode(registration(node_id)).seeing(sight)) {
+            Reply::Registered { .. } => None,
+            Reply::Refused { error, message } => Some((error, text(Some(message)))),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (error, words) = register(3, &[1, 2]).unwrap();
+    assert_eq!(error, ErrorCode::BROKER_ID_NOT_REGISTERED);
+    assert!(words.contains("vltava cluster add 3@"), "{words}");
+    assert_eq!(register(3, &[1, 2, 3]), None, "a founder");
+    assert_eq!(register(3, &[1, 2]), None, "it is known by now");
+    assert_eq!(register(2, &[1]), None, "it is known, and only follows");
+}
+
 #[test]
 fn a_node_that_was_expected_and_never_came_is_forgotten_at_once() {
     let mut cluster = Cluster::of(1);

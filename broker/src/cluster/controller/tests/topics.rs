@@ -8,6 +8,10 @@ use vltava_protocol::messages::alter_partition_reassignments::{
 
 use super::*;
 
+fn seeing(present: &[i32]) -> Sight {
+    Sight { present: present.iter().copied().collect(), ..Sight::default() }
+}
+
 #[test]
 fn new_partitions_go_to_nodes_that_are_there() {
     let mut cluster = Cluster::of(4);
@@ -17,7 +21,7 @@ fn new_partitions_go_to_nodes_that_are_there() {
             ..CreateTopicsRequest::default()
         };
         let input = Input::CreateTopics { request, random: 77 };
-        let input = input.seeing(|| present.iter().copied().collect());
+        let input = input.seeing(seeing(present));
         let Reply::CreateTopics(mut response) = cluster.ask(input) else { panic!() };
         let result = response.topics.remove(0);
         let known = cluster.state.image().topic(name).cloned();
@@ -50,7 +54,7 @@ fn new_partitions_go_to_nodes_that_are_there() {
     // So it is with partitions that are added.
     let more = CreatePartitionsTopic { name: Str::from("two"), count: 20, ..Default::default() };
     let request = CreatePartitionsRequest { topics: vec![more], ..Default::default() };
-    cluster.ask(Input::CreatePartitions(request).seeing(|| [2, 4].into()));
+    cluster.ask(Input::CreatePartitions(request).seeing(seeing(&[2, 4])));
     let known = cluster.state.image().topic("two").cloned().unwrap();
     assert_eq!(known.partitions.len(), 20);
     for partition in &known.partitions[12..] {
