@@ -187,12 +187,17 @@ fn run_new(arguments: &Arguments, tally: &Tally) -> ExitCode {
 fn kept_seeds() -> impl Iterator<Item = (u64, Option<usize>)> {
     let lines = KEPT_SEEDS.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let seed = words.next()?.parse().ok()?;
-        let nodes = words.next()?.strip_prefix("nodes=")?.parse().ok()?;
-        Some((seed, Some(nodes)))
-    })
+    lines.map(|line| kept_seed(line).unwrap_or_else(|| panic!("this is no kept seed: {line}")))
+}
+
+/// `SEED nodes=COUNT ...`, or `SEED nodes=drawn ...`.
+fn kept_seed(line: &str) -> Option<(u64, Option<usize>)> {
+    let mut words = line.split_whitespace();
+    let seed = words.next()?.parse().ok()?;
+    match words.next()?.strip_prefix("nodes=")? {
+        "drawn" => Some((seed, None)),
+        nodes => Some((seed, Some(nodes.parse().ok()?))),
+    }
 }
 
 /// New seeds differ from one start to the next.
