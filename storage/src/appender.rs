@@ -198,12 +198,16 @@ impl<D: Disk> LogInner<D> {
     }
 
     /// What the last block holds, from disk. It is written again with what follows, so it must be
-    /// what was written.
+    /// what was written: as its checksum says, or after a start and a cut, which leave none, its
+    /// batches.
     async fn read_last_block(&self, from: u64, len: usize) -> StorageResult<bytes::Bytes> {
         let (active, expected) = {
             let state = self.state.borrow();
             (Rc::clone(&state.active), state.last_block_crc)
         };
+        if expected.is_none() {
+            self.verify_end(&active, from).await?;
+        }
         let file = active.file(&self.environment.disk).await?;
         let bytes = file.read_at(from, len).await;
         let bytes = bytes.map_err(StorageError::from_read)?;

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use crate::error::{Corruption, StorageError, StorageResult};
 use crate::header::BatchHeader;
+use crate::header_walk::HeaderWalk;
+use crate::index::OffsetEntry;
 use crate::io::Disk;
 use crate::scan::FileScan;
 use crate::segment::Segment;
@@ -23,7 +25,7 @@ impl<D: Disk> LogInner<D> {
         let Some(segment) = segment else {
             return Ok(None);
         };
-        let checked = self.verify_segment(&segment, pause).await;
+        let checked = self.verify_segment(&segment, 0, pause).await;
         let state = self.state.borrow();
         let current = state.segments.get(&segment.base_offset);
         // What was cut or deleted meanwhile may look as it likes.
@@ -41,16 +43,34 @@ impl<D: Disk> LogInner<D> {
         known.is_none_or(|known| known == header.leader_epoch)
     }
 
+    /// Checks the last batches of a segment: all that reach behind this place of its file.
+    pub(crate) async fn verify_end(
+        &self,
+        segment: &Rc<Segment<D>>,
+        place: u64,
+    ) -> StorageResult<()> {
+        let mut walk = HeaderWalk::new(self, segment);
+        let is_before = |entry: &OffsetEntry| u64::from(entry.position) <= place;
+        let entry = self.offset_entry(segment, is_before, &mut walk).await?;
+        let from = entry.map_or(0, |entry| u64::from(entry.position));
+        self.verify_segment(segment, from, async |_| {}).await
+    }
+
+    /// Checks the batches of a segment from the one that begins at `from` on.
     async fn verify_segment(
         &self,
         segment: &Segment<D>,
+        from: u64,
         pause: impl AsyncFn(u64),
     ) -> StorageResult<()> {
         let end = segment.flushed.get();
         let path = segment.log_path();
         let mut scan = FileScan::open_past_cache(&self.environment.disk, &path).await?;
-        let (mut position, mut offset) = (0, end.base_offset);
-        let mut paused_at = 0;
+        let (mut position, mut paused_at) = (from, from);
+        let mut offset = match from {
+            0 => end.base_offset,
+            _ => scan.header(from).await?.map_or(end.base_offset, |first| first.base_offset),
+        };
         while position < end.position {
             if position - paused_at >= PAUSE_BYTES {
                 pause(position - paused_at).await;

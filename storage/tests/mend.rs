@@ -145,6 +145,48 @@ fn the_end_of_a_log_is_what_it_was_while_it_is_written_to() {
     }
 }
 
+/// After an orderly stop a start reads nothing of the log: what rotted in its last block meanwhile
+/// is found before that is written again.
+#[test]
+fn the_end_of_a_log_is_proved_before_it_is_written_again() {
+    let mut found = 0;
+    for seed in 1..150 {
+        found += run(async {
+            let (disk, twin) = (FaultDisk::new(seed), FaultDisk::new(seed));
+            let log = written(&disk, &Chance::new(seed)).await;
+            let other = written(&twin, &Chance::new(seed)).await;
+            log.close().await.unwrap();
+            let (before, chance) = (files(&disk).await, Chance::new(seed + 5000));
+            let (last, bytes) = before.iter().next_back().unwrap();
+            let len = written_bytes(bytes);
+            if len % BLOCK_BYTES == 0 {
+                return 0;
+            }
+            let at = len - 1 - chance.below((len % BLOCK_BYTES) as u64) as usize;
+            disk.damage(last, |held| held[at] ^= 1);
+            let log = opened(&environment(&disk).await.unwrap()).await;
+            let end = log.flushed_end();
+            let mut model = Model::default();
+            log.append(vec![model.next_batch(&chance)], 3, AppendClass::Client, 1).unwrap();
+            let segments = log.segments().len();
+            let Err(error) = log.write_pending().await else {
+                assert!(log.segments().len() > segments, "seed {seed}: it was written over");
+                return 0;
+            };
+            assert!(matches!(error, StorageError::Corrupt(_)), "seed {seed}: {error}");
+            assert_eq!(log.flushed_end(), end);
+            mend_all(&log, &other).await;
+            if !log.has_pending() {
+                log.append(vec![model.next_batch(&chance)], 3, AppendClass::Client, 1).unwrap();
+            }
+            assert!(log.write_pending().await.unwrap() > end, "seed {seed}");
+            mend_all(&log, &log).await;
+            1
+        });
+    }
+    assert!(found > 100, "{found}");
+}
+
 #[test]
 fn strange_batches_are_not_taken() {
     for seed in 1..100 {
