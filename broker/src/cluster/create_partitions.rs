@@ -93,7 +93,7 @@ fn add(
                 )));
             }
             for assignment in assignments {
-                check_assignment(image, &assignment.broker_ids, Some(replication_factor))?;
+                check_assignment(image, &assignment.broker_ids, &[], Some(replication_factor))?;
             }
             assignments.iter().map(|assignment| assignment.broker_ids.clone()).collect()
         }

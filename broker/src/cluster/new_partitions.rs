@@ -29,7 +29,7 @@ pub(super) fn assigned(
                 "Found multiple manual partition assignments for partition {partition_index}"
             )));
         }
-        check_assignment(image, broker_ids, replication_factor)?;
+        check_assignment(image, broker_ids, &[], replication_factor)?;
         replication_factor = Some(broker_ids.len());
         by_index.insert(*partition_index, broker_ids);
     }
@@ -41,10 +41,11 @@ pub(super) fn assigned(
 }
 
 /// One partition's replicas as a client names them: registered nodes, each once, as many as the
-/// other partitions have.
+/// other partitions have; beside those that it has already, none that is about to leave.
 pub(super) fn check_assignment(
     image: &Image,
     node_ids: &[i32],
+    present: &[i32],
     replication_factor: Option<usize>,
 ) -> Result<(), Refusal> {
     if node_ids.is_empty() {
@@ -60,6 +61,13 @@ pub(super) fn check_assignment(
             return Err(Refusal::invalid_assignment(format!(
                 "The manual partition assignment includes broker {node_id}, but no such broker is \
                  registered."
+            )));
+        }
+        let goes = |node: &Node| node.state == NodeState::Removing;
+        if image.node(node_id).is_some_and(goes) && !present.contains(&node_id) {
+            return Err(Refusal::invalid_assignment(format!(
+                "The manual partition assignment includes broker {node_id}, which is being removed \
+                 from the cluster."
             )));
         }
         if previous == Some(node_id) {

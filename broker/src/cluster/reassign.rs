@@ -250,7 +250,8 @@ fn alter(
         None => cancel(&known)
             .map_err(|NotChanging| Refusal::plain(ErrorCode::NO_REASSIGNMENT_IN_PROGRESS))?,
         Some(node_ids) => {
-            check_assignment(image, node_ids, None)?;
+            let present: Vec<i32> = known.target().map(|replica| replica.node_id).collect();
+            check_assignment(image, node_ids, &present, None)?;
             let next = begin(&known, on_disks(image, &known, node_ids));
             let count = next.as_ref().map_or(0, |next| next.replicas.len());
             if count > REPLICAS_MAX {

@@ -175,6 +175,20 @@ fn kafkas_refusals() {
 }
 
 #[test]
+fn nothing_moves_to_a_node_that_is_being_removed() {
+    let mut image = image(Partition::new(replicas(&[1, 2])));
+    for id in [2, 3] {
+        image.apply(node(id, NodeState::Removing)).unwrap();
+    }
+    let (error, message) = ask(&image, Some(&[1, 3]), true);
+    assert_eq!(error, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
+    assert!(message.contains("broker 3, which is being removed"), "{message}");
+    for asked in [&[2, 1][..], &[1, 4]] {
+        assert_eq!(ask(&image, Some(asked), true).0, ErrorCode::NONE, "{asked:?}");
+    }
+}
+
+#[test]
 fn a_wiped_disk_is_not_what_is_meant_by_its_node() {
     let gone = Replica { node_id: 2, disk_id: Uuid(5) };
     let partition = Partition::new(vec![replica(1), gone]);
