@@ -138,7 +138,7 @@ fn records(cluster: &Cluster) -> i64 {
 }
 
 /// What is not as it should be yet.
-fn missing(cluster: &Cluster) -> Option<String> {
+pub fn missing(cluster: &Cluster) -> Option<String> {
     let held = held(cluster);
     let images: Vec<_> = cluster
         .nodes()

@@ -91,7 +91,7 @@ pub fn run_story<F: Future<Output = ()> + 'static>(
     let ended = catch_unwind(AssertUnwindSafe(|| executor.run(limit_ns, root)));
     let failure = match ended {
         Ok(Ok(())) => None,
-        Ok(Err(stuck)) => Some(stuck_failure(&stuck, phase.get(), &workload)),
+        Ok(Err(stuck)) => Some(stuck_failure(&stuck, phase.get(), &workload, &cluster)),
         Err(payload) => Some(panicked(payload.as_ref())),
     };
     let outcome = outcome(&executor, &checkers, &cluster, failure);
@@ -103,9 +103,10 @@ pub fn run_story<F: Future<Output = ()> + 'static>(
     outcome
 }
 
-fn stuck_failure(stuck: &Stuck, phase: &str, workload: &Workload) -> Failure {
+fn stuck_failure(stuck: &Stuck, phase: &str, workload: &Workload, cluster: &Cluster) -> Failure {
     let waiting = workload.waiting_for();
-    Failure::Liveness(format!("{stuck}; while {phase}; not finished: {waiting}"))
+    let missing = agreement::missing(cluster).unwrap_or_default();
+    Failure::Liveness(format!("{stuck}; while {phase}; not finished: {waiting}; {missing}"))
 }
 
 fn outcome(
