@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::follow;
 use super::view::Node;
 use crate::cluster::nodes::is_no_member;
 use crate::metadata::image::{Image, NodeEndpoint, PartitionId, PeerEndpoint};
+use crate::partition::replica::Replica;
 use crate::peer::greeting::{Introduction, Refusal, RefusalCode};
 use crate::runtime::{Queue, Runtime};
 
@@ -42,6 +44,21 @@ impl<R: Runtime> Node<R> {
             self.look_for(id, &PeerEndpoint { host, port });
         }
         Ok(())
+    }
+
+    /// Looks for the nodes that this node's copy of group 0 names. After a restart there is no image
+    /// before the group has a leader, and the configuration may name nodes that have gone, and not
+    /// those that have come: a majority that did not find itself would elect nobody.
+    pub(super) async fn know_logged(self: &Rc<Self>, group: &Replica<R>) {
+        let Some(with) = &self.parts.peers else { return };
+        for (id, endpoint) in follow::logged_addresses(group).await {
+            // What the configuration says, or a node itself, is newer.
+            let is_named = with.addresses.iter().any(|(named, _)| *named == id);
+            let is_known = is_named || self.addresses.borrow().contains_key(&id);
+            if id != self.parts.config.node_id && !is_known {
+                self.look_for(id, &endpoint);
+            }
+        }
     }
 
     /// Founders are, before they have registered.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use vltava_protocol::batch::Batch;
 use vltava_protocol::record;
 
+use super::admission::Addresses;
 use super::level::Ended;
-use super::view::Node;
-use crate::metadata::image::Image;
+use super::view;
+use crate::metadata::image::{Image, Node};
 use crate::metadata::records::Record;
 use crate::partition::error::PartitionError;
 use crate::partition::replay;
@@ -24,7 +26,10 @@ const MEND_PAUSE: Duration = Duration::from_millis(500);
 /// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
 /// is an error: this node must not go on with an older one. Nor may it where its copy of the group
 /// has ended while other nodes decide: alone it does, since then nothing else will be decided.
-pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Result<(), Ended> {
+pub async fn follow<R: Runtime>(
+    node: Rc<view::Node<R>>,
+    group: Rc<Replica<R>>,
+) -> Result<(), Ended> {
     let mut image = Image::default();
     let mut offset = group.log_start();
     loop {
@@ -72,7 +77,7 @@ pub async fn follow<R: Runtime>(node: Rc<Node<R>>, group: Rc<Replica<R>>) -> Res
 
 /// Waits until the batch at this offset is what was written, as other nodes have it; where this
 /// node is alone, it stays damaged, and the answer is no.
-async fn mend<R: Runtime>(node: &Node<R>, group: &Replica<R>, offset: i64) -> bool {
+async fn mend<R: Runtime>(node: &view::Node<R>, group: &Replica<R>, offset: i64) -> bool {
     if !group.suspect(offset) {
         return false;
     }
@@ -103,13 +108,11 @@ fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Resul
         if batch.base_offset() >= committed {
             break;
         }
-        for record in record::records(batch.payload(), batch.record_count()) {
-            let record = record.map_err(|error| error.to_string())?;
-            let Some(key) = record.key else { continue };
-            let value = record.value.map(Bytes::copy_from_slice);
-            let record = Record::decode(&Bytes::copy_from_slice(key), value.as_ref());
-            let applied = record.and_then(|record| image.apply(record));
-            applied.map_err(|error| format!("group 0, offset {next}: {error}"))?;
+        for record in records(&batch) {
+            let applied = record.and_then(|record| {
+                image.apply(record).map_err(|error| format!("group 0, offset {next}: {error}"))
+            });
+            applied?;
         }
         next = batch.next_offset();
     }
@@ -117,24 +120,66 @@ fn apply(image: &mut Image, bytes: &Bytes, offset: i64, committed: i64) -> Resul
     Ok(if next > offset { Ok(next) } else { Err(nothing()) })
 }
 
+/// The records of a batch of group 0.
+fn records(batch: &Batch<'_>) -> impl Iterator<Item = Result<Record, String>> {
+    let offset = batch.base_offset();
+    let decoded = move |key: &[u8], value: Option<&[u8]>| {
+        let value = value.map(Bytes::copy_from_slice);
+        let record = Record::decode(&Bytes::copy_from_slice(key), value.as_ref());
+        record.map_err(|error| format!("group 0, offset {offset}: {error}"))
+    };
+    let records = record::records(batch.payload(), batch.record_count());
+    records.filter_map(move |record| match record {
+        Ok(record) => Some(decoded(record.key?, record.value)),
+        Err(error) => Some(Err(error.to_string())),
+    })
+}
+
+/// Where this node's copy of group 0 says the nodes are, as far as it can be read; committed or
+/// not.
+pub async fn logged_addresses<R: Runtime>(group: &Replica<R>) -> Addresses {
+    let mut addresses = Addresses::new();
+    let mut offset = group.log_start();
+    while offset < group.end() {
+        let Ok(bytes) = group.read_bytes(offset, STEP_BYTES).await else { break };
+        let before = offset;
+        for batch in replay::proved(&bytes, offset).map_while(Result::ok) {
+            for record in records(&batch).map_while(Result::ok) {
+                match record {
+                    Record::Node(id, Some(Node { peer_endpoint: Some(at), .. })) => {
+                        addresses.insert(id, at);
+                    }
+                    Record::Node(id, _) => drop(addresses.remove(&id)),
+                    _ => {}
+                }
+            }
+            offset = batch.next_offset();
+        }
+        if offset == before {
+            break;
+        }
+    }
+    addresses
+}
+
 /// Gives the image to all shards; returns when each has done what it asks. Nothing is opened before
 /// all shards have removed what is gone.
-async fn publish<R: Runtime>(node: &Rc<Node<R>>, image: Arc<Image>) {
-    let take = |node: Rc<Node<R>>, image: Arc<Image>| node.take(image);
+async fn publish<R: Runtime>(node: &Rc<view::Node<R>>, image: Arc<Image>) {
+    let take = |node: Rc<view::Node<R>>, image: Arc<Image>| node.take(image);
     on_all(node, &image, take).await;
     on_all(node, &image, |node, _| node.open_taken()).await;
 }
 
 /// Does it on all shards at once; returns when it is done.
 async fn on_all<R: Runtime, F: Future<Output = ()> + 'static>(
-    node: &Rc<Node<R>>,
+    node: &Rc<view::Node<R>>,
     image: &Arc<Image>,
-    act: impl FnOnce(Rc<Node<R>>, Arc<Image>) -> F + Copy + Send + 'static,
+    act: impl FnOnce(Rc<view::Node<R>>, Arc<Image>) -> F + Copy + Send + 'static,
 ) {
     let mut started = Vec::new();
     for shard in 1..node.parts.jobs.count() {
         let image = Arc::clone(image);
-        let job = move |node: &Rc<Node<R>>| act(Rc::clone(node), image);
+        let job = move |node: &Rc<view::Node<R>>| act(Rc::clone(node), image);
         started.push(node.parts.jobs.start(shard, job).await);
     }
     act(Rc::clone(node), Arc::clone(image)).await;

@@ -65,6 +65,9 @@ pub async fn lead<R: Runtime>(
     let (log, replicas) = with_votes(node, log, &founding).await?;
     let joined = join_group(node, log, &founding, replicas).await;
     let group = joined.map_err(|error| error.to_string())?;
+    if !is_alone {
+        node.know_logged(&group).await;
+    }
     let (id, parts) = (PartitionId::CLUSTER_METADATA, &node.parts);
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
