@@ -46,9 +46,9 @@ impl<R: Runtime> Node<R> {
         Ok(())
     }
 
-    /// Looks for the nodes that this node's copy of group 0 names. After a restart there is no image
-    /// before the group has a leader, and the configuration may name nodes that have gone, and not
-    /// those that have come: a majority that did not find itself would elect nobody.
+    /// Looks for the nodes that this node's copy of group 0 names. After a restart there is no
+    /// image before the group has a leader, and the configuration may name nodes that have gone,
+    /// and not those that have come: a majority that did not find itself would elect nobody.
     pub(super) async fn know_logged(self: &Rc<Self>, group: &Replica<R>) {
         let Some(with) = &self.parts.peers else { return };
         for (id, endpoint) in follow::logged_addresses(group).await {

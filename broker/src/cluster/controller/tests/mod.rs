@@ -294,8 +294,8 @@ fn a_node_is_forgotten_once_it_keeps_nothing_and_has_no_vote() {
     assert_eq!(ask(unregister(1)).0, ErrorCode::INVALID_REQUEST, "the last one");
 }
 
-/// Also one that was removed and started again, and that reaches the controller through a node which
-/// does not know that yet.
+/// Also one that was removed and started again, and that reaches the controller through a node
+/// which does not know that yet.
 #[test]
 fn only_who_is_expected_or_founded_the_cluster_registers() {
     let mut cluster = Cluster::of(2);
