@@ -8,7 +8,9 @@ use vltava_protocol::messages::create_partitions::{
 use vltava_protocol::types::Str;
 
 use super::controller::{Decision, PARTITIONS_MAX, PARTITIONS_PER_REQUEST_MAX, Reply, refused};
-use super::new_partitions::{Present, check_assignment, chosen, partition_records, too_many};
+use super::new_partitions::{
+    Present, check_assignment, check_there, chosen, partition_records, too_many,
+};
 use super::refusal::{Refusal, repeated};
 use crate::metadata::image::Image;
 use crate::metadata::records::Record;
@@ -92,8 +94,9 @@ fn add(
                     assignments.len()
                 )));
             }
-            for assignment in assignments {
+            for (index, assignment) in (there..).zip(assignments) {
                 check_assignment(image, &assignment.broker_ids, &[], Some(replication_factor))?;
+                check_there(image, present, index, &assignment.broker_ids)?;
             }
             assignments.iter().map(|assignment| assignment.broker_ids.clone()).collect()
         }

@@ -186,7 +186,7 @@ impl Batch<'_> {
         let image = self.state.image();
         if !assignments.is_empty() {
             check_unsaid(partitions, replication_factor)?;
-            return new_partitions::assigned(image, assignments);
+            return new_partitions::assigned(image, self.present, assignments);
         }
         if replication_factor < -1 || replication_factor == 0 {
             let message = "Replication factor must be larger than 0, or -1 to use the default \

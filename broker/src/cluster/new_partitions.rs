@@ -19,6 +19,7 @@ pub(super) type Present<'a> = Option<&'a BTreeSet<i32>>;
 /// The client's own choice, for partitions 0 and on.
 pub(super) fn assigned(
     image: &Image,
+    present: Present<'_>,
     assignments: &[CreatableReplicaAssignment],
 ) -> Result<Vec<Vec<i32>>, Refusal> {
     let mut by_index: BTreeMap<i32, &Vec<i32>> = BTreeMap::new();
@@ -30,6 +31,7 @@ pub(super) fn assigned(
             )));
         }
         check_assignment(image, broker_ids, &[], replication_factor)?;
+        check_there(image, present, *partition_index, broker_ids)?;
         replication_factor = Some(broker_ids.len());
         by_index.insert(*partition_index, broker_ids);
     }
@@ -85,6 +87,29 @@ pub(super) fn check_assignment(
         ))),
         _ => Ok(()),
     }
+}
+
+/// Whether enough of the nodes that a client names are there: a majority, else nobody could write
+/// to the partition. With none Kafka refuses it for good.
+pub(super) fn check_there(
+    image: &Image,
+    present: Present<'_>,
+    partition_index: i32,
+    node_ids: &[i32],
+) -> Result<(), Refusal> {
+    let Some(present) = present else { return Ok(()) };
+    let there = node_ids.iter().filter(|id| present.contains(id)).count();
+    if there > node_ids.len() / 2 {
+        return Ok(());
+    }
+    if there == 0 {
+        return Err(Refusal::invalid_assignment(format!(
+            "All brokers specified in the manual partition assignment for partition \
+             {partition_index} are fenced or in controlled shutdown."
+        )));
+    }
+    let replication_factor = i16::try_from(node_ids.len()).unwrap_or(i16::MAX);
+    Err(too_few(replication_factor, there, image.nodes().count() - there))
 }
 
 /// Our choice, for these partitions: nodes that are there, and only where those are too few others

@@ -63,6 +63,40 @@ fn new_partitions_go_to_nodes_that_are_there() {
 }
 
 #[test]
+fn a_client_assigns_partitions_to_nodes_that_are_there() {
+    let mut cluster = Cluster::of(3);
+    cluster.create(topic("t", 1, 2));
+    let (none, some) = (ErrorCode::INVALID_REPLICA_ASSIGNMENT, ErrorCode::NOT_ENOUGH_REPLICAS);
+    for (name, nodes, error, words) in [
+        ("dead", vec![2, 3], none, "for partition 0 are fenced or in controlled shutdown"),
+        ("minority", vec![1, 2], some, "only 1 of 3 broker(s) are there now"),
+        ("third", vec![2, 1, 3], some, "only 1 of 3 broker(s) are there now"),
+        ("fine", vec![1], ErrorCode::NONE, ""),
+    ] {
+        let assignment =
+            CreatableReplicaAssignment { partition_index: 0, broker_ids: nodes.clone() };
+        let topic = CreatableTopic { assignments: vec![assignment], ..topic(name, -1, -1) };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let input = Input::CreateTopics { request, random: 77 };
+        let Reply::CreateTopics(mut response) = cluster.ask(input.seeing(seeing(&[1]))) else {
+            panic!()
+        };
+        let result = response.topics.remove(0);
+        let told = text(result.error_message);
+        assert!(result.error_code == error && told.contains(words), "{nodes:?}: {told}");
+    }
+    // So it is with partitions that are added.
+    for (present, nodes, error) in [([1], [2, 3], none), ([1], [1, 2], some), ([2], [1, 2], some)] {
+        let assignments = Some(vec![CreatePartitionsAssignment { broker_ids: nodes.to_vec() }]);
+        let more = CreatePartitionsTopic { name: Str::from("t"), count: 2, assignments };
+        let request = CreatePartitionsRequest { topics: vec![more], ..Default::default() };
+        let input = Input::CreatePartitions(request).seeing(|| present.into());
+        let Reply::CreatePartitions(response) = cluster.ask(input) else { panic!() };
+        assert_eq!(response.results[0].error_code, error, "{nodes:?}");
+    }
+}
+
+#[test]
 fn a_topic_is_created_with_what_was_asked_for_or_the_defaults() {
     let mut cluster = Cluster::of(3);
     let asked = with_settings(topic("t", 5, 2), &[("size", Some("7"))]);
