@@ -1,5 +1,6 @@
 //! `vltava cluster add`, `drain` and `remove`: each says what is wanted, and waits until it is so.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use vltava_protocol::messages::unregister_broker::UnregisterBrokerRequest;
 use vltava_protocol::types::Str;
 
 use super::command::{AddArguments, DrainArguments, RemoveArguments};
+use super::status::shortened;
 use super::view::{self, NodeView, View};
 use crate::cli::error::CliError;
 use crate::cli::output::tell;
@@ -71,15 +73,41 @@ pub(super) fn drain(arguments: &DrainArguments) -> Result<(), CliError> {
     if arguments.no_wait {
         return Ok(());
     }
+    let left = RefCell::new(Vec::new());
     wait(&mut cluster, |view| {
         let node = node(view, id)?;
-        Ok(match (leading(view, node), node.is_present) {
-            (0, _) | (_, false) => Stand::Done,
-            (leads, true) => Stand::Waiting(format!("node {id} leads {leads}")),
-        })
+        left.replace(node.leads_alone.clone());
+        Ok(drained(view, node))
     })?;
-    tell(&format!("node {id} leads nothing: it can be stopped. When it is back it leads again"));
+    tell(&match left.take() {
+        left if left.is_empty() => {
+            format!("node {id} leads nothing: it can be stopped. When it is back it leads again")
+        }
+        left => format!(
+            "node {id} leads only what no other node keeps: {}. It can be stopped; until it is \
+             back, that can be neither written nor read",
+            shortened(&left)
+        ),
+    });
     Ok(())
+}
+
+/// Whether a node leads nothing any more that another could. What no other keeps stays with it.
+fn drained(view: &View, node: &NodeView) -> Stand {
+    let id = node.id;
+    let has_other_voter = view.quorum.voters.iter().any(|voter| *voter != id);
+    let group_0 = view.quorum.leader == Some(id) && has_other_voter;
+    let leads = node.leads - node.leads_alone.len() + usize::from(group_0);
+    if leads == 0 || !node.is_present {
+        return Stand::Done;
+    }
+    let ahead = &node.leads_ahead;
+    Stand::Waiting(match ahead.is_empty() {
+        true => format!("node {id} leads {leads}"),
+        false => {
+            format!("node {id} leads {leads}; no other replica is in sync of {}", shortened(ahead))
+        }
+    })
 }
 
 pub(super) fn remove(arguments: &RemoveArguments) -> Result<(), CliError> {
@@ -192,5 +220,44 @@ pub(super) fn wait(
             Stand::Waiting(_) => {}
         }
         thread::sleep(PERIOD);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::cluster::view::QuorumView;
+
+    #[test]
+    fn a_node_is_drained_where_it_leads_only_what_no_other_keeps() {
+        let quorum = |leader, voters: &[i32]| QuorumView {
+            leader: Some(leader),
+            voters: voters.to_vec(),
+            ..QuorumView::default()
+        };
+        let alone = vec!["one-0".to_owned(), "one-1".to_owned()];
+        let waits_for = |view: &View, node: &NodeView| match drained(view, node) {
+            Stand::Done => None,
+            Stand::Waiting(what) => Some(what),
+        };
+        let mut node = NodeView {
+            id: 1,
+            is_present: true,
+            leads: 3,
+            leads_alone: alone,
+            leads_ahead: vec!["two-0".to_owned()],
+            ..NodeView::default()
+        };
+        let mut view = View { quorum: quorum(2, &[1, 2, 3]), ..View::default() };
+        let words = "node 1 leads 1; no other replica is in sync of two-0";
+        assert_eq!(waits_for(&view, &node).as_deref(), Some(words));
+        (node.leads, node.leads_ahead) = (2, Vec::new());
+        assert_eq!(waits_for(&view, &node), None);
+        view.quorum = quorum(1, &[1, 2, 3]);
+        assert_eq!(waits_for(&view, &node).as_deref(), Some("node 1 leads 1"), "group 0");
+        view.quorum = quorum(1, &[1]);
+        assert_eq!(waits_for(&view, &node), None, "group 0 has nowhere to go");
+        (node.leads, node.is_present) = (9, false);
+        assert_eq!(waits_for(&view, &node), None, "it is gone");
     }
 }

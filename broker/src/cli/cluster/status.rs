@@ -72,7 +72,7 @@ fn partitions(view: &View) -> String {
     }
 }
 
-fn shortened(named: &[String]) -> String {
+pub(super) fn shortened(named: &[String]) -> String {
     let shown = named.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(" ");
     match named.len().checked_sub(NAMED_MAX) {
         Some(more) if more > 0 => format!("{shown} and {more} more"),

@@ -1,6 +1,6 @@
 //! What is known of a cluster. Everything is asked of any node, by Kafka's own requests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use vltava_client::blocking::Cluster;
 use vltava_client::error::ClientError;
@@ -48,6 +48,10 @@ pub struct NodeView {
     pub replicas: usize,
     /// Partitions that it leads.
     pub leads: usize,
+    /// Those of them that no other node keeps, as `topic-0`.
+    pub leads_alone: Vec<String>,
+    /// Those of them that others keep, none of whom is in sync.
+    pub leads_ahead: Vec<String>,
     /// Its part in group 0: leader, voter, learner, or nothing.
     pub role: &'static str,
 }
@@ -104,24 +108,34 @@ pub(super) fn view(cluster: &mut Cluster) -> Result<View, ClientError> {
             _ => "",
         };
     }
+    if view.quorum.leader.is_none() {
+        // Then Metadata tells of all brokers, as in Kafka. Who has a session with the node that is
+        // asked is there.
+        view.nodes.values_mut().for_each(|node| node.is_present &= !node.software.is_empty());
+    }
     cluster.refresh(None, false)?;
-    count_partitions(cluster, &mut view);
-    view.moving = moving(cluster)?;
+    let leaving = leaving(cluster)?;
+    count_partitions(cluster, &leaving, &mut view);
+    view.moving = leaving.into_keys().collect();
     Ok(view)
 }
 
-fn count_partitions(cluster: &Cluster, view: &mut View) {
+/// What is said of each partition. One that moves has all of its replicas where as many are in sync
+/// as are to stay.
+fn count_partitions(cluster: &Cluster, leaving: &BTreeMap<String, usize>, view: &mut View) {
     let metadata = cluster.metadata();
     view.id = metadata.cluster_id.as_ref().map(ToString::to_string).unwrap_or_default();
     for (name, topic) in &metadata.topics {
         for (index, partition) in &topic.partitions {
             let named = || format!("{name}-{index}");
             view.partitions += 1;
-            if partition.leader.is_none() {
+            let is_there = |id: &i32| view.nodes.get(id).is_none_or(|node| node.is_present);
+            let leader = partition.leader.filter(is_there);
+            if leader.is_none() {
                 view.offline.push(named());
             }
-            let in_sync: BTreeSet<_> = partition.in_sync.iter().collect();
-            if !partition.replicas.iter().all(|id| in_sync.contains(id)) {
+            let leaving = leaving.get(&named()).copied().unwrap_or_default();
+            if partition.in_sync.len() + leaving < partition.replicas.len() {
                 view.under_replicated.push(named());
             }
             for id in &partition.replicas {
@@ -129,8 +143,14 @@ fn count_partitions(cluster: &Cluster, view: &mut View) {
                     node.replicas += 1;
                 }
             }
-            if let Some(node) = partition.leader.and_then(|id| view.nodes.get_mut(&id)) {
+            if let Some(node) = leader.and_then(|id| view.nodes.get_mut(&id)) {
                 node.leads += 1;
+                let is_other = |id: &&i32| **id != node.id;
+                if partition.replicas.iter().find(is_other).is_none() {
+                    node.leads_alone.push(named());
+                } else if partition.in_sync.iter().find(is_other).is_none() {
+                    node.leads_ahead.push(named());
+                }
             }
         }
     }
@@ -228,15 +248,18 @@ fn quorum(cluster: &mut Cluster) -> Result<QuorumView, ClientError> {
     }))
 }
 
-/// Partitions whose replicas change.
-fn moving(cluster: &mut Cluster) -> Result<Vec<String>, ClientError> {
+/// Partitions whose replicas change, with how many of them leave.
+fn leaving(cluster: &mut Cluster) -> Result<BTreeMap<String, usize>, ClientError> {
     let request = ListPartitionReassignmentsRequest { timeout_ms: TIMEOUT_MS, topics: None };
     let response = match cluster.call_any(&request) {
-        Err(ClientError::Unsupported { .. }) => return Ok(Vec::new()),
+        Err(ClientError::Unsupported { .. }) => return Ok(BTreeMap::new()),
         response => response?,
     };
-    let named = response.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|it| format!("{}-{}", topic.name, it.partition_index))
+    let named = response.topics.into_iter().flat_map(|topic| {
+        let name = topic.name;
+        topic.partitions.into_iter().map(move |partition| {
+            (format!("{name}-{}", partition.partition_index), partition.removing_replicas.len())
+        })
     });
     Ok(named.collect())
 }
