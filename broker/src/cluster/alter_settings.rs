@@ -1,6 +1,7 @@
 //! AlterConfigs and IncrementalAlterConfigs: settings of topics, and what is wanted of nodes
-//! ([`super::node_settings`]), their throttles ([`super::throttle_rates`]). Other settings of nodes
-//! are read at start; those of groups wait for the group protocols they belong to.
+//! ([`super::node_settings`]), and those of theirs that change while they run
+//! ([`super::dynamic_settings`]). Other settings of nodes are read at start; those of groups wait
+//! for the group protocols they belong to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use vltava_protocol::types::Str;
 
 use super::controller::{Controller, Decision, Reply, TopicSettings};
 use super::refusal::{Refusal, repeated};
-use super::{node_settings, throttle_rates};
+use super::{dynamic_settings, node_settings};
 use crate::metadata::image::{Image, Settings};
 use crate::metadata::records::{Record, TOPIC_RESOURCE};
 use crate::metadata::topic_name;
@@ -130,9 +131,9 @@ impl Resources<'_> {
                 self.records.extend(node_settings::alter(self.image, name, changes)?);
                 Ok(())
             }
-            NODE_RESOURCE if throttle_rates::is_all(changes) => {
+            NODE_RESOURCE if dynamic_settings::is_all(changes) => {
                 let altered =
-                    throttle_rates::alter(self.image, name, changes, self.is_incremental)?;
+                    dynamic_settings::alter(self.image, name, changes, self.is_incremental)?;
                 self.records.extend(altered);
                 Ok(())
             }

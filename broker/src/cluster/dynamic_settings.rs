@@ -1,5 +1,5 @@
-//! The rates of the replication throttles: settings of a node that change while it runs, its own
-//! or, without a number, those of all nodes that have none of their own.
+//! Settings of a node that change while it runs, its own or, without a number, those of all nodes
+//! that have none of their own: the rates of the replication throttles, and two defaults of topics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +16,17 @@ use crate::metadata::records::Record;
 pub const LEADER_RATE: &str = "leader.replication.throttled.rate";
 /// Bytes per second that its own throttled replicas are sent.
 pub const FOLLOWER_RATE: &str = "follower.replication.throttled.rate";
-/// The settings of this file.
+/// Both.
 pub const RATES: [&str; 2] = [FOLLOWER_RATE, LEADER_RATE];
+
+/// On how many replicas a record must be flushed. Of all nodes only, as in Kafka: what a record has
+/// been promised would change with its leader.
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+/// Whether one that lacks acknowledged records may lead. A node's own counts where it leads group
+/// 0, which decides that: as in Kafka.
+pub const UNCLEAN_LEADER_ELECTION: &str = "unclean.leader.election.enable";
+/// Defaults of topics; they go before those that nodes were started with.
+pub const TOPIC_DEFAULTS: [&str; 2] = [MIN_INSYNC_REPLICAS, UNCLEAN_LEADER_ELECTION];
 
 /// Kafka's third throttle: nothing moves between the directories of a node, so there is none to be
 /// set. `kafka-reassign-partitions` takes it back when it is done, whether it had set it or not.
@@ -28,8 +37,18 @@ const ALL_NODES: &str = "";
 
 /// The rate in effect for a node; `None`: any.
 pub fn rate(image: &Image, node_id: i32, name: &str) -> Option<u64> {
-    let own = of(image, &node_id.to_string(), name).or_else(|| of(image, ALL_NODES, name));
-    own.and_then(|rate| rate.parse().ok()).filter(|rate| *rate < i64::MAX.unsigned_abs())
+    let rate = in_effect(image, node_id, name)?;
+    rate.parse().ok().filter(|rate| *rate < i64::MAX.unsigned_abs())
+}
+
+/// The defaults of topics that are in effect for a node, of those that were set while it runs.
+pub fn topic_defaults(image: &Image, node_id: i32) -> Vec<(&'static str, &str)> {
+    let names = TOPIC_DEFAULTS.into_iter();
+    names.filter_map(|name| Some((name, in_effect(image, node_id, name)?.as_str()))).collect()
+}
+
+fn in_effect<'a>(image: &'a Image, node_id: i32, name: &str) -> Option<&'a Str> {
+    of(image, &node_id.to_string(), name).or_else(|| of(image, ALL_NODES, name))
 }
 
 /// What was set for a node, or (without a name) for all.
@@ -41,7 +60,8 @@ pub fn of<'a>(image: &'a Image, resource_name: &str, name: &str) -> Option<&'a S
 pub(super) fn is_all(changes: &[Change]) -> bool {
     let is_one = |change: &Change| {
         let name = change.name.as_str();
-        RATES.contains(&name) || name == DIRECTORIES_RATE && change.operation == DELETE
+        let is_known = RATES.contains(&name) || TOPIC_DEFAULTS.contains(&name);
+        is_known || name == DIRECTORIES_RATE && change.operation == DELETE
     };
     !changes.is_empty() && changes.iter().all(is_one)
 }
@@ -63,9 +83,14 @@ pub(super) fn alter(
     for Change { name, operation, value } in changes {
         match *operation {
             SET => {
+                if *resource_name != ALL_NODES && name.as_str() == MIN_INSYNC_REPLICAS {
+                    return Err(invalid(format!(
+                        "{name} can be altered for all brokers together (--entity-default), not \
+                         for one"
+                    )));
+                }
                 let value = value.as_ref().map(Str::as_str).unwrap_or_default().trim();
-                check(name, value)?;
-                own.insert(name.detached(), Str::from(value));
+                own.insert(name.detached(), canonical(name, value)?);
             }
             DELETE => {
                 own.remove(name);
@@ -90,11 +115,22 @@ pub(super) fn forget(image: &Image, node_id: i32) -> Option<Record> {
     Some(Record::Settings((NODE_RESOURCE, name), Settings::default()))
 }
 
-fn check(name: &str, value: &str) -> Result<(), Refusal> {
-    let reason = match value.parse::<i64>() {
-        Ok(0..) => return Ok(()),
-        Ok(_) => "Value must be at least 0",
-        Err(_) => "Not a number of type LONG",
+/// As it is kept.
+fn canonical(name: &str, value: &str) -> Result<Str, Refusal> {
+    let value = value.to_ascii_lowercase();
+    let reason = match (name, value.parse::<i64>()) {
+        (UNCLEAN_LEADER_ELECTION, _) if ["true", "false"].contains(&value.as_str()) => {
+            return Ok(Str::from(value));
+        }
+        (UNCLEAN_LEADER_ELECTION, _) => "Expected value to be either true or false",
+        (MIN_INSYNC_REPLICAS, Ok(count)) if i32::try_from(count).is_err() => {
+            "Not a number of type INT"
+        }
+        (MIN_INSYNC_REPLICAS, Ok(count)) if count < 1 => "Value must be at least 1",
+        (MIN_INSYNC_REPLICAS, Err(_)) => "Not a number of type INT",
+        (_, Ok(0..)) => return Ok(Str::from(value)),
+        (_, Ok(_)) => "Value must be at least 0",
+        (_, Err(_)) => "Not a number of type LONG",
     };
     // Not INVALID_CONFIG, which Kafka says of topics only.
     let message = format!("Invalid value {value} for configuration {name}: {reason}");

@@ -14,7 +14,7 @@
 //! - `features`: raising the feature level.
 //! - [`nodes`]: forming the cluster, registering nodes, blocks of producer ids.
 //! - [`node_settings`]: what is to become of a node; [`quorum`]: who is to be in group 0.
-//! - [`throttle_rates`]: settings of nodes that change while they run.
+//! - [`dynamic_settings`]: settings of nodes that change while they run.
 //! - [`evacuate`]: what moves without anybody asking.
 //! - [`wire`]: what is asked and answered, as bytes between nodes.
 //! - [`placement`]: which nodes keep a new partition; `new_partitions` asks it, or the client.
@@ -37,5 +37,5 @@ pub mod reassign;
 mod refusal;
 pub mod spread;
 pub mod state;
-pub mod throttle_rates;
+pub mod dynamic_settings;
 pub mod wire;

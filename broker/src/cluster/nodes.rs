@@ -7,7 +7,7 @@ use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 
 use super::controller::{Decision, Reply, refused};
-use super::throttle_rates;
+use super::dynamic_settings;
 use crate::metadata::features::{FIRST, Levels};
 use crate::metadata::image::{
     Cluster, Image, Node, NodeEndpoint, NodeState, Partition, PeerEndpoint,
@@ -131,7 +131,7 @@ pub(super) fn forget(image: &Image, node_id: i32) -> Decision {
 }
 
 fn forgotten(image: &Image, node_id: i32) -> Decision {
-    let records = throttle_rates::forget(image, node_id).into_iter();
+    let records = dynamic_settings::forget(image, node_id).into_iter();
     (records.chain([Record::Node(node_id, None)]).collect(), Reply::NodeUnregistered)
 }
 

@@ -10,6 +10,10 @@ use super::values::{BrokerConfig, family_of_aliases};
 pub enum Source {
     /// The topic's own setting.
     Topic,
+    /// The node's own, altered while it runs.
+    DynamicBroker,
+    /// Of all nodes, altered while they run.
+    DynamicDefaultBroker,
     /// The node's file or command line.
     StaticBroker,
     /// Nobody gave it.
@@ -21,6 +25,8 @@ impl Source {
     pub const fn code(self) -> i8 {
         match self {
             Self::Topic => 1,
+            Self::DynamicBroker => 2,
+            Self::DynamicDefaultBroker => 3,
             Self::StaticBroker => 4,
             Self::Default => 5,
         }
@@ -57,26 +63,47 @@ pub struct Described {
     pub documentation: &'static str,
 }
 
+/// What of a node's settings can be altered while it runs.
+#[derive(Clone, Copy, Default)]
+pub struct Dynamic<'a> {
+    /// The names of those settings.
+    pub names: &'a [&'static str],
+    /// What was given for them, what is nearer to the node first.
+    pub given: &'a [DescribedSynonym],
+}
+
+impl Dynamic<'_> {
+    fn of(&self, name: &str) -> impl Iterator<Item = &DescribedSynonym> {
+        self.given.iter().filter(move |given| given.name == name)
+    }
+}
+
 /// Every setting of a topic with these of its own, by name.
 pub fn topic<'a>(
     config: &BrokerConfig,
+    dynamic: Dynamic<'_>,
     own: impl Iterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Vec<Described> {
     topic_settings()
         .map(|definition| {
             let given = own.clone().find(|(name, _)| *name == definition.name);
-            topic_entry(config, definition, given.map(|(_, value)| value))
+            topic_entry(config, dynamic, definition, given.map(|(_, value)| value))
         })
         .collect()
 }
 
 fn topic_entry(
     config: &BrokerConfig,
+    dynamic: Dynamic<'_>,
     definition: &'static Definition,
     own: Option<&str>,
 ) -> Described {
-    let mut synonyms = node_synonyms(config, definition.synonyms.iter().map(|s| s.name));
-    let mut value = config.topic_defaults.value(definition.name).unwrap_or_default().to_string();
+    let names = definition.synonyms.iter().map(|s| s.name);
+    let mut synonyms = node_synonyms(config, dynamic, names);
+    // Those that are altered while nodes run have the same name and unit.
+    let altered = dynamic.of(definition.name).next().map(|given| given.value.as_str());
+    let default = altered.or_else(|| config.topic_defaults.value(definition.name));
+    let mut value = default.unwrap_or_default().to_string();
     if let Some(own) = own {
         value = check::canonical(definition, own).unwrap_or_else(|_| own.to_string());
         let own =
@@ -94,16 +121,18 @@ fn topic_entry(
     }
 }
 
-/// Every setting of this node, by name. All are read-only: they are read at start.
-pub fn node(config: &BrokerConfig) -> Vec<Described> {
+/// Every setting of this node, by name. But for those that are dynamic all are read-only: they are
+/// read at start.
+pub fn node(config: &BrokerConfig, dynamic: Dynamic<'_>) -> Vec<Described> {
     let mut described: Vec<Described> = broker_settings()
         .map(|definition| {
             let names = family_of_aliases(definition.name);
-            let synonyms = node_synonyms(config, names.into_iter());
+            let synonyms = node_synonyms(config, dynamic, names.into_iter());
+            let altered = dynamic.of(definition.name).next().map(|given| given.value.as_str());
             Described {
                 name: definition.name,
-                value: config.value(definition.name).map(str::to_string),
-                is_read_only: true,
+                value: altered.or_else(|| config.value(definition.name)).map(str::to_string),
+                is_read_only: !dynamic.names.contains(&definition.name),
                 source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
                 synonyms,
                 kind: definition.kind,
@@ -137,12 +166,15 @@ pub fn group() -> Vec<Described> {
         .collect()
 }
 
-/// What was given for these settings of the node, then their defaults, each in order: as Kafka
-/// lists them.
+/// What was given for these settings of the node, while it runs or at its start, then their
+/// defaults, each in order: as Kafka lists them.
 fn node_synonyms(
     config: &BrokerConfig,
+    dynamic: Dynamic<'_>,
     names: impl Iterator<Item = &'static str> + Clone,
 ) -> Vec<DescribedSynonym> {
+    let altered = names.clone().flat_map(|name| dynamic.of(name).cloned());
+    let altered: Vec<_> = altered.collect();
     let given = names.clone().filter_map(|name| {
         let value = config.given.get(name)?.clone();
         Some(DescribedSynonym { name, value, source: Source::StaticBroker })
@@ -151,7 +183,7 @@ fn node_synonyms(
         let value = broker_setting(name)?.default?.to_string();
         Some(DescribedSynonym { name, value, source: Source::Default })
     });
-    given.chain(defaults).collect()
+    altered.into_iter().chain(given).chain(defaults).collect()
 }
 
 /// Whether a topic setting is a list, so that APPEND and SUBTRACT make sense; `None` for an unknown
@@ -178,7 +210,7 @@ mod tests {
     }
 
     fn described(config: &BrokerConfig, own: &[(&str, &str)], name: &str) -> Described {
-        let all = topic(config, own.iter().copied());
+        let all = topic(config, Dynamic::default(), own.iter().copied());
         all.into_iter().find(|entry| entry.name == name).unwrap()
     }
 
@@ -223,7 +255,7 @@ mod tests {
     #[test]
     fn the_node_describes_all_of_its_settings_in_order() {
         let config = config(&[("broker.id", "9")]);
-        let all = node(&config);
+        let all = node(&config, Dynamic::default());
         assert!(all.is_sorted_by_key(|entry| entry.name));
         let node_id = all.iter().find(|entry| entry.name == "node.id").unwrap();
         assert_eq!(node_id.value.as_deref(), Some("9"));

@@ -20,8 +20,10 @@ use vltava_protocol::types::Str;
 use super::Reply;
 use super::context::Context;
 use super::errors::LOW_ON_SPACE;
+use super::node_settings::topic_defaults;
 use crate::cluster::controller::{self, Input};
-use crate::config::describe;
+use crate::cluster::dynamic_settings::TOPIC_DEFAULTS;
+use crate::config::describe::{self, Dynamic};
 use crate::config::values::BrokerConfig;
 use crate::runtime::Runtime;
 
@@ -56,9 +58,12 @@ pub async fn handle<R: Runtime>(
         }
     };
     if with_settings {
+        let node = &context.services.node;
+        let altered = topic_defaults(&node.image(), node.node_id());
+        let dynamic = Dynamic { names: &TOPIC_DEFAULTS, given: &altered };
         for created in response.topics.iter_mut().filter(|topic| topic.error_code.is_none()) {
             let own = given.get(&created.name);
-            created.configs = Some(settings(&context.services.config, own));
+            created.configs = Some(settings(&context.services.config, dynamic, own));
         }
     }
     Reply::Now(response)
@@ -73,9 +78,13 @@ fn given(request: &CreateTopicsRequest) -> Given {
     request.topics.iter().map(topic_settings).collect()
 }
 
-fn settings(config: &BrokerConfig, own: Option<&BTreeMap<Str, Str>>) -> Vec<CreatableTopicConfigs> {
+fn settings(
+    config: &BrokerConfig,
+    dynamic: Dynamic<'_>,
+    own: Option<&BTreeMap<Str, Str>>,
+) -> Vec<CreatableTopicConfigs> {
     let own = own.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
-    let described = describe::topic(config, own).into_iter();
+    let described = describe::topic(config, dynamic, own).into_iter();
     let entry = described.map(|setting| CreatableTopicConfigs {
         name: Str::from_static(setting.name),
         value: setting.value.map(Str::from),
@@ -108,7 +117,7 @@ mod tests {
         let config = values::load(&[]).unwrap().config;
         let own = [(Str::from_static("retention.ms"), Str::from_static(" 1000 "))];
         let own: BTreeMap<Str, Str> = own.into_iter().collect();
-        let shown = settings(&config, Some(&own));
+        let shown = settings(&config, Dynamic::default(), Some(&own));
         assert_eq!(shown.len(), 37);
         let retention = shown.iter().find(|entry| entry.name == "retention.ms").unwrap();
         assert_eq!((retention.value.as_deref(), retention.config_source), (Some("1000"), 1));

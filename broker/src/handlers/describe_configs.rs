@@ -2,10 +2,10 @@
 //!
 //! Versions: 1 sources and synonyms (KIP-226), 3 types and documentation (KIP-569), 4 flexible.
 //!
-//! Ours: a node's settings are all read-only, since they are read at start, but for what is wanted
-//! of it (`vltava.node.*`) and its throttles, which any node describes, of all; a topic's default
-//! that comes from `log.retention.hours` and the like is shown with its source (Kafka shows it as a
-//! default). Log levels are not described.
+//! Ours: most of a node's settings are read-only, since they are read at start, but not what is
+//! wanted of it (`vltava.node.*`) and its throttles, which any node describes, of all; a topic's
+//! default that comes from `log.retention.hours` and the like is shown with its source (Kafka shows
+//! it as a default). Log levels are not described.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ use super::{Reply, node_settings};
 use crate::cluster::alter_settings::{
     CLIENT_METRICS_RESOURCE, GROUP_RESOURCE, NODE_LOGGER_RESOURCE, NODE_RESOURCE,
 };
-use crate::config::describe::{self, Described};
+use crate::cluster::dynamic_settings::TOPIC_DEFAULTS;
+use crate::config::describe::{self, Described, Dynamic};
 use crate::config::values::BrokerConfig;
 use crate::metadata::image::Image;
 use crate::metadata::records::TOPIC_RESOURCE;
@@ -126,22 +127,24 @@ fn settings(
     name: &Str,
 ) -> Result<Vec<Described>, Failure> {
     let invalid = |message: String| (ErrorCode::INVALID_REQUEST, message);
+    let altered = node_settings::topic_defaults(image, config.node_id);
+    let dynamic = Dynamic { names: &TOPIC_DEFAULTS, given: &altered };
     match resource_type {
         TOPIC_RESOURCE => {
             let invalid_name = |message| (ErrorCode::INVALID_TOPIC_EXCEPTION, message);
             topic_name::validate(name).map_err(invalid_name)?;
             let unknown = (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new());
             let topic = image.topic(name).ok_or(unknown)?;
-            Ok(describe::topic(config, topic.own_settings()))
+            Ok(describe::topic(config, dynamic, topic.own_settings()))
         }
         NODE_RESOURCE => {
-            // Without a name: what all nodes were given while they run, which is nothing.
+            // Without a name: what all nodes were given while they run, which any node describes.
             if name.is_empty() {
                 return Ok(Vec::new());
             }
             let own = config.node_id;
             match name.parse::<i32>() {
-                Ok(id) if id == own => Ok(describe::node(config)),
+                Ok(id) if id == own => Ok(describe::node(config, dynamic)),
                 Ok(_) => Err(invalid(format!(
                     "Unexpected broker id, expected {own} or empty string, but received {name}"
                 ))),
@@ -245,7 +248,10 @@ mod tests {
         let found = ask(4, "1", None, &with).configs;
         assert!(found.iter().all(|entry| entry.documentation.is_some()));
         let altered = found.iter().filter(|entry| !entry.read_only);
-        assert_eq!(altered.map(|entry| entry.name.as_str()).collect::<Vec<_>>(), [node_state()]);
+        assert_eq!(
+            altered.map(|entry| entry.name.as_str()).collect::<Vec<_>>(),
+            ["min.insync.replicas", "unclean.leader.election.enable", node_state()]
+        );
         assert!(found.iter().all(|entry| entry.synonyms.is_empty()));
         assert!(!ask(32, "g", None, &plain()).configs.is_empty());
     }
@@ -268,6 +274,37 @@ mod tests {
         let all = ask(4, "", Some(&[node_settings::NODES]), &plain());
         assert_eq!(all.configs[0].value.as_deref(), Some("1"));
         assert_eq!(ask(4, "7", Some(keys), &plain()).error_code, ErrorCode::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn what_is_altered_while_a_node_runs_goes_before_what_it_was_started_with() {
+        let config = values::load(&[]).unwrap().config;
+        let (mut image, _) = cluster(&[("t", 5, 1)]);
+        let name = "unclean.leader.election.enable";
+        for (place, value) in [("", "true"), ("1", "false")] {
+            let given = Arc::new([(Str::from_static(name), Str::from_static(value))].into());
+            let resource = (NODE_RESOURCE, Str::from_static(place));
+            image.apply(Record::Settings(resource, given)).unwrap();
+        }
+        let view = View { config: &config, image: &image, software: &Software::new() };
+        let with = DescribeConfigsRequest { include_synonyms: true, ..plain() };
+        for (kind, resource_name, expected) in [
+            (2, "t", vec![("false", 2), ("true", 3), ("false", 5)]),
+            (4, "1", vec![("false", 2), ("true", 3), ("false", 5)]),
+            (4, "", vec![("true", 3)]),
+        ] {
+            let resource = DescribeConfigsResource {
+                resource_type: kind,
+                resource_name: Str::from_static(resource_name),
+                configuration_keys: Some(vec![Str::from_static(name)]),
+            };
+            let [entry] = <[_; 1]>::try_from(view.describe(&with, &resource).configs).unwrap();
+            let synonyms = entry.synonyms.iter();
+            let synonyms = synonyms.map(|it| (it.value.as_deref().unwrap(), it.source));
+            assert_eq!(synonyms.collect::<Vec<_>>(), expected, "{kind} {resource_name}");
+            assert_eq!(entry.value.as_deref(), Some(expected[0].0));
+            assert_eq!((entry.config_source, entry.read_only), (expected[0].1, false));
+        }
     }
 
     #[test]

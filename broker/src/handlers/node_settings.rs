@@ -1,4 +1,5 @@
 //! What is wanted of nodes, and what is known of them, as settings: any node describes all of them.
+//! And what can be altered of a node's other settings while it runs.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,9 @@ use vltava_protocol::messages::describe_configs::{
 };
 use vltava_protocol::types::Str;
 
+use crate::cluster::dynamic_settings::{self, RATES, TOPIC_DEFAULTS, UNCLEAN_LEADER_ELECTION};
 use crate::cluster::node_settings::{ADDRESS, PREFIX, STATE, address_text, state_name};
-use crate::cluster::throttle_rates::{self, RATES};
+use crate::config::describe::{DescribedSynonym, Source};
 use crate::metadata::image::{Image, Node, NodeState};
 
 /// The programs of the nodes that are there, by node.
@@ -26,6 +28,8 @@ const DYNAMIC: i8 = 2;
 const DYNAMIC_OF_ALL: i8 = 3;
 const DEFAULT: i8 = 5;
 /// Kafka's numbers of types.
+const BOOLEAN: i8 = 1;
+const INT: i8 = 3;
 const STRING: i8 = 2;
 const LONG: i8 = 5;
 const LIST: i8 = 7;
@@ -66,10 +70,34 @@ fn rates<'a>(
 ) -> impl Iterator<Item = DescribeConfigsResourceResult> + use<'a> {
     let resource_name = resource_name.to_owned();
     RATES.into_iter().zip(RATE_DOCS).filter_map(move |(name, doc)| {
-        let all = || throttle_rates::of(image, "", name).map(|rate| (rate, DYNAMIC_OF_ALL));
-        let own = throttle_rates::of(image, &resource_name, name).map(|rate| (rate, DYNAMIC));
+        let all = || dynamic_settings::of(image, "", name).map(|rate| (rate, DYNAMIC_OF_ALL));
+        let own = dynamic_settings::of(image, &resource_name, name).map(|rate| (rate, DYNAMIC));
         let (rate, source) = own.filter(|_| !resource_name.is_empty()).or_else(all)?;
         Some(documented(entry(name, rate, LONG, source, false), doc))
+    })
+}
+
+/// What was altered of a node's settings that give topics their defaults, nearest first: its own,
+/// then all nodes'.
+pub fn topic_defaults(image: &Image, node_id: i32) -> Vec<DescribedSynonym> {
+    let own = node_id.to_string();
+    let places = [(own.as_str(), Source::DynamicBroker), ("", Source::DynamicDefaultBroker)];
+    let given = |name| {
+        places.into_iter().filter_map(move |(place, source)| {
+            let value = dynamic_settings::of(image, place, name)?.to_string();
+            Some(DescribedSynonym { name, value, source })
+        })
+    };
+    TOPIC_DEFAULTS.into_iter().flat_map(given).collect()
+}
+
+/// The defaults of topics that were altered for all nodes.
+fn topic_defaults_of_all(image: &Image) -> impl Iterator<Item = DescribeConfigsResourceResult> {
+    TOPIC_DEFAULTS.into_iter().filter_map(|name| {
+        let value = dynamic_settings::of(image, "", name)?;
+        let kind = if name == UNCLEAN_LEADER_ELECTION { BOOLEAN } else { INT };
+        let doc = "Default of the topic setting of the same name.";
+        Some(documented(entry(name, value, kind, DYNAMIC_OF_ALL, false), doc))
     })
 }
 
@@ -91,7 +119,7 @@ pub fn of_all(image: &Image) -> Vec<DescribeConfigsResourceResult> {
     let ids: Vec<String> = image.nodes().map(|node| node.id.to_string()).collect();
     let doc = "The nodes of the cluster, also those that were added and never there.";
     let nodes = documented(entry(NODES, &ids.join(","), LIST, DYNAMIC, true), doc);
-    std::iter::once(nodes).chain(rates(image, "")).collect()
+    std::iter::once(nodes).chain(topic_defaults_of_all(image)).chain(rates(image, "")).collect()
 }
 
 fn documented(

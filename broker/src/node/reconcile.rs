@@ -13,8 +13,10 @@ use super::group_offsets;
 use super::logs::open_or_create;
 use super::options::{group_options, log_options, min_insync_replicas, throttled};
 use super::view::Node;
+use crate::cluster::dynamic_settings::topic_defaults;
 use crate::config::topic_values::TopicConfig;
 use crate::groups::{GroupMachine, Input};
+use crate::metadata::delta::Delta;
 use crate::metadata::image::{Image, Partition, PartitionId, Replica as ImageReplica, Topic};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::error::PartitionError;
@@ -52,10 +54,8 @@ impl<R: Runtime> Node<R> {
         }
         for change in &delta.changed_topics {
             added.extend(self.own_partitions(change.after));
-            if change.has_other_settings() {
-                self.set_options(change.after);
-            }
         }
+        let altered = self.with_other_settings(&before, &image, &delta);
         let changed: Vec<_> =
             delta.changed_topics.iter().map(|change| Arc::clone(change.after)).collect();
         for (topic, index) in &added {
@@ -64,10 +64,28 @@ impl<R: Runtime> Node<R> {
         drop(delta);
         self.parts.logs.keep_notes_of_gone(|id| image.topic_by_id(id).is_some()).await;
         self.set_image(image);
+        for topic in &altered {
+            self.set_options(topic);
+        }
         for topic in &removed {
             self.remove_topic(topic).await;
         }
         *self.taken.borrow_mut() = Taken { added, changed };
+    }
+
+    /// Topics that stay, and whose settings are others now, their own or defaults.
+    fn with_other_settings(
+        &self,
+        before: &Image,
+        image: &Image,
+        delta: &Delta<'_>,
+    ) -> Vec<Arc<Topic>> {
+        let own = self.node_id();
+        if topic_defaults(before, own) != topic_defaults(image, own) {
+            return image.topics().cloned().collect();
+        }
+        let altered = delta.changed_topics.iter().filter(|change| change.has_other_settings());
+        altered.map(|change| Arc::clone(change.after)).collect()
     }
 
     /// Opens and creates what is new of this shard's partitions in the image that was taken last.
@@ -131,7 +149,10 @@ impl<R: Runtime> Node<R> {
 
     /// The settings in effect for a topic.
     pub fn topic_config(&self, topic: &Topic) -> TopicConfig {
-        self.parts.config.topic_defaults.resolve(topic.own_settings())
+        let image = self.image();
+        let defaults = topic_defaults(&image, self.node_id());
+        let settings = defaults.into_iter().chain(topic.own_settings());
+        self.parts.config.topic_defaults.resolve(settings)
     }
 
     pub(super) fn set_options(&self, topic: &Topic) {

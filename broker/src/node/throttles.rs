@@ -1,7 +1,7 @@
 //! The rates of this node's replication throttles, as the image has them.
 
 use super::view::Node;
-use crate::cluster::throttle_rates::{FOLLOWER_RATE, LEADER_RATE, rate};
+use crate::cluster::dynamic_settings::{FOLLOWER_RATE, LEADER_RATE, rate};
 use crate::metadata::image::Image;
 use crate::runtime::Runtime;
 

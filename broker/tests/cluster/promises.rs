@@ -23,6 +23,10 @@ use crate::view::{await_partition, connect, create_topic_with, leader_of, partit
 
 pub const TOPIC: &str = "promised";
 
+/// Resources with settings, as Kafka numbers and names them.
+const OF_TOPIC: (i8, &str) = (2, TOPIC);
+const OF_ALL_NODES: (i8, &str) = (4, "");
+
 /// A connection to who leads, and its number.
 pub fn leader(nodes: &Nodes) -> (i32, Link) {
     until("nobody leads", || {
@@ -40,16 +44,17 @@ pub fn write(link: &mut Link, acks: i16, timeout_ms: i32) -> ErrorCode {
     answer.responses[0].partition_responses[0].error_code
 }
 
-fn set_min_insync_replicas(address: SocketAddr, value: &str) {
-    const TOPIC_RESOURCE: i8 = 2;
+/// Sets it for the topic, or for all nodes; without a value: takes it back.
+fn set_min_insync_replicas(address: SocketAddr, resource: (i8, &str), value: Option<&str>) {
+    const DELETE: i8 = 1;
     let config = AlterableConfig {
         name: Str::from("min.insync.replicas"),
-        value: Some(Str::from(value)),
-        ..AlterableConfig::default()
+        config_operation: if value.is_none() { DELETE } else { 0 },
+        value: value.map(Str::from),
     };
     let resource = AlterConfigsResource {
-        resource_type: TOPIC_RESOURCE,
-        resource_name: Str::from(TOPIC),
+        resource_type: resource.0,
+        resource_name: Str::from(resource.1),
         configs: vec![config],
     };
     let request =
@@ -85,9 +90,20 @@ fn too_few_replicas_in_sync_and_a_log_that_begins_later() {
     await_partition(&up, TOPIC, 0, |it| it.in_sync.len() == 2 && !it.in_sync.contains(&down));
     assert_eq!(write(&mut link, -1, 30_000), ErrorCode::NOT_ENOUGH_REPLICAS);
     assert_eq!(write(&mut link, 1, 30_000), ErrorCode::NONE);
-    set_min_insync_replicas(up[0], "2");
-    let written = || write(&mut link, -1, 30_000).is_none().then_some(());
-    until("another setting has no effect", written);
+    set_min_insync_replicas(up[0], OF_TOPIC, Some("2"));
+    let mut becomes = |error| {
+        until("another setting has no effect", || {
+            (write(&mut link, -1, 30_000) == error).then_some(())
+        });
+    };
+    becomes(ErrorCode::NONE);
+    // Without one of its own that of all nodes counts, also as it changes.
+    set_min_insync_replicas(up[0], OF_ALL_NODES, Some("3"));
+    becomes(ErrorCode::NONE);
+    set_min_insync_replicas(up[0], OF_TOPIC, None);
+    becomes(ErrorCode::NOT_ENOUGH_REPLICAS);
+    set_min_insync_replicas(up[0], OF_ALL_NODES, None);
+    becomes(ErrorCode::NONE);
     delete_records_to(&mut link, 2);
     nodes.run_all();
     await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);

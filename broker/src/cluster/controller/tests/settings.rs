@@ -77,7 +77,7 @@ fn resources_that_cannot_be_altered() {
 
 #[test]
 fn throttles_are_a_nodes_own_or_of_all() {
-    use crate::cluster::throttle_rates::{FOLLOWER_RATE, LEADER_RATE, rate};
+    use crate::cluster::dynamic_settings::{FOLLOWER_RATE, LEADER_RATE, rate};
     let mut cluster = Cluster::of(2);
     let directories = "replica.alter.log.dirs.io.max.bytes.per.second";
     let mut alter = |name: &str, changes: &[(&str, i8, Option<&str>)]| {
@@ -107,6 +107,45 @@ fn throttles_are_a_nodes_own_or_of_all() {
     assert_eq!(alter("2", &all), (none, [Some(7); 2], Some(0)), "all nodes' is left");
     assert_eq!(alter("1", &all), (none, [Some(7); 2], None));
     assert_eq!(alter("", &all), (none, [None; 2], None));
+}
+
+#[test]
+fn defaults_of_topics_are_altered_while_nodes_run() {
+    use crate::cluster::dynamic_settings::{
+        FOLLOWER_RATE, MIN_INSYNC_REPLICAS, UNCLEAN_LEADER_ELECTION, topic_defaults,
+    };
+    let (least, unclean) = (MIN_INSYNC_REPLICAS, UNCLEAN_LEADER_ELECTION);
+    let mut cluster = Cluster::of(2);
+    let mut alter = |name: &str, changes: &[(&str, i8, Option<&str>)]| {
+        let (error, told) = cluster.alter_resource(4, name, changes);
+        let of = |id| topic_defaults(cluster.state.image(), id);
+        let shown = [1, 2].map(|id| {
+            let pairs: Vec<String> =
+                of(id).iter().map(|(name, it)| format!("{name}={it}")).collect();
+            pairs.join(" ")
+        });
+        (error, told, shown)
+    };
+    let all = [(least, 0, Some(" 2 ")), (unclean, 0, Some("TRUE")), (FOLLOWER_RATE, 0, Some("7"))];
+    let (error, told, shown) = alter("", &all);
+    assert_eq!(error, ErrorCode::NONE, "{told}");
+    let both = format!("{least}=2 {unclean}=true");
+    assert_eq!(shown, [both.clone(), both.clone()]);
+    assert_eq!(alter("2", &[(unclean, 0, Some("false"))]).0, ErrorCode::NONE);
+    let own = format!("{least}=2 {unclean}=false");
+    for (name, setting, value, expected) in [
+        ("", least, "0", ErrorCode::INVALID_REQUEST),
+        ("", least, "x", ErrorCode::INVALID_REQUEST),
+        ("", least, "2147483648", ErrorCode::INVALID_REQUEST),
+        ("", unclean, "maybe", ErrorCode::INVALID_REQUEST),
+        ("1", least, "2", ErrorCode::INVALID_CONFIG),
+        ("9", unclean, "true", ErrorCode::BROKER_ID_NOT_REGISTERED),
+    ] {
+        let (error, told, shown) = alter(name, &[(setting, 0, Some(value))]);
+        assert_eq!(error, expected, "{name} {setting}={value}: {told}");
+        assert_eq!(shown, [both.clone(), own.clone()], "{name} {setting}={value}");
+    }
+    assert_eq!(alter("", &[(least, 1, None), (unclean, 1, None)]).2[1], format!("{unclean}=false"));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn a_client_assigns_partitions_to_nodes_that_are_there() {
         let assignments = Some(vec![CreatePartitionsAssignment { broker_ids: nodes.to_vec() }]);
         let more = CreatePartitionsTopic { name: Str::from("t"), count: 2, assignments };
         let request = CreatePartitionsRequest { topics: vec![more], ..Default::default() };
-        let input = Input::CreatePartitions(request).seeing(|| present.into());
+        let input = Input::CreatePartitions(request).seeing(seeing(&present));
         let Reply::CreatePartitions(response) = cluster.ask(input) else { panic!() };
         assert_eq!(response.results[0].error_code, error, "{nodes:?}");
     }
