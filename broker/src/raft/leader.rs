@@ -4,7 +4,8 @@ use super::actions::Actions;
 use super::history::{MARKS_KEPT, What};
 use super::membership::{MEMBERS_MAX, Membership, ReplicaId};
 use super::message::{Action, Message};
-use super::node::{Node, Other, Role, Turn};
+use super::node::{Node, Role, Turn};
+use super::others::Other;
 use super::position::Position;
 
 /// Why a leader cannot do what it was asked.

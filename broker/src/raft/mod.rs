@@ -7,8 +7,9 @@
 //! members and new log starts are [marks](history::Mark), and a place in a log counts offsets and
 //! marks ([`position::Position`]; their sum is raft's index).
 //!
-//! - [`node`]: state, inputs; its parts `election`, `follower`, `leader`. [`message`]: all that
-//!   goes in and comes out, and when a driver does what. [`actions`]: the list it comes out in.
+//! - [`node`]: state, inputs; its parts `election`, `follower`, `leader`; `progress` (of its log),
+//!   `others` (the members), `standing` (what it tells its driver). [`message`]: all that goes in
+//!   and comes out, and when a driver does what. [`actions`]: the list it comes out in.
 //! - [`history`], [`run`]: the marks of a log, and a part of a log as it is sent.
 //! - [`forced`]: what is decided from outside where a majority is gone.
 //! - [`membership`], [`quorum`]: who belongs to a group, and how many are enough.
@@ -45,11 +46,14 @@ mod leader;
 pub mod membership;
 pub mod message;
 pub mod node;
+mod others;
 pub mod persisted;
 pub mod position;
+mod progress;
 pub mod quorum;
 pub mod recovery;
 pub mod run;
+mod standing;
 
 pub use leader::Refusal;
 

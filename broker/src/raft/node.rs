@@ -1,12 +1,14 @@
 //! One replica's view of its group: its state, and which part answers to what.
 //!
 //! What it does as voter and candidate stands in `election`, as follower in `follower`, as leader
-//! in `leader`.
+//! in `leader`; how far its log is, in `progress`; whom it can talk to, in `others`; what its
+//! driver can ask of it, in `standing`.
 
 use super::actions::Actions;
-use super::history::{Base, History};
+use super::history::History;
 use super::membership::{Membership, ReplicaId};
 use super::message::{Action, Input, Message};
+use super::others::Other;
 use super::position::Position;
 
 /// What this replica is in its group.
@@ -73,26 +75,6 @@ impl Found {
     }
 }
 
-/// What is known of another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Other {
-    pub(super) id: ReplicaId,
-    /// What it said when it was asked for its vote.
-    pub(super) vote: Option<bool>,
-    /// From where on it is sent.
-    pub(super) next: i64,
-    /// Its log is the leader's, and on its disk, below this index.
-    pub(super) flushed: i64,
-    /// Where its log agrees is not known: one message at a time asks for it.
-    pub(super) is_probing: bool,
-    /// Such a message is out.
-    pub(super) has_asked: bool,
-    /// It has said something since it was looked for who has not.
-    pub(super) has_moved: bool,
-    /// What it was told of commit and high watermark.
-    pub(super) told: (i64, i64),
-}
-
 /// One input's time, and what it brings about.
 pub(super) struct Turn {
     pub(super) now: u64,
@@ -157,7 +139,7 @@ pub struct Node {
     /// Where this disk's log of the group ended before it was given away. See [`Node::promise`].
     pub(super) promised: Position,
     /// Nodes that can be talked to.
-    up: Vec<i32>,
+    pub(super) up: Vec<i32>,
     /// All members but this replica.
     pub(super) others: Vec<Other>,
 }
@@ -225,81 +207,6 @@ impl Node {
         turn.actions
     }
 
-    /// What this replica is.
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// The newest epoch that it knows: its own where it leads.
-    pub fn epoch(&self) -> i32 {
-        self.epoch
-    }
-
-    /// Who leads, as far as it knows.
-    pub fn leader(&self) -> Option<ReplicaId> {
-        self.leader
-    }
-
-    /// What its log holds.
-    pub fn history(&self) -> &History {
-        &self.history
-    }
-
-    /// The first offset that may not be served. Never above what is flushed here, and never back.
-    pub fn high_watermark(&self) -> i64 {
-        self.high_watermark
-    }
-
-    /// Below this index nothing of the log is missing on this disk.
-    pub fn flushed(&self) -> i64 {
-        self.flushed
-    }
-
-    /// Below this index entries are chosen.
-    pub fn committed(&self) -> i64 {
-        self.committed
-    }
-
-    /// Offsets below this are gone for good, in all replicas.
-    pub fn log_start(&self) -> i64 {
-        self.log_start
-    }
-
-    /// Whether it follows a leader that can be talked to, and has all that it should have.
-    pub fn follows(&self) -> bool {
-        self.role == Role::Follower && self.has_live_leader() && self.is_whole()
-    }
-
-    /// The members, by the newest entry of the log that names them.
-    pub fn members(&self) -> &Membership {
-        self.history.members()
-    }
-
-    /// Whether this node can be talked to, as far as the group was told.
-    pub fn knows_up(&self, node: i32) -> bool {
-        self.up.contains(&node)
-    }
-
-    /// Whether nobody else belongs to the group: then nothing of it needs to be kept but the log.
-    pub fn is_alone(&self) -> bool {
-        self.members().is_alone(&self.id)
-    }
-
-    /// When [`Input::Deadline`] is due; `None`: nothing is. An idle group has none.
-    pub fn deadline(&self) -> Option<u64> {
-        self.deadline
-    }
-
-    /// Whether batches may be appended here.
-    pub fn takes_writes(&self) -> bool {
-        self.role == Role::Leader && self.handing_over.is_none()
-    }
-
-    /// `min.insync.replicas`.
-    pub fn min_insync_replicas(&self) -> usize {
-        self.options.min_insync_replicas
-    }
-
     /// Takes one input; what must be done in answer. `now` is in milliseconds, and only rises.
     pub fn step(&mut self, now: u64, input: Input) -> Actions {
         let mut turn = Turn::new(now);
@@ -341,127 +248,6 @@ impl Node {
         self.options.rank = rank;
     }
 
-    /// Marks before this index are known by their sum only from now on: they are committed, and
-    /// whoever needs what stands before takes it as it is. To be called where a log's start has
-    /// moved on; of a long history the node does it by itself.
-    pub fn compact(&mut self, index: i64) {
-        assert!(index <= self.committed, "what is not committed stays");
-        self.history.compact(index);
-    }
-
-    /// The log on this disk begins here, durably: the group has decided it, or there was nobody
-    /// else to ask. Whoever takes the log as it is hears of it.
-    pub fn begins_at(&mut self, offset: i64) {
-        self.log_start = self.log_start.max(offset);
-    }
-
-    /// What of the log is on disk, as an index. The base's where batches before it are missing.
-    pub(super) fn flushed_index(&self) -> i64 {
-        let by_batches = self.history.index_of(self.durable_offset);
-        let by_marks = self.history.index_behind_marks(self.durable_marks);
-        let index = by_batches.min(by_marks).min(self.history.end().index());
-        index.max(self.history.base().at.index())
-    }
-
-    /// Whether all batches before the history's base are on disk.
-    pub(super) fn is_whole(&self) -> bool {
-        self.durable_offset >= self.history.base().at.offset
-    }
-
-    fn flushed_more(&mut self, turn: &mut Turn) {
-        let index = self.flushed_index();
-        if self.is_restoring && self.is_whole() {
-            self.is_restoring = false;
-        } else if index <= self.flushed {
-            return;
-        }
-        self.flushed = index;
-        match (self.role, self.leader) {
-            (Role::Leader, _) => self.advance(turn),
-            (_, Some(leader)) => self.tell_leader(turn, leader),
-            _ => {}
-        }
-    }
-
-    /// The log lost what was not flushed, as by a restart.
-    fn taken_back(&mut self, turn: &mut Turn, end_offset: i64) {
-        let index = self.history.index_of(end_offset);
-        let end = self.history.end();
-        if index >= end.index() {
-            return;
-        }
-        assert!(index >= self.flushed, "what was flushed is taken back");
-        self.history.truncate(index);
-        // What the log still has may wait to be written.
-        self.durable_offset = self.durable_offset.min(end_offset);
-        self.committed = self.committed.min(index);
-        self.matched = self.matched.min(index);
-        let to = self.history.end();
-        if to.marks < end.marks {
-            self.durable_marks = self.durable_marks.min(to.marks);
-            self.know_members();
-            turn.ask(Action::Truncate { to });
-        }
-        match self.role {
-            // An offset of an epoch is given once: whoever has seen what is gone must never take
-            // what comes in its place for the same.
-            Role::Leader if self.sent > index || to.epoch < self.epoch => {
-                self.follow(turn, self.epoch, None);
-                if self.members().is_sole_voter(&self.id) {
-                    self.campaign(turn, false, false);
-                }
-            }
-            // It asked for votes by a log that it has no more.
-            Role::Candidate | Role::PreCandidate => self.follow(turn, self.epoch, None),
-            _ => {}
-        }
-    }
-
-    /// Raises what clients may see: committed by what the leader says, and flushed here.
-    pub(super) fn raise_high_watermark(&mut self, turn: &mut Turn, offset: i64) {
-        if !self.is_whole() {
-            return;
-        }
-        let below = |index| self.history.at(index).map_or(0, |at| at.offset);
-        let offset = offset.min(below(self.flushed)).min(below(self.committed));
-        if offset > self.high_watermark {
-            self.high_watermark = offset;
-            turn.ask(Action::HighWatermark { offset });
-        }
-    }
-
-    /// Raises the commit, and forgets marks that nobody is likely to ask for.
-    pub(super) fn raise_committed(&mut self, index: i64) {
-        let before = self.committed;
-        self.committed = before.max(index);
-        let moved = self.history.log_start_between(before, self.committed);
-        self.log_start = self.log_start.max(moved.unwrap_or(0));
-        if let Some(oldest) = self.history.oldest_mark_to_keep() {
-            self.compact(oldest.min(self.committed));
-        }
-    }
-
-    /// Knows its members anew: who is one still is known as before.
-    pub(super) fn know_members(&mut self) {
-        let (known, own) = (std::mem::take(&mut self.others), self.id);
-        let next = self.history.end().index();
-        let other = |id: ReplicaId| {
-            let known = known.iter().find(|other| other.id == id);
-            let unknown = Other {
-                id,
-                vote: None,
-                next,
-                flushed: -1,
-                is_probing: true,
-                has_asked: false,
-                has_moved: false,
-                told: (0, 0),
-            };
-            known.copied().unwrap_or(unknown)
-        };
-        self.others = self.members().ids().filter(|id| *id != own).map(other).collect();
-    }
-
     pub(super) fn random_below(&mut self, limit: u64) -> u64 {
         if limit <= 1 {
             return 0;
@@ -471,53 +257,6 @@ impl Node {
         self.random ^= self.random << 25;
         self.random ^= self.random >> 27;
         self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) % limit
-    }
-
-    pub(super) fn is_up(&self, id: &ReplicaId) -> bool {
-        *id == self.id || self.up.contains(&id.node)
-    }
-
-    fn peer_up(&mut self, turn: &mut Turn, node: i32) {
-        if !self.up.contains(&node) {
-            self.up.push(node);
-        }
-        self.ask_for_epochs(turn);
-        if self.role == Role::Leader {
-            for other in self.others.iter_mut().filter(|other| other.id.node == node) {
-                (other.is_probing, other.has_asked) = (true, false);
-                // Its disk may have lost what it told in an earlier session.
-                other.flushed = -1;
-            }
-            self.replicate(turn);
-        } else if self.leader.is_some_and(|leader| leader.node == node) {
-            // It says so itself if it still leads.
-            self.follow(turn, self.epoch, None);
-        }
-    }
-
-    /// A node that was not among the members' is: it can be talked to, in a session of before.
-    pub fn meet(&mut self, now: u64, node: i32) -> Actions {
-        let mut turn = Turn::new(now);
-        if self.role != Role::Ended && !self.up.contains(&node) {
-            self.up.push(node);
-            if self.role == Role::Leader {
-                self.replicate(&mut turn);
-            }
-        }
-        turn.actions
-    }
-
-    fn peer_down(&mut self, turn: &mut Turn, node: i32) {
-        self.up.retain(|other| *other != node);
-        if self.role == Role::Leader {
-            if self.members().is_quorum(|id| self.is_up(id)) {
-                self.watch_members(turn);
-            } else {
-                self.follow(turn, self.epoch, None);
-            }
-        } else if self.leader.is_some_and(|leader| leader.node == node) {
-            self.wait_for_turn(turn.now);
-        }
     }
 
     fn deadline_came(&mut self, turn: &mut Turn) {
@@ -587,13 +326,6 @@ impl Node {
             }
             Message::Vote { .. } | Message::TimeoutNow { .. } | Message::Resigned { .. } => {}
         }
-    }
-
-    /// The base that a snapshot for others is made of: committed, and on disk here.
-    pub(super) fn snapshot(&self) -> Option<Base> {
-        let mut base = self.history.base_at(self.committed.min(self.flushed))?;
-        base.log_start = self.log_start.min(base.at.offset);
-        Some(base)
     }
 
     pub(super) fn end(&mut self, turn: &mut Turn) {

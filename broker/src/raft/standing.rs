@@ -1,0 +1,77 @@
+//! What a replica tells its driver of itself.
+
+use super::history::History;
+use super::membership::{Membership, ReplicaId};
+use super::node::{Node, Role};
+
+impl Node {
+    /// What this replica is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The newest epoch that it knows: its own where it leads.
+    pub fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// Who leads, as far as it knows.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.leader
+    }
+
+    /// What its log holds.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The first offset that may not be served. Never above what is flushed here, and never back.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark
+    }
+
+    /// Below this index nothing of the log is missing on this disk.
+    pub fn flushed(&self) -> i64 {
+        self.flushed
+    }
+
+    /// Below this index entries are chosen.
+    pub fn committed(&self) -> i64 {
+        self.committed
+    }
+
+    /// Offsets below this are gone for good, in all replicas.
+    pub fn log_start(&self) -> i64 {
+        self.log_start
+    }
+
+    /// Whether it follows a leader that can be talked to, and has all that it should have.
+    pub fn follows(&self) -> bool {
+        self.role == Role::Follower && self.has_live_leader() && self.is_whole()
+    }
+
+    /// The members, by the newest entry of the log that names them.
+    pub fn members(&self) -> &Membership {
+        self.history.members()
+    }
+
+    /// Whether nobody else belongs to the group: then nothing of it needs to be kept but the log.
+    pub fn is_alone(&self) -> bool {
+        self.members().is_alone(&self.id)
+    }
+
+    /// When [`Input::Deadline`] is due; `None`: nothing is. An idle group has none.
+    pub fn deadline(&self) -> Option<u64> {
+        self.deadline
+    }
+
+    /// Whether batches may be appended here.
+    pub fn takes_writes(&self) -> bool {
+        self.role == Role::Leader && self.handing_over.is_none()
+    }
+
+    /// `min.insync.replicas`.
+    pub fn min_insync_replicas(&self) -> usize {
+        self.options.min_insync_replicas
+    }
+}
