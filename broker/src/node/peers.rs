@@ -22,6 +22,7 @@ use crate::coordinator::host::HostError;
 use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
 use crate::partition::elections::{ELECTIONS_MAX, Elections};
 use crate::partition::error::PartitionError;
+use crate::partition::flights::Flights;
 use crate::partition::replica::Replica;
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
@@ -186,7 +187,9 @@ impl<R: Runtime> Node<R> {
             runtime.spawn(Queue::Foreground, Rc::clone(&peers).accept(listener));
         }
         let elections = Elections::new(runtime, ELECTIONS_MAX);
-        let surroundings = Rc::new(Surroundings { own, journal, peers, throttles, elections });
+        let flights = Flights::default();
+        let surroundings =
+            Rc::new(Surroundings { own, journal, peers, throttles, elections, flights });
         assert!(self.surroundings.set(surroundings).is_ok(), "met twice");
         Ok(())
     }

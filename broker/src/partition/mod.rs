@@ -6,6 +6,7 @@
 //!
 //! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits; [`in_sync`]:
 //!   whose replicas have all; [`throttle`]: how fast the others are sent what they lack;
+//!   [`flights`]: how much of it their disks may be behind;
 //!   [`elections`]: how many groups ask for votes at a time.
 //! - [`client`]: the same calls here and on another shard; [`routing`]: on which; [`request`],
 //!   [`error`]: what they say.
@@ -31,6 +32,7 @@ pub mod elections;
 pub mod error;
 pub mod fetch;
 pub mod fetch_session;
+pub mod flights;
 pub mod in_sync;
 pub mod left;
 pub mod lookup;

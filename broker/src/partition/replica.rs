@@ -2,6 +2,7 @@
 //! committed to those who wait.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -22,12 +23,14 @@ use self::waits::Waiter;
 pub use self::waits::{Watch, Watching};
 use super::elections::Turn;
 use super::error::PartitionError;
+use super::flights::Flight;
 use super::in_sync::InSync;
 use super::request::{Acks, PartitionId, Terms};
 use super::surroundings::Surroundings;
 use super::throttle::Throttled;
 use super::waiters::{CommitQueue, UncommittedBytes, Watches};
 use crate::metadata::topic_name;
+use crate::raft::membership::ReplicaId;
 use crate::raft::message::Input;
 use crate::raft::node::{Node, Role};
 use crate::raft::persisted::Persisted;
@@ -88,6 +91,8 @@ pub struct Replica<R: Runtime> {
     agenda_changes: Event,
     /// The members that are being sent to.
     sending: RefCell<Vec<Sending>>,
+    /// What was sent to members and is not on their disks.
+    flights: RefCell<BTreeMap<ReplicaId, Flight>>,
     /// Which members were met: where those stand in the history. See [`members`].
     members_met: Cell<(i64, Option<i64>)>,
     /// How much of the disk's reserve may be used for what a leader sends.
@@ -187,6 +192,7 @@ impl<R: Runtime> Replica<R> {
             agenda: RefCell::new(Agenda::new(kept)),
             agenda_changes: Event::new(),
             sending: RefCell::default(),
+            flights: RefCell::default(),
             members_met: Cell::default(),
             in_sync: RefCell::new(InSync::new(LAG_MS_MAX)),
             throttled: RefCell::default(),

@@ -12,6 +12,7 @@ use vltava_storage::KeyedJournal;
 use super::client::Partitions;
 use super::copy::{self, COPY};
 use super::elections::Elections;
+use super::flights::Flights;
 use super::request::PartitionId;
 use super::throttle::{ShardThrottles, THROTTLE};
 use crate::peer::SessionId;
@@ -37,6 +38,8 @@ pub struct Surroundings<R: Runtime> {
     pub throttles: Rc<ShardThrottles>,
     /// Who may ask for votes now.
     pub elections: Rc<Elections<R>>,
+    /// What was sent to other nodes and is not on their disks.
+    pub flights: Flights,
 }
 
 /// What the rooms above this one make of what other nodes do.

@@ -190,6 +190,11 @@ impl Node {
         self.others.iter().map(|other| other.id).filter(|id| self.has_for(id))
     }
 
+    /// Whether it is not known where a member's log agrees with this leader's.
+    pub fn is_asking(&self, id: &ReplicaId) -> bool {
+        self.others.iter().any(|other| other.id == *id && other.is_probing)
+    }
+
     /// What is to be sent to a member next begins here.
     pub fn next_for(&self, to: &ReplicaId) -> Option<i64> {
         self.others.iter().find(|other| other.id == *to).map(|other| other.next)

@@ -167,6 +167,7 @@ impl<R: Runtime> Replica<R> {
         self.refuse_queued(&PartitionError::NotLeader);
         self.satisfy_watches();
         self.led.set(None);
+        self.end_flights(|_| true);
         self.end_turn();
         self.leadership.notify();
         self.log_start_moved.notify();

@@ -95,6 +95,7 @@ impl<R: Runtime> Replica<R> {
     /// It has ended.
     pub fn peer_down(&self, node: i32) {
         if self.surroundings.is_some() {
+            self.end_flights(|to| to.node == node);
             self.step(Input::PeerDown(node));
         }
     }
@@ -178,6 +179,7 @@ impl<R: Runtime> Replica<R> {
         let from = ReplicaId { node, disk: from_disk };
         let input = Input::Received { from, message: body };
         let actions = self.raft.borrow_mut().step(self.now_ms(), input);
+        self.look_at_flight(from);
         self.perform(actions, batches);
     }
 
@@ -251,6 +253,9 @@ impl<R: Runtime> Replica<R> {
 
     fn role_changed(&self) {
         let role = self.raft.borrow().role();
+        if role != Role::Leader {
+            self.end_flights(|_| true);
+        }
         match role {
             Role::Ended => {
                 self.refuse_queued(&PartitionError::Ended);

@@ -164,6 +164,7 @@ impl<R: Runtime> Replica<R> {
             if self.members_met.replace(named_at) == named_at {
                 return;
             }
+            self.end_flights(|to| raft.next_for(to).is_none());
             let nodes = raft.members().ids().map(|id| id.node);
             nodes.filter(|node| *node != near.own.node && !raft.knows_up(*node)).collect()
         };

@@ -8,6 +8,7 @@ use vltava_protocol::batch::Batch;
 use vltava_protocol::encode::{Part, Records};
 
 use super::Replica;
+use crate::partition::flights::Flight;
 use crate::raft::membership::ReplicaId;
 use crate::runtime::{Queue, Runtime};
 
@@ -69,6 +70,10 @@ impl<R: Runtime> Replica<R> {
         if self.agenda.borrow().has_left() || !self.raft.borrow().has_for(&to) {
             return false;
         }
+        // What makes room is that the member says what it has: that begins it again.
+        if self.is_flight_full(to) {
+            return false;
+        }
         let planned = self.raft.borrow().next_for(&to);
         let (flushed, end) = (self.raft.borrow().flushed(), self.log.flushed_end());
         let from = planned.and_then(|next| self.raft.borrow().history().at(next));
@@ -91,6 +96,38 @@ impl<R: Runtime> Replica<R> {
         let sent = self.send_batches(to, planned, from.offset..end, allowance.bytes).await;
         self.has_sent(allowance, sent.unwrap_or(0));
         sent.is_some()
+    }
+
+    /// Whether as much is on its way to a member as it may have to keep in memory.
+    fn is_flight_full(&self, to: ReplicaId) -> bool {
+        self.look_at_flight(to);
+        self.flights.borrow().get(&to).is_some_and(Flight::is_full)
+    }
+
+    /// A member has said something, or is to be sent more: what is on its disk is on its way no
+    /// more.
+    pub(super) fn look_at_flight(&self, to: ReplicaId) {
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(&to) else { return };
+        let raft = self.raft.borrow();
+        match (raft.index_flushed_by(&to), raft.next_for(&to)) {
+            (Some(flushed), Some(next)) if !raft.is_asking(&to) => flight.look(flushed, next),
+            // Where it stands is not known, and it is sent nothing before it is.
+            _ => flight.clear(),
+        }
+    }
+
+    /// So many bytes of batches are on their way to a member, up to what it is sent next.
+    fn note_sent(&self, to: ReplicaId, bytes: usize) {
+        let Some(near) = self.surroundings.as_ref().filter(|_| bytes > 0) else { return };
+        let end = self.raft.borrow().next_for(&to).unwrap_or(0);
+        let mut flights = self.flights.borrow_mut();
+        flights.entry(to).or_insert_with(|| near.flights.to(to.node)).add(end, bytes);
+    }
+
+    /// This replica sends nothing any more to those for which this says so.
+    pub(super) fn end_flights(&self, is_over: impl Fn(&ReplicaId) -> bool) {
+        self.flights.borrow_mut().retain(|to, _| !is_over(to));
     }
 
     /// Batches between two offsets, as they fit into one message. The bytes that were sent, where
@@ -135,6 +172,7 @@ impl<R: Runtime> Replica<R> {
         let has_batches = message.offsets() > 0;
         let payload = Records { parts: if has_batches { parts } else { Vec::new() } };
         let bytes = payload.len();
+        self.note_sent(to, bytes);
         room.send(self.to_say(to, message, payload));
         has_batches.then_some(bytes)
     }

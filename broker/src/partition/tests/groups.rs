@@ -21,6 +21,7 @@ use crate::partition::client::Partitions;
 use crate::partition::elections::Elections;
 use crate::partition::error::PartitionError;
 use crate::partition::fetch;
+use crate::partition::flights::Flights;
 use crate::partition::replica::{GroupPlace, Replica};
 use crate::partition::request::{Found, PartitionId, ReadFrom};
 use crate::partition::surroundings::{FromPeers, Surroundings};
@@ -31,7 +32,7 @@ use crate::peer::peers::Peers;
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::jobs::Jobs;
 use crate::runtime::mesh::mesh;
-use crate::runtime::sim::{Crash, HostId, SimRuntime, Simulation, SimulationOptions};
+use crate::runtime::sim::{Crash, DiskOptions, HostId, SimRuntime, Simulation, SimulationOptions};
 use crate::runtime::{Network, Queue, Runtime};
 
 pub(super) const MS: u64 = 1_000_000;
@@ -151,6 +152,7 @@ impl Cluster {
             peers,
             throttles,
             elections: Rc::clone(&elections),
+            flights: Flights::default(),
         });
         node.replica = None;
         for number in 0..groups {
@@ -227,6 +229,11 @@ impl Cluster {
     /// The throttles of a node, over its starts.
     pub(super) fn throttles(&self, index: usize) -> &Throttles {
         &self.nodes[index].throttles
+    }
+
+    /// From now on the disk of a node takes so long.
+    pub(super) fn set_disk_options(&self, index: usize, options: DiskOptions) {
+        self.simulation.set_disk_options(self.nodes[index].host, options);
     }
 
     /// The disk of a node.

@@ -1,4 +1,5 @@
 mod elections;
+mod flights;
 mod full_disk;
 mod groups;
 mod log_starts;
