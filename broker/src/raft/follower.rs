@@ -109,7 +109,8 @@ impl Node {
         let has_it =
             index < self.history.base().at.index() || self.history.at(index) == Some(base.at);
         if !self.is_whole() || !has_it {
-            if index < self.committed {
+            // What was shown stands before every base that a leader can have.
+            if index < self.committed || base.at.offset < self.high_watermark {
                 return turn.ask(Action::Contradiction { index });
             }
             let kept = self.history.at(self.committed).map_or(0, |at| at.offset);

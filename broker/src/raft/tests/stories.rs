@@ -367,6 +367,39 @@ fn peers_may_say_anything() {
     }
 }
 
+/// A snapshot says that all before its base is chosen. One with fewer offsets than were shown
+/// already, and more marks for it, is none that a leader can have.
+#[test]
+fn a_snapshot_before_what_was_shown_is_a_contradiction() {
+    let members = Membership::new(ids(0..3), []);
+    let nothing = Base { at: Position::ZERO, members: members.clone(), log_start: 0 };
+    let found = Found::nothing(History::new(nothing));
+    let mut node = Node::new(id(1), OPTIONS, 1, found);
+    drop(node.start(0));
+    step(&mut node, Input::PeerUp(0));
+    let said = |message| Input::Received { from: id(0), message };
+    let append = |epoch, from, end, index| {
+        let marks = vec![Mark { epoch, index, what: What::EpochStart }];
+        let (committed, high_watermark) = (0, 0);
+        Message::Append { epoch, run: Run { from, end, marks }, committed, high_watermark }
+    };
+    let end = Position { epoch: 0, offset: 5, marks: 1 };
+    step(&mut node, said(append(0, Position::ZERO, end, 0)));
+    step(&mut node, Input::MarksFlushed { marks: 1 });
+    step(&mut node, Input::Flushed { end_offset: 5 });
+    step(&mut node, said(Message::Committed { epoch: 0, committed: 6, high_watermark: 5 }));
+    assert_eq!(node.high_watermark(), 5);
+    let at = Position { epoch: 0, offset: 0, marks: 9 };
+    let base = Box::new(Base { at, members, log_start: 0 });
+    let told = step(&mut node, said(Message::Snapshot { epoch: 0, base, high_watermark: 5 }));
+    assert_eq!(told, [Action::Contradiction { index: 9 }]);
+    assert_eq!(node.history().end(), end);
+    // Else this would cut what was shown.
+    let end = Position { epoch: 1, offset: 0, marks: 10 };
+    step(&mut node, said(append(1, at, end, 9)));
+    assert_eq!(node.high_watermark(), 5);
+}
+
 /// What a replica told others of its log does not hold once that is lost. Until it has it again it
 /// votes for nobody, or the only other one that has it might not be asked.
 #[test]
