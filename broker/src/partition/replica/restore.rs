@@ -56,7 +56,7 @@ impl<R: Runtime> Replica<R> {
                     is_begun = true;
                 }
                 Some(Answer::Batches(bytes)) if !bytes.is_empty() => {
-                    self.take_copied(bytes).await?;
+                    self.take_copied(bytes, end).await?;
                 }
                 Some(Answer::Later(wait_ms)) => {
                     let wait = Duration::from_millis(wait_ms.into()).clamp(LATER_MIN, LATER_MAX);
@@ -88,8 +88,8 @@ impl<R: Runtime> Replica<R> {
         self.log.reset_to(first_batch, producers, epochs).await
     }
 
-    async fn take_copied(&self, bytes: Bytes) -> Result<(), StorageError> {
-        let Ok(batches) = ReplicatedBatches::check(bytes) else {
+    async fn take_copied(&self, bytes: Bytes, until: i64) -> Result<(), StorageError> {
+        let Some(batches) = copied(bytes, until) else {
             tracing::error!(partition = self.name, "a leader's batches are not what they were");
             if let Some(leader) = self.raft.borrow().leader() {
                 self.tell_rotten(leader.node, self.log.end());
@@ -134,5 +134,32 @@ impl<R: Runtime> Replica<R> {
             Either::Left((answer, _)) => Answer::from_bytes(answer.ok()?),
             Either::Right(_) => None,
         }
+    }
+}
+
+/// The batches that a leader answered; `None` where they are not as they were written, or go beyond
+/// what it was asked for: that the group does not know.
+fn copied(bytes: Bytes, until: i64) -> Option<ReplicatedBatches> {
+    let batches = ReplicatedBatches::check(bytes).ok()?;
+    batches.next_offset().is_none_or(|next| next <= until).then_some(batches)
+}
+
+#[cfg(test)]
+mod tests {
+    use vltava_protocol::batch_builder::BatchBuilder;
+
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_than_was_asked_for() {
+        let batch = |base_offset| {
+            let mut builder = BatchBuilder::new().position(base_offset, 2);
+            builder.append(1, None, Some(b"a"), &[]).unwrap();
+            builder.build()
+        };
+        let two = Bytes::from([batch(7), batch(8)].concat());
+        let next = |until| copied(two.clone(), until).map(|batches| batches.next_offset());
+        assert_eq!((next(10), next(9), next(8)), (Some(Some(9)), Some(Some(9)), None));
+        assert!(copied(two.slice(1..), 10).is_none());
     }
 }
