@@ -396,15 +396,11 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::runtime::sim::{Simulation, SimulationOptions};
+    use crate::runtime::sim::run_alone;
 
     #[test]
     fn a_stop_between_the_damaged_log_and_the_new_one_is_none_that_lost_it() {
-        let simulation = Simulation::new(SimulationOptions::new(1));
-        let host = simulation.add_host();
-        let faults = simulation.disk(host);
-        let runtime = simulation.start(host, 1).remove(0);
-        let run = async move {
+        run_alone(1, |runtime, faults| async move {
             let founding = Founding { cluster_id: Uuid(1), founders: Vec::new() };
             let own =
                 Identity { node_id: 1, disk_id: Uuid(2), founding: Some(founding), level: FIRST };
@@ -412,8 +408,6 @@ mod tests {
             let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
             faults.put(&format!("{LOG}.{:032x}-damaged/vltava-checkpoint", topic_id.0), b"damaged");
             check_there(runtime.disk(), Some(&own)).await.unwrap();
-        };
-        simulation.executor().run(1_000_000_000, run).unwrap();
-        simulation.close();
+        });
     }
 }

@@ -69,15 +69,12 @@ mod tests {
 
     use super::*;
     use crate::runtime::Runtime;
-    use crate::runtime::sim::{Simulation, SimulationOptions};
+    use crate::runtime::sim::run_alone;
 
     #[test]
     fn what_is_left_of_a_deleted_topic_goes_also_where_it_is_damaged() {
-        let simulation = Simulation::new(SimulationOptions::new(1));
-        let host = simulation.add_host();
-        let runtime = simulation.start(host, 1).remove(0);
         let (gone, known) = (Uuid(1), Uuid(2));
-        let run = async move {
+        run_alone(1, |runtime, _| async move {
             let disk = runtime.disk().clone();
             let options = EnvironmentOptions::default();
             let logs = LogEnvironment::new(disk.clone(), options, 0, Notes::default());
@@ -86,8 +83,6 @@ mod tests {
             let options = LogOptions::default();
             open_or_create(&logs, "topic-0", known, options, |id| id == known).await.unwrap();
             assert_eq!(topic_id_of(&logs, "topic-0").await.unwrap(), Some(known));
-        };
-        simulation.executor().run(1_000_000_000, run).unwrap();
-        simulation.close();
+        });
     }
 }

@@ -111,9 +111,7 @@ mod tests {
     use vltava_storage::{AppendClass, EnvironmentOptions, Log, LogEnvironment, LogOptions, Notes};
 
     use super::*;
-    use crate::runtime::sim::{SimRuntime, Simulation, SimulationOptions};
-
-    const HOUR_NS: u64 = 3_600_000_000_000;
+    use crate::runtime::sim::{SimRuntime, run_alone};
 
     async fn written(runtime: &SimRuntime) -> Rc<Replica<SimRuntime>> {
         let (disk, options) = (runtime.disk().clone(), EnvironmentOptions::default());
@@ -133,11 +131,7 @@ mod tests {
 
     #[test]
     fn rot_in_a_closed_segment_is_found_and_the_disk_is_not_kept_busy() {
-        let simulation = Simulation::new(SimulationOptions::new(1));
-        let host = simulation.add_host();
-        let disk = simulation.disk(host);
-        let runtime = simulation.start(host, 1).remove(0);
-        let run = async move {
+        run_alone(1, |runtime, disk| async move {
             let replica = written(&runtime).await;
             assert_eq!(replica.segments().len(), 4);
             let before = runtime.now();
@@ -148,8 +142,6 @@ mod tests {
             disk.damage("topic-0/00000000000000000010.log", |bytes| bytes[250_000] ^= 1);
             let found = damage_of(&runtime, &replica).await;
             assert_eq!(found.iter().map(|c| c.offset).collect::<Vec<_>>(), [12]);
-        };
-        simulation.executor().run(HOUR_NS, run).unwrap();
-        simulation.close();
+        });
     }
 }

@@ -7,7 +7,7 @@ use vltava_storage::io::fault_disk::Fault;
 use vltava_storage::{EnvironmentOptions, LogEnvironment, load_notes};
 
 use super::*;
-use crate::runtime::sim::{SimRuntime, Simulation, SimulationOptions};
+use crate::runtime::sim::{SimRuntime, run_alone};
 
 fn batch() -> Bytes {
     let mut builder = BatchBuilder::new();
@@ -27,10 +27,7 @@ async fn replica(runtime: SimRuntime, options: LogOptions) -> Rc<Replica<SimRunt
 #[test]
 fn a_close_tells_those_that_wait() {
     for seed in 1..20 {
-        let simulation = Simulation::new(SimulationOptions::new(seed));
-        let host = simulation.add_host();
-        let runtime = simulation.start(host, 1).pop().expect("one shard");
-        let run = simulation.executor().run(60_000_000_000, async move {
+        run_alone(seed, |runtime, _| async move {
             let replica = replica(runtime, LogOptions::default()).await;
             let mut queued = Vec::new();
             for _ in 0..5 {
@@ -42,7 +39,6 @@ fn a_close_tells_those_that_wait() {
             }
             assert_eq!(replica.high_watermark(), 5);
         });
-        run.unwrap_or_else(|stuck| panic!("seed {seed}: {stuck}"));
     }
 }
 
@@ -50,10 +46,7 @@ fn a_close_tells_those_that_wait() {
 /// let go of again.
 #[test]
 fn what_retention_began_is_tidied_up() {
-    let simulation = Simulation::new(SimulationOptions::new(1));
-    let host = simulation.add_host();
-    let runtime = simulation.start(host, 1).pop().expect("one shard");
-    let run = simulation.executor().run(60_000_000_000, async move {
+    run_alone(1, |runtime, _| async move {
         let options = LogOptions { retention_ms: Some(1000), ..LogOptions::default() };
         let replica = replica(runtime, options).await;
         let queued = replica.append(batch(), AppendClass::Client).expect("it is taken");
@@ -69,18 +62,13 @@ fn what_retention_began_is_tidied_up() {
         tidy_up();
         assert_eq!((replica.apply_retention().await, replica.is_tidy()), (Ok(0), true));
     });
-    run.unwrap_or_else(|stuck| panic!("{stuck}"));
 }
 
 /// A log that has ended says so once, and retention, which is asked for again and again, does not
 /// repeat it.
 #[test]
 fn retention_of_a_log_that_has_ended_is_no_news() {
-    let simulation = Simulation::new(SimulationOptions::new(1));
-    let host = simulation.add_host();
-    let runtime = simulation.start(host, 1).pop().expect("one shard");
-    let disk = simulation.disk(host);
-    let run = simulation.executor().run(60_000_000_000, async move {
+    run_alone(1, |runtime, disk| async move {
         let options = LogOptions { retention_ms: Some(1000), ..LogOptions::default() };
         let replica = replica(runtime, options).await;
         disk.inject(Fault::Fail { at: disk.operations(), kind: IoErrorKind::Failed });
@@ -89,5 +77,4 @@ fn retention_of_a_log_that_has_ended_is_no_news() {
         assert!(replica.ended().is_some());
         assert_eq!(replica.apply_retention().await, Ok(0));
     });
-    run.unwrap_or_else(|stuck| panic!("{stuck}"));
 }

@@ -15,28 +15,21 @@ use vltava_storage::{
 
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
-use crate::runtime::sim::{SimRuntime, Simulation, SimulationOptions};
+use crate::runtime::sim::{SimRuntime, run_alone};
 use crate::runtime::{Queue, Runtime};
 
 const DIRECTORY: &str = "topic-0";
-const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// Runs a test over a fresh replica of a log that keeps records for a millisecond.
 fn with_replica<F: Future<Output = ()> + 'static>(
     seed: u64,
     test: impl FnOnce(Rc<Replica<SimRuntime>>, SimRuntime, FaultDisk) -> F + 'static,
 ) {
-    let simulation = Simulation::new(SimulationOptions::new(seed));
-    let host = simulation.add_host();
-    let disk = simulation.disk(host);
-    let runtime = simulation.start(host, 1).remove(0);
-    let run = async move {
-        let replica =
-            Replica::alone(runtime.clone(), DIRECTORY.to_owned(), open(&runtime).await, 1);
+    run_alone(seed, |runtime, disk| async move {
+        let log = open(&runtime).await;
+        let replica = Replica::alone(runtime.clone(), DIRECTORY.to_owned(), log, 1);
         test(replica, runtime, disk).await;
-    };
-    simulation.executor().run(HOUR_NS, run).unwrap();
-    simulation.close();
+    });
 }
 
 async fn open(runtime: &SimRuntime) -> Log<<SimRuntime as Runtime>::Disk> {

@@ -14,8 +14,10 @@
 //!
 //! Files: `executor` (tasks and time), `random` (streams), `trace` (what happened, as a hash),
 //! `link` (one connection), `fabric` (all of them, and their faults), `network` (sockets), `disk`,
-//! `options`, `simulation` (hosts, and who is killed when).
+//! `options`, `simulation` (hosts, and who is killed when), `alone` (for tests of one node).
 
+#[cfg(test)]
+mod alone;
 mod disk;
 mod executor;
 mod fabric;
@@ -28,6 +30,8 @@ mod simulation;
 mod tests;
 mod trace;
 
+#[cfg(test)]
+pub use self::alone::run_alone;
 pub use self::disk::{SimDisk, SimFile};
 pub use self::executor::{Executor, ExecutorOptions, HARNESS, ProcessId, Sleep, Stuck};
 pub use self::network::{SimConnection, SimListener, SimNetwork};
