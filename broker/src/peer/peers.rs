@@ -23,8 +23,8 @@ use crate::runtime::log_limit::LogLimit;
 use crate::runtime::sync::Latch;
 use crate::runtime::{Connection, Network, Queue, Runtime};
 
-/// What a message may take on the wire without its payload ([`GroupMessage::wire_bytes`]): a run
-/// with more marks is sent in parts.
+/// What a message may take on the wire without its payload ([`GroupMessage::wire_bytes`]): leaders
+/// send a log with many marks in parts.
 pub const WIRE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Why a request has no answer.

@@ -199,6 +199,12 @@ impl History {
         nth.and_then(|nth| self.marks.get(nth)).map_or(self.end.index(), |mark| mark.index)
     }
 
+    /// The index behind so many marks from an index on, and all batches before the next mark.
+    pub fn index_behind(&self, from: i64, marks: usize) -> i64 {
+        let next = self.marks.get(self.marks_before(from).saturating_add(marks));
+        next.map_or(self.end.index(), |mark| mark.index)
+    }
+
     /// The newest epoch at or below `epoch` of which the log has something, and where it ends.
     pub fn end_of_epoch(&self, epoch: i32) -> Option<Position> {
         let behind = self.marks.iter().find(|mark| mark.epoch > epoch);

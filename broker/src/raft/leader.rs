@@ -8,6 +8,10 @@ use super::node::{Node, Role, Turn};
 use super::others::Other;
 use super::position::Position;
 
+/// Marks in one message, each of which may name as many members as a group can have: far below what
+/// the way to another node takes.
+const MARKS_SENT_MAX: usize = 2 * MARKS_KEPT;
+
 /// Why a leader cannot do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -193,6 +197,12 @@ impl Node {
     /// Whether it is not known where a member's log agrees with this leader's.
     pub fn is_asking(&self, id: &ReplicaId) -> bool {
         self.others.iter().any(|other| other.id == *id && other.is_probing)
+    }
+
+    /// What may be sent to a member next ends here: it is flushed, and has not too many marks.
+    pub fn sends_until(&self, to: &ReplicaId) -> i64 {
+        let next = self.next_for(to).unwrap_or(self.flushed);
+        self.flushed.min(self.history.index_behind(next, MARKS_SENT_MAX))
     }
 
     /// What is to be sent to a member next begins here.

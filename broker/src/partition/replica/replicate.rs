@@ -75,11 +75,16 @@ impl<R: Runtime> Replica<R> {
             return false;
         }
         let planned = self.raft.borrow().next_for(&to);
-        let (flushed, end) = (self.raft.borrow().flushed(), self.log.flushed_end());
-        let from = planned.and_then(|next| self.raft.borrow().history().at(next));
-        let Some(from) = from.filter(|from| from.index() < flushed && from.offset < end) else {
+        let (from, until, end) = {
+            let raft = self.raft.borrow();
+            let until = raft.sends_until(&to);
+            let end = raft.history().at(until).map_or(i64::MAX, |at| at.offset);
+            (planned.and_then(|next| raft.history().at(next)), until, end)
+        };
+        let end = end.min(self.log.flushed_end());
+        let Some(from) = from.filter(|from| from.index() < until && from.offset < end) else {
             // Marks only, a question, or a snapshot.
-            let message = self.raft.borrow_mut().append_for(to, flushed);
+            let message = self.raft.borrow_mut().append_for(to, until);
             if let Some(message) = message {
                 self.say(to, message);
             }
@@ -165,7 +170,7 @@ impl<R: Runtime> Replica<R> {
             if self.agenda.borrow().has_left() || raft.next_for(&to) != planned {
                 return Some(0);
             }
-            let until = raft.history().index_of(next).min(raft.flushed());
+            let until = raft.history().index_of(next).min(raft.sends_until(&to));
             raft.append_for(to, until)
         };
         let message = message?;

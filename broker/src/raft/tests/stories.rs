@@ -21,6 +21,10 @@ fn alone(epochs: &[(i32, i64)], end_offset: i64) -> Node {
     node
 }
 
+fn three_members() -> Membership {
+    Membership::new(ids(0..3), [])
+}
+
 fn step(node: &mut Node, input: Input) -> Vec<Action> {
     node.step(0, input).into_iter().collect()
 }
@@ -259,6 +263,39 @@ fn a_long_history_is_cut_short() {
 }
 
 /// An idle replica is about 1 KiB in all.
+/// Leaders that never came to commit anything have left marks: they go in parts.
+#[test]
+fn many_marks_are_not_sent_at_once() {
+    let mut history =
+        History::new(Base { at: Position::ZERO, members: three_members(), log_start: 0 });
+    (0..1000).for_each(|epoch| drop(history.append_mark(epoch, What::EpochStart).clone()));
+    history.append_batches(7);
+    let found = Found { epoch: 999, end_offset: 7, ..Found::nothing(history) };
+    let mut node = Node::new(id(0), OPTIONS, 1, found);
+    drop(node.start(0));
+    step(&mut node, Input::PeerUp(1));
+    drop(node.step(1000, Input::Deadline));
+    for (epoch, is_pre) in [(1000, true), (1000, false)] {
+        let message = Message::VoteReply { epoch, is_pre, is_granted: true };
+        drop(node.step(1000, Input::Received { from: id(1), message }));
+    }
+    step(&mut node, Input::MarksFlushed { marks: 1001 });
+    assert_eq!((node.role(), node.flushed()), (Role::Leader, 1008));
+    let nothing = Message::Diverged { epoch: 1000, rejected: 1007, end: Position::ZERO };
+    step(&mut node, Input::Received { from: id(1), message: nothing });
+    let (mut sent, mut parts) = (0, 0);
+    while node.next_for(&id(1)) != Some(1008) {
+        let until = node.sends_until(&id(1));
+        let Some(Message::Append { run, .. }) = node.append_for(id(1), until) else { panic!() };
+        assert!(run.marks.len() <= 128, "{}", run.marks.len());
+        (sent, parts) = (sent + run.marks.len(), parts + 1);
+        let message = Message::Flushed { epoch: 1000, index: run.end.index() };
+        step(&mut node, Input::Received { from: id(1), message });
+    }
+    // The first only asks.
+    assert_eq!((sent, parts), (1001, 9));
+}
+
 #[test]
 fn a_node_is_small() {
     assert!(size_of::<Node>() <= 560, "{}", size_of::<Node>());
@@ -371,7 +408,7 @@ fn peers_may_say_anything() {
 /// already, and more marks for it, is none that a leader can have.
 #[test]
 fn a_snapshot_before_what_was_shown_is_a_contradiction() {
-    let members = Membership::new(ids(0..3), []);
+    let members = three_members();
     let nothing = Base { at: Position::ZERO, members: members.clone(), log_start: 0 };
     let found = Found::nothing(History::new(nothing));
     let mut node = Node::new(id(1), OPTIONS, 1, found);
