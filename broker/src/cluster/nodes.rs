@@ -15,7 +15,7 @@ use crate::metadata::image::{
 use crate::metadata::records::{FORMAT_VERSION, Record};
 
 /// Producer ids of one block, as in Kafka.
-pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
+const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
 
 /// Longest text that a node may say about itself.
 const TEXT_BYTES_MAX: usize = 255;

@@ -3,7 +3,7 @@
 use crate::metadata::image::{Image, NodeState, Replica};
 
 /// The most that vote on the cluster's metadata: more would only make it slower.
-pub const VOTERS_MAX: usize = 5;
+const VOTERS_MAX: usize = 5;
 
 /// Who is in group 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

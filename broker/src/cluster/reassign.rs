@@ -30,7 +30,7 @@ use crate::metadata::records::Record;
 
 /// Most replicas of a partition, with those that come and those that go: as many as a group has
 /// members.
-pub const REPLICAS_MAX: usize = 64;
+const REPLICAS_MAX: usize = 64;
 
 /// What a leader says of the change that it works on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -137,7 +137,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// What becomes of these partitions, by what is left of each.
-    pub async fn prospects(
+    async fn prospects(
         self: &Rc<Self>,
         partitions: &BTreeSet<PartitionId>,
     ) -> BTreeMap<PartitionId, (Prospect, Vec<Left>)> {

@@ -102,7 +102,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// What a leader of group 0 has said, which another node may have passed on.
-    pub(super) async fn hear_presence(self: Rc<Self>, said: Presence) {
+    async fn hear_presence(self: Rc<Self>, said: Presence) {
         if !said.is_newer_than(&self.presence.borrow()) {
             return;
         }

@@ -19,7 +19,7 @@ use crate::partition::replica::Replica;
 use crate::runtime::Runtime;
 
 /// Bytes that each shard reads in a second of a pass.
-pub const BYTES_PER_SECOND: u64 = 8 << 20;
+const BYTES_PER_SECOND: u64 = 8 << 20;
 /// From the start of the process to the first pass, where passes are no shorter apart.
 const FIRST_PASS_AFTER: Duration = Duration::from_mins(10);
 
@@ -43,7 +43,7 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
 }
 
 /// What is damaged in the segments of a log, oldest first; the first of each segment.
-pub(super) async fn damage_of<R: Runtime>(runtime: &R, replica: &Replica<R>) -> Vec<Corruption> {
+async fn damage_of<R: Runtime>(runtime: &R, replica: &Replica<R>) -> Vec<Corruption> {
     let mut found = Vec::new();
     for base_offset in replica.segments() {
         let pause = async |bytes: u64| {

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// Bytes of batches that one replica may have on their way to one member.
-pub(super) const MEMBER_BYTES_MAX: usize = 8 << 20;
+const MEMBER_BYTES_MAX: usize = 8 << 20;
 /// Bytes that all replicas of a shard may have on their way to one node together. A member to which
 /// nothing is on its way is always sent one message, so that no group waits for another.
-pub(super) const NODE_BYTES_MAX: usize = 16 << 20;
+const NODE_BYTES_MAX: usize = 16 << 20;
 
 /// What is on its way to each node, from all replicas of a shard.
 #[derive(Debug, Default)]

@@ -236,11 +236,6 @@ impl Executor {
         id
     }
 
-    /// Whether the process has not been killed.
-    pub fn is_alive(&self, process: ProcessId) -> bool {
-        self.inner.processes.borrow().contains_key(&process)
-    }
-
     /// Ends a process: it spawns nothing any more, and all its tasks are dropped where they stand.
     /// A task that kills its own process is dropped at the end of its poll.
     pub fn kill_process(&self, process: ProcessId) {
