@@ -14,6 +14,8 @@ const PURE: &[&str] = &[
     "broker/src/groups/",
     "broker/src/shares/",
     "broker/src/cluster/",
+    "broker/src/partition/flights.rs",
+    "broker/src/partition/left.rs",
     "broker/src/partition/waiters.rs",
     "broker/src/partition/fetch_session.rs",
     "broker/src/transactions/machine.rs",
