@@ -3,7 +3,8 @@
 //! A [`view::View`] lives on every shard and says how that shard stands; the HTTP server lives on
 //! shard 0, asks all views, adds up and answers. It serves while the node starts, and until it
 //! stops. What is on a page stands in one table, [`catalogue`], from which `docs/metrics.md` is
-//! made; [`exposition`] is the text format. [`shards`]: which shard has which partition, and moves
+//! made; [`exposition`] is the text format, [`report`] what travels between shards, `pages` what is
+//! served and `http` how. [`shards`]: which shard has which partition, and moves
 //! by hand; [`recover`]: what an operator decides where no majority is left.
 //!
 //! Invariants:

@@ -6,7 +6,7 @@
 //! is the image that they make. A request gets one answer and one batch of records: either all that
 //! it decided is in the log or nothing.
 //!
-//! - [`controller`]: what it is asked and what it answers.
+//! - [`controller`]: what it is asked and what it answers; `refusal`: a "no".
 //! - [`create_topics`], [`delete_topics`], [`create_partitions`], [`alter_settings`]: one request
 //!   each, with Kafka's error codes and words.
 //! - [`reassign`]: changes of a partition's replicas, and when one is done.

@@ -6,6 +6,9 @@
 //! records (Fetch), for a group's coordinator, once the request stands in its queue. A new API is a
 //! schema file, a handler file and one word in the list below.
 //!
+//! Beside the APIs: [`context`], what a handler is given; `client`, who asks; `by_name`, `errors`,
+//! `leader_hints`, `node_settings`, `route`, `settings`, `topology`: what several of them share.
+//!
 //! Lives on every shard, in the view of one connection on it. Kafka's error codes are chosen here
 //! (and in coordinators), never below.
 

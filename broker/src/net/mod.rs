@@ -1,7 +1,8 @@
 //! The network: listeners, connections, framing, answers in order, back-pressure.
 //!
 //! Lives on every shard. A connection is served by one at a time: by that which accepted it, later
-//! by that of the partitions it uses (see `hand_over`). Invariants:
+//! by that of the partitions it uses (see `hand_over`). `listener` accepts, within the limits that
+//! `counts` keeps for the node. Invariants:
 //! - Answers leave in the order of their requests, whatever order they were ready in.
 //! - A connection does not start its next request before this one's work is in order (`handlers`
 //!   says when).

@@ -9,7 +9,8 @@
 //!   [`steward`]: what is done where nobody asks.
 //! - [`form`]: how nodes that were in no cluster come to be in one; [`identity`]: who this node is.
 //! - [`level`]: the cluster's feature level, and whether this release serves it.
-//! - [`announce`]: who leads what, told to all shards; [`messages`]: what nodes tell each other.
+//! - [`peers`]: what other nodes are asked and answered; [`messages`]: as bytes. [`announce`]: who
+//!   leads what, told to all shards.
 //! - [`presence`]: who is there; [`quorum`]: who is in group 0, for clients; [`tally`]: how the
 //!   cluster stands, for whoever watches.
 //! - [`hand_over`]: leaders leave this node in order.

@@ -6,8 +6,9 @@
 //!
 //! - [`replica`]: one log with its raft group; [`waiters`]: who waits for its commits; [`in_sync`]:
 //!   whose replicas have all; [`throttle`]: how fast the others are sent what they lack;
-//!   [`flights`]: how much of it their disks may be behind;
-//!   [`elections`]: how many groups ask for votes at a time.
+//!   [`flights`]: how much of it their disks may be behind; [`copy`]: what they take as it is.
+//! - [`surroundings`]: what the replicas of a shard share; [`elections`]: how many of their groups
+//!   ask for votes at a time.
 //! - [`client`]: the same calls here and on another shard; [`routing`]: on which; [`request`],
 //!   [`error`]: what they say.
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what

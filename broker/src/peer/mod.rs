@@ -10,7 +10,7 @@
 //! - [`greeting`]: who talks to whom, and why not. `dial` and `accept`: how sessions come about;
 //!   `session`: how they live and end; `desk`: what shard 0 knows of each node.
 //! - `link`, `lane`: one shard's part of a session. `outbox`: what goes first; `window`: who waits
-//!   for room; `liveness`: who counts as dead.
+//!   for room; `liveness`: who counts as dead. [`options`]: times, sizes, limits.
 //! - [`frame`], `codec`: bytes. `schema/`: the flatbuffers, and the Rust that flatc makes of them
 //!   (`broker/codegen`).
 //!

@@ -6,6 +6,13 @@
 //! (seeded; virtual time, the faulty disk, a simulated network).
 //!
 //! Everything here belongs to one shard and stays on its thread, unless it says `Send`.
+//!
+//! - `machine`: shards as threads; `executor`, `tasks`, `timers`: what runs on one, and when.
+//! - `ring`: the shard's io_uring, with `setup`, `enter`, `request` and `bulk`; `file` and `socket`
+//!   are on it, `blocking` is what it cannot do.
+//! - [`mesh`], [`jobs`]: from shard to shard. [`sync`]: waiting within one.
+//! - `system`: the machine and its signals; `data_directory`: that it is ours alone.
+//! - [`log_limit`]: lines about what peers do; `recorder`: a witness of the ring, for tests.
 
 mod blocking;
 mod bulk;
