@@ -159,7 +159,7 @@ fn the_end_of_a_log_is_proved_before_it_is_written_again() {
             let (before, chance) = (files(&disk).await, Chance::new(seed + 5000));
             let (last, bytes) = before.iter().next_back().unwrap();
             let len = written_bytes(bytes);
-            if len % BLOCK_BYTES == 0 {
+            if len.is_multiple_of(BLOCK_BYTES) {
                 return 0;
             }
             let at = len - 1 - chance.below((len % BLOCK_BYTES) as u64) as usize;
