@@ -64,6 +64,8 @@ mod relays;
 mod repeats;
 #[path = "cluster/riders.rs"]
 mod riders;
+#[path = "cluster/rides.rs"]
+mod rides;
 #[path = "cluster/script.rs"]
 mod script;
 #[path = "cluster/shards.rs"]

@@ -1,8 +1,9 @@
-//! Real clients ride through every change of leader: while each of three nodes is killed, and then
-//! stopped in order, a producer and a group of each client see no error, and nothing is lost or
-//! doubled. What each does is in `tests/clients/NAME/`.
+//! Real clients under way while something happens to the cluster (`rides.rs`): an idempotent
+//! producer and a group of each client, which must see no error. At the end each record that was
+//! sent is there once, in order. What each does is in `tests/clients/NAME/`.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,20 +11,17 @@ use std::time::Duration;
 
 use vltava_protocol::types::Str;
 
-use crate::nodes::{NODES, Nodes, ONLY};
+use crate::nodes::{Nodes, ONLY};
 use crate::support::{self, signal, wire};
-use crate::view::{
-    PATIENCE, await_agreement, connect, create_topic, is_whole, leader_of, metadata_of_any, until,
-    within,
-};
+use crate::view::{connect, is_whole, leader_of, metadata_of_any, until, within};
 
-const PARTITIONS: i32 = 3;
+pub const PARTITIONS: i32 = 3;
 /// Of a client, between two changes of leader.
 const PROGRESS_RECORDS: i64 = 60;
 /// Some are built first, and fetch what that takes.
 const START_TIME_MAX: Duration = Duration::from_secs(300);
-/// How long one may take in all, as `timeout` reads it.
-const RIDE_TIME_MAX: &str = "400s";
+/// Where the arguments of a client say how many seconds it may take in all.
+const LIMIT_S: &str = "{limit_s}";
 
 struct Client {
     /// What it calls itself in its records, and its topic.
@@ -32,8 +30,6 @@ struct Client {
     /// In `tests/clients`.
     script: &'static str,
     arguments: &'static [&'static str],
-    /// How many partitions it writes, record by record.
-    partitions: i32,
 }
 
 const CLIENTS: [Client; 3] = [
@@ -42,21 +38,18 @@ const CLIENTS: [Client; 3] = [
         needs: &["javac", "mvn"],
         script: "java/run",
         arguments: &["-Dtest=Ride"],
-        partitions: PARTITIONS,
     },
     Client {
         name: "librdkafka",
         needs: &["python3"],
         script: "python/run",
-        arguments: &["-s", "--timeout=300", "ride.py"],
-        partitions: PARTITIONS,
+        arguments: &["-s", "--timeout={limit_s}", "ride.py"],
     },
     Client {
         name: "franz-go",
         needs: &["go"],
         script: "go/run",
-        arguments: &["-tags", "ride", "-run", "TestRide"],
-        partitions: PARTITIONS,
+        arguments: &["-tags", "ride", "-run", "TestRide", "-timeout={limit_s}s"],
     },
 ];
 
@@ -84,14 +77,16 @@ struct Rider {
 }
 
 impl Rider {
-    fn begin(client: &'static Client, nodes: &Nodes, stop: &Path) -> Self {
+    fn begin(client: &'static Client, nodes: &Nodes, stop: &Path, limit: Duration) -> Self {
         let output = nodes.directory.join(format!("{}.out", client.name));
         let file = File::create(&output).expect("a file for the output");
+        let limit_s = limit.as_secs().to_string();
+        let arguments = client.arguments.iter().map(|word| word.replace(LIMIT_S, &limit_s));
         let process = Command::new("timeout")
-            .args(["--kill-after=10", RIDE_TIME_MAX])
+            .args(["--kill-after=10", &limit_s])
             .arg(support::root().join("tests/clients").join(client.script))
             .arg(nodes.bootstrap())
-            .args(client.arguments)
+            .args(arguments)
             .env("RIDE_TOPIC", client.name)
             .env("RIDE_STOP", stop)
             .env("CLIENTS_WORK", support::root().join("target/clients"))
@@ -111,11 +106,11 @@ impl Rider {
         self.process.try_wait().expect("its status").is_none()
     }
 
-    /// How much of its topic is committed.
-    fn written(&self, nodes: &Nodes) -> Option<i64> {
+    /// How much of its topic is committed, as these have it.
+    fn written(&self, nodes: &[SocketAddr]) -> Option<i64> {
         let mut sum = 0;
-        for partition in 0..self.client.partitions {
-            let leader = leader_of(&nodes.addresses(), self.client.name, partition)?;
+        for partition in 0..PARTITIONS {
+            let leader = leader_of(nodes, self.client.name, partition)?;
             let mut link = connect(leader).ok()?;
             let data = wire::fetch(&mut link, self.client.name, partition, 0).ok()?;
             sum += data.error_code.is_none().then_some(data.high_watermark)?;
@@ -129,11 +124,11 @@ impl Rider {
         let sent = said.split_once("RIDE sent=").expect("how many it sent").1;
         let sent = sent.split_whitespace().next().and_then(|it| it.parse::<usize>().ok());
         let sent = sent.expect("a number");
-        for partition in 0..self.client.partitions {
+        for partition in 0..PARTITIONS {
             let leader = leader_of(&nodes.addresses(), name, partition).expect("a leader");
             let mut link = connect(leader).expect("a connection");
             let log = wire::read_all(&mut link, name, partition).expect("records");
-            let numbers = (partition as usize..sent).step_by(self.client.partitions as usize);
+            let numbers = (partition as usize..sent).step_by(PARTITIONS as usize);
             let values = numbers.map(|number| format!("{name} {number}").into_bytes());
             let expected: Vec<(i64, Vec<u8>)> = (0..).zip(values).collect();
             let differs = log.iter().zip(&expected).find(|(is, due)| is != due);
@@ -157,59 +152,66 @@ impl Drop for Rider {
     }
 }
 
-/// Waits until each has written more, and sees no error.
-fn await_progress(riders: &mut [Rider], nodes: &Nodes, bound: Duration, after: &str) {
-    for rider in riders {
-        let name = rider.client.name;
-        let mut before = None;
-        within(bound, &format!("{name} writes nothing after {after}"), || {
-            assert!(rider.is_running(), "{name}, after {after}:\n{}", rider.said());
-            let now = rider.written(nodes)?;
-            let then = *before.get_or_insert(now);
-            (now >= then + PROGRESS_RECORDS).then_some(())
+/// All clients that can run here.
+pub struct Riders {
+    riders: Vec<Rider>,
+    /// Once it is there, they finish.
+    stop: PathBuf,
+}
+
+impl Riders {
+    /// The names of those that can run here, each of which is its topic, too.
+    pub fn names() -> Vec<&'static str> {
+        CLIENTS.iter().filter(|client| client.is_wanted()).map(|client| client.name).collect()
+    }
+
+    /// Starts them; their topics are there. They end themselves after so long.
+    pub fn begin(names: &[&str], nodes: &Nodes, limit: Duration) -> Self {
+        let stop = nodes.directory.join("stop");
+        let wanted = CLIENTS.iter().filter(|client| names.contains(&client.name));
+        let riders = wanted
+            .map(|client| Rider::begin(client, nodes, &stop, START_TIME_MAX + limit))
+            .collect();
+        let mut riders = Self { riders, stop };
+        riders.await_progress(&nodes.addresses(), START_TIME_MAX, "the start");
+        riders
+    }
+
+    pub fn topics(&self) -> impl Iterator<Item = &'static str> {
+        self.riders.iter().map(|rider| rider.client.name)
+    }
+
+    /// Waits until each has written more, as these nodes have it, and sees no error.
+    pub fn await_progress(&mut self, nodes: &[SocketAddr], bound: Duration, after: &str) {
+        for rider in &mut self.riders {
+            let name = rider.client.name;
+            let mut before = None;
+            within(bound, &format!("{name} writes nothing after {after}"), || {
+                assert!(rider.is_running(), "{name}, after {after}:\n{}", rider.said());
+                let now = rider.written(nodes)?;
+                let then = *before.get_or_insert(now);
+                (now >= then + PROGRESS_RECORDS).then_some(())
+            });
+        }
+    }
+
+    /// Waits until all replicas are there, under load.
+    pub fn await_whole(&self, nodes: &Nodes) {
+        let topics: Vec<Str> = self.topics().map(Str::from_static).collect();
+        until("the replicas do not catch up", || {
+            let metadata = metadata_of_any(&nodes.addresses())?;
+            let whole = |topic: &Str| metadata.topics.get(topic).is_some_and(is_whole);
+            topics.iter().all(whole).then_some(())
         });
     }
-}
 
-/// Waits until all replicas are there, under load.
-fn await_whole(riders: &[Rider], nodes: &Nodes) {
-    let topics: Vec<Str> = riders.iter().map(|rider| Str::from(rider.client.name)).collect();
-    until("the replicas do not catch up", || {
-        let metadata = metadata_of_any(&nodes.addresses())?;
-        let whole = |topic: &Str| metadata.topics.get(topic).is_some_and(is_whole);
-        topics.iter().all(whole).then_some(())
-    });
-}
-
-#[test]
-fn real_clients_ride_through_changes_of_leader() {
-    let clients: Vec<&Client> = CLIENTS.iter().filter(|client| client.is_wanted()).collect();
-    let mut nodes = Nodes::start();
-    let addresses = nodes.addresses();
-    let topics: Vec<&str> = clients.iter().map(|client| client.name).collect();
-    topics.iter().for_each(|topic| create_topic(addresses[0], topic, PARTITIONS));
-    await_agreement(&addresses, &topics);
-    let stop = nodes.directory.join("stop");
-    let mut riders: Vec<Rider> =
-        clients.into_iter().map(|client| Rider::begin(client, &nodes, &stop)).collect();
-    await_progress(&mut riders, &nodes, START_TIME_MAX, "the start");
-    for node in NODES {
-        nodes.kill(node);
-        await_progress(&mut riders, &nodes, PATIENCE, &format!("a kill of node {node}"));
-        nodes.run_all();
-        await_whole(&riders, &nodes);
+    /// Lets them finish what they have begun, and looks at what is there.
+    pub fn end(mut self, nodes: &Nodes) {
+        File::create(&self.stop).expect("a file");
+        for rider in &mut self.riders {
+            let status = rider.process.wait().expect("its status");
+            assert!(status.success(), "{}: {status}\n{}", rider.client.name, rider.said());
+            println!("{}: {} records", rider.client.name, rider.check(nodes));
+        }
     }
-    for node in NODES {
-        nodes.stop_node(node);
-        await_progress(&mut riders, &nodes, PATIENCE, &format!("a stop of node {node}"));
-        nodes.run_all();
-        await_whole(&riders, &nodes);
-    }
-    File::create(&stop).expect("a file");
-    for rider in &mut riders {
-        let status = rider.process.wait().expect("its status");
-        assert!(status.success(), "{}: {status}\n{}", rider.client.name, rider.said());
-        println!("{}: {} records", rider.client.name, rider.check(&nodes));
-    }
-    nodes.stop();
 }

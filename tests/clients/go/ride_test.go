@@ -4,7 +4,9 @@ package clients
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -32,7 +34,7 @@ func TestRide(t *testing.T) {
 	)
 	var values [partitions][]string
 	var committed [partitions]int64
-	sent, known := 0, 0
+	sent, known, said := 0, 0, time.Now()
 	read := func(wait time.Duration) {
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		defer cancel()
@@ -59,9 +61,17 @@ func TestRide(t *testing.T) {
 			same(t, where, values[record.Partition][record.Offset], string(record.Value))
 		}
 		if len(records) > 0 {
-			if err := cl.CommitRecords(within(t), records...); err != nil {
+			err := cl.CommitRecords(within(t), records...)
+			if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" &&
+				time.Since(said) < deadline {
+				// It gives up where it asks a node that is gone for the coordinator twice in a row,
+				// as its order of nodes may have it. What comes next commits these, too.
+				return
+			}
+			if err != nil {
 				t.Fatalf("commit: %v", err)
 			}
+			said = time.Now()
 			for _, record := range records {
 				committed[record.Partition] = max(committed[record.Partition], record.Offset+1)
 			}
