@@ -1,6 +1,7 @@
 //! What produce and fetch promise with several replicas, as clients are told it.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use vltava_client::blocking::Link;
 use vltava_protocol::error_code::ErrorCode;
@@ -19,7 +20,9 @@ use vltava_protocol::types::Str;
 use crate::nodes::{NODES, Nodes};
 use crate::support::mounts::free_bytes;
 use crate::support::wire;
-use crate::view::{await_partition, connect, create_topic_with, leader_of, partition, until};
+use crate::view::{
+    PATIENCE, await_partition, connect, create_topic_with, leader_of, partition, until,
+};
 
 pub const TOPIC: &str = "promised";
 
@@ -120,6 +123,55 @@ fn too_few_replicas_in_sync_and_a_log_that_begins_later() {
         nodes.run_all();
         await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
     }
+    nodes.stop();
+}
+
+/// A follower stands still under a write that all are to have: who waits is told so as the set
+/// shrinks, who comes later is refused before anything is written, and what was written is there.
+#[test]
+fn a_follower_stands_still_under_a_write_that_all_are_to_have() {
+    const TIMEOUT_MS: i32 = 50_000;
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic_with(addresses[0], TOPIC, 1, 3, &[("min.insync.replicas", "3")]);
+    let all = |addresses: &[SocketAddr]| {
+        await_partition(addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    };
+    all(&addresses);
+    let mut written = 0;
+    // The machine may be so busy that a write comes when the set has shrunk already.
+    let (paused, up, mut link) = (0..20)
+        .find_map(|_| {
+            let (number, mut link) = leader(&nodes);
+            link.answer_within(PATIENCE).expect("a timeout");
+            assert_eq!(write(&mut link, -1, TIMEOUT_MS), ErrorCode::NONE);
+            let paused = NODES.into_iter().find(|node| *node != number).expect("another");
+            nodes.pause(paused);
+            let began = Instant::now();
+            let told = write(&mut link, -1, TIMEOUT_MS);
+            let time = began.elapsed();
+            written += 1;
+            if told == ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND {
+                assert!(time < Duration::from_secs(10), "told after {time:?}");
+                written += 1;
+                return Some((paused, nodes.others(paused), link));
+            }
+            assert_eq!(told, ErrorCode::NOT_ENOUGH_REPLICAS, "after {time:?}");
+            nodes.resume(paused);
+            all(&addresses);
+            None
+        })
+        .expect("each write comes too late to wait");
+    await_partition(&up, TOPIC, 0, |it| it.in_sync.len() == 2 && !it.in_sync.contains(&paused));
+    assert_eq!(write(&mut link, -1, TIMEOUT_MS), ErrorCode::NOT_ENOUGH_REPLICAS);
+    assert_eq!(write(&mut link, 1, TIMEOUT_MS), ErrorCode::NONE);
+    written += 1;
+    nodes.resume(paused);
+    all(&addresses);
+    assert_eq!(write(&mut leader(&nodes).1, -1, TIMEOUT_MS), ErrorCode::NONE);
+    written += 1;
+    let found = wire::read_all(&mut leader(&nodes).1, TOPIC, 0).expect("records");
+    assert_eq!(found.len(), written, "what was refused before it was written is not there");
     nodes.stop();
 }
 
