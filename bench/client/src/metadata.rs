@@ -145,9 +145,11 @@ impl Metadata {
 impl From<MetadataResponseTopic> for Topic {
     fn from(topic: MetadataResponseTopic) -> Self {
         let partitions = topic.partitions.into_iter().map(|partition| {
+            // A node that is cut off names one that may lead, for clients that ask it for ever.
+            let is_led = partition.error_code != ErrorCode::LEADER_NOT_AVAILABLE;
             let found = Partition {
                 error: partition.error_code,
-                leader: (partition.leader_id >= 0).then_some(partition.leader_id),
+                leader: (is_led && partition.leader_id >= 0).then_some(partition.leader_id),
                 leader_epoch: partition.leader_epoch,
                 replicas: partition.replica_nodes,
                 in_sync: partition.isr_nodes,

@@ -7,6 +7,7 @@
 //!
 //! Ours: a topic that is created automatically is there when the answer leaves; Kafka answers
 //! UNKNOWN_TOPIC_OR_PARTITION first. Of internal topics only `__consumer_offsets` is created so.
+//! A node that is cut off names a replica elsewhere beside LEADER_NOT_AVAILABLE (`node/presence.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use super::topology::{
 use crate::metadata::image::{Image, Topic};
 use crate::metadata::leaders::Leaders;
 use crate::metadata::topic_name::{self, CLUSTER_METADATA, CONSUMER_OFFSETS};
+use crate::node::presence::Elsewhere;
 use crate::runtime::Runtime;
 
 /// The API of this file.
@@ -58,6 +60,7 @@ pub async fn handle<R: Runtime>(
         from: Standpoint { listener: &context.client.listener, present: &present },
         version: context.api_version,
         with_operations: request.include_topic_authorized_operations,
+        elsewhere: node.elsewhere(),
     };
     let mut response = view.cluster(node.controller_id(), &request);
     match wanted {
@@ -173,6 +176,8 @@ struct View<'a> {
     from: Standpoint<'a>,
     version: i16,
     with_operations: bool,
+    /// Where clients may find what has no leader.
+    elsewhere: Option<Elsewhere>,
 }
 
 impl View<'_> {
@@ -262,10 +267,18 @@ impl View<'_> {
             }
             error => error,
         };
+        let elsewhere = || self.elsewhere?.of(&view.replica_nodes);
+        let leader_id = match view.error_code {
+            ErrorCode::LEADER_NOT_AVAILABLE => {
+                let is_told_of = |id: &i32| self.from.nodes(self.image).any(|(it, _)| it.id == *id);
+                elsewhere().filter(is_told_of).unwrap_or(view.leader_id)
+            }
+            _ => view.leader_id,
+        };
         MetadataResponsePartition {
             error_code,
             partition_index: view.index,
-            leader_id: view.leader_id,
+            leader_id,
             leader_epoch: view.leader_epoch,
             replica_nodes: view.replica_nodes,
             isr_nodes: view.in_sync_nodes,
@@ -295,7 +308,8 @@ mod tests {
     }
 
     fn view<'a>(image: &'a Image, leaders: &'a Leaders, version: i16) -> View<'a> {
-        View { image, leaders, from: from("PLAINTEXT"), version, with_operations: false }
+        let from = from("PLAINTEXT");
+        View { image, leaders, from, version, with_operations: false, elsewhere: None }
     }
 
     #[test]

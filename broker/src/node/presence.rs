@@ -5,9 +5,12 @@
 //! which says so to all, and each who hears it passes it on. Where a node sees less than a majority
 //! of the cluster, it is the one that is cut off, and knows nothing of the others: clients are told
 //! of all, as by a broker of Kafka that does not reach its controller, and find out who answers.
+//! Where it knows of no leader, it names one of the other replicas: who asks the node again that it
+//! asked last, as librdkafka does, would otherwise never ask another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use vltava_protocol::types::Str;
@@ -17,6 +20,9 @@ use super::peers::{PRESENCE, SOFTWARE};
 use super::view::Node;
 use crate::metadata::image::{Image, PartitionId};
 use crate::runtime::{Queue, Runtime};
+
+/// How long clients are sent to the same node, by one that is cut off.
+const ELSEWHERE_TURN: Duration = Duration::from_secs(1);
 
 /// Who is there, as a leader of group 0 said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,16 +49,40 @@ impl Presence {
     }
 }
 
-/// Whom clients are told of by a node that has a session with `seen`, itself among them.
+/// Those that have been there.
+fn all(image: &Image) -> impl Iterator<Item = i32> {
+    image.nodes().filter(|node| !node.disks.is_empty()).map(|node| node.id)
+}
+
+/// Whether a node is the one that is cut off, which has a session with `seen`, itself among them.
+fn is_cut_off(own: i32, seen: &BTreeSet<i32>, heard: &Presence, image: &Image) -> bool {
+    let is_few = 2 * all(image).filter(|id| seen.contains(id)).count() <= all(image).count();
+    is_few && heard.by != own
+}
+
+/// Whom clients are told of by such a node.
 fn shown(own: i32, mut seen: BTreeSet<i32>, heard: &Presence, image: &Image) -> BTreeSet<i32> {
-    let all = || image.nodes().filter(|node| !node.disks.is_empty()).map(|node| node.id);
-    let is_few = 2 * all().filter(|id| seen.contains(id)).count() <= all().count();
-    if heard.by == own || !is_few {
-        seen.extend(&heard.nodes);
-    } else {
-        seen.extend(all());
+    match is_cut_off(own, &seen, heard, image) {
+        true => seen.extend(all(image)),
+        false => seen.extend(&heard.nodes),
     }
     seen
+}
+
+/// Where a client may go on that came to a node which is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    own: i32,
+    /// Nobody knows who of the others is there: each has its turn.
+    turn: usize,
+}
+
+impl Elsewhere {
+    /// Which of the nodes that keep a partition.
+    pub fn of(self, replicas: &[i32]) -> Option<i32> {
+        let others: Vec<i32> = replicas.iter().copied().filter(|node| *node != self.own).collect();
+        others.get(self.turn.checked_rem(others.len())?).copied()
+    }
 }
 
 impl<R: Runtime> Node<R> {
@@ -70,6 +100,16 @@ impl<R: Runtime> Node<R> {
             Some(_) => shown(own, seen, &self.presence.borrow(), &self.image()),
             None => seen,
         }
+    }
+
+    /// Where clients may find what nobody leads as far as this node knows; `None`: nowhere else,
+    /// since it would know.
+    pub fn elsewhere(&self) -> Option<Elsewhere> {
+        self.parts.peers.as_ref()?;
+        let (seen, own) = (self.present(), self.parts.config.node_id);
+        let turn = u128::from(self.parts.runtime.now().0) / ELSEWHERE_TURN.as_nanos();
+        let elsewhere = Elsewhere { own, turn: usize::try_from(turn).unwrap_or(0) };
+        is_cut_off(own, &seen, &self.presence.borrow(), &self.image()).then_some(elsewhere)
     }
 
     /// The node that leads a partition, for clients: where that is one of those they are told of.
@@ -97,15 +137,22 @@ impl<R: Runtime> Node<R> {
         if (now.by, now.epoch, &now.nodes) == (said.by, said.epoch, &said.nodes) {
             return;
         }
+        // At once: what is said in the next moment goes on from this.
+        self.note_presence(now.clone());
         let node = Rc::clone(self);
-        self.parts.runtime.spawn(Queue::Control, async move { node.hear_presence(now).await });
+        self.parts.runtime.spawn(Queue::Control, async move { node.spread_presence(now).await });
     }
 
     /// What a leader of group 0 has said, which another node may have passed on.
     async fn hear_presence(self: Rc<Self>, said: Presence) {
-        if !said.is_newer_than(&self.presence.borrow()) {
-            return;
+        if said.is_newer_than(&self.presence.borrow()) {
+            self.note_presence(said.clone());
+            self.spread_presence(said).await;
         }
+    }
+
+    /// Says to the other shards, and to all nodes, what was said on this one.
+    async fn spread_presence(self: Rc<Self>, said: Presence) {
         for shard in (0..self.parts.jobs.count()).filter(|shard| *shard != self.parts.jobs.own()) {
             let said = said.clone();
             let hear = move |node: &Rc<Self>| {
@@ -114,7 +161,6 @@ impl<R: Runtime> Node<R> {
             };
             drop(self.parts.jobs.start(shard, hear).await);
         }
-        self.note_presence(said.clone());
         if said.by >= 0
             && let Ok(bytes) = messages::presence_to_bytes(&said)
         {
@@ -220,6 +266,13 @@ mod tests {
             let shown = shown(1, seen.iter().copied().collect(), &heard, &image);
             assert!(shown.iter().eq(expected), "{seen:?}, {by} said {said:?}: {shown:?}");
         }
+    }
+
+    #[test]
+    fn who_comes_to_a_node_that_is_cut_off_is_sent_to_each_other_replica_in_turn() {
+        let of = |turn, replicas: &[i32]| Elsewhere { own: 2, turn }.of(replicas);
+        assert_eq!([0, 1, 2].map(|turn| of(turn, &[1, 2, 3])), [Some(1), Some(3), Some(1)]);
+        assert_eq!([of(0, &[2]), of(1, &[])], [None, None]);
     }
 
     #[test]

@@ -1,14 +1,22 @@
 //! What clients are told of nodes that not everybody reaches.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
+use vltava_client::metadata::Metadata;
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::Str;
 
 use crate::network::Network;
 use crate::nodes::{NODES, Nodes};
 use crate::relays::Relays;
-use crate::view::{await_agreement, await_leader, await_partition, create_topic, metadata, until};
+use crate::support::binary;
+use crate::view::{
+    await_agreement, await_leader, await_partition, connect, create_topic, metadata, until,
+};
 
 const TOPIC: &str = "told-of";
 const PARTITIONS: i32 = 6;
@@ -30,6 +38,27 @@ fn clients_are_told_of_nodes_that_theirs_does_not_reach() {
 #[test]
 fn clients_are_told_of_nodes_behind_relays_that_theirs_does_not_reach() {
     tell(&Network::Relays(Relays::new(&NODES)));
+}
+
+/// The nodes that are named as leaders of what has none.
+fn elsewhere(address: SocketAddr) -> Option<BTreeSet<i32>> {
+    let request = Metadata::request(Some(&[Str::from(TOPIC)]), false);
+    let answer = connect(address).ok()?.call(&request).ok()?;
+    let partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
+    let without = partitions.filter(|it| it.error_code == ErrorCode::LEADER_NOT_AVAILABLE);
+    Some(without.map(|it| it.leader_id).collect())
+}
+
+/// Writes with a client that is told of nobody but this node.
+fn write_by(node: SocketAddr, directory: &Path) {
+    let lines = directory.join("lines");
+    fs::write(&lines, "one\ntwo\nthree\n").expect("a file");
+    let written = Command::new(binary())
+        .args(["produce", TOPIC, "-b", &node.to_string()])
+        .stdin(File::open(&lines).expect("the file"))
+        .output()
+        .expect("vltava starts");
+    assert!(written.status.success(), "{written:?}");
 }
 
 /// A client that came to a node which is cut off must learn where to go; one whose node lacks a
@@ -72,6 +101,14 @@ fn tell(network: &Network) {
     });
     let (brokers, _) = told(nodes.address(one)).expect("clients still reach it");
     assert_eq!(brokers, all, "told by the node that is cut off");
+    // Who asks none but that one is sent to each of the others, sooner or later.
+    let mut sent = BTreeSet::new();
+    until("who comes to the node that is cut off is not sent elsewhere", || {
+        sent.extend(elsewhere(nodes.address(one))?);
+        (sent.len() > 1).then_some(())
+    });
+    assert_eq!(sent, BTreeSet::from([controller, other]));
+    write_by(nodes.address(one), &nodes.directory);
     network.heal();
     await_agreement(&addresses, &[TOPIC]);
     nodes.stop();

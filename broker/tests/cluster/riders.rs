@@ -32,7 +32,7 @@ struct Client {
     arguments: &'static [&'static str],
 }
 
-const CLIENTS: [Client; 3] = [
+static CLIENTS: [Client; 3] = [
     Client {
         name: "java",
         needs: &["javac", "mvn"],
@@ -55,11 +55,8 @@ const CLIENTS: [Client; 3] = [
 
 impl Client {
     /// Whether it can run. What it lacks is said by name, and a failure in CI.
-    fn is_wanted(&self) -> bool {
+    fn can_run(&self) -> bool {
         let name = self.name;
-        if !name.contains(&std::env::var(ONLY).unwrap_or_default()) {
-            return false;
-        }
         let Some(missing) = self.needs.iter().find(|need| !support::is_here(need)) else {
             return true;
         };
@@ -67,6 +64,13 @@ impl Client {
         support::leave_out(name, format_args!("{missing} is missing"));
         false
     }
+}
+
+/// Those of which the environment gives a part of the name; all, where it names none of these.
+pub fn named<T>(all: &[&'static T], name: impl Fn(&T) -> &str) -> Vec<&'static T> {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let is_any = all.iter().any(|it| name(it).contains(&only));
+    all.iter().copied().filter(|it| !is_any || name(it).contains(&only)).collect()
 }
 
 /// A client under way.
@@ -162,7 +166,8 @@ pub struct Riders {
 impl Riders {
     /// The names of those that can run here, each of which is its topic, too.
     pub fn names() -> Vec<&'static str> {
-        CLIENTS.iter().filter(|client| client.is_wanted()).map(|client| client.name).collect()
+        let wanted = named(&CLIENTS.each_ref(), |client| client.name).into_iter();
+        wanted.filter(|client| client.can_run()).map(|client| client.name).collect()
     }
 
     /// Starts them; their topics are there. They end themselves after so long.

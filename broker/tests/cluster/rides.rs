@@ -6,7 +6,7 @@
 //!
 //! - `VLTAVA_CLUSTER_ROUNDS` (0): more rounds after those that there always are, each with what is
 //!   drawn, also what takes clients half a minute.
-//! - `VLTAVA_CLUSTER_ONLY`: which clients, by a part of their names.
+//! - `VLTAVA_CLUSTER_ONLY`: which clients, or else what happens to them, by a part of the name.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -20,7 +20,7 @@ use crate::network::Network;
 use crate::nodes::{NODES, Nodes, seed, variable};
 use crate::producer::Random;
 use crate::reassign::{Moves, begin};
-use crate::riders::{PARTITIONS, Riders};
+use crate::riders::{PARTITIONS, Riders, named};
 use crate::view::{
     PATIENCE, await_agreement, await_leader, await_replicas, connect, create_topic,
     metadata_of_any, partition, until,
@@ -41,7 +41,6 @@ struct Arena {
     riders: Riders,
     nodes: Nodes,
     network: Network,
-    random: Random,
 }
 
 struct Trouble {
@@ -251,30 +250,34 @@ impl Arena {
 
 #[test]
 fn real_clients_ride_through_changes_of_leader() {
-    let rounds = u32::try_from(variable("VLTAVA_CLUSTER_ROUNDS", 0)).expect("a small number");
-    let always = u32::try_from(TO_EACH.len() * NODES.len() + ONCE.len()).expect("a small number");
+    let chosen = chosen(Random(seed()), variable("VLTAVA_CLUSTER_ROUNDS", 0));
     let names = Riders::names();
-    let random = Random(seed());
     let network = Network::new(&NODES, "real clients");
     let mut nodes = Nodes::places(&[], |node, directory| network.place(node, directory));
     nodes.run_all();
     let addresses = nodes.addresses();
     names.iter().for_each(|topic| create_topic(addresses[0], topic, PARTITIONS));
     await_agreement(&addresses, &names);
-    let riders = Riders::begin(&names, &nodes, ROUND_TIME_MAX * (always + rounds));
-    let mut arena = Arena { riders, nodes, network, random };
-    for trouble in TO_EACH {
-        NODES.into_iter().for_each(|node| arena.round(trouble, node));
-    }
-    for trouble in ONCE {
-        let victim = arena.victim();
-        arena.round(trouble, victim);
-    }
-    let all: Vec<&Trouble> = [TO_EACH, ONCE, SLOW].into_iter().flatten().collect();
-    for _ in 0..rounds {
-        let (drawn, victim) = (arena.random.below(all.len() as u64) as usize, arena.victim());
-        arena.round(all[drawn], victim);
+    let limit = ROUND_TIME_MAX * u32::try_from(chosen.len()).expect("a small number");
+    let riders = Riders::begin(&names, &nodes, limit);
+    let mut arena = Arena { riders, nodes, network };
+    for (trouble, node) in chosen {
+        let node = node.unwrap_or_else(|| arena.victim());
+        arena.round(trouble, node);
     }
     arena.riders.end(&arena.nodes);
     arena.nodes.stop();
+}
+
+/// What happens, and to whom; `None`: to who leads most then.
+fn chosen(mut random: Random, rounds: u64) -> Vec<(&'static Trouble, Option<i32>)> {
+    let all: Vec<&Trouble> = [TO_EACH, ONCE, SLOW].into_iter().flatten().collect();
+    let wanted = named(&all, |it| it.name);
+    let is_wanted = |it: &&Trouble| wanted.iter().any(|wanted| wanted.name == it.name);
+    let to_each = TO_EACH.iter().filter(is_wanted);
+    let mut chosen: Vec<_> = to_each.flat_map(|it| NODES.map(|node| (it, Some(node)))).collect();
+    chosen.extend(ONCE.iter().filter(is_wanted).map(|it| (it, None)));
+    let drawn = |_| (wanted[random.below(wanted.len() as u64) as usize], None);
+    chosen.extend((0..rounds).map(drawn));
+    chosen
 }

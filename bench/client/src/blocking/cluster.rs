@@ -46,6 +46,7 @@ pub struct Cluster {
     /// Connections by node; those to bootstrap addresses are made for metadata, and dropped.
     links: BTreeMap<NodeId, Link>,
     coordinators: BTreeMap<Str, NodeId>,
+    failed_attempts: usize,
 }
 
 impl Cluster {
@@ -59,6 +60,7 @@ impl Cluster {
             metadata: Metadata::default(),
             links: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            failed_attempts: 0,
         };
         cluster.refresh(Some(&[]), false)?;
         Ok(cluster)
@@ -181,13 +183,10 @@ impl Cluster {
     /// Calls any broker that answers: those that are connected, those that are known, those that
     /// were given.
     pub fn call_any<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
-        let connected: Vec<NodeId> = self.links.keys().copied().collect();
+        let mut nodes: Vec<NodeId> = self.links.keys().copied().collect();
         let others = self.metadata.brokers.keys().copied();
-        let nodes: Vec<NodeId> = connected
-            .iter()
-            .copied()
-            .chain(others.filter(|node| !connected.contains(node)))
-            .collect();
+        nodes.extend(others.filter(|node| !self.links.contains_key(node)));
+        self.turn(&mut nodes);
         for node in nodes {
             match self.call(node, request) {
                 Err(error) if error.is_unreachable() => {}
@@ -203,6 +202,12 @@ impl Cluster {
             }
         }
         Err(ClientError::NoBroker(failures))
+    }
+
+    /// Whenever something is tried again, another is asked first: one that is cut off from the
+    /// others answers, and knows nothing.
+    fn turn(&self, nodes: &mut [NodeId]) {
+        nodes.rotate_left(self.failed_attempts.checked_rem(nodes.len()).unwrap_or(0));
     }
 
     /// Calls the broker that takes changes of the cluster; any, where none is known.
@@ -266,7 +271,8 @@ impl Cluster {
     /// A broker that can be connected to.
     fn any_node(&mut self) -> Result<NodeId, ClientError> {
         let mut last = ClientError::Missing(String::from("a broker in the cluster's metadata"));
-        let nodes: Vec<NodeId> = self.metadata.brokers.keys().copied().collect();
+        let mut nodes: Vec<NodeId> = self.metadata.brokers.keys().copied().collect();
+        self.turn(&mut nodes);
         for node in nodes {
             match self.link(node) {
                 Ok(_) => return Ok(node),
@@ -358,6 +364,7 @@ impl Cluster {
                 Err(error) if error.is_retriable() => error,
                 done => return done,
             };
+            self.failed_attempts = self.failed_attempts.wrapping_add(1);
             let wait = Duration::from_millis(backoff.next_ms());
             let left = patience.saturating_sub(started.elapsed());
             if left.is_zero() {
