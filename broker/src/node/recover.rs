@@ -22,6 +22,11 @@ use crate::runtime::Runtime;
 /// How often others are asked who leads.
 const ASK_PERIOD: Duration = Duration::from_millis(500);
 
+/// How long a leader that has lost its majority may take to find out, and how often is looked.
+const SETTLING_MAX: Duration = Duration::from_secs(10);
+/// See [`SETTLING_MAX`].
+const SETTLING_PERIOD: Duration = Duration::from_millis(50);
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -85,7 +90,10 @@ impl<R: Runtime> Node<R> {
         let (own, group) = self.group_0().ok_or_else(|| {
             refused("this node has not opened the cluster's metadata: it is alone, or starts")
         })?;
-        let survivor = group.left().ok_or_else(|| refused("this node is alone"))?;
+        if let Some(there) = gone.intersection(&self.present()).next() {
+            return Err(NoPlan::Refused(is_there(*there)));
+        }
+        let survivor = self.own_left(&group).await.ok_or_else(|| refused("this node is alone"))?;
         if survivor.is_led {
             return Err(NoPlan::Led);
         }
@@ -126,6 +134,21 @@ impl<R: Runtime> Node<R> {
         Ok(plan)
     }
 
+    /// What this node has of group 0, once it has noticed who is gone: without a majority group 0 is
+    /// still led for a moment, as far as it knows.
+    async fn own_left(&self, group: &Replica<R>) -> Option<Left> {
+        let runtime = &self.parts.runtime;
+        let until = runtime.now().after(SETTLING_MAX);
+        loop {
+            let (left, present) = (group.left()?, self.present());
+            let is_led = left.is_led && left.members.is_quorum(|id| present.contains(&id.node));
+            if is_led || !left.is_led || runtime.now() >= until {
+                return Some(left);
+            }
+            runtime.sleep_until(runtime.now().after(SETTLING_PERIOD)).await;
+        }
+    }
+
     fn group_0(&self) -> Option<(ReplicaId, Rc<Replica<R>>)> {
         let group = self.parts.partitions.local(PartitionId::CLUSTER_METADATA).ok()?;
         Some((self.surroundings()?.own, group))
@@ -157,6 +180,10 @@ impl<R: Runtime> Node<R> {
     }
 }
 
+fn is_there(node: i32) -> String {
+    format!("node {node} is there: it is not gone")
+}
+
 /// Whether this node may go on without these.
 ///
 /// # Errors
@@ -173,7 +200,7 @@ fn check(
         members.ids().filter(|id| members.is_voter(id)).map(|id| id.node).collect();
     let all = listed(&voters.iter().copied().collect::<Vec<_>>());
     if let Some(there) = gone.iter().find(|node| present.contains(node)) {
-        return Err(format!("node {there} is not gone: this node talks to it"));
+        return Err(is_there(*there));
     }
     if let Some(stranger) = gone.iter().find(|node| !voters.contains(node)) {
         return Err(format!("node {stranger} has no vote in the cluster's metadata: {all} have"));
@@ -244,7 +271,7 @@ mod tests {
         assert_eq!(asked(&[1, 2], &[3, 4, 5], 9), Ok(()));
         refused(&[1, 2], &[3, 4, 5], 11, "node 2 has more");
         refused(&[1, 2], &[3, 4], 10, "node 5 is not there either");
-        refused(&[1, 2, 3], &[3, 4, 5], 10, "node 3 is not gone");
+        refused(&[1, 2, 3], &[3, 4, 5], 10, "node 3 is there: it is not gone");
         refused(&[1, 2, 3], &[4, 5], 10, "a majority is there");
         refused(&[1, 2], &[3, 4, 5, 9], 10, "node 9 has no vote");
     }
