@@ -4,8 +4,10 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Broker, Options, binary, directory, signal};
@@ -285,6 +287,49 @@ fn a_member_goes_on_when_a_commit_falls_due_while_the_broker_is_away() {
         let lags = format!(":{},\"lag\":{lag},", committed + lag);
         assert!(described.contains(&stands) && described.contains(&lags), "{described}");
     }
+}
+
+/// Stands before a broker, one connection and one request at a time, and closes the connection
+/// instead of the first answer to CreateTopics.
+fn swallow_an_answer(here: &TcpListener, broker: SocketAddr) {
+    const CREATE_TOPICS: [u8; 2] = 19_u16.to_be_bytes();
+    fn frame(from: &mut TcpStream) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length).ok()?;
+        let mut frame = length.to_vec();
+        frame.resize(4 + u32::from_be_bytes(length) as usize, 0);
+        from.read_exact(&mut frame[4..]).ok()?;
+        Some(frame)
+    }
+    let mut has_swallowed = false;
+    for mut client in here.incoming().map_while(Result::ok) {
+        let mut broker = TcpStream::connect(broker).unwrap();
+        while let Some(request) = frame(&mut client) {
+            broker.write_all(&request).unwrap();
+            let answer = frame(&mut broker).unwrap();
+            if request[4..6] == CREATE_TOPICS && !std::mem::replace(&mut has_swallowed, true) {
+                break;
+            }
+            client.write_all(&answer).unwrap();
+        }
+    }
+}
+
+/// The topic is there when the command asks again; else that is an error.
+#[test]
+fn a_topic_is_created_though_the_answer_is_lost() {
+    let directory = directory();
+    let mut broker = Broker::new(Options::default(), directory.path());
+    let listener = SocketAddr::from((Ipv4Addr::LOCALHOST, support::free_port()));
+    let here = TcpListener::bind(broker.address).unwrap();
+    broker.listener = Some(listener);
+    broker.run();
+    thread::spawn(move || swallow_an_answer(&here, listener));
+    let said = printed(&broker, &["topic", "create", "t", "-p", "3"], "");
+    assert_eq!(said, "topic t exists already\n");
+    let (code, said) = failed(&broker, &["topic", "create", "t", "-p", "3"]);
+    assert!(code == 1 && said.contains("already exists"), "{code}: {said}");
+    broker.stop();
 }
 
 #[test]

@@ -147,14 +147,20 @@ fn create(arguments: &CreateArguments) -> Result<(), CliError> {
         ..CreateTopicsRequest::default()
     };
     let what = format!("creating topic {}", arguments.name);
+    // By an attempt of which nothing was heard.
+    let mut is_perhaps_done = false;
     let created = cluster.retry(|cluster| {
-        let response = cluster.call_controller(&request)?;
+        let response = cluster.call_controller(&request).inspect_err(|error| {
+            is_perhaps_done |= !matches!(error, ClientError::NoBroker(_));
+        })?;
         let Some(topic) = response.topics.into_iter().next() else {
             return Err(ClientError::Missing(what.clone()));
         };
-        if arguments.if_not_exists && topic.error_code == ErrorCode::TOPIC_ALREADY_EXISTS {
+        let is_fine = arguments.if_not_exists || is_perhaps_done;
+        if is_fine && topic.error_code == ErrorCode::TOPIC_ALREADY_EXISTS {
             return Ok(None);
         }
+        is_perhaps_done |= topic.error_code == ErrorCode::REQUEST_TIMED_OUT;
         ClientError::check(topic.error_code, topic.error_message.as_ref(), what.clone())?;
         Ok(Some(topic))
     });

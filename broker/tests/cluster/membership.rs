@@ -314,6 +314,8 @@ fn nodes_that_nobody_wants_are_refused() {
     assert!(said.contains("--fewer-replicas"), "{said}");
     let said = refused(&cluster(&nodes, &["drain", "9"]));
     assert!(said.contains("there is no node 9"), "{said}");
+    let said = done(&cluster(&nodes, &["remove", "9"]));
+    assert!(said.contains("there is no node 9 in the cluster: nothing is to be done"), "{said}");
     let said = refused(&cluster(&nodes, &["add", "2@127.0.0.1:1"]));
     assert!(said.contains("node 2 is in the cluster already"), "{said}");
     // One that was added and never came is taken back.

@@ -114,7 +114,12 @@ pub(super) fn remove(arguments: &RemoveArguments) -> Result<(), CliError> {
     let id = arguments.node;
     let mut cluster = arguments.cluster.connect()?;
     let known = cluster.retry(view::view)?;
-    if node(&known, id)?.state == "expected" {
+    let Some(found) = known.nodes.get(&id) else {
+        // Said again, by who does not know that it was done.
+        tell(&format!("there is no node {id} in the cluster: nothing is to be done"));
+        return Ok(());
+    };
+    if found.state == "expected" {
         unregister(&mut cluster, id)?;
         tell(&format!("node {id} is not expected any more"));
         return Ok(());
