@@ -7,7 +7,7 @@
 //!
 //! Ours: a topic that is created automatically is there when the answer leaves; Kafka answers
 //! UNKNOWN_TOPIC_OR_PARTITION first. Of internal topics only `__consumer_offsets` is created so.
-//! A node that is cut off names a replica elsewhere beside LEADER_NOT_AVAILABLE (`node/presence.rs`).
+//! Beside LEADER_NOT_AVAILABLE a node that is cut off names another replica (`node/presence.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -134,8 +134,8 @@ impl<R: Runtime> Node<R> {
         Ok(plan)
     }
 
-    /// What this node has of group 0, once it has noticed who is gone: without a majority group 0 is
-    /// still led for a moment, as far as it knows.
+    /// What this node has of group 0, once it has noticed who is gone: without a majority group 0
+    /// is still led for a moment, as far as it knows.
     async fn own_left(&self, group: &Replica<R>) -> Option<Left> {
         let runtime = &self.parts.runtime;
         let until = runtime.now().after(SETTLING_MAX);
