@@ -110,8 +110,8 @@ impl Rider {
         self.process.try_wait().expect("its status").is_none()
     }
 
-    /// How much of its topic is committed, as these have it: of each partition one of them knows who
-    /// leads, and another may not, which that one does not reach.
+    /// How much of its topic is committed, as these have it: one of them knows who leads a
+    /// partition, and another, which does not reach that node, may not.
     fn written(&self, nodes: &[SocketAddr]) -> Option<i64> {
         let committed = |asked: &SocketAddr, partition: i32| {
             let leader = leader_of(&[*asked], self.client.name, partition)?;
