@@ -65,9 +65,6 @@ pub async fn lead<R: Runtime>(
     let (log, replicas) = with_votes(node, log, &founding).await?;
     let joined = join_group(node, log, &founding, replicas).await;
     let group = joined.map_err(|error| error.to_string())?;
-    if !is_alone {
-        node.know_logged(&group).await;
-    }
     let (id, parts) = (PartitionId::CLUSTER_METADATA, &node.parts);
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
@@ -83,6 +80,8 @@ pub async fn lead<R: Runtime>(
         let members = Rc::clone(node).see_to_members(Rc::clone(&group));
         parts.runtime.spawn(Queue::Control, members);
         parts.runtime.spawn(Queue::Control, Rc::clone(node).steward());
+        // Not before the group hears of sessions that begin.
+        node.know_logged(&group).await;
     }
     parts.runtime.spawn(Queue::Control, Rc::clone(node).watch_quorum());
     form(node, founding.cluster_id).await?;
