@@ -3,10 +3,13 @@
 //! Written once, when the directory is first used: a directory with logs and without it is not
 //! taken for an empty one.
 
+use std::time::Duration;
+
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::{AlignedBuffer, Disk, Durability, File, IoError, IoErrorKind, OpenMode};
 
 use crate::metadata::features::FIRST;
+use crate::runtime::Runtime;
 
 /// The file.
 const FILE: &str = "meta.properties";
@@ -15,6 +18,8 @@ const FILE_NEW: &str = "meta.properties.tmp";
 /// The version of its format that this program writes and reads: Kafka's, for clusters without
 /// ZooKeeper.
 const VERSION: &str = "1";
+/// How long to wait where the disk is full.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// Longer than any such file, in bytes: of a hundred founders.
 const FILE_BYTES_MAX: usize = 8192;
 
@@ -117,26 +122,39 @@ fn render(identity: &Identity) -> String {
     text
 }
 
-/// Writes who this node is: durable when it returns, and never half there.
+/// Writes who this node is: durable when it returns, and never half there. On a full disk waits for
+/// room.
 ///
 /// # Errors
 /// In words for a person.
-pub async fn write<D: Disk>(disk: &D, identity: &Identity) -> Result<(), String> {
-    let text = render(identity);
-    let written = async {
-        match disk.remove_file(FILE_NEW).await {
-            Err(error) if error.kind != IoErrorKind::NotFound => return Err(error),
-            _ => {}
+pub async fn write<R: Runtime>(runtime: &R, identity: &Identity) -> Result<(), String> {
+    let mut is_told = false;
+    loop {
+        match write_once(runtime.disk(), identity).await {
+            Err(error) if error.kind == IoErrorKind::Full => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%error, "waiting for room to write down who this node is");
+                }
+                runtime.sleep_until(runtime.now().after(ROOM_PAUSE)).await;
+            }
+            written => return written.map_err(|error| error.to_string()),
         }
-        let file = disk.open(FILE_NEW, OpenMode::Create).await?;
-        let mut buffer = AlignedBuffer::new(text.len());
-        buffer.append(text.as_bytes());
-        file.write_at(buffer.blocks(0..text.len()), 0, Durability::Written).await?;
-        file.set_len(text.len() as u64).await?;
-        file.sync().await?;
-        disk.rename_durably(FILE_NEW, FILE, "").await
-    };
-    written.await.map_err(|error: IoError| error.to_string())
+    }
+}
+
+async fn write_once<D: Disk>(disk: &D, identity: &Identity) -> Result<(), IoError> {
+    let text = render(identity);
+    match disk.remove_file(FILE_NEW).await {
+        Err(error) if error.kind != IoErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.open(FILE_NEW, OpenMode::Create).await?;
+    let mut buffer = AlignedBuffer::new(text.len());
+    buffer.append(text.as_bytes());
+    file.write_at(buffer.blocks(0..text.len()), 0, Durability::Written).await?;
+    file.set_len(text.len() as u64).await?;
+    file.sync().await?;
+    disk.rename_durably(FILE_NEW, FILE, "").await
 }
 
 #[cfg(test)]

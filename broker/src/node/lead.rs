@@ -130,7 +130,7 @@ async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, String> {
         None => {
             let disk_id = node.random_uuid();
             let made = Identity { node_id, disk_id, founding: None, level: FIRST };
-            identity::write(disk, &made).await?;
+            identity::write(&node.parts.runtime, &made).await?;
             Ok(made)
         }
     }
@@ -271,7 +271,7 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
         }
     };
     let made = Identity { node_id, disk_id, founding: Some(founding.clone()), level };
-    identity::write(runtime.disk(), &made).await?;
+    identity::write(runtime, &made).await?;
     *node.identity.borrow_mut() = Some(made.clone());
     if let Some(surroundings) = node.surroundings() {
         surroundings.peers.introduce(node.introduction(&made)).await;

@@ -88,7 +88,7 @@ impl<R: Runtime> Node<R> {
         let noted = Identity { level, ..known };
         let runtime = &self.parts.runtime;
         let mut is_told = false;
-        while let Err(error) = identity::write(runtime.disk(), &noted).await {
+        while let Err(error) = identity::write(runtime, &noted).await {
             if !is_told {
                 tracing::warn!(level, error, "the feature level cannot be noted; trying again");
                 is_told = true;
