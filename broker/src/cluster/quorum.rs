@@ -26,7 +26,7 @@ pub trait Sight {
 /// The same as they are where nothing is to be done, or must be waited for.
 ///
 /// Every registered node is a member, with the disk that it registered with. As many vote as are
-/// odd, and at most [`VOTERS_MAX`]; of two nodes, both. Who has a vote keeps it as long as its
+/// odd, and at most `VOTERS_MAX`; of two nodes, both. Who has a vote keeps it as long as its
 /// node is one of the cluster's with that disk, is not being removed and not gone for long. It
 /// loses it only when another takes its place at once, or when there is nobody to: so the number of
 /// votes falls only as nodes are removed. A voter that is not registered keeps its vote until

@@ -2,7 +2,7 @@
 //! over and over. Nothing else reads them after their day unless a consumer does, and then
 //! it is late.
 //!
-//! A segment is read at [`BYTES_PER_SECOND`], so a pass over a terabyte takes a day and a half; a
+//! A segment is read at `BYTES_PER_SECOND`, so a pass over a terabyte takes a day and a half; a
 //! pass begins `log.verify.interval.ms` after the last one began. What is found is logged, and
 //! counted by `vltava_partitions_damaged` while the log still holds it. What other nodes keep, too,
 //! is taken from them (`mend`). Else the partition goes on: consumers check the CRC, and everything

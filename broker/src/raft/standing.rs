@@ -60,7 +60,7 @@ impl Node {
         self.members().is_alone(&self.id)
     }
 
-    /// When [`Input::Deadline`] is due; `None`: nothing is. An idle group has none.
+    /// When `Input::Deadline` is due; `None`: nothing is. An idle group has none.
     pub fn deadline(&self) -> Option<u64> {
         self.deadline
     }
