@@ -3,11 +3,10 @@
 //! Written once, when the directory is first used: a directory with logs and without it is not
 //! taken for an empty one.
 
-use std::time::Duration;
-
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::{AlignedBuffer, Disk, Durability, File, IoError, IoErrorKind, OpenMode};
 
+use super::room::once_there_is_room;
 use crate::metadata::features::FIRST;
 use crate::runtime::Runtime;
 
@@ -18,8 +17,6 @@ const FILE_NEW: &str = "meta.properties.tmp";
 /// The version of its format that this program writes and reads: Kafka's, for clusters without
 /// ZooKeeper.
 const VERSION: &str = "1";
-/// How long to wait where the disk is full.
-const ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// Longer than any such file, in bytes: of a hundred founders.
 const FILE_BYTES_MAX: usize = 8192;
 
@@ -128,18 +125,10 @@ fn render(identity: &Identity) -> String {
 /// # Errors
 /// In words for a person.
 pub async fn write<R: Runtime>(runtime: &R, identity: &Identity) -> Result<(), String> {
-    let mut is_told = false;
-    loop {
-        match write_once(runtime.disk(), identity).await {
-            Err(error) if error.kind == IoErrorKind::Full => {
-                if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!(%error, "waiting for room to write down who this node is");
-                }
-                runtime.sleep_until(runtime.now().after(ROOM_PAUSE)).await;
-            }
-            written => return written.map_err(|error| error.to_string()),
-        }
-    }
+    let is_full = |error: &IoError| error.kind == IoErrorKind::Full;
+    let write = async || write_once(runtime.disk(), identity).await;
+    let written = once_there_is_room(runtime, "who this node is", is_full, write).await;
+    written.map_err(|error| error.to_string())
 }
 
 async fn write_once<D: Disk>(disk: &D, identity: &Identity) -> Result<(), IoError> {

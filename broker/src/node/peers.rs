@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::{Either, FutureExt, LocalBoxFuture, select};
-use vltava_storage::{KeyedJournal, LoadedJournals};
+use vltava_storage::{KeyedJournal, LoadedJournals, StorageError};
 
 use super::admission::PEER_LISTENER;
 use super::announce::{Announced, NOBODY};
 use super::form::Standing;
 use super::identity::{Founding, Identity};
 use super::messages;
+use super::room::once_there_is_room;
 use super::view::Node;
 use crate::cluster::controller::{Input, Reply, Sight};
 use crate::coordinator::host::HostError;
@@ -174,7 +175,10 @@ impl<R: Runtime> Node<R> {
         let Some(with) = &parts.peers else { return Ok(()) };
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (shard, shards) = (small(parts.jobs.own()), small(parts.jobs.count()));
-        let journal = KeyedJournal::open(&parts.logs, shard, shards, loaded).await;
+        let is_full = |error: &StorageError| matches!(error, StorageError::Full(_));
+        let open =
+            async || KeyedJournal::open(&parts.logs, shard, shards, Arc::clone(&loaded)).await;
+        let journal = once_there_is_room(&parts.runtime, "what it votes", is_full, open).await;
         let journal = journal.map_err(|error| error.to_string())?;
         let throttles = Rc::new(ShardThrottles::new(throttles));
         let events = FromPeers::new(&parts.partitions, Rc::clone(&throttles));

@@ -1,7 +1,10 @@
-//! A node whose disk is below its reserve lets others lead: clients can write there.
+//! A node whose disk is below its reserve lets others lead: clients can write there. One that starts
+//! on a full disk waits.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,6 +16,33 @@ use crate::runtime::Runtime;
 /// What a node answers that takes writes of clients.
 const HAS_ROOM: &[u8] = &[1];
 const HAS_NONE: &[u8] = &[0];
+
+/// How long to wait where the disk is full.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Writes `what` again, says so once, and waits, for as long as the disk is full.
+///
+/// # Errors
+/// Any other.
+pub(super) async fn once_there_is_room<R: Runtime, T, E: Display>(
+    runtime: &R,
+    what: &str,
+    is_full: impl Fn(&E) -> bool,
+    write: impl AsyncFn() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut is_told = false;
+    loop {
+        match write().await {
+            Err(error) if is_full(&error) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%error, "waiting for room to write down {what}");
+                }
+                runtime.sleep_until(runtime.now().after(PAUSE)).await;
+            }
+            written => return written,
+        }
+    }
+}
 
 impl<R: Runtime> Node<R> {
     /// Hands over what this shard leads to replicas that have all of it, on nodes that say that
