@@ -217,7 +217,7 @@ impl<D: Disk> LogInner<D> {
         Err(StorageError::Corrupt(Corruption {
             path: active.log_path(),
             position: from,
-            offset: active.flushed.get().next_offset,
+            offset: active.flushed.get().next_offset - 1,
             what: "its last block is not what was written".to_owned(),
         }))
     }

@@ -372,8 +372,8 @@ impl<R: Runtime> Replica<R> {
             Err(StorageError::Failed(_)) => Input::LogEnded,
             Err(error) => {
                 if let StorageError::Corrupt(damage) = &error {
-                    // The last block, which is written again.
-                    self.suspect(damage.offset - 1);
+                    // In the last block, which is written again.
+                    self.suspect(damage.offset);
                 }
                 let why = PartitionError::from(error);
                 let is_lacking = why == PartitionError::NoDescriptor;
