@@ -1,5 +1,5 @@
-//! A node whose disk is below its reserve lets others lead: clients can write there. One that starts
-//! on a full disk waits.
+//! A node whose disk is below its reserve lets others lead: clients can write there. One that
+//! starts on a full disk waits.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -298,17 +298,15 @@ fn draw_throttles(seed: u64, swarm: &mut Swarm) {
     }
 }
 
-/// Where it is set, the disks of all clusters rot.
+/// Where it is set, disks of clusters rot: that finds what is not mended (`docs/simulation.md`).
 const ROT: &str = "VLTAVA_SIMULATOR_ROT";
 
-/// How disks rot, in a quarter of all clusters. Segments are short then, and soon looked through
-/// again.
+/// How disks rot: likewise. Segments are short then, and soon looked through again.
 fn draw_rot(seed: u64, swarm: &mut Swarm) {
-    let random = &mut Random::new(seed, Purpose::Faults, 11);
-    let is_drawn = random.chance(MILLION / 4) || std::env::var_os(ROT).is_some();
-    if swarm.shape.is_alone() || !is_drawn {
+    if swarm.shape.is_alone() || std::env::var_os(ROT).is_none() {
         return;
     }
+    let random = &mut Random::new(seed, Purpose::Faults, 11);
     swarm.shape.lose_disks();
     for trouble in [Trouble::Rot, Trouble::Misdirected] {
         for _ in 0..random.between(1..=4) {
