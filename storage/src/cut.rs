@@ -68,6 +68,8 @@ impl<D: Disk> LogInner<D> {
         let (position, new_end) = found.map_or((flushed.position, flushed.next_offset), |found| {
             (found.position, found.base_offset)
         });
+        // Nothing has changed yet: what has rotted can be mended, and it is tried again.
+        self.verify_below(&segment, position).await?;
         let _files = self.files.lock().await;
         let cut = self.truncate_files(&segment, position, new_end).await;
         cut.map_err(|error| self.fail(error))

@@ -1,5 +1,6 @@
 //! Looks for bit rot where nothing else reads: in segments that are proved.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::error::{Corruption, StorageError, StorageResult};
@@ -25,7 +26,8 @@ impl<D: Disk> LogInner<D> {
         let Some(segment) = segment else {
             return Ok(None);
         };
-        let checked = self.verify_segment(&segment, 0, pause).await;
+        let end = segment.flushed.get().position;
+        let checked = self.verify_batches(&segment, 0..end, pause).await;
         let state = self.state.borrow();
         let current = state.segments.get(&segment.base_offset);
         // What was cut or deleted meanwhile may look as it likes.
@@ -53,25 +55,38 @@ impl<D: Disk> LogInner<D> {
         let is_before = |entry: &OffsetEntry| u64::from(entry.position) <= place;
         let entry = self.offset_entry(segment, is_before, &mut walk).await?;
         let from = entry.map_or(0, |entry| u64::from(entry.position));
-        self.verify_segment(segment, from, async |_| {}).await
+        let end = segment.flushed.get().position;
+        self.verify_batches(segment, from..end, async |_| {}).await
     }
 
-    /// Checks the batches of a segment from the one that begins at `from` on.
-    async fn verify_segment(
+    /// Checks what of a segment is walked over again once it ends at this place.
+    pub(crate) async fn verify_below(
+        &self,
+        segment: &Rc<Segment<D>>,
+        place: u64,
+    ) -> StorageResult<()> {
+        let proved = self.state.borrow().proved;
+        let is_proved = proved.base_offset == segment.base_offset && proved.position <= place;
+        let from = if is_proved { proved.position } else { 0 };
+        self.verify_batches(segment, from..place, async |_| {}).await
+    }
+
+    /// Checks the batches in a part of a segment, which begins and ends between batches.
+    async fn verify_batches(
         &self,
         segment: &Segment<D>,
-        from: u64,
+        part: Range<u64>,
         pause: impl AsyncFn(u64),
     ) -> StorageResult<()> {
-        let end = segment.flushed.get();
         let path = segment.log_path();
         let mut scan = FileScan::open_past_cache(&self.environment.disk, &path).await?;
-        let (mut position, mut paused_at) = (from, from);
-        let mut offset = match from {
-            0 => end.base_offset,
-            _ => scan.header(from).await?.map_or(end.base_offset, |first| first.base_offset),
+        let base = segment.base_offset;
+        let (mut position, mut paused_at) = (part.start, part.start);
+        let mut offset = match part.start {
+            0 => base,
+            from => scan.header(from).await?.map_or(base, |first| first.base_offset),
         };
-        while position < end.position {
+        while position < part.end {
             if position - paused_at >= PAUSE_BYTES {
                 pause(position - paused_at).await;
                 paused_at = position;

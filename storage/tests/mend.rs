@@ -187,6 +187,40 @@ fn the_end_of_a_log_is_proved_before_it_is_written_again() {
     assert!(found > 100, "{found}");
 }
 
+/// A cut walks over what is left of a segment: what has rotted in it is found before anything has
+/// changed, and once that is mended the log can be cut.
+#[test]
+fn a_cut_that_meets_rot_changes_nothing() {
+    let mut met = 0;
+    for seed in 1..300 {
+        met += run(async {
+            let (disk, twin) = (FaultDisk::new(seed), FaultDisk::new(seed));
+            let log = written(&disk, &Chance::new(seed)).await;
+            let other = written(&twin, &Chance::new(seed)).await;
+            let (before, chance) = (files(&disk).await, Chance::new(seed + 7000));
+            let (path, bytes) =
+                before.iter().nth(chance.below(before.len() as u64) as usize).unwrap();
+            rot(&disk, path, written_bytes(bytes), &chance);
+            let (start, end) = (log.log_start(), log.flushed_end());
+            let to = start + chance.below((end - start) as u64) as i64;
+            let is_met = match log.truncate(to).await {
+                Ok(()) => 0,
+                Err(StorageError::Corrupt(_)) => {
+                    assert_eq!(log.flushed_end(), end, "seed {seed}");
+                    mend_all(&log, &other).await;
+                    log.truncate(to).await.unwrap();
+                    1
+                }
+                Err(error) => panic!("seed {seed}: {error}"),
+            };
+            assert!(log.flushed_end() <= to, "seed {seed}");
+            mend_all(&log, &other).await;
+            is_met
+        });
+    }
+    assert!(met > 30, "{met}");
+}
+
 #[test]
 fn strange_batches_are_not_taken() {
     for seed in 1..100 {

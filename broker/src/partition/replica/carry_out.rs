@@ -309,8 +309,8 @@ impl<R: Runtime> Replica<R> {
         if agenda.has_failed_beside { Err(StorageError::Closed) } else { Ok(()) }
     }
 
-    /// Does it again where a disk was full, until it is not: nothing has changed then, and what
-    /// stands behind it may not happen before.
+    /// Does it again where a disk was full, until it is not, or something has rotted, until it is
+    /// mended: nothing has changed then, and what stands behind it may not happen before.
     async fn once_there_is_room(
         &self,
         act: impl AsyncFn() -> Result<(), StorageError>,
@@ -321,6 +321,13 @@ impl<R: Runtime> Replica<R> {
                     tracing::warn!(
                         partition = self.name, %error,
                         "a replica waits for room for what its group asks for"
+                    );
+                }
+                // Others keep it, too, and it is mended beside this (`mend`).
+                Err(StorageError::Corrupt(damage)) if self.suspect(damage.offset) => {
+                    tracing::warn!(
+                        partition = self.name, %damage,
+                        "a replica waits until what has rotted is mended"
                     );
                 }
                 done => return done,
