@@ -202,7 +202,7 @@ fn a_cut_that_meets_rot_changes_nothing() {
                 before.iter().nth(chance.below(before.len() as u64) as usize).unwrap();
             rot(&disk, path, written_bytes(bytes), &chance);
             let (start, end) = (log.log_start(), log.flushed_end());
-            let to = start + chance.below((end - start) as u64) as i64;
+            let to = start + chance.below((end - start).unsigned_abs()) as i64;
             let is_met = match log.truncate(to).await {
                 Ok(()) => 0,
                 Err(StorageError::Corrupt(_)) => {
