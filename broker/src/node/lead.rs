@@ -1,5 +1,6 @@
 //! Opens group 0 on this node, forms the cluster where there is none, and says who this node is.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use super::level::Ended;
 use super::logs::open_or_create;
 use super::options::{SettingsTable, controller_options};
 use super::peers::founders;
+use super::room::once_there_is_room;
 use super::view::Node;
 use crate::cluster::controller::{Controller, Input, Reply};
 use crate::cluster::nodes::Registration;
@@ -60,11 +62,19 @@ pub async fn lead<R: Runtime>(
     if !is_alone {
         meet(node, &identity).await?;
     }
-    let log = open_log(node).await.map_err(|error| error.to_string())?;
+    let open = async || Ok(open_log(node).await?);
+    // Before there is a cluster: a directory that belongs to one has this log.
+    let opened = Cell::new(Some(when_there_is_room(node, open).await?));
     let founding = found(node, &identity).await?;
-    let (log, replicas) = with_votes(node, log, &founding).await?;
-    let joined = join_group(node, log, &founding, replicas).await;
-    let group = joined.map_err(|error| error.to_string())?;
+    let take_place = async || {
+        let log = match opened.take() {
+            Some(log) => log,
+            None => open_log(node).await?,
+        };
+        let (log, replicas) = with_votes(node, log, &founding).await?;
+        join_group(node, log, &founding, replicas).await
+    };
+    let group = when_there_is_room(node, take_place).await?;
     let (id, parts) = (PartitionId::CLUSTER_METADATA, &node.parts);
     parts.partitions.ready(id, Rc::clone(&group));
     let settings = Rc::new(SettingsTable(parts.config.topic_defaults.clone()));
@@ -88,6 +98,16 @@ pub async fn lead<R: Runtime>(
     let registered_end = register(node, &identity, endpoints).await?;
     await_copy(node, &group, registered_end).await;
     follow::follow(Rc::clone(node), group).await
+}
+
+/// Opens group 0's log, or takes its place in the group, as soon as the disk lets it.
+async fn when_there_is_room<R: Runtime, T>(
+    node: &Node<R>,
+    act: impl AsyncFn() -> Result<T, PartitionError>,
+) -> Result<T, String> {
+    let what = "what this node knows of the cluster";
+    let done = once_there_is_room(&node.parts.runtime, what, PartitionError::is_passing, act).await;
+    done.map_err(|error| error.to_string())
 }
 
 /// Begins to talk to the other nodes, on all shards.
@@ -192,7 +212,7 @@ async fn with_votes<R: Runtime>(
     node: &Node<R>,
     log: Log<R::Disk>,
     founding: &Founding,
-) -> Result<(Log<R::Disk>, Vec<ReplicaId>), String> {
+) -> Result<(Log<R::Disk>, Vec<ReplicaId>), PartitionError> {
     let id = PartitionId::CLUSTER_METADATA;
     let founders = Membership::new(founders(founding), []);
     let near = node.surroundings().filter(|near| !founders.is_alone(&near.own));
@@ -209,11 +229,10 @@ async fn with_votes<R: Runtime>(
     if votes == Votes::Unsure {
         return Ok((log, replicas));
     }
-    log.close().await.map_err(|error| error.to_string())?;
-    let noted = note_votes_lost(&near, id, founders).await;
-    noted.map_err(|error| error.to_string())?;
-    let replaced = Log::replace(&node.parts.logs, LOG, id.topic_id, log_options()).await;
-    Ok((replaced.map_err(|error| error.to_string())?, replicas))
+    log.close().await?;
+    note_votes_lost(&near, id, founders).await?;
+    let replaced = Log::replace(&node.parts.logs, LOG, id.topic_id, log_options()).await?;
+    Ok((replaced, replicas))
 }
 
 async fn join_group<R: Runtime>(

@@ -298,15 +298,16 @@ fn draw_throttles(seed: u64, swarm: &mut Swarm) {
     }
 }
 
-/// Where it is set, disks of clusters rot: that finds what is not mended (`docs/simulation.md`).
+/// Where it is set, disks of all clusters rot, not only of a quarter of them.
 const ROT: &str = "VLTAVA_SIMULATOR_ROT";
 
 /// How disks rot: likewise. Segments are short then, and soon looked through again.
 fn draw_rot(seed: u64, swarm: &mut Swarm) {
-    if swarm.shape.is_alone() || std::env::var_os(ROT).is_none() {
+    let random = &mut Random::new(seed, Purpose::Faults, 11);
+    let rots = Random::new(seed, Purpose::Faults, 14).chance(MILLION / 4);
+    if swarm.shape.is_alone() || !(rots || std::env::var_os(ROT).is_some()) {
         return;
     }
-    let random = &mut Random::new(seed, Purpose::Faults, 11);
     swarm.shape.lose_disks();
     for trouble in [Trouble::Rot, Trouble::Misdirected] {
         for _ in 0..random.between(1..=4) {

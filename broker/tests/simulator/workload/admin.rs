@@ -92,16 +92,9 @@ async fn create(
         }
         other => {
             promise!(other.is_retriable(), "CreateTopics {name}: {}", other.name());
-            Ok(unsure(before, Known::Gone))
+            // It may have happened, or happen later, whatever there was before.
+            Ok(Known::Unknown)
         }
-    }
-}
-
-/// What is known after an error that says to try again: it may have happened all the same.
-fn unsure(before: Known, unless: Known) -> Known {
-    match before == unless {
-        true => Known::Unknown,
-        false => before,
     }
 }
 
@@ -132,7 +125,7 @@ async fn delete(client: &mut Client, name: &str, before: Known) -> Result<Known,
         }
         other => {
             promise!(other.is_retriable(), "DeleteTopics {name}: {}", other.name());
-            Ok(unsure(before, Known::Exists))
+            Ok(Known::Unknown)
         }
     }
 }
