@@ -59,6 +59,10 @@ pub async fn partition_directories<D: Disk>(disk: &D) -> StorageResult<Vec<Strin
 /// # Errors
 /// What the disk says.
 pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
+    // A process that was killed may have renamed, and not synced: power that fails would bring back
+    // a directory under its old name, without the files that are removed here; or take away a log
+    // that is written to by then.
+    disk.sync_dir("").await.map_err(|error| StorageError::from_write(error.of_sync()))?;
     let entries = disk.list("").await.map_err(StorageError::from_read)?;
     for entry in entries {
         let is_leftover = layout::directory_kind(&entry.name) == DirectoryKind::Leftover;

@@ -28,12 +28,11 @@ pub type Addresses = BTreeMap<i32, PeerEndpoint>;
 
 impl<R: Runtime> Node<R> {
     /// Whether a node may be talked to: it is in the image, or in group 0. While this node knows no
-    /// cluster, any may. One that has moved is looked for where it says it is.
+    /// cluster, or hears no leader of group 0, any may. One that has moved is looked for where it
+    /// says it is.
     pub(super) fn admit(self: &Rc<Self>, introduction: &Introduction) -> Result<(), Refusal> {
         let (image, id) = (self.image(), introduction.node_id);
-        let refused =
-            image.cluster().filter(|_| image.node(id).is_none() && !self.is_in_group_0(id));
-        if let Some(cluster) = refused {
+        if let Some(cluster) = image.cluster().filter(|_| self.is_stranger(&image, id)) {
             let words = is_no_member(id, cluster.id);
             return Err(Refusal::new(RefusalCode::UNKNOWN_NODE, words));
         }
@@ -61,16 +60,21 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Founders are, before they have registered.
-    fn is_in_group_0(&self, id: i32) -> bool {
-        let group = self.parts.partitions.local(PartitionId::CLUSTER_METADATA);
-        group.is_ok_and(|group| group.members().ids().any(|member| member.node == id))
+    /// Whether a node is none of the cluster's. Founders are, before they have registered. A node
+    /// that hears no leader of group 0 cannot know: its copy may be old, and the one that is not in
+    /// it may lead by now.
+    fn is_stranger(&self, image: &Image, id: i32) -> bool {
+        let Ok(group) = self.parts.partitions.local(PartitionId::CLUSTER_METADATA) else {
+            return image.node(id).is_none();
+        };
+        image.node(id).is_none()
+            && group.live_leader().is_some_and(|leader| leader.node != id)
+            && !group.members().ids().any(|member| member.node == id)
     }
 
     /// Looks for the nodes of a new image where it says they are, and talks no more to those that
     /// it does not name. On shard 0.
     pub(super) fn know_peers(self: &Rc<Self>, image: &Image) {
-        let Some(near) = self.surroundings() else { return };
         let own = self.parts.config.node_id;
         let before = std::mem::take(&mut *self.image_addresses.borrow_mut());
         for node in image.nodes().filter(|node| node.id != own) {
@@ -87,8 +91,14 @@ impl<R: Runtime> Node<R> {
         if self.was_there.replace(is_there) && !is_there {
             tracing::warn!("this node was taken out of the cluster: stop it, and wipe its disk");
         }
+        self.forget_strangers(image);
+    }
+
+    /// Talks no more to who is none of the cluster's.
+    pub(super) fn forget_strangers(&self, image: &Image) {
+        let Some(near) = self.surroundings().filter(|_| image.cluster().is_some()) else { return };
         let others = near.peers.status().into_iter().map(|status| status.node);
-        for id in others.filter(|id| image.node(*id).is_none() && !self.is_in_group_0(*id)) {
+        for id in others.filter(|id| self.is_stranger(image, *id)) {
             self.addresses.borrow_mut().remove(&id);
             near.peers.forget(id);
         }

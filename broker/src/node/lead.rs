@@ -302,7 +302,10 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
 /// Sees to it that group 0 begins with the cluster.
 async fn form<R: Runtime>(node: &Rc<Node<R>>, own: Uuid) -> Result<(), String> {
     let level = node.level_to_form_at();
-    let formed = ask(node, Input::Form { cluster_id: own, level }).await;
+    let is_full = |error: &HostError| matches!(error, HostError::Lost(why) if why.is_passing());
+    let ask = async || ask(node, Input::Form { cluster_id: own, level }).await;
+    let what = "that the cluster is formed";
+    let formed = once_there_is_room(&node.parts.runtime, what, is_full, ask).await;
     match formed.map_err(|error| error.to_string())?.0 {
         Reply::Formed { cluster_id } if cluster_id == own => Ok(()),
         Reply::Formed { cluster_id } => Err(format!(

@@ -132,7 +132,8 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// While this node leads group 0, for as long as the process lives. On shard 0.
+    /// Notes who is there, while this node leads group 0, and ends sessions with strangers that were
+    /// let in while nobody led. For as long as the process lives, on shard 0.
     pub(super) async fn watch_quorum(self: Rc<Self>) {
         let runtime = &self.parts.runtime;
         loop {
@@ -142,6 +143,7 @@ impl<R: Runtime> Node<R> {
                 Some(standings) => self.look_at_quorum(&standings),
                 None => self.last_seen.borrow_mut().clear(),
             }
+            self.forget_strangers(&self.image());
         }
     }
 }

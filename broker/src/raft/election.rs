@@ -138,7 +138,7 @@ impl Node {
     }
 
     pub(super) fn has_live_leader(&self) -> bool {
-        self.leader.is_some_and(|leader| self.is_up(&leader))
+        self.live_leader().is_some()
     }
 
     pub(super) fn asked_for_vote(

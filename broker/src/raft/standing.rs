@@ -20,6 +20,11 @@ impl Node {
         self.leader
     }
 
+    /// The leader, where it can be talked to: it may be this replica.
+    pub fn live_leader(&self) -> Option<ReplicaId> {
+        self.leader.filter(|leader| *leader == self.id || self.is_up(leader))
+    }
+
     /// What its log holds.
     pub fn history(&self) -> &History {
         &self.history

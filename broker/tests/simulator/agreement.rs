@@ -164,7 +164,11 @@ pub fn missing(cluster: &Cluster) -> Option<String> {
     for (node, image) in &images {
         let known: BTreeSet<i32> = image.nodes().map(|node| node.id).collect();
         if known != all {
-            return Some(format!("node {node} knows nodes {known:?}, and there are {all:?}"));
+            let group = PartitionId::CLUSTER_METADATA;
+            let states = held.get(&group).and_then(|held| unequal(group, &all, held));
+            return Some(format!(
+                "node {node} knows nodes {known:?}, and there are {all:?}; {states:?}"
+            ));
         }
         let count = image.topics().map(|topic| topic.partition_ids().count()).sum::<usize>();
         if count + 1 != wanted.len() {

@@ -26,6 +26,11 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().members().clone()
     }
 
+    /// Who leads the group, where it can be talked to.
+    pub fn live_leader(&self) -> Option<ReplicaId> {
+        self.raft.borrow().live_leader()
+    }
+
     /// Begins a change of the members: the voters and learners of `next`.
     ///
     /// # Errors
