@@ -279,14 +279,30 @@ impl<M: Machine, R: Runtime> Host<M, R> {
             Some(queued) => Some(queued.committed),
             None => self.replica.committed_so_far(),
         };
-        let Some(committed) = committed else {
-            return replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply)));
-        };
+        let replica = Rc::clone(&self.replica);
+        match committed {
+            Some(committed) => self.finish_after(replies, async move {
+                committed.await.unwrap_or(Err(PartitionError::Unknown))
+            }),
+            // Its successor may have decided more.
+            None if replica.is_lead_doubtful() => {
+                self.finish_after(replies, async move { replica.confirm_leads().await });
+            }
+            None => replies.into_iter().for_each(|(ticket, reply)| self.reply(ticket, Ok(reply))),
+        }
+    }
+
+    /// Gives the replies once what they rest on is committed.
+    fn finish_after(
+        self: &Rc<Self>,
+        replies: Vec<(Ticket, M::Reply)>,
+        committed: impl Future<Output = Result<(), PartitionError>> + 'static,
+    ) {
         let host = Rc::clone(self);
         let generation = self.generation.get();
         self.under_way.set(self.under_way.get() + 1);
         self.runtime.spawn(Queue::Control, async move {
-            let committed = committed.await.unwrap_or(Err(PartitionError::Unknown));
+            let committed = committed.await;
             host.finish(generation, committed, replies);
             host.under_way.set(host.under_way.get() - 1);
             host.ended.notify();

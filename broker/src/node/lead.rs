@@ -21,7 +21,7 @@ use super::identity::{self, Founder, Founding, Identity};
 use super::level::Ended;
 use super::logs::open_or_create;
 use super::options::{SettingsTable, controller_options};
-use super::peers::founders;
+use super::peers::{Common, founders};
 use super::room::once_there_is_room;
 use super::view::Node;
 use crate::cluster::controller::{Controller, Input, Reply};
@@ -31,7 +31,7 @@ use crate::metadata::features::FIRST;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::partition::error::PartitionError;
 use crate::partition::replica::{GroupPlace, Replica, Votes, note_votes_lost, votes};
-use crate::partition::throttle::Throttles;
+use crate::partition::standstill::Standstill;
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Monotonic, Queue, Runtime};
 
@@ -116,18 +116,20 @@ async fn meet<R: Runtime>(node: &Rc<Node<R>>, identity: &Identity) -> Result<(),
     let loaded = Arc::new(loaded.map_err(|error| error.to_string())?);
     let introduction = node.introduction(identity);
     let own = ReplicaId { node: identity.node_id, disk: identity.disk_id };
-    let throttles = Arc::new(Throttles::default());
+    let runtime = &node.parts.runtime;
+    let standstill = Arc::new(Standstill::new(runtime.now()));
+    runtime.spawn(Queue::Sessions, Arc::clone(&standstill).keep(runtime.clone()));
+    let common = Common { loaded, introduction, throttles: Arc::default(), standstill };
     for shard in 1..node.parts.jobs.count() {
-        let (loaded, introduction) = (Arc::clone(&loaded), Arc::clone(&introduction));
-        let throttles = Arc::clone(&throttles);
+        let common = common.clone();
         let job = move |node: &Rc<Node<R>>| {
             let node = Rc::clone(node);
-            async move { node.meet(own, introduction, loaded, throttles).await }
+            async move { node.meet(own, common).await }
         };
         let met = node.parts.jobs.start(shard, job).await.await;
         met.unwrap_or_else(|| Err("a shard has ended".to_owned()))?;
     }
-    node.meet(own, introduction, loaded, throttles).await?;
+    node.meet(own, common).await?;
     let (Some(surroundings), Some(with)) = (node.surroundings(), &node.parts.peers) else {
         return Ok(());
     };

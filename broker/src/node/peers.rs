@@ -25,6 +25,7 @@ use crate::partition::elections::{ELECTIONS_MAX, Elections};
 use crate::partition::error::PartitionError;
 use crate::partition::flights::Flights;
 use crate::partition::replica::Replica;
+use crate::partition::standstill::Standstill;
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::SessionId;
@@ -82,6 +83,19 @@ pub struct PeerParts<R: Runtime> {
     pub advertised: PeerEndpoint,
     /// The address of a host and port. It may take long.
     pub resolve: fn(&str, u16) -> io::Result<SocketAddr>,
+}
+
+/// What the shards of a node have in common as they begin to talk to other nodes.
+#[derive(Clone)]
+pub(super) struct Common {
+    /// What its groups must not forget.
+    pub(super) loaded: Arc<LoadedJournals>,
+    /// Who it is.
+    pub(super) introduction: Arc<Introduction>,
+    /// How fast it sends replicas what they lack.
+    pub(super) throttles: Arc<Throttles>,
+    /// Whether it has just stood still.
+    pub(super) standstill: Arc<Standstill>,
 }
 
 /// What the rooms below this one tell it.
@@ -167,10 +181,9 @@ impl<R: Runtime> Node<R> {
     pub(super) async fn meet(
         self: &Rc<Self>,
         own: ReplicaId,
-        introduction: Arc<Introduction>,
-        loaded: Arc<LoadedJournals>,
-        throttles: Arc<Throttles>,
+        common: Common,
     ) -> Result<(), String> {
+        let Common { loaded, introduction, throttles, standstill } = common;
         let parts = &self.parts;
         let Some(with) = &parts.peers else { return Ok(()) };
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -193,7 +206,8 @@ impl<R: Runtime> Node<R> {
         let elections = Elections::new(runtime, ELECTIONS_MAX);
         let flights = Flights::default();
         let surroundings =
-            Rc::new(Surroundings { own, journal, peers, throttles, elections, flights });
+            Surroundings { own, journal, peers, throttles, elections, flights, standstill };
+        let surroundings = Rc::new(surroundings);
         assert!(self.surroundings.set(surroundings).is_ok(), "met twice");
         Ok(())
     }

@@ -40,6 +40,7 @@ async fn read_one<R: Runtime>(
 ) -> ReadResult {
     let replica = partitions.when_here(read.partition, Ok).await?;
     // First: it may lead no more when that is over.
+    replica.settle_doubt().await?;
     replica.high_watermark_known().await;
     replica.check_serves(read.current_leader_epoch, read.may_follow)?;
     let nearer = read.nearer.as_deref().and_then(|nodes| replica.nearest(nodes, read.offset));

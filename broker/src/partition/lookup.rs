@@ -53,6 +53,7 @@ impl<R: Runtime> Replica<R> {
         current_leader_epoch: i32,
         lookup: Lookup,
     ) -> Result<Position, PartitionError> {
+        self.settle_doubt().await?;
         self.check_epoch(current_leader_epoch)?;
         let (start, end) = (self.log_start(), self.high_watermark());
         let at = |offset, leader_epoch| Position { offset, timestamp: -1, leader_epoch };

@@ -8,7 +8,7 @@
 //!   whose replicas have all; [`throttle`]: how fast the others are sent what they lack;
 //!   [`flights`]: how much of it their disks may be behind; [`copy`]: what they take as it is.
 //! - [`surroundings`]: what the replicas of a shard share; [`elections`]: how many of their groups
-//!   ask for votes at a time.
+//!   ask for votes at a time; [`standstill`]: whether they have missed something.
 //! - [`client`]: the same calls here and on another shard; [`routing`]: on which; [`request`],
 //!   [`error`]: what they say.
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
@@ -41,6 +41,7 @@ pub mod replay;
 pub mod replica;
 pub mod request;
 pub mod routing;
+pub mod standstill;
 pub mod surroundings;
 #[cfg(test)]
 #[cfg(feature = "simulator")]

@@ -14,6 +14,7 @@ use super::copy::{self, COPY};
 use super::elections::Elections;
 use super::flights::Flights;
 use super::request::PartitionId;
+use super::standstill::Standstill;
 use super::throttle::{ShardThrottles, THROTTLE};
 use crate::peer::SessionId;
 use crate::peer::events::PeerEvents;
@@ -40,6 +41,8 @@ pub struct Surroundings<R: Runtime> {
     pub elections: Rc<Elections<R>>,
     /// What was sent to other nodes and is not on their disks.
     pub flights: Flights,
+    /// Whether the process has just stood still.
+    pub standstill: Arc<Standstill>,
 }
 
 /// What the rooms above this one make of what other nodes do.

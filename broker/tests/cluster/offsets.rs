@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use vltava_client::blocking::Link;
+use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::find_coordinator::FindCoordinatorRequest;
 use vltava_protocol::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -67,17 +68,22 @@ fn commit(addresses: &[SocketAddr], group: &str, offset: i64) {
     });
 }
 
+/// Asks for what is committed.
+fn ask(link: &mut Link, group: &str) -> Option<()> {
+    let topic = OffsetFetchRequestTopic { name: Str::from(TOPIC), partition_indexes: vec![0] };
+    let request = OffsetFetchRequest {
+        group_id: Str::from(group),
+        topics: Some(vec![topic]),
+        ..OffsetFetchRequest::default()
+    };
+    link.send_at(&request, FETCH_VERSION).ok()
+}
+
 /// What is committed, and who says so.
 fn committed(addresses: &[SocketAddr], group: &str) -> (i32, i64) {
     until("nobody says what is committed", || {
-        let topic = OffsetFetchRequestTopic { name: Str::from(TOPIC), partition_indexes: vec![0] };
-        let request = OffsetFetchRequest {
-            group_id: Str::from(group),
-            topics: Some(vec![topic]),
-            ..OffsetFetchRequest::default()
-        };
         let (node, mut link) = link(addresses, group)?;
-        link.send_at(&request, FETCH_VERSION).ok()?;
+        ask(&mut link, group)?;
         let answer = link.receive::<OffsetFetchRequest>().ok()?;
         let error = answer.error_code;
         assert!(error.is_none() || error.is_retriable(), "OffsetFetch: {error:?}");
@@ -115,6 +121,33 @@ fn committed_offsets_survive_the_loss_of_their_coordinators_node() {
     nodes.run_all();
     for group in GROUPS {
         assert_eq!(committed(&addresses, group).1, latest, "group {group}, after all were killed");
+    }
+    nodes.stop();
+}
+
+/// Its clients' requests may be read before the word that another coordinates.
+#[test]
+fn who_stood_still_tells_nobody_what_was_committed_before() {
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic(addresses[0], TOPIC, 1);
+    for round in 1..=3 {
+        for group in GROUPS {
+            commit(&addresses, group, round * 10);
+            // The first is asked who coordinates, and goes on.
+            let (node, mut stale) = until("nobody coordinates", || link(&addresses, group));
+            if node == NODES[0] {
+                continue;
+            }
+            nodes.pause(node);
+            ask(&mut stale, group).expect("it is asked");
+            commit(&addresses, group, round * 10 + 1);
+            nodes.resume(node);
+            let answer = stale.receive::<OffsetFetchRequest>().expect("its answer");
+            assert_eq!(answer.error_code, ErrorCode::NOT_COORDINATOR, "{answer:?}");
+            assert_eq!(committed(&addresses, group).1, round * 10 + 1);
+        }
+        await_agreement(&addresses, &[TOPIC, OFFSETS]);
     }
     nodes.stop();
 }

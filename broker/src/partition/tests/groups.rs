@@ -24,6 +24,7 @@ use crate::partition::fetch;
 use crate::partition::flights::Flights;
 use crate::partition::replica::{GroupPlace, Replica};
 use crate::partition::request::{Found, PartitionId, ReadFrom};
+use crate::partition::standstill::Standstill;
 use crate::partition::surroundings::{FromPeers, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
 use crate::peer::greeting::Introduction;
@@ -145,6 +146,8 @@ impl Cluster {
             peers.know(id(other).node, SocketAddr::new(address, PORT));
         }
         let elections = Elections::new(runtime.clone(), ELECTIONS_MAX);
+        let standstill = Arc::new(Standstill::new(runtime.now()));
+        runtime.spawn(Queue::Sessions, Arc::clone(&standstill).keep(runtime.clone()));
         let own = id(index);
         let surroundings = Rc::new(Surroundings {
             own,
@@ -153,6 +156,7 @@ impl Cluster {
             throttles,
             elections: Rc::clone(&elections),
             flights: Flights::default(),
+            standstill,
         });
         node.replica = None;
         for number in 0..groups {

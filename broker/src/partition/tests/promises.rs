@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::join4;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_storage::AppendClass;
 
@@ -11,6 +11,7 @@ use super::groups::{Cluster, NODES, PARTITION, batch, tell};
 use crate::partition::append::append_all;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
+use crate::partition::lookup::Lookup;
 use crate::partition::replica::Queued;
 use crate::partition::request::{Acks, AppendResult, AppendTo, Terms};
 use crate::runtime::sim::SimRuntime;
@@ -271,10 +272,19 @@ fn who_stood_still_tells_nobody_that_what_it_has_missed_is_not_there() {
             }
             cluster.resume(leader);
             assert!(cluster.replica(leader).leads().is_some(), "it does not know yet");
-            let (produced, fetched) =
-                join(produce(&paused, 4), cluster.read(leader, 4, false)).await;
+            let replica = cluster.replica(leader);
+            let (produced, fetched, at_its_end, latest) = join4(
+                produce(&paused, 4),
+                cluster.read(leader, 4, false),
+                cluster.read(leader, 1, false),
+                replica.lookup(-1, Lookup::Latest),
+            )
+            .await;
             assert_eq!(produced.map(drop), Err(PartitionError::NotLeader));
             assert_eq!(fetched.map(drop), Err(PartitionError::NotLeader));
+            // Nor what it has itself: it would say that this is all.
+            assert_eq!(at_its_end.map(drop), Err(PartitionError::NotLeader));
+            assert_eq!(latest.map(drop), Err(PartitionError::NotLeader));
             // Who leads says so.
             let refused = produce(&next, 9).await.map(drop);
             assert_eq!(refused, Err(PartitionError::OutOfOrderSequence));
