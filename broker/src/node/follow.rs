@@ -26,12 +26,16 @@ const MEND_PAUSE: Duration = Duration::from_millis(500);
 /// Follows group 0 for as long as the process lives. Runs on shard 0. An image that cannot be made
 /// is an error: this node must not go on with an older one. Nor may it where its copy of the group
 /// has ended while other nodes decide: alone it does, since then nothing else will be decided.
+///
+/// What was decided until this node came stands below `until_here`; 0: that is not known.
 pub async fn follow<R: Runtime>(
     node: Rc<view::Node<R>>,
     group: Rc<Replica<R>>,
+    until_here: i64,
 ) -> Result<(), Ended> {
     let mut image = Image::default();
     let mut offset = group.log_start();
+    let mut is_first = true;
     loop {
         if group.given_up_from() < offset {
             return Err("the cluster's metadata was recovered without this node, which knew of \
@@ -60,6 +64,9 @@ pub async fn follow<R: Runtime>(
             }
         }
         node.settle_level(&image).await?;
+        if std::mem::take(&mut is_first) && until_here > 0 && offset >= until_here {
+            node.remove_deleted(&image, &group).await;
+        }
         publish(&node, Arc::new(image.clone())).await;
         node.know_peers(&image);
         node.know_throttles(&image);

@@ -97,7 +97,7 @@ pub async fn lead<R: Runtime>(
     form(node, founding.cluster_id).await?;
     let registered_end = register(node, &identity, endpoints).await?;
     await_copy(node, &group, registered_end).await;
-    follow::follow(Rc::clone(node), group).await
+    follow::follow(Rc::clone(node), group, registered_end).await
 }
 
 /// Opens group 0's log, or takes its place in the group, as soon as the disk lets it.

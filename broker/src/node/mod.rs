@@ -15,7 +15,7 @@
 //!   cluster stands, for whoever watches.
 //! - [`hand_over`]: leaders leave this node in order.
 //! - [`members`]: changes of a partition's replicas, led where the partition is; [`parting`]:
-//!   replicas that this node is to keep no more.
+//!   replicas that this node is to keep no more; `deleted`: logs of topics that are gone.
 //! - [`named`]: leaders by decision, where a majority is gone; [`recover`]: group 0
 //!   itself without one.
 //! - [`balance`]: leaders go back where they are preferred.
@@ -38,6 +38,7 @@ pub mod admission;
 pub mod announce;
 pub mod balance;
 mod begin_anew;
+mod deleted;
 pub mod follow;
 pub mod form;
 pub mod group_offsets;

@@ -1,12 +1,14 @@
 //! What clients are told while somebody is away: the preferred leader, the controller, a group's
 //! coordinator. And brokers that are gone for good (UnregisterBroker).
 
+use std::fs;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vltava_client::blocking::Link;
 use vltava_protocol::error_code::ErrorCode;
+use vltava_protocol::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use vltava_protocol::messages::describe_quorum::{DescribeQuorumRequest, PartitionData, TopicData};
 use vltava_protocol::messages::elect_leaders::ElectLeadersRequest;
 use vltava_protocol::messages::find_coordinator::FindCoordinatorRequest;
@@ -220,5 +222,33 @@ fn a_broker_that_is_unregistered_has_no_vote() {
     nodes.kill(4);
     nodes.forget(3);
     nodes.forget(4);
+    nodes.stop();
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_a_node_is_away_leaves_nothing_there() {
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic(addresses[0], TOPIC, PARTITIONS);
+    let away = 3;
+    let logs = |nodes: &mut Nodes| {
+        let entries = fs::read_dir(&nodes.node(away).data).expect("its data directory");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(TOPIC)).count()
+    };
+    until("it has no logs of the topic", || (logs(&mut nodes) == 3).then_some(()));
+    nodes.kill(away);
+    let topic = DeleteTopicState { name: Some(Str::from(TOPIC)), ..DeleteTopicState::default() };
+    let request = DeleteTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..<_>::default() };
+    until("the topic is not deleted", || {
+        let mut link = connect(addresses[0]).ok()?;
+        link.send_at(&request, 6).ok()?;
+        let answer = link.receive::<DeleteTopicsRequest>().ok()?;
+        let error = answer.responses[0].error_code;
+        (error.is_none() || error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION).then_some(())
+    });
+    assert_eq!(logs(&mut nodes), 3);
+    nodes.node(away).run();
+    until("its logs are still there", || (logs(&mut nodes) == 0).then_some(()));
     nodes.stop();
 }
