@@ -370,6 +370,17 @@ impl<R: Runtime> Replica<R> {
             }
             // The log has told it to whoever reads the broker's (`StorageEvent::LogEnded`).
             Err(StorageError::Failed(_)) => Input::LogEnded,
+            // Others have what cannot be read here, and lead from now on.
+            Err(error @ StorageError::Unreadable(_)) if self.is_shared() => {
+                tracing::error!(
+                    partition = self.name, %error,
+                    "a log cannot be read to be written on: its replica takes no part in its group \
+                     until a restart"
+                );
+                self.taken_back();
+                self.refuse_queued(&PartitionError::from(error));
+                Input::LogEnded
+            }
             Err(error) => {
                 if let StorageError::Corrupt(damage) = &error {
                     // In the last block, which is written again.

@@ -209,9 +209,15 @@ impl Disk for MachineDisk {
     }
 
     async fn sync_dir(&self, directory: &str) -> IoResult<()> {
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let handle = self.open_descriptor(directory, flags).await?;
-        let request = Request::Sync { handle: Arc::new(handle) };
+        // The root is open: a process without descriptors still renames there durably.
+        let handle = match directory {
+            "" => self.root(),
+            _ => {
+                let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+                Arc::new(self.open_descriptor(directory, flags).await?)
+            }
+        };
+        let request = Request::Sync { handle };
         let synced = self.call(request, "sync directory", directory).await.map(drop);
         if synced.is_err() && directory.is_empty() {
             self.0.directory.syncs_failed.fetch_add(1, Ordering::SeqCst);

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use vltava_protocol::error_code::ErrorCode;
+
 use crate::nodes::{NODES, Nodes, seed};
 use crate::producer::Random;
 use crate::support::wire;
@@ -95,6 +97,51 @@ fn rot_in_a_closed_segment_of_a_leader_is_mended_while_it_leads() {
 }
 
 /// Writes nonsense over both copies of what each shard has voted.
+/// Whether a process has a file below this directory open.
+fn has_open(process: u32, directory: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("its descriptors");
+    let mut files = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    files.any(|file| file.starts_with(directory))
+}
+
+/// The log of a leader is gone under it: once while it is written, and its end shows at the next
+/// segment; once at rest, when its files are not open. Another leads then, and whoever asks the
+/// first one is told so, and not what it still has.
+#[test]
+fn whoever_can_write_its_log_no_more_leads_no_more() {
+    const RECORD_BYTES: usize = 64 << 10;
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    for (topic, is_at_rest) in [("written", false), ("at-rest", true)] {
+        create_topic_with(nodes.address(1), topic, 1, 3, &[("segment.bytes", "1048576")]);
+        let write = |count: usize| {
+            for _ in 0..count {
+                until("nothing is written", || {
+                    let mut link = connect(leader_of(&addresses, topic, 0)?).ok()?;
+                    let value = vec![1; RECORD_BYTES];
+                    let answer = wire::produce(&mut link, topic, 0, wire::batch(&[&value])).ok()?;
+                    answer.error_code.is_none().then_some(())
+                });
+            }
+        };
+        write(2);
+        let leader = await_leader(&addresses, topic, 0, |_| true);
+        let broker = nodes.node(leader);
+        let (process, log) = (broker.process_id(), broker.data.join(format!("{topic}-0")));
+        let mut link = connect(nodes.address(leader)).expect("a link");
+        until("its files stay open", || (!is_at_rest || !has_open(process, &log)).then_some(()));
+        fs::remove_dir_all(&log).expect("the log that is to be gone");
+        write(40);
+        await_leader(&addresses, topic, 0, |node| node != leader);
+        let told = wire::fetch(&mut link, topic, 0, 2).expect("an answer").error_code;
+        assert_eq!(told, ErrorCode::NOT_LEADER_OR_FOLLOWER, "{topic}, node {leader}");
+        nodes.stop_node(leader);
+        nodes.node(leader).run();
+        await_replicas(&addresses, topic, 0, &NODES);
+    }
+    nodes.stop();
+}
+
 fn lose_votes(data: &Path) {
     let entries = fs::read_dir(data).expect("the data directory").flatten();
     let is_votes = |path: &PathBuf| {
