@@ -27,7 +27,7 @@ pub enum Operation {
     Sync {
         /// Relative to the data directory: its name when it was opened.
         path: String,
-        /// What [`Operation::Open`] had for a result.
+        /// What [`Operation::Open`] had for a result; the root is open from the beginning.
         descriptor: RawFd,
     },
     /// Opens a file or a directory. Its result is the descriptor.

@@ -104,7 +104,9 @@ impl Shadow {
                 self.begin_change(path, *descriptor, what, false)
             }
             Operation::Sync { path, descriptor } => {
-                let Some(node) = self.open.get(descriptor).copied() else {
+                // The root is open from the beginning.
+                let root = (path == ".").then_some(0);
+                let Some(node) = root.or_else(|| self.open.get(descriptor).copied()) else {
                     self.violations.push(format!("{path}: a sync of what was never opened"));
                     return None;
                 };

@@ -32,7 +32,6 @@ impl Hand {
     fn with_log() -> Self {
         let mut hand = Self::default();
         hand.create_directory();
-        hand.does(Operation::Open { path: ".".to_owned(), create: false }, ROOT);
         hand.sync(".", ROOT);
         hand.create(LOG, FILE);
         hand.sync("topic-0", DIRECTORY);
@@ -223,7 +222,6 @@ fn a_file_whose_name_may_be_lost_holds_nothing() {
     for (name_synced, directory_synced) in [(false, true), (true, false), (true, true)] {
         let mut hand = Hand::default();
         hand.create_directory();
-        hand.does(Operation::Open { path: ".".to_owned(), create: false }, ROOT);
         hand.create(LOG, FILE);
         if name_synced {
             hand.sync("topic-0", DIRECTORY);
