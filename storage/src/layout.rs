@@ -82,6 +82,14 @@ pub(crate) fn damaged_directory(directory: &str, topic_id: Uuid) -> String {
     with_suffix(directory, topic_id, DAMAGED)
 }
 
+/// The topic's id in such a name, and what the directory is called while it is deleted.
+pub(crate) fn parse_damaged(name: &str) -> Option<(Uuid, String)> {
+    let rest = name.strip_suffix(DAMAGED)?;
+    let (_, id) = rest.rsplit_once('.').filter(|(_, id)| id.len() == 32)?;
+    let id = u128::from_str_radix(id, 16).ok()?;
+    Some((Uuid(id), format!("{rest}{DELETED}")))
+}
+
 fn with_suffix(directory: &str, topic_id: Uuid, suffix: &str) -> String {
     let suffix = format!(".{:032x}{suffix}", topic_id.0);
     let mut end = directory.len().min(NAME_BYTES_MAX - suffix.len());

@@ -102,7 +102,9 @@ pub use self::keyed_journal::{
     Given, KeyedJournal, LoadedJournals, Recorded, VALUE_BYTES_MAX, load_journals,
 };
 pub use self::leader_epochs::EpochEnd;
-pub use self::log::{CorruptLog, Log, Opened, is_set_aside, remove_damaged};
+pub use self::log::{
+    CorruptLog, Log, Opened, is_set_aside, remove_damaged, remove_damaged_of_gone,
+};
 pub use self::lookup::TimestampOffset;
 pub use self::notes::{LoadedNotes, Note, Notes, load_notes};
 pub use self::options::{AppendClass, EnvironmentOptions, LogOptions};

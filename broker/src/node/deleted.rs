@@ -1,6 +1,7 @@
 //! Logs of topics that were deleted while this node was not there.
 
-use vltava_storage::{partition_directories, remove_log, topic_id_of};
+use vltava_protocol::types::Uuid;
+use vltava_storage::{partition_directories, remove_damaged_of_gone, remove_log, topic_id_of};
 
 use super::view::Node;
 use crate::metadata::image::{Image, PartitionId};
@@ -13,27 +14,35 @@ impl<R: Runtime> Node<R> {
     /// Where the cluster's metadata was once recovered without a majority, it may have forgotten
     /// topics: then they stay.
     pub(super) async fn remove_deleted(&self, image: &Image, group: &Replica<R>) {
-        let directories = match partition_directories(self.parts.runtime.disk()).await {
-            Ok(directories) => directories,
-            Err(error) => return tracing::warn!(%error, "the data directory cannot be listed"),
+        let disk = self.parts.runtime.disk();
+        let is_gone = |id: Uuid| {
+            id != PartitionId::CLUSTER_METADATA.topic_id && image.topic_by_id(id).is_none()
         };
-        for directory in directories {
-            // One that is damaged is kept, for whoever wants to look into it.
-            let Ok(Some(id)) = topic_id_of(&self.parts.logs, &directory).await else { continue };
-            if id == PartitionId::CLUSTER_METADATA.topic_id || image.topic_by_id(id).is_some() {
-                continue;
+        let mut gone: Vec<(String, Uuid)> = Vec::new();
+        match partition_directories(disk).await {
+            Ok(directories) => {
+                for directory in directories {
+                    // One that is damaged is kept, for whoever wants to look into it.
+                    let found = topic_id_of(&self.parts.logs, &directory).await.ok().flatten();
+                    gone.extend(found.filter(|id| is_gone(*id)).map(|id| (directory, id)));
+                }
             }
-            if group.generation() >= 0 {
+            Err(error) => return tracing::warn!(%error, "the data directory cannot be listed"),
+        }
+        if group.generation() >= 0 {
+            for (directory, topic_id) in gone {
                 tracing::warn!(
-                    directory, topic_id = %id,
+                    directory, %topic_id,
                     "the log of a topic that the cluster does not know, whose metadata was \
                      recovered without a majority: it is kept, and may be removed by hand"
                 );
-                continue;
             }
-            match remove_log(&self.parts.logs, &directory, id).await {
+            return;
+        }
+        for (directory, topic_id) in gone {
+            match remove_log(&self.parts.logs, &directory, topic_id).await {
                 Ok(()) => tracing::info!(
-                    directory, topic_id = %id,
+                    directory, %topic_id,
                     "the log of a topic that was deleted while this node was away is removed"
                 ),
                 Err(error) => tracing::warn!(
@@ -42,6 +51,9 @@ impl<R: Runtime> Node<R> {
                      again"
                 ),
             }
+        }
+        if let Err(error) = remove_damaged_of_gone(disk, is_gone).await {
+            tracing::warn!(%error, "what was set aside of deleted topics cannot be removed");
         }
     }
 }

@@ -13,4 +13,4 @@ mod replace;
 pub use self::corrupt::CorruptLog;
 pub use self::facade::Log;
 pub use self::opening::Opened;
-pub use self::replace::{is_set_aside, remove_damaged};
+pub use self::replace::{is_set_aside, remove_damaged, remove_damaged_of_gone};

@@ -122,6 +122,11 @@ impl<D: Disk> Log<D> {
                 what: "it is older than the last truncation".to_owned(),
             }));
         }
+        if note.is_none_or(|note| note.generation < generation) {
+            // A process that was killed may have renamed the checkpoint, and not synced that. Notes
+            // must not speak of a truncation that power which fails could take back.
+            environment.disk.sync_dir(directory).await.map_err(StorageError::from_sync)?;
+        }
         let noted = note.filter(|note| note.generation == generation);
         let reach = checkpoint.write_bytes_max;
         let directory: Rc<str> = Rc::from(directory);

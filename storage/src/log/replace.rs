@@ -73,6 +73,25 @@ pub async fn remove_damaged<D: Disk>(
     remove_tree(disk, &deleted).await
 }
 
+/// Removes what was set aside of logs of topics that are gone.
+///
+/// # Errors
+/// What the disk says.
+pub async fn remove_damaged_of_gone<D: Disk>(
+    disk: &D,
+    is_gone: impl Fn(Uuid) -> bool,
+) -> StorageResult<()> {
+    for entry in disk.list("").await.map_err(StorageError::from_read)? {
+        let Some((id, deleted)) = layout::parse_damaged(&entry.name) else { continue };
+        if entry.is_directory && is_gone(id) {
+            let renamed = disk.rename_durably(&entry.name, &deleted, "").await;
+            renamed.map_err(StorageError::from_write)?;
+            remove_tree(disk, &deleted).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether a partition's log was damaged and set aside, and is not there again whole, or at all.
 ///
 /// # Errors
