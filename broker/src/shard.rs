@@ -334,9 +334,8 @@ impl<R: Runtime> Shard<R> {
 
     /// Waits for the other shards; one that does not come to this keeps them for so long only.
     async fn with_all(&self, stage: Stage) {
-        let runtime = &self.services.runtime;
-        let patience = runtime.sleep_until(runtime.now().after(DRAIN_TIME_MAX));
-        select(pin!(self.services.node.all_through(stage)), pin!(patience)).await;
+        let through = self.services.node.all_through(stage);
+        let _patience_is_over = self.services.runtime.in_time(DRAIN_TIME_MAX, through).await;
     }
 }
 

@@ -1,12 +1,11 @@
 //! The HTTP server of the admin port, on shard 0.
 
 use std::cell::Cell;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::future::{Either, select};
 
 use super::http::{self, HEAD_BYTES_MAX, Method, Parsed, Response, Status};
 use super::pages;
@@ -66,14 +65,14 @@ impl<R: Runtime> Server<R> {
                 Err(error) => {
                     tracing::warn!(%error, "the admin port cannot accept for a moment");
                     let runtime = self.runtime();
-                    runtime.sleep_until(runtime.now().after(ACCEPT_PAUSE)).await;
+                    runtime.sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
     async fn serve(&self, socket: &Socket<R>) {
-        let parsed = match self.within(REQUEST_TIME, read_request(socket)).await {
+        let parsed = match self.runtime().in_time(REQUEST_TIME, read_request(socket)).await {
             Some(Some(parsed)) => parsed,
             // The peer has gone.
             Some(None) => return,
@@ -91,7 +90,7 @@ impl<R: Runtime> Server<R> {
             Parsed::Incomplete => {}
             Parsed::Refused(status) => {
                 self.send(socket, Response::of_status(status), false).await;
-                self.within(DRAIN_TIME, drain(socket)).await;
+                self.runtime().in_time(DRAIN_TIME, drain(socket)).await;
             }
         }
     }
@@ -99,17 +98,7 @@ impl<R: Runtime> Server<R> {
     /// A peer that goes, or takes too long, gets no answer: nobody else misses it.
     async fn send(&self, socket: &Socket<R>, response: Response, is_head: bool) {
         let sending = socket.send(response.into_parts(is_head));
-        let _gone_or_late = self.within(ANSWER_TIME, sending).await;
-    }
-
-    /// `None` where the time was over first.
-    async fn within<A>(&self, time: Duration, work: impl Future<Output = A>) -> Option<A> {
-        let runtime = self.runtime();
-        let timeout = pin!(runtime.sleep_until(runtime.now().after(time)));
-        match select(pin!(work), timeout).await {
-            Either::Left((done, _)) => Some(done),
-            Either::Right(_) => None,
-        }
+        let _gone_or_late = self.runtime().in_time(ANSWER_TIME, sending).await;
     }
 }
 

@@ -3,11 +3,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-
-use futures_util::future::{Either, select};
 
 use super::report::{
     Bounded, GroupOffset, OFFSETS_SHOWN_MAX, OUT_OF_SERVICE_NAMED_MAX, PARTITIONS_SHOWN_MAX,
@@ -99,12 +96,8 @@ impl<R: Runtime> View<R> {
             }
             Ok(answers)
         };
-        let runtime = &self.parts.runtime;
-        let timeout = pin!(runtime.sleep_until(runtime.now().after(time)));
-        match select(pin!(asking), timeout).await {
-            Either::Left((answers, _)) => answers,
-            Either::Right(_) => Err(Silent(waiting_for.get())),
-        }
+        let answers = self.parts.runtime.in_time(time, asking).await;
+        answers.unwrap_or_else(|| Err(Silent(waiting_for.get())))
     }
 
     /// How this shard stands. The high watermarks of `offsets` are not known yet: their partitions

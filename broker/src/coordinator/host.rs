@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use futures_util::future::select;
 use vltava_protocol::batch_builder::BatchBuilder;
 use vltava_storage::AppendClass;
 
@@ -349,7 +348,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
         self.unload(error);
         let host = Rc::clone(self);
         self.runtime.spawn(Queue::Control, async move {
-            host.runtime.sleep_until(host.runtime.now().after(RELOAD_PAUSE)).await;
+            host.runtime.sleep(RELOAD_PAUSE).await;
             host.load(epoch).await;
         });
     }
@@ -412,8 +411,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                 None => changed.await,
                 Some(at_ms) => {
                     let due = Monotonic(at_ms.saturating_mul(1_000_000));
-                    let sleep = std::pin::pin!(self.runtime.sleep_until(due));
-                    select(std::pin::pin!(changed), sleep).await;
+                    self.runtime.before(due, changed).await;
                 }
             }
         }

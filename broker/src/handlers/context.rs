@@ -134,7 +134,7 @@ impl<R: Runtime> Services<R> {
     /// fresh memory costs more than to unfold.
     pub async fn give_scratch_back(self: Rc<Self>) {
         loop {
-            self.runtime.sleep_until(self.runtime.now().after(SCRATCH_PERIOD)).await;
+            self.runtime.sleep(SCRATCH_PERIOD).await;
             self.decompressor.borrow_mut().shrink(SCRATCH_BYTES_MAX);
         }
     }

@@ -205,7 +205,7 @@ async fn elect<R: Runtime>(
         if now >= time.deadline || !(is_in_sync || now < time.in_sync_known) {
             return Err(Refused::plain(ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE));
         }
-        runtime.sleep_until(runtime.now().after(PAUSE)).await;
+        runtime.sleep(PAUSE).await;
     }
 }
 

@@ -59,7 +59,7 @@ async fn await_forgotten<R: Runtime>(
         if runtime.now() >= deadline {
             return Err(ErrorCode::REQUEST_TIMED_OUT);
         }
-        runtime.sleep_until(runtime.now().after(PAUSE)).await;
+        runtime.sleep(PAUSE).await;
     }
     Ok(Decided::NodeUnregistered)
 }

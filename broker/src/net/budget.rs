@@ -16,12 +16,10 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use futures_util::future::select;
 
 use crate::runtime::{Monotonic, Runtime};
 
@@ -232,7 +230,7 @@ impl Budget {
                 // A dropped sender is as good as a signal: the next attempt looks for itself.
                 Attempt::Wait(released, None) => drop(released.await),
                 Attempt::Wait(released, Some(stalled)) => {
-                    select(released, pin!(runtime.sleep_until(stalled))).await;
+                    runtime.before(stalled, released).await;
                 }
             }
         }

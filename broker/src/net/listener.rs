@@ -116,7 +116,7 @@ impl<R: Runtime> Connections<R> {
                         "cannot accept connections for a moment"
                     );
                     let runtime = &self.common.services.runtime;
-                    runtime.sleep_until(runtime.now().after(ACCEPT_PAUSE)).await;
+                    runtime.sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -185,7 +185,7 @@ impl<R: Runtime> Connections<R> {
         let idle_max = Duration::from_millis(idle_ms_max);
         let runtime = &self.common.services.runtime;
         loop {
-            runtime.sleep_until(runtime.now().after(IDLE_PERIOD)).await;
+            runtime.sleep(IDLE_PERIOD).await;
             let now = runtime.now();
             for handle in self.all_open() {
                 if now.since(handle.last_progress()) > idle_max {
@@ -214,7 +214,7 @@ impl<R: Runtime> Connections<R> {
                 return;
             }
             busy.iter().for_each(|handle| handle.drain());
-            runtime.sleep_until(runtime.now().after(STOP_STEP)).await;
+            runtime.sleep(STOP_STEP).await;
         }
     }
 }

@@ -137,7 +137,7 @@ impl<R: Runtime> Node<R> {
                 match resolved.try_recv() {
                     Ok(found) => break found,
                     Err(mpsc::TryRecvError::Empty) => {
-                        runtime.sleep_until(runtime.now().after(RESOLVE_STEP)).await;
+                        runtime.sleep(RESOLVE_STEP).await;
                     }
                     Err(error) => break Err(io::Error::other(error)),
                 }
@@ -150,7 +150,7 @@ impl<R: Runtime> Node<R> {
                 }
                 _ => {}
             }
-            runtime.sleep_until(runtime.now().after(RESOLVE_AGAIN)).await;
+            runtime.sleep(RESOLVE_AGAIN).await;
         }
     }
 }

@@ -82,7 +82,7 @@ impl<R: Runtime> Node<R> {
             }
             match (std::mem::replace(&mut told, led), &told) {
                 (Some(former), None) => {
-                    let pause = runtime.sleep_until(runtime.now().after(LEADERLESS_TOLD));
+                    let pause = runtime.sleep(LEADERLESS_TOLD);
                     if let Either::Right(((), changed)) = select(pin!(changed), pin!(pause)).await {
                         self.announce_nobody(id, &replica, former).await;
                         changed.await;

@@ -26,7 +26,7 @@ impl<R: Runtime> Node<R> {
         }
         let runtime = &self.parts.runtime;
         loop {
-            runtime.sleep_until(runtime.now().after(Duration::from_secs(seconds.max(1)))).await;
+            runtime.sleep(Duration::from_secs(seconds.max(1))).await;
             let (image, present) = (self.image(), self.present());
             let own = self.parts.config.node_id;
             let preferred_elsewhere = to_hand_back(&image, &self.leaders(), own, &present);
@@ -44,7 +44,7 @@ impl<R: Runtime> Node<R> {
                 }
                 // Whoever cannot take it now may at the next look.
                 moved += usize::from(self.hand_over(partition, Some(to)).await.is_ok());
-                runtime.sleep_until(runtime.now().after(PAUSE)).await;
+                runtime.sleep(PAUSE).await;
             }
             if all > 0 {
                 tracing::info!(moved, of = all, "leaders went back to the nodes they prefer");

@@ -91,7 +91,7 @@ async fn mend<R: Runtime>(node: &view::Node<R>, group: &Replica<R>, offset: i64)
     tracing::warn!("this node waits until another has given it what has rotted of the metadata");
     let runtime = &node.parts.runtime;
     while group.has_rot() && group.log_start() <= offset {
-        runtime.sleep_until(runtime.now().after(MEND_PAUSE)).await;
+        runtime.sleep(MEND_PAUSE).await;
     }
     true
 }

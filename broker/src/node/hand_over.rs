@@ -2,12 +2,10 @@
 //! the node stops or while it is drained.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::select;
 use futures_util::{StreamExt, stream};
 use vltava_protocol::error_code::ErrorCode;
 
@@ -165,7 +163,7 @@ impl<R: Runtime> Node<R> {
         let led = || partitions.local_where(|replica| replica.leads().is_some()).len();
         let (before, until) = (led(), begun.after(STOP_TIME_MAX));
         while self.hand_over_led().await && runtime.now() < until {
-            runtime.sleep_until(runtime.now().after(STEP)).await;
+            runtime.sleep(STEP).await;
         }
         let (left, time) = (led(), runtime.now().since(begun));
         let (shard, handed_over) = (self.parts.jobs.own(), before.saturating_sub(left));
@@ -177,7 +175,7 @@ impl<R: Runtime> Node<R> {
     pub async fn drain(self: Rc<Self>) {
         let runtime = &self.parts.runtime;
         loop {
-            runtime.sleep_until(runtime.now().after(DRAIN_PERIOD)).await;
+            runtime.sleep(DRAIN_PERIOD).await;
             if self.is_drained() {
                 self.hand_over_led().await;
             }
@@ -202,7 +200,7 @@ impl<R: Runtime> Node<R> {
         while partitions.clone().any(is_unknown) && runtime.now() < until {
             let heard = self.leaders_heard.listen();
             if partitions.clone().any(is_unknown) {
-                select(pin!(heard), pin!(runtime.sleep_until(until))).await;
+                runtime.before(until, heard).await;
             }
         }
     }

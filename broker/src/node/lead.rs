@@ -2,12 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::select;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
 use vltava_storage::io::{Disk, OpenMode};
@@ -283,7 +281,7 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
                 }
             }
         }
-        runtime.sleep_until(runtime.now().after(FORM_PERIOD)).await;
+        runtime.sleep(FORM_PERIOD).await;
         for id in peers.iter().filter(|id| **id != node_id) {
             match node.ask_standing(*id).await {
                 Some(standing) => heard.insert(*id, standing),
@@ -343,7 +341,7 @@ async fn register<R: Runtime>(
                     told = Some(runtime.now());
                     tracing::warn!("waiting to be one of the cluster: {message}");
                 }
-                runtime.sleep_until(runtime.now().after(FORM_PERIOD)).await;
+                runtime.sleep(FORM_PERIOD).await;
             }
             answer => break answer,
         }
@@ -372,9 +370,7 @@ async fn await_copy<R: Runtime>(node: &Node<R>, group: &Replica<R>, end: i64) {
         if before >= end {
             return;
         }
-        let more = pin!(group.committed_beyond(before));
-        let time_is_over = pin!(runtime.sleep_until(runtime.now().after(WAITING_TOLD)));
-        select(more, time_is_over).await;
+        runtime.in_time(WAITING_TOLD, group.committed_beyond(before)).await;
         if group.high_watermark() > before {
             continue;
         }
@@ -406,7 +402,7 @@ async fn ask<R: Runtime>(node: &Rc<Node<R>>, input: Input) -> Result<(Reply, i64
                     told = runtime.now();
                     tracing::info!("no node leads the cluster: it takes a majority of its nodes");
                 }
-                runtime.sleep_until(runtime.now().after(FORM_PERIOD)).await;
+                runtime.sleep(FORM_PERIOD).await;
             }
             answer => return answer,
         }

@@ -93,7 +93,7 @@ impl<R: Runtime> Node<R> {
                 tracing::warn!(level, error, "the feature level cannot be noted; trying again");
                 is_told = true;
             }
-            runtime.sleep_until(runtime.now().after(AGAIN)).await;
+            runtime.sleep(AGAIN).await;
         }
         *self.identity.borrow_mut() = Some(noted);
         tracing::info!(level, "this node is at the cluster's feature level");

@@ -9,12 +9,9 @@
 //! No step is taken by an image that may be behind: the record must hold the leader's own epoch
 //! (`cluster/reassign.rs` says what that is good for).
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-use futures_util::future::select;
 
 use super::view::Node;
 use crate::cluster::controller::{Input, Reply};
@@ -75,8 +72,7 @@ impl<R: Runtime> Node<R> {
             }
             let changed = led.replica.leadership_changes();
             self.step(id, &led, &mut approach).await;
-            let pause = runtime.sleep_until(runtime.now().after(LOOK_PERIOD));
-            select(pin!(changed), pin!(pause)).await;
+            runtime.in_time(LOOK_PERIOD, changed).await;
         }
         self.driving.borrow_mut().remove(&id);
     }

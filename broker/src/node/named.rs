@@ -96,7 +96,7 @@ impl<R: Runtime> Node<R> {
             if runtime.now() >= deadline {
                 return Elected::NotInTime;
             }
-            runtime.sleep_until(runtime.now().after(PAUSE)).await;
+            runtime.sleep(PAUSE).await;
         }
     }
 

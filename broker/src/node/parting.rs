@@ -115,7 +115,7 @@ impl<R: Runtime> Node<R> {
             {
                 return;
             }
-            runtime.sleep_until(runtime.now().after(ASK_PERIOD)).await;
+            runtime.sleep(ASK_PERIOD).await;
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::future::{Either, FutureExt, LocalBoxFuture, select};
+use futures_util::future::{FutureExt, LocalBoxFuture};
 use vltava_storage::{KeyedJournal, LoadedJournals, StorageError};
 
 use super::admission::PEER_LISTENER;
@@ -280,12 +280,8 @@ impl<R: Runtime> Node<R> {
         body: Bytes,
     ) -> Result<Bytes, RequestError> {
         let peers = self.peers().ok_or(RequestError::Down)?;
-        let runtime = &self.parts.runtime;
-        let time = std::pin::pin!(runtime.sleep_until(runtime.now().after(time)));
-        match select(std::pin::pin!(peers.request(node, kind, body)), time).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right(_) => Err(RequestError::Broken),
-        }
+        let answer = self.parts.runtime.in_time(time, peers.request(node, kind, body)).await;
+        answer.unwrap_or(Err(RequestError::Broken))
     }
 
     /// Asks the controller, wherever it is: its answer, and below which offset of group 0 what it
@@ -444,7 +440,7 @@ impl<R: Runtime> Node<R> {
         while let Err(RequestError::Busy) =
             self.try_peer(ANSWER_TIME, node, kind, bytes.clone()).await
         {
-            runtime.sleep_until(runtime.now().after(BUSY_PAUSE)).await;
+            runtime.sleep(BUSY_PAUSE).await;
         }
     }
 }

@@ -137,7 +137,7 @@ impl<R: Runtime> Node<R> {
     pub(super) async fn watch_quorum(self: Rc<Self>) {
         let runtime = &self.parts.runtime;
         loop {
-            runtime.sleep_until(runtime.now().after(WATCH_PERIOD)).await;
+            runtime.sleep(WATCH_PERIOD).await;
             let group = self.parts.partitions.local(PartitionId::CLUSTER_METADATA);
             match group.ok().and_then(|group| group.standings()) {
                 Some(standings) => self.look_at_quorum(&standings),

@@ -145,7 +145,7 @@ impl<R: Runtime> Node<R> {
             if is_led || !left.is_led || runtime.now() >= until {
                 return Some(left);
             }
-            runtime.sleep_until(runtime.now().after(SETTLING_PERIOD)).await;
+            runtime.sleep(SETTLING_PERIOD).await;
         }
     }
 
@@ -162,7 +162,7 @@ impl<R: Runtime> Node<R> {
             if let Some(left) = led {
                 return left.members.ids().chain([own]).collect();
             }
-            runtime.sleep_until(runtime.now().after(ASK_PERIOD)).await;
+            runtime.sleep(ASK_PERIOD).await;
         }
     }
 

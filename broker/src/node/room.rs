@@ -37,7 +37,7 @@ pub(super) async fn once_there_is_room<R: Runtime, T, E: Display>(
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(%error, "waiting for room to write down {what}");
                 }
-                runtime.sleep_until(runtime.now().after(PAUSE)).await;
+                runtime.sleep(PAUSE).await;
             }
             written => return written,
         }

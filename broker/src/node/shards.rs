@@ -28,12 +28,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join3, select};
+use futures_util::future::join3;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
 use vltava_storage::{GroupKey, ShardExceptions, read_shard_exceptions, write_shard_exceptions};
 
@@ -286,9 +285,7 @@ impl<R: Runtime> Node<R> {
     /// for their coordinator again.
     async fn end_coordinator(&self, id: PartitionId) {
         if let Some(host) = self.parts.groups.local(id) {
-            let runtime = &self.parts.runtime;
-            let time = runtime.sleep_until(runtime.now().after(ANSWER_TIME));
-            select(pin!(host.told_all()), pin!(time)).await;
+            self.parts.runtime.in_time(ANSWER_TIME, host.told_all()).await;
         }
         self.parts.groups.remove(id);
     }

@@ -51,7 +51,7 @@ impl<R: Runtime> Node<R> {
         let runtime = &self.parts.runtime;
         let mut leaderless = Leaderless::new();
         loop {
-            runtime.sleep_until(runtime.now().after(PERIOD)).await;
+            runtime.sleep(PERIOD).await;
             if self.controller_id() != self.parts.config.node_id {
                 leaderless.clear();
                 continue;

@@ -50,7 +50,7 @@ pub async fn prepare_buffers<R: Runtime>(node: Rc<Node<R>>) {
 async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl AsyncFn(&Rc<Node<R>>)) {
     let runtime = &node.parts.runtime;
     loop {
-        runtime.sleep_until(runtime.now().after(pause)).await;
+        runtime.sleep(pause).await;
         work(node).await;
     }
 }

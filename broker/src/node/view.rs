@@ -2,12 +2,10 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::create_topics::{
@@ -276,7 +274,7 @@ impl<R: Runtime> Node<R> {
                 return match self.decided(asked).await {
                     Ok(reply) => Ok(reply),
                     Err(HostError::NotHere | HostError::Loading) => {
-                        runtime.sleep_until(runtime.now().after(CONTROLLER_PAUSE)).await;
+                        runtime.sleep(CONTROLLER_PAUSE).await;
                         continue;
                     }
                     Err(HostError::Lost(PartitionError::NotLeader)) => {
@@ -286,10 +284,7 @@ impl<R: Runtime> Node<R> {
                 };
             }
         };
-        match select(pin!(asked), pin!(runtime.sleep_until(deadline))).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right(_) => Err(ErrorCode::REQUEST_TIMED_OUT),
-        }
+        runtime.before(deadline, asked).await.unwrap_or(Err(ErrorCode::REQUEST_TIMED_OUT))
     }
 
     /// Waits until all shards hold everything that group 0 has committed by now.

@@ -55,7 +55,7 @@ impl<R: Runtime> Node<R> {
     pub(super) async fn see_to_members(self: Rc<Self>, group: Rc<Replica<R>>) {
         let runtime = &self.parts.runtime;
         loop {
-            runtime.sleep_until(runtime.now().after(PERIOD)).await;
+            runtime.sleep(PERIOD).await;
             self.note_absences();
             let Some(standings) = group.standings() else { continue };
             if let Some(next) = self.next_members(&group, &standings) {

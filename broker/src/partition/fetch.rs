@@ -136,6 +136,5 @@ pub async fn wait_for_more<R: Runtime>(
         runtime.yield_if_needed().await;
     }
     // Whichever comes is an answer; the watches end with `watching`.
-    let time_is_over = std::pin::pin!(runtime.sleep_until(deadline));
-    select(select(satisfied, wanted), time_is_over).await;
+    runtime.before(deadline, select(satisfied, wanted)).await;
 }

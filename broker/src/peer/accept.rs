@@ -43,7 +43,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections of nodes for a moment");
-                    self.runtime.sleep_until(self.runtime.now().after(ACCEPT_PAUSE)).await;
+                    self.runtime.sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

@@ -2,12 +2,9 @@
 //! knocks while there is none.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-use futures_util::future::select;
 
 use super::desk::{Node, NodeStatus, Session};
 use super::end::SessionEnd;
@@ -183,7 +180,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
             if node.is_forgotten.get() || self.stopping.is_set() || node.session().is_some() {
                 return;
             }
-            let _which = select(pin!(self.runtime.sleep_until(until)), pin!(changed)).await;
+            self.runtime.before(until, changed).await;
         }
     }
 

@@ -2,11 +2,9 @@
 //! still work.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use vltava_protocol::encode::Part;
 
 use super::codec;
@@ -219,8 +217,7 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
     pub(super) async fn watch_lanes(self: Rc<Self>, link: Rc<Link<R>>) {
         let period = self.options.lane_check;
         loop {
-            let sleep = pin!(self.runtime.sleep_until(self.runtime.now().after(period)));
-            if let Either::Right(_) = select(sleep, pin!(link.ended.wait())).await {
+            if self.runtime.in_time(period, link.ended.wait()).await.is_some() {
                 return;
             }
             if link.is_idle() {

@@ -148,11 +148,8 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         what: &'static str,
         future: impl Future<Output = Result<T, SessionEnd>>,
     ) -> Result<T, SessionEnd> {
-        let sleep = pin!(self.runtime.sleep_until(self.runtime.now().after(time)));
-        match select(pin!(future), sleep).await {
-            Either::Left((result, _)) => result,
-            Either::Right(_) => Err(SessionEnd::Late(what)),
-        }
+        let given = self.runtime.in_time(time, future).await;
+        given.unwrap_or(Err(SessionEnd::Late(what)))
     }
 
     /// Has each shard connect the lanes that it serves.
@@ -247,8 +244,8 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         self.runtime.spawn(Queue::Sessions, sender);
         loop {
             due.notify();
-            let sleep = pin!(self.runtime.sleep_until(self.next_beat()));
-            if let Either::Right(_) = select(sleep, pin!(session.ended.wait())).await {
+            let ended = session.ended.wait();
+            if self.runtime.before(self.next_beat(), ended).await.is_some() {
                 return Ok(());
             }
             if !session.liveness.borrow_mut().beat() {

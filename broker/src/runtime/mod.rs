@@ -41,9 +41,11 @@ mod timers;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, select};
 use vltava_protocol::encode::ExternalBytes;
 use vltava_storage::io::Disk;
 
@@ -106,6 +108,24 @@ pub trait Runtime: Clone + 'static {
 
     /// Completes once `now()` is at or past the deadline.
     fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + 'static;
+
+    /// The same, counted from the call.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()> + 'static {
+        self.sleep_until(self.now().after(time))
+    }
+
+    /// What a future gives; `None` where it has not by the deadline.
+    async fn before<F: Future>(&self, deadline: Monotonic, future: F) -> Option<F::Output> {
+        match select(pin!(future), pin!(self.sleep_until(deadline))).await {
+            Either::Left((given, _)) => Some(given),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// What a future gives, where that takes no longer than this.
+    async fn in_time<F: Future>(&self, time: Duration, future: F) -> Option<F::Output> {
+        self.before(self.now().after(time), future).await
+    }
 
     /// Runs a task on this shard, to its end. A panic in it ends the process.
     fn spawn(&self, queue: Queue, task: impl Future<Output = ()> + 'static);

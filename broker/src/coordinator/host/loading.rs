@@ -86,7 +86,7 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                     );
                     self.release_held();
                     let pause = RELOAD_PAUSE * 10;
-                    self.runtime.sleep_until(self.runtime.now().after(pause)).await;
+                    self.runtime.sleep(pause).await;
                 }
             }
         }

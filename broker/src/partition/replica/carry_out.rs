@@ -332,7 +332,7 @@ impl<R: Runtime> Replica<R> {
                 }
                 done => return done,
             }
-            self.runtime.sleep_until(self.runtime.now().after(ROOM_PAUSE)).await;
+            self.runtime.sleep(ROOM_PAUSE).await;
             if self.agenda.borrow().is_over {
                 return Err(StorageError::Closed);
             }

@@ -13,11 +13,9 @@
 //!   does nothing any more, whatever it is told.
 //! - What is taken out is what is on the disk: the log has nothing queued, the group nothing to do.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use vltava_storage::{Given, KeyedJournal, Log, ReplicatedBatches};
 
 use super::Replica;
@@ -127,8 +125,7 @@ impl<R: Runtime> Replica<R> {
 
     /// Whether all that the group asked for gets done, in a while.
     async fn comes_to_rest(&self) -> bool {
-        let time = pin!(self.runtime.sleep_until(self.runtime.now().after(REST_TIME)));
-        let resting = pin!(async {
+        let resting = async {
             loop {
                 let rests = self.agenda_changes.listen();
                 if self.agenda.borrow().is_idle() && !self.writing.get() {
@@ -136,8 +133,8 @@ impl<R: Runtime> Replica<R> {
                 }
                 rests.await;
             }
-        });
-        matches!(select(resting, time).await, Either::Left(_))
+        };
+        self.runtime.in_time(REST_TIME, resting).await.is_some()
     }
 
     fn take_out(&self, partitions: &Partitions<R>) -> State {

@@ -24,7 +24,7 @@ impl<R: Runtime> Replica<R> {
     pub async fn confirm_leads(&self) -> Result<(), PartitionError> {
         let Some(epoch) = self.leads().filter(|_| self.is_shared()) else { return Ok(()) };
         for _ in 0..BEATS {
-            self.runtime.sleep_until(self.runtime.now().after(DOUBT / BEATS)).await;
+            self.runtime.sleep(DOUBT / BEATS).await;
             if self.leads() != Some(epoch) {
                 return Err(PartitionError::NotLeader);
             }

@@ -1,9 +1,7 @@
 //! A leader gives its place to another replica, in order: nobody waits for an election.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::select;
 use vltava_storage::ReplicatedBatches;
 
 use super::Replica;
@@ -54,7 +52,7 @@ impl<R: Runtime> Replica<R> {
         while self.leads() == Some(epoch) && self.runtime.now() < until {
             let changed = self.leadership_changes();
             if self.leads() == Some(epoch) {
-                select(pin!(changed), pin!(self.runtime.sleep_until(until))).await;
+                self.runtime.before(until, changed).await;
             }
         }
         self.leads() != Some(epoch)

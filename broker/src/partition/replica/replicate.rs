@@ -93,7 +93,7 @@ impl<R: Runtime> Replica<R> {
         let allowance = match self.may_send(to).await {
             Ok(allowance) => allowance,
             Err(wait) => {
-                self.runtime.sleep_until(self.runtime.now().after(wait)).await;
+                self.runtime.sleep(wait).await;
                 // Who leads, and what is lacked, may be another.
                 return true;
             }

@@ -60,13 +60,11 @@ impl<R: Runtime> Replica<R> {
                 }
                 Some(Answer::Later(wait_ms)) => {
                     let wait = Duration::from_millis(wait_ms.into()).clamp(LATER_MIN, LATER_MAX);
-                    self.runtime.sleep_until(self.runtime.now().after(wait)).await;
+                    self.runtime.sleep(wait).await;
                 }
                 // It was deleted there meanwhile.
                 Some(Answer::Gone) => is_begun = false,
-                Some(Answer::Batches(_)) | None => {
-                    self.runtime.sleep_until(self.runtime.now().after(PAUSE)).await
-                }
+                Some(Answer::Batches(_)) | None => self.runtime.sleep(PAUSE).await,
             }
         }
         self.keep(|kept| kept.is_restoring = false).await
@@ -94,7 +92,7 @@ impl<R: Runtime> Replica<R> {
             if let Some(leader) = self.raft.borrow().leader() {
                 self.tell_rotten(leader.node, self.log.end());
             }
-            self.runtime.sleep_until(self.runtime.now().after(PAUSE)).await;
+            self.runtime.sleep(PAUSE).await;
             return Ok(());
         };
         let now_ms = self.runtime.wall_clock_ms();
@@ -109,7 +107,7 @@ impl<R: Runtime> Replica<R> {
                     partition = self.name, %error,
                     "a replica waits for room for its log"
                 );
-                self.runtime.sleep_until(self.runtime.now().after(10 * PAUSE)).await;
+                self.runtime.sleep(10 * PAUSE).await;
                 Ok(())
             }
             written => written,
@@ -128,9 +126,8 @@ impl<R: Runtime> Replica<R> {
         let leader = self.raft.borrow().leader().filter(|leader| *leader != surroundings.own)?;
         let body = question.to_bytes(self.partition);
         let asked = pin!(surroundings.peers.request(leader.node, COPY, body));
-        let time = pin!(self.runtime.sleep_until(self.runtime.now().after(ANSWER_TIME)));
-        let over = self.agenda_changes.listen();
-        match select(asked, select(time, over)).await {
+        let asked = select(asked, self.agenda_changes.listen());
+        match self.runtime.in_time(ANSWER_TIME, asked).await? {
             Either::Left((answer, _)) => Answer::from_bytes(answer.ok()?),
             Either::Right(_) => None,
         }

@@ -4,10 +4,8 @@
 //! as a mark; once that is committed, each replica deletes what lies below. One move is under way
 //! at a time, and the next takes with it all that was asked for meanwhile.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use vltava_storage::ReplicatedBatches;
 
 use super::Replica;
@@ -64,11 +62,8 @@ impl<R: Runtime> Replica<R> {
         if !self.is_shared() {
             return self.delete_records(to).await;
         }
-        let time_is_over = pin!(self.runtime.sleep_until(deadline));
-        match select(pin!(self.delete_records(to)), time_is_over).await {
-            Either::Left((moved, _)) => moved,
-            Either::Right(_) => Err(PartitionError::TimedOut),
-        }
+        let moved = self.runtime.before(deadline, self.delete_records(to)).await;
+        moved.unwrap_or(Err(PartitionError::TimedOut))
     }
 
     /// Deletes the segments that age and size allow; how many there were. Where others belong to
@@ -149,7 +144,7 @@ impl<R: Runtime> Replica<R> {
                 partition = self.name, %error,
                 "a log could not be made to begin where its group has decided; it is tried again"
             );
-            self.runtime.sleep_until(self.runtime.now().after(PAUSE)).await;
+            self.runtime.sleep(PAUSE).await;
         }
         self.is_shortening.set(false);
         self.log_start_moved.notify();

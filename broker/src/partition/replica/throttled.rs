@@ -1,9 +1,7 @@
 //! Whom this leader sends to no faster than the throttles of both nodes let it.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use vltava_protocol::types::Uuid;
 
 use super::Replica;
@@ -90,9 +88,9 @@ impl<R: Runtime> Replica<R> {
     async fn ask_to_send(&self, node: i32, bytes: i64) -> Result<(), Duration> {
         let Some(near) = &self.surroundings else { return Ok(()) };
         let (asked, question) = near.throttles.question(node, bytes);
-        let answer = pin!(near.peers.request(node, THROTTLE, question));
-        let time = pin!(self.runtime.sleep_until(self.runtime.now().after(ANSWER_TIME)));
-        let Either::Left((Ok(answer), _)) = select(answer, time).await else { return Err(RETRY) };
+        let answer = near.peers.request(node, THROTTLE, question);
+        let answer = self.runtime.in_time(ANSWER_TIME, answer).await;
+        let Some(Ok(answer)) = answer else { return Err(RETRY) };
         match answered(answer) {
             Duration::ZERO => {
                 near.throttles.taken(node, asked, bytes);

@@ -1,12 +1,10 @@
 //! Who waits for what this replica commits: writes, fetches, and what follows a log.
 
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use futures_util::future::select;
 
 use super::Replica;
 use crate::partition::client::Owed;
@@ -189,8 +187,7 @@ impl<R: Runtime> Replica<R> {
         if let Some(begun) = self.high_watermark_unknown_below()
             && self.runtime.now() < until
         {
-            let time_is_over = pin!(self.runtime.sleep_until(until));
-            select(pin!(self.committed_beyond(begun - 1)), time_is_over).await;
+            self.runtime.before(until, self.committed_beyond(begun - 1)).await;
         }
     }
 
