@@ -6,7 +6,7 @@ use vltava_storage::{Log, LogOptions, StorageError};
 use super::options::log_options;
 use super::view::Node;
 use crate::metadata::image::{PartitionId, Replica as ImageReplica, Topic};
-use crate::partition::replica::{Votes, note_lost, note_votes_lost, votes};
+use crate::partition::kept::{self, Votes};
 use crate::runtime::Runtime;
 
 impl<R: Runtime> Node<R> {
@@ -26,7 +26,7 @@ impl<R: Runtime> Node<R> {
         let Some(surroundings) = self.surroundings().filter(|_| is_lost) else {
             return Err(error);
         };
-        if !note_lost(&surroundings, id).await? {
+        if !kept::note_lost(&surroundings, id).await? {
             return Err(error);
         }
         tracing::error!(
@@ -53,7 +53,7 @@ impl<R: Runtime> Node<R> {
         let id = topic.partition_id(index);
         let is_kept = founders.is_alone(&surroundings.own)
             || partition.replicas.iter().find(has_all).is_none()
-            || votes(&surroundings, id, log.end()) != Votes::Lost;
+            || kept::votes(&surroundings, id, log.end()) != Votes::Lost;
         if is_kept {
             return Ok(log);
         }
@@ -63,7 +63,7 @@ impl<R: Runtime> Node<R> {
              replicas once all of them are there; it has no vote before that"
         );
         log.close().await?;
-        note_votes_lost(&surroundings, id, founders).await?;
+        kept::note_votes_lost(&surroundings, id, founders).await?;
         let options = log_options(&self.topic_config(topic), &self.parts.config);
         Log::replace(&self.parts.logs, name, topic.id, options).await
     }

@@ -28,7 +28,8 @@ use crate::coordinator::host::HostError;
 use crate::metadata::features::FIRST;
 use crate::metadata::image::{NodeEndpoint, PartitionId};
 use crate::partition::error::PartitionError;
-use crate::partition::replica::{GroupPlace, Replica, Votes, note_votes_lost, votes};
+use crate::partition::kept::{self, Votes};
+use crate::partition::replica::{GroupPlace, Replica};
 use crate::partition::standstill::Standstill;
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Monotonic, Queue, Runtime};
@@ -217,7 +218,7 @@ async fn with_votes<R: Runtime>(
     let founders = Membership::new(founders(founding), []);
     let near = node.surroundings().filter(|near| !founders.is_alone(&near.own));
     let Some(near) = near else { return Ok((log, Vec::new())) };
-    let votes = votes(&near, id, log.end());
+    let votes = kept::votes(&near, id, log.end());
     if votes == Votes::Known {
         return Ok((log, Vec::new()));
     }
@@ -230,7 +231,7 @@ async fn with_votes<R: Runtime>(
         return Ok((log, replicas));
     }
     log.close().await?;
-    note_votes_lost(&near, id, founders).await?;
+    kept::note_votes_lost(&near, id, founders).await?;
     let replaced = Log::replace(&node.parts.logs, LOG, id.topic_id, log_options()).await?;
     Ok((replaced, replicas))
 }

@@ -16,8 +16,8 @@ use crate::cluster::controller::Input;
 use crate::metadata::features::FIRST;
 use crate::metadata::image::{Partition, PartitionId, Topic};
 use crate::partition::error::PartitionError;
+use crate::partition::kept;
 use crate::partition::replica::Replica;
-use crate::partition::replica::members::give_away_unopened;
 use crate::runtime::{Queue, Runtime};
 
 /// How long to wait before the controller is asked again.
@@ -97,7 +97,7 @@ impl<R: Runtime> Node<R> {
             return replica.give_away(members).await;
         }
         if let Some(near) = self.surroundings() {
-            give_away_unopened(&near, topic.partition_id(index), members).await?;
+            kept::give_away(&near, topic.partition_id(index), members).await?;
         }
         let name = format!("{}-{index}", topic.name);
         Ok(remove_log(&self.parts.logs, &name, topic.id).await?)

@@ -20,7 +20,7 @@ use crate::metadata::delta::Delta;
 use crate::metadata::image::{Image, Partition, PartitionId, Replica as ImageReplica, Topic};
 use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::error::PartitionError;
-use crate::partition::replica::members::{Promised, promised};
+use crate::partition::kept::{Promised, promised};
 use crate::partition::replica::{GroupPlace, Replica};
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Queue, Runtime};

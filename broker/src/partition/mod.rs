@@ -14,7 +14,7 @@
 //! - [`validate`], [`append`]: what producers send. [`fetch`], [`fetch_session`], [`lookup`]: what
 //!   consumers ask.
 //! - [`replay`]: a log of the broker's own records. [`left`]: what becomes of a partition whose
-//!   majority is gone.
+//!   majority is gone. [`kept`]: what a disk keeps of a group beside its log.
 //!
 //! Invariants (`docs/invariants.md` says where each is asserted):
 //! - An append is answered only when the high watermark has reached its end; the high watermark
@@ -35,6 +35,7 @@ pub mod fetch;
 pub mod fetch_session;
 pub mod flights;
 pub mod in_sync;
+pub mod kept;
 pub mod left;
 pub mod lookup;
 pub mod replay;

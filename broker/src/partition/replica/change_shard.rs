@@ -23,6 +23,7 @@ use super::waits::Committed;
 use crate::partition::client::Partitions;
 use crate::partition::error::PartitionError;
 use crate::partition::in_sync::InSync;
+use crate::partition::kept;
 use crate::partition::request::PartitionId;
 use crate::partition::surroundings::Surroundings;
 use crate::partition::waiters::UncommittedBytes;
@@ -236,9 +237,8 @@ impl Departure {
         journal: &KeyedJournal<D>,
         partition: PartitionId,
     ) {
-        let key = super::group::key(partition);
         if let Some(given) = self.given.take() {
-            journal.take(key, given);
+            journal.take(kept::key(partition), given);
         }
     }
 

@@ -15,7 +15,7 @@ use super::carry_out::{KeptVote, Work};
 use super::forced::Named;
 use crate::partition::error::PartitionError;
 use crate::partition::in_sync::Heard;
-use crate::partition::request::PartitionId;
+use crate::partition::kept;
 use crate::peer::message::GroupMessage;
 use crate::raft::actions::Actions;
 use crate::raft::membership::ReplicaId;
@@ -52,11 +52,6 @@ pub(super) fn alone<R: Runtime>(log: &Log<R::Disk>, min_insync_replicas: usize) 
     Node::new(ITSELF, options(min_insync_replicas, 0), 1, found)
 }
 
-/// What names a partition's group on a disk.
-pub(super) fn key(partition: PartitionId) -> GroupKey {
-    GroupKey { topic_id: partition.topic_id, partition: partition.index }
-}
-
 impl<R: Runtime> Replica<R> {
     /// The time, as raft takes it.
     pub(super) fn now_ms(&self) -> u64 {
@@ -65,7 +60,7 @@ impl<R: Runtime> Replica<R> {
 
     /// What names the group on a disk.
     pub(super) fn key(&self) -> GroupKey {
-        key(self.partition)
+        kept::key(self.partition)
     }
 
     /// To be called once; `named` is who leads the group where that was decided from outside.

@@ -9,6 +9,7 @@ use vltava_storage::{GroupKey, Log, Recorded, StorageError};
 use super::forced::Named;
 use super::{Replica, group};
 use crate::partition::error::PartitionError;
+use crate::partition::kept;
 use crate::partition::request::PartitionId;
 use crate::partition::surroundings::Surroundings;
 use crate::raft::history::{Base, History};
@@ -89,7 +90,7 @@ async fn find<R: Runtime>(
     is_alone: bool,
     surroundings: &Surroundings<R>,
 ) -> Result<(Found, Option<Persisted>), PartitionError> {
-    let key = GroupKey { topic_id: partition.topic_id, partition: partition.index };
+    let key = kept::key(partition);
     let damaged = |what: &str| Err(PartitionError::Damaged(what.to_owned()));
     match surroundings.journal.get(&key) {
         Recorded::Nothing if founders.is_alone(&surroundings.own) => {

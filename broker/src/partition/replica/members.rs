@@ -1,29 +1,20 @@
-//! The members of a replica's group: brought, step by step, to where they are to be; and a replica
-//! that is none any more.
+//! The members of a replica's group, brought, step by step, to where they are to be.
 //!
 //! Each step is taken from what is found, so it does not matter who took those before, or where
 //! they ended: who is to come learns first, without a vote; once all of them are caught up, the
 //! voters become those that are to be, in one change of both halves; who leads and is not to stay
 //! hands over before. What is left over of other changes goes with that.
 
-use vltava_storage::{GroupKey, Recorded, ReplicatedBatches};
+use vltava_storage::ReplicatedBatches;
 
 use super::Replica;
-use crate::partition::error::PartitionError;
-use crate::partition::request::PartitionId;
-use crate::partition::surroundings::Surroundings;
 use crate::raft::membership::{Membership, ReplicaId};
-use crate::raft::message::Input;
 use crate::raft::node::Node;
-use crate::raft::persisted::Persisted;
-use crate::raft::position::Position;
 use crate::runtime::Runtime;
 
 /// How often a leader that is not to stay tries to hand over before the change takes its vote all
 /// the same.
 const HAND_OVERS: u32 = 5;
-/// Beyond any log's end.
-const UNKNOWN_END: i64 = 1 << 59;
 
 /// What is remembered from one look at a group to the next.
 #[derive(Debug, Default)]
@@ -174,100 +165,6 @@ impl<R: Runtime> Replica<R> {
                 self.perform(actions, ReplicatedBatches::default());
             }
         }
-    }
-
-    /// Takes no part in its group any more, as if its node were gone: nothing is said, taken or
-    /// kept after this returns.
-    pub async fn leave_group(&self) {
-        // Who waits for what was written looks elsewhere.
-        self.refuse_queued(&PartitionError::NotLeader);
-        self.step(Input::LogEnded);
-        self.agenda.borrow_mut().end();
-        // What waits for a leader waits no more.
-        self.agenda_changes.notify();
-        loop {
-            let rested = self.agenda_changes.listen();
-            if self.agenda.borrow().is_at_rest() {
-                return;
-            }
-            rested.await;
-        }
-    }
-
-    /// Removes the log of a replica that belongs to its group no more, and has left it: the group
-    /// has these members now. What it promised stays kept: others may not know yet that it is gone.
-    ///
-    /// # Errors
-    /// What the disk says. Nothing of the log is removed before the promise is durable.
-    pub async fn give_away(&self, members: Membership) -> Result<(), PartitionError> {
-        assert!(self.agenda.borrow().is_at_rest(), "a replica is removed that takes part");
-        let kept = {
-            let raft = self.raft.borrow();
-            let log_end = raft.history().at(raft.flushed()).unwrap_or(raft.history().end());
-            let kept = self.agenda.borrow().kept().cloned();
-            kept.map(|kept| kept.given_away(log_end, members))
-        };
-        if let (Some(kept), Some(near)) = (kept, &self.surroundings) {
-            near.journal.set(self.key(), Some(kept.to_bytes().into())).await?;
-        }
-        self.remove().await
-    }
-
-    /// Removes the log, and all that is kept of the group, of a partition that is deleted.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub async fn forget(&self) -> Result<(), PartitionError> {
-        self.leave_group().await;
-        let is_kept = self.agenda.borrow().kept().is_some();
-        self.remove().await?;
-        if let Some(near) = self.surroundings.as_ref().filter(|_| is_kept) {
-            near.journal.set(self.key(), None).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Keeps what a replica promised whose log cannot be opened, before that is removed: the group has
-/// these members now. Where its log ended is not known; it had no epoch that the marks do not name.
-///
-/// # Errors
-/// What the disk says.
-pub async fn give_away_unopened<R: Runtime>(
-    near: &Surroundings<R>,
-    partition: PartitionId,
-    members: Membership,
-) -> Result<(), PartitionError> {
-    let key = GroupKey { topic_id: partition.topic_id, partition: partition.index };
-    let Recorded::Value(bytes) = near.journal.get(&key) else { return Ok(()) };
-    let Ok(kept) = Persisted::from_bytes(&bytes) else { return Ok(()) };
-    let epoch = kept.marks.last().map_or(kept.base.at.epoch, |mark| mark.epoch);
-    let log_end = Position { epoch, offset: UNKNOWN_END, marks: 0 };
-    let kept = kept.given_away(log_end, members);
-    Ok(near.journal.set(key, Some(kept.to_bytes().into())).await?)
-}
-
-/// What a disk has promised in a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Promised {
-    /// Nothing: it never took part.
-    Nothing,
-    /// What it had when it gave its log away; it has taken nothing since.
-    GivenAway,
-    /// What its log is to hold.
-    Log,
-}
-
-/// What this shard's disk has promised in a group.
-pub fn promised<R: Runtime>(near: &Surroundings<R>, partition: PartitionId) -> Promised {
-    let key = GroupKey { topic_id: partition.topic_id, partition: partition.index };
-    match near.journal.get(&key) {
-        Recorded::Nothing => Promised::Nothing,
-        Recorded::Value(bytes) => match Persisted::from_bytes(&bytes) {
-            Ok(kept) if kept.is_given_away() => Promised::GivenAway,
-            _ => Promised::Log,
-        },
-        Recorded::Lost => Promised::Log,
     }
 }
 
