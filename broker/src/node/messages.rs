@@ -149,10 +149,6 @@ pub fn handed_over_from_bytes(bytes: &Bytes) -> Result<ErrorCode, DecodeError> {
     from_versioned_bytes::<wire::HandedOver>(bytes).map(|message| message.error_code)
 }
 
-const VOTES: i8 = 1;
-const VOTED: i8 = 2;
-const LEARNS: i8 = 4;
-
 /// What is left of these partitions?
 ///
 /// # Errors
@@ -180,9 +176,7 @@ pub fn who_is_left_from_bytes(bytes: &Bytes) -> Result<Vec<PartitionId>, DecodeE
 /// More than a message can have.
 pub fn left_to_bytes(left: &[(PartitionId, Left)]) -> Result<Bytes, EncodeError> {
     let member = |seat: &Seat| {
-        let role = |is: bool, role| if is { role } else { 0 };
-        let roles = role(seat.is_voter, VOTES) | role(seat.was_voter, VOTED);
-        let roles = roles | role(seat.is_learner, LEARNS);
+        let roles = seat.roles().cast_signed();
         wire::Member { node_id: seat.id.node, disk_id: seat.id.disk, roles }
     };
     let survivor = |(id, left): &(PartitionId, Left)| wire::SurvivorOf {
@@ -208,9 +202,8 @@ pub fn left_to_bytes(left: &[(PartitionId, Left)]) -> Result<Bytes, EncodeError>
 pub fn left_from_bytes(node: i32, bytes: &Bytes) -> Result<Vec<(PartitionId, Left)>, DecodeError> {
     let message: wire::Left = from_versioned_bytes(bytes)?;
     let seat = |it: &wire::Member| {
-        let is = |role| it.roles & role != 0;
         let id = ReplicaId { node: it.node_id, disk: it.disk_id };
-        Seat { id, is_voter: is(VOTES), was_voter: is(VOTED), is_learner: is(LEARNS) }
+        Seat::with_roles(id, it.roles.cast_unsigned())
     };
     let left = |it: wire::SurvivorOf| {
         let id = PartitionId { topic_id: it.topic_id, index: it.partition };

@@ -71,24 +71,13 @@ fn position(wire: &wire::Position) -> Position {
     Position { epoch: wire.epoch(), offset: wire.offset(), marks: wire.marks() }
 }
 
-const VOTES: u8 = 1;
-const VOTED: u8 = 2;
-const LEARNS: u8 = 4;
-
 fn wire_seat(seat: &Seat) -> wire::Seat {
-    let role = |is: bool, bit| if is { bit } else { 0 };
-    let roles = role(seat.is_voter, VOTES) | role(seat.was_voter, VOTED);
-    wire::Seat::new(&id(seat.id.disk), seat.id.node, roles | role(seat.is_learner, LEARNS))
+    wire::Seat::new(&id(seat.id.disk), seat.id.node, seat.roles())
 }
 
 fn seat(wire: &wire::Seat) -> Seat {
-    let is = |bit| wire.roles() & bit != 0;
-    Seat {
-        id: ReplicaId { node: wire.node(), disk: uuid(wire.disk()) },
-        is_voter: is(VOTES),
-        was_voter: is(VOTED),
-        is_learner: is(LEARNS),
-    }
+    let id = ReplicaId { node: wire.node(), disk: uuid(wire.disk()) };
+    Seat::with_roles(id, wire.roles())
 }
 
 // What is sent.

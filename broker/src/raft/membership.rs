@@ -29,6 +29,30 @@ pub struct Seat {
     pub is_learner: bool,
 }
 
+impl Seat {
+    const VOTES: u8 = 1;
+    const VOTED: u8 = 2;
+    const LEARNS: u8 = 4;
+    /// All bits that mean something.
+    pub const ROLES: u8 = Self::VOTES | Self::VOTED | Self::LEARNS;
+
+    /// What it is, as bits: 1 it votes, 2 it voted, 4 it learns. Wherever a seat is written, on a
+    /// disk or to a peer, it is by these.
+    pub fn roles(&self) -> u8 {
+        let role = |is: bool, bit| if is { bit } else { 0 };
+        role(self.is_voter, Self::VOTES)
+            | role(self.was_voter, Self::VOTED)
+            | role(self.is_learner, Self::LEARNS)
+    }
+
+    /// The seat of this replica by such bits; others say nothing.
+    pub fn with_roles(id: ReplicaId, roles: u8) -> Self {
+        let is = |bit| roles & bit != 0;
+        let (is_voter, was_voter) = (is(Self::VOTES), is(Self::VOTED));
+        Self { id, is_voter, was_voter, is_learner: is(Self::LEARNS) }
+    }
+}
+
 /// The members of a group, each once, by id. While a change is under way (somebody
 /// [`Seat::was_voter`]) both the old voters and the new ones must agree (joint consensus, Ongaro
 /// 4.3).

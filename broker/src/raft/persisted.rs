@@ -37,9 +37,6 @@ const HAS_GENERATION: u8 = 16;
 const ARE_VOTES_LOST: u8 = 32;
 const FLAGS: u8 =
     HAS_VOTE | IS_RESTORING | HAS_PROMISED | IS_LOST | HAS_GENERATION | ARE_VOTES_LOST;
-const IS_VOTER: u8 = 1;
-const WAS_VOTER: u8 = 2;
-const IS_LEARNER: u8 = 4;
 const EPOCH_START: u8 = 0;
 const MEMBERS: u8 = 1;
 const LOG_START: u8 = 2;
@@ -253,12 +250,7 @@ fn put_members(bytes: &mut Vec<u8>, members: &Membership) {
     bytes.push(u8::try_from(members.seats().len()).unwrap_or(u8::MAX));
     for seat in members.seats() {
         put_id(bytes, &seat.id);
-        let flag = |is_set, flag| if is_set { flag } else { 0 };
-        bytes.push(
-            flag(seat.is_voter, IS_VOTER)
-                | flag(seat.was_voter, WAS_VOTER)
-                | flag(seat.is_learner, IS_LEARNER),
-        );
+        bytes.push(seat.roles());
     }
 }
 
@@ -297,16 +289,11 @@ impl Reader<'_> {
         let count = usize::from(self.u8()?);
         let mut seats = Vec::new();
         for _ in 0..count {
-            let (id, flags) = (self.id()?, self.u8()?);
-            if flags & !(IS_VOTER | WAS_VOTER | IS_LEARNER) != 0 {
+            let (id, roles) = (self.id()?, self.u8()?);
+            if roles & !Seat::ROLES != 0 {
                 return None;
             }
-            seats.push(Seat {
-                id,
-                is_voter: flags & IS_VOTER != 0,
-                was_voter: flags & WAS_VOTER != 0,
-                is_learner: flags & IS_LEARNER != 0,
-            });
+            seats.push(Seat::with_roles(id, roles));
         }
         Membership::from_seats(seats)
     }
