@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use futures_util::future::{Either, ready};
+use futures_util::future::Either;
 
 use super::host::{Host, HostError};
 use crate::machine::Machine;
@@ -122,10 +122,7 @@ where
 
     /// Completes when all that was handed over to a shard from here is in its machines' hands.
     pub async fn reached(&self, shard: usize) {
-        if shard != self.jobs.own() {
-            // A shard that has ended takes nothing any more.
-            let _ended = self.jobs.start(shard, |_| ready(())).await.await;
-        }
+        self.jobs.reached(shard).await;
     }
 
     /// As [`submit_to`]; while the partition comes from another shard, when it has arrived.

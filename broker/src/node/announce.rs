@@ -133,24 +133,15 @@ impl<R: Runtime> Node<R> {
 
     /// Tells all shards of this node. Returns when all know.
     pub(super) async fn spread(self: &Rc<Self>, announced: Announced) {
-        let announced = Arc::new(announced);
         if announced.is_empty() {
             return;
         }
-        let mut told = Vec::new();
-        for shard in (0..self.parts.jobs.count()).filter(|shard| *shard != self.parts.jobs.own()) {
-            let announced = Arc::clone(&announced);
-            let job = move |node: &Rc<Self>| {
-                node.hear(&announced);
-                std::future::ready(())
-            };
-            told.push(self.parts.jobs.start(shard, job).await);
-        }
-        self.hear(&announced);
-        for pending in told {
-            // A shard that has ended hears nothing: the process stops.
-            let _ = pending.await;
-        }
+        let announced = Arc::new(announced);
+        self.on_all(move |node| {
+            node.hear(&announced);
+            std::future::ready(())
+        })
+        .await;
     }
 
     fn hear(&self, announced: &Announced) {

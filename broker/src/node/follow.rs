@@ -172,26 +172,6 @@ pub async fn logged_addresses<R: Runtime>(group: &Replica<R>) -> Addresses {
 /// Gives the image to all shards; returns when each has done what it asks. Nothing is opened before
 /// all shards have removed what is gone.
 async fn publish<R: Runtime>(node: &Rc<view::Node<R>>, image: Arc<Image>) {
-    let take = |node: Rc<view::Node<R>>, image: Arc<Image>| node.take(image);
-    on_all(node, &image, take).await;
-    on_all(node, &image, |node, _| node.open_taken()).await;
-}
-
-/// Does it on all shards at once; returns when it is done.
-async fn on_all<R: Runtime, F: Future<Output = ()> + 'static>(
-    node: &Rc<view::Node<R>>,
-    image: &Arc<Image>,
-    act: impl FnOnce(Rc<view::Node<R>>, Arc<Image>) -> F + Copy + Send + 'static,
-) {
-    let mut started = Vec::new();
-    for shard in 1..node.parts.jobs.count() {
-        let image = Arc::clone(image);
-        let job = move |node: &Rc<view::Node<R>>| act(Rc::clone(node), image);
-        started.push(node.parts.jobs.start(shard, job).await);
-    }
-    act(Rc::clone(node), Arc::clone(image)).await;
-    for done in started {
-        // A shard that has ended does nothing: the process stops.
-        let _ = done.await;
-    }
+    node.on_all(move |node| node.take(image)).await;
+    node.on_all(view::Node::open_taken).await;
 }

@@ -73,16 +73,10 @@ impl<R: Runtime> Node<R> {
         partition: PartitionId,
         to: Option<i32>,
     ) -> Result<(), ErrorCode> {
-        let here = move |node: &Rc<Self>| {
-            let node = Rc::clone(node);
-            async move { node.hand_over_local(partition, to).await }
-        };
         let shard = self.parts.partitions.shard_of(partition);
-        if shard == self.parts.jobs.own() {
-            return here(self).await;
-        }
-        let handed_over = self.parts.jobs.start(shard, here).await.await;
-        handed_over.unwrap_or(Err(ErrorCode::REQUEST_TIMED_OUT))
+        let hand_over =
+            move |node: Rc<Self>| async move { node.hand_over_local(partition, to).await };
+        self.on(shard, hand_over).await.unwrap_or(Err(ErrorCode::REQUEST_TIMED_OUT))
     }
 
     async fn hand_over_local(

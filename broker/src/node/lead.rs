@@ -119,16 +119,13 @@ async fn meet<R: Runtime>(node: &Rc<Node<R>>, identity: &Identity) -> Result<(),
     let standstill = Arc::new(Standstill::new(runtime.now()));
     runtime.spawn(Queue::Sessions, Arc::clone(&standstill).keep(runtime.clone()));
     let common = Common { loaded, introduction, throttles: Arc::default(), standstill };
-    for shard in 1..node.parts.jobs.count() {
+    // Shard 0 last: sessions begin there.
+    for shard in (0..node.parts.jobs.count()).rev() {
         let common = common.clone();
-        let job = move |node: &Rc<Node<R>>| {
-            let node = Rc::clone(node);
-            async move { node.meet(own, common).await }
-        };
-        let met = node.parts.jobs.start(shard, job).await.await;
+        let meet = move |node: Rc<Node<R>>| async move { node.meet(own, common).await };
+        let met = node.on(shard, meet).await;
         met.unwrap_or_else(|| Err("a shard has ended".to_owned()))?;
     }
-    node.meet(own, common).await?;
     let (Some(surroundings), Some(with)) = (node.surroundings(), &node.parts.peers) else {
         return Ok(());
     };

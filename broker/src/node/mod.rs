@@ -5,6 +5,7 @@
 //! [`lead`] opens it and registers the node there, [`follow`] applies what it has committed, one
 //! image after the other, to all shards; [`reconcile`] opens and removes the replicas of a shard.
 //!
+//! - `across`: what a shard has the others do.
 //! - [`admission`]: with whom this node talks; [`voters`]: who is in group 0;
 //!   [`steward`]: what is done where nobody asks.
 //! - [`form`]: how nodes that were in no cluster come to be in one; [`identity`]: who this node is.
@@ -24,9 +25,8 @@
 //! - [`shards`]: partitions go from one shard to another while they are served; [`shard_balance`]:
 //!   when they do by themselves.
 //! - [`upkeep`], [`verify`], `mend`: what logs need now and then, the look for bit rot, and what is
-//!   made good; [`room`]: a
-//!   node without space lets others lead; `throttles`: how fast replicas that lag are sent what
-//!   they lack.
+//!   made good; [`room`]: a node without space lets others lead; `throttles`: how fast replicas that
+//!   lag are sent what they lack.
 //! - [`group_offsets`]: offsets of topics that were deleted end, too.
 //!
 //! Invariants:
@@ -34,6 +34,7 @@
 //! - A change by the controller is answered when all shards of this node hold it, and have done
 //!   what it asks of them.
 
+mod across;
 pub mod admission;
 pub mod announce;
 pub mod balance;

@@ -226,14 +226,9 @@ impl<R: Runtime> Node<R> {
     /// What this node has of these partitions, on any shard.
     async fn left_here(self: &Rc<Self>, asked: &[PartitionId]) -> Vec<(PartitionId, Left)> {
         let asked: Arc<[PartitionId]> = asked.into();
-        let mut left = self.left_on_shard(&asked);
-        for shard in (0..self.parts.jobs.count()).filter(|it| *it != self.parts.jobs.own()) {
-            let asked = Arc::clone(&asked);
-            let job = move |node: &Rc<Self>| std::future::ready(node.left_on_shard(&asked));
-            // A shard that has ended has nothing.
-            left.extend(self.parts.jobs.start(shard, job).await.await.unwrap_or_default());
-        }
-        left
+        let left = self.on_all(move |node| std::future::ready(node.left_on_shard(&asked))).await;
+        // A shard that has ended has nothing.
+        left.into_iter().flatten().flatten().collect()
     }
 
     fn left_on_shard(&self, asked: &[PartitionId]) -> Vec<(PartitionId, Left)> {

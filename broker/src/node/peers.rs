@@ -236,18 +236,12 @@ impl<R: Runtime> Node<R> {
 
     /// Who this node is, for one that may not be in its cluster yet.
     async fn standing(self: &Rc<Self>) -> Bytes {
-        let here = |node: &Rc<Self>| {
-            let identity = node.identity.borrow();
-            let bytes = identity.as_ref().and_then(|identity| {
-                let Identity { node_id, disk_id, founding, .. } = identity.clone();
-                messages::standing_to_bytes(node_id, &Standing { disk_id, founding }).ok()
-            });
-            std::future::ready(bytes.unwrap_or_default())
-        };
-        if self.parts.jobs.own() == 0 {
-            return here(self).await;
-        }
-        self.parts.jobs.start(0, here).await.await.unwrap_or_default()
+        let known = self.on(0, |node| std::future::ready(node.identity.borrow().clone())).await;
+        let bytes = known.flatten().and_then(|identity| {
+            let Identity { node_id, disk_id, founding, .. } = identity;
+            messages::standing_to_bytes(node_id, &Standing { disk_id, founding }).ok()
+        });
+        bytes.unwrap_or_default()
     }
 
     /// Asks another node who it is; `None` where it does not say.
@@ -368,14 +362,11 @@ impl<R: Runtime> Node<R> {
         self: &Rc<Self>,
         look: impl FnOnce(&Replica<R>) -> T + Send + 'static,
     ) -> Option<T> {
-        let here = |node: &Rc<Self>| {
+        let looked = self.on(0, |node| {
             let group = node.parts.partitions.local(PartitionId::CLUSTER_METADATA);
             std::future::ready(group.ok().map(|group| look(&group)))
-        };
-        if self.parts.jobs.own() == 0 {
-            return here(self).await;
-        }
-        self.parts.jobs.start(0, here).await.await.flatten()
+        });
+        looked.await.flatten()
     }
 
     /// Tells another node what is led on this shard.
@@ -401,14 +392,11 @@ impl<R: Runtime> Node<R> {
 
     /// Another node is about to stop: nothing is handed over to it.
     async fn hear_leaving(self: &Rc<Self>, peer: i32) {
-        for shard in (0..self.parts.jobs.count()).filter(|shard| *shard != self.parts.jobs.own()) {
-            let hear = move |node: &Rc<Self>| {
-                node.leaving_peers.borrow_mut().insert(peer);
-                std::future::ready(())
-            };
-            drop(self.parts.jobs.start(shard, hear).await);
-        }
-        self.leaving_peers.borrow_mut().insert(peer);
+        self.on_all(move |node| {
+            node.leaving_peers.borrow_mut().insert(peer);
+            std::future::ready(())
+        })
+        .await;
     }
 
     /// Says to all other nodes that this one stops, and ends all sessions.

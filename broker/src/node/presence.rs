@@ -151,16 +151,14 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Says to the other shards, and to all nodes, what was said on this one.
+    /// Says to all shards, and to all nodes, what was said on this one.
     async fn spread_presence(self: Rc<Self>, said: Presence) {
-        for shard in (0..self.parts.jobs.count()).filter(|shard| *shard != self.parts.jobs.own()) {
-            let said = said.clone();
-            let hear = move |node: &Rc<Self>| {
-                node.note_presence(said);
-                std::future::ready(())
-            };
-            drop(self.parts.jobs.start(shard, hear).await);
-        }
+        let heard = said.clone();
+        self.on_all(move |node| {
+            node.note_presence(heard);
+            std::future::ready(())
+        })
+        .await;
         if said.by >= 0
             && let Ok(bytes) = messages::presence_to_bytes(&said)
         {

@@ -55,11 +55,7 @@ impl<R: Runtime> Node<R> {
     }
 
     async fn quorum(self: &Rc<Self>) -> Option<DescribeQuorumResponse> {
-        let here = |node: &Rc<Self>| std::future::ready(node.quorum_here());
-        if self.parts.jobs.own() == 0 {
-            return here(self).await;
-        }
-        self.parts.jobs.start(0, here).await.await.flatten()
+        self.on(0, |node| std::future::ready(node.quorum_here())).await.flatten()
     }
 
     fn quorum_here(&self) -> Option<DescribeQuorumResponse> {

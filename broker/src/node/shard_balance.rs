@@ -62,11 +62,7 @@ fn load(before: &Done, after: &Done, time_us: u64) -> ShardLoad {
 impl<R: Runtime> Node<R> {
     /// What each shard has done so far; `None` where the process stops.
     async fn done_everywhere(self: &Rc<Self>) -> Option<Vec<Done>> {
-        let mut all = Vec::with_capacity(self.parts.jobs.count());
-        for shard in 0..self.parts.jobs.count() {
-            all.push(self.on(shard, |node| async move { node.done() }).await?);
-        }
-        Some(all)
+        self.on_all(|node| std::future::ready(node.done())).await.into_iter().collect()
     }
 
     fn done(&self) -> Done {

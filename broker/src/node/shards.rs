@@ -102,23 +102,6 @@ impl<R: Runtime> Node<R> {
         self.on(0, carry).await.unwrap_or(Err(MoveError::Stopping))
     }
 
-    /// Does something on a shard; `None` where that has ended.
-    pub(super) async fn on<A, F>(
-        self: &Rc<Self>,
-        shard: usize,
-        work: impl FnOnce(Rc<Self>) -> F + Send + 'static,
-    ) -> Option<A>
-    where
-        A: Send + 'static,
-        F: Future<Output = A> + 'static,
-    {
-        if shard == self.parts.jobs.own() {
-            return Some(work(Rc::clone(self)).await);
-        }
-        let job = move |node: &Rc<Self>| work(Rc::clone(node));
-        self.parts.jobs.start(shard, job).await.await
-    }
-
     /// On shard 0.
     async fn carry(self: &Rc<Self>, id: PartitionId, to: usize) -> Result<Moved, MoveError> {
         let _turn = self.moves.turn.lock().await;
@@ -191,31 +174,16 @@ impl<R: Runtime> Node<R> {
     /// All shards look partitions up in this table. Returns when nothing that was sent by an
     /// earlier one is on its way to `old` any more.
     async fn reroute(self: &Rc<Self>, table: Arc<ShardTable>, old: usize) {
-        let (own, count) = (self.parts.jobs.own(), self.parts.jobs.count());
-        let mut started = Vec::with_capacity(count);
-        for shard in (0..count).filter(|shard| *shard != own) {
-            let table = Arc::clone(&table);
-            let job = move |node: &Rc<Self>| {
-                let node = Rc::clone(node);
-                async move { node.take_table(table, old).await }
-            };
-            started.push(self.parts.jobs.start(shard, job).await);
-        }
-        self.take_table(table, old).await;
-        for taken in started {
-            // A shard that has ended sends nothing.
-            let _ended = taken.await;
-        }
+        // A shard that has ended sends nothing.
+        self.on_all(move |node| async move { node.take_table(table, old).await }).await;
     }
 
     async fn take_table(&self, table: Arc<ShardTable>, old: usize) {
         let parts = &self.parts;
         parts.partitions.set_table(table).await;
         let groups = async {
-            if let Some(peers) = &parts.peers
-                && old != parts.jobs.own()
-            {
-                let _ended = peers.jobs.start(old, |_| std::future::ready(())).await.await;
+            if let Some(peers) = &parts.peers {
+                peers.jobs.reached(old).await;
             }
         };
         join3(parts.partitions.reached(old), parts.groups.reached(old), groups).await;
@@ -362,12 +330,6 @@ impl<R: Runtime> Node<R> {
             .collect();
         let table = Arc::clone(self.parts.partitions.routing().table());
         let table = Arc::new(table.with_exceptions(exceptions));
-        for shard in 0..self.parts.jobs.count() {
-            let table = Arc::clone(&table);
-            let take = move |node: Rc<Self>| async move {
-                node.parts.partitions.set_table(table).await;
-            };
-            self.on(shard, take).await;
-        }
+        self.on_all(move |node| async move { node.parts.partitions.set_table(table).await }).await;
     }
 }

@@ -223,18 +223,8 @@ impl<R: Runtime> Node<R> {
 
     /// Completes when all shards accept connections.
     pub async fn all_serving(self: &Rc<Self>) {
-        for shard in 0..self.parts.jobs.count() {
-            let wait = |node: &Rc<Self>| {
-                let latch = node.serving.clone();
-                async move { latch.wait().await }
-            };
-            if shard == self.parts.jobs.own() {
-                wait(self).await;
-            } else {
-                // A shard that has ended is waited for by nobody: the process stops.
-                let _ = self.parts.jobs.start(shard, wait).await.await;
-            }
-        }
+        // A shard that has ended is waited for by nobody: the process stops.
+        self.on_all(|node| async move { node.serving.wait().await }).await;
     }
 
     /// Asks the controller, once. Where it decided something, all shards of this node hold the
@@ -294,20 +284,13 @@ impl<R: Runtime> Node<R> {
 
     /// The same, and what stands below this offset.
     async fn settled_to(self: &Rc<Self>, end: i64) {
-        let here = move |node: &Rc<Self>| {
-            let node = Rc::clone(node);
-            async move {
-                if let Ok(group) = node.parts.partitions.local(PartitionId::CLUSTER_METADATA) {
-                    node.applied_to(group.high_watermark().max(end)).await;
-                }
+        // The only way not to come back is that the process stops.
+        self.on(0, move |node| async move {
+            if let Ok(group) = node.parts.partitions.local(PartitionId::CLUSTER_METADATA) {
+                node.applied_to(group.high_watermark().max(end)).await;
             }
-        };
-        if self.parts.jobs.own() == 0 {
-            here(self).await;
-        } else {
-            // The only way not to come back is that the process stops.
-            let _ = self.parts.jobs.start(0, here).await.await;
-        }
+        })
+        .await;
     }
 
     async fn applied_to(&self, offset: i64) {

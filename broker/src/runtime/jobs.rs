@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -84,6 +84,14 @@ impl<T: 'static> Jobs<T> {
             self.waiting.borrow_mut().try_remove(ticket);
         }
         Pending { receiver, result: PhantomData }
+    }
+
+    /// Completes when all that was sent to a shard from here has begun there.
+    pub async fn reached(&self, shard: usize) {
+        if shard != self.own() {
+            // A shard that has ended begins nothing any more.
+            let _ended = self.start(shard, |_| ready(())).await.await;
+        }
     }
 
     /// Takes messages for ever: jobs for `target`, results for those who wait here. To be spawned
