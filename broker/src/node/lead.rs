@@ -388,7 +388,7 @@ async fn ask<R: Runtime>(node: &Rc<Node<R>>, input: Input) -> Result<(Reply, i64
     let runtime = &node.parts.runtime;
     let mut told = runtime.now();
     loop {
-        match node.ask_leader(input.clone()).await {
+        match node.submit_to_controller(input.clone()).await {
             // It may also have led when it was asked, and not any more when that was to be
             // committed. Both questions may be asked twice.
             Err(

@@ -5,7 +5,8 @@
 //! [`lead`] opens it and registers the node there, [`follow`] applies what it has committed, one
 //! image after the other, to all shards; [`reconcile`] opens and removes the replicas of a shard.
 //!
-//! - `across`: what a shard has the others do.
+//! - `across`: what a shard has the others do. `controller`: the way to it, wherever it is;
+//!   `ensure_topic`: topics that are made where nobody described them.
 //! - [`admission`]: with whom this node talks; [`voters`]: who is in group 0;
 //!   [`steward`]: what is done where nobody asks.
 //! - [`form`]: how nodes that were in no cluster come to be in one; [`identity`]: who this node is.
@@ -39,7 +40,9 @@ pub mod admission;
 pub mod announce;
 pub mod balance;
 mod begin_anew;
+mod controller;
 mod deleted;
+mod ensure_topic;
 pub mod follow;
 pub mod form;
 pub mod group_offsets;

@@ -7,24 +7,20 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::{FutureExt, LocalBoxFuture};
 use vltava_storage::{KeyedJournal, LoadedJournals, StorageError};
 
 use super::admission::PEER_LISTENER;
-use super::announce::{Announced, NOBODY};
+use super::announce::Announced;
 use super::form::Standing;
 use super::identity::{Founding, Identity};
 use super::messages;
 use super::room::once_there_is_room;
 use super::view::Node;
-use crate::cluster::controller::{Input, Reply, Sight};
-use crate::coordinator::host::HostError;
-use crate::metadata::image::{NodeEndpoint, PartitionId, PeerEndpoint};
+use crate::metadata::image::{NodeEndpoint, PeerEndpoint};
 use crate::partition::elections::{ELECTIONS_MAX, Elections};
-use crate::partition::error::PartitionError;
 use crate::partition::flights::Flights;
-use crate::partition::replica::Replica;
 use crate::partition::standstill::Standstill;
 use crate::partition::surroundings::{FromPeers, GroupPeers, NodeEvents, Surroundings};
 use crate::partition::throttle::{ShardThrottles, Throttles};
@@ -39,7 +35,7 @@ use crate::runtime::{Network, Queue, Runtime};
 /// What a node asks another: who it is.
 const STANDING: u16 = 1;
 /// To ask its controller.
-const CONTROLLER: u16 = 2;
+pub(super) const CONTROLLER: u16 = 2;
 /// To hear who leads what.
 const LEADERS: u16 = 3;
 /// To give the lead of a partition to another.
@@ -48,21 +44,17 @@ pub(super) const HAND_OVER: u16 = 4;
 const LEAVING: u16 = 5;
 /// For what it knows of group 0 as its leader.
 pub(super) const QUORUM: u16 = 6;
-
 /// Whether clients may write there.
 pub(super) const ROOM: u16 = 7;
-/// For what it has of partitions that nobody leads.
-pub(super) const LEFT: u16 = 12;
+/// To ask its controller for another node, which does not reach it.
+pub(super) const CONTROLLER_FOR: u16 = 8;
 /// To hear who is there, as the leader of group 0 sees it.
 pub(super) const PRESENCE: u16 = 9;
-/// To ask its controller for another node, which does not reach it.
-const CONTROLLER_FOR: u16 = 8;
+/// For what it has of partitions that nobody leads.
+pub(super) const LEFT: u16 = 12;
 
-/// What a node answers that has no controller, and knows none to pass the question on to. Nothing:
-/// what became of it is not known.
-const NOT_HERE: Bytes = Bytes::from_static(&[0xff; 8]);
 /// How long another node may take to answer.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long a node that is busy is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// How long it may take to hear that this one stops.
@@ -173,7 +165,7 @@ impl<R: Runtime> Node<R> {
         self.surroundings.get().cloned()
     }
 
-    fn peers(&self) -> Option<Rc<GroupPeers<R>>> {
+    pub(super) fn peers(&self) -> Option<Rc<GroupPeers<R>>> {
         self.surroundings.get().map(|surroundings| Rc::clone(&surroundings.peers))
     }
 
@@ -266,7 +258,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Asks another node. Where the time is over, whether it did what it was asked is not known.
-    async fn try_peer(
+    pub(super) async fn try_peer(
         &self,
         time: Duration,
         node: i32,
@@ -276,97 +268,6 @@ impl<R: Runtime> Node<R> {
         let peers = self.peers().ok_or(RequestError::Down)?;
         let answer = self.parts.runtime.in_time(time, peers.request(node, kind, body)).await;
         answer.unwrap_or(Err(RequestError::Broken))
-    }
-
-    /// Asks the controller, wherever it is: its answer, and below which offset of group 0 what it
-    /// decided stands.
-    pub(super) async fn ask_leader(
-        self: &Rc<Self>,
-        input: Input,
-    ) -> Result<(Reply, i64), HostError> {
-        let own = self.parts.config.node_id;
-        let leader = self.leader_of_group_0().filter(|leader| *leader != own);
-        let up = self.peers().map(|peers| peers.up()).unwrap_or_default();
-        if leader.is_none() {
-            let id = PartitionId::CLUSTER_METADATA;
-            let seeing = self.seeing(input.clone()).await;
-            let submitted = self.parts.controllers.submit(id, seeing).await.await;
-            match submitted {
-                Err(HostError::NotHere) if !up.is_empty() => {}
-                submitted => return Ok((submitted?, 0)),
-            }
-        }
-        let Ok(bytes) = input.to_bytes() else { return Err(HostError::NotHere) };
-        // Whoever is not there to be asked is asked through another, which may know better.
-        let through = leader.filter(|leader| up.contains(leader)).or(up.first().copied());
-        let Some(through) = through else { return Err(HostError::NotHere) };
-        answered(self.try_peer(ANSWER_TIME, through, CONTROLLER, bytes).await)
-    }
-
-    fn leader_of_group_0(&self) -> Option<i32> {
-        let leader = self.leaders().leader(PartitionId::CLUSTER_METADATA)?.node_id;
-        (leader != NOBODY).then_some(leader)
-    }
-
-    /// Another node's question to this node's controller; where that is elsewhere, and the question
-    /// was not passed on before, to that.
-    async fn answer_controller(self: &Rc<Self>, from: i32, kind: u16, body: Bytes) -> Bytes {
-        let Ok(input) = Input::from_bytes(&body) else { return Bytes::new() };
-        let elsewhere = self.leader_of_group_0().filter(|it| *it != self.parts.config.node_id);
-        if let Some(leader) = elsewhere {
-            let may_pass_on = kind == CONTROLLER && leader != from;
-            return match may_pass_on {
-                true => self.pass_on(leader, body).await,
-                false => NOT_HERE,
-            };
-        }
-        let seeing = self.seeing(input).await;
-        let submitted = self.parts.controllers.submit(PartitionId::CLUSTER_METADATA, seeing).await;
-        let reply = match submitted.await {
-            Ok(reply) => reply,
-            Err(HostError::NotHere | HostError::Loading) => return NOT_HERE,
-            Err(HostError::Lost(_)) => return Bytes::new(),
-        };
-        let Ok(reply) = reply.to_bytes() else { return Bytes::new() };
-        let mut answer = BytesMut::with_capacity(8 + reply.len());
-        answer.put_i64(self.group_0_end().await);
-        answer.extend_from_slice(&reply);
-        answer.freeze()
-    }
-
-    async fn pass_on(&self, leader: i32, question: Bytes) -> Bytes {
-        match self.try_peer(ANSWER_TIME, leader, CONTROLLER_FOR, question).await {
-            Ok(answer) => answer,
-            Err(RequestError::Broken) => Bytes::new(),
-            Err(_) => NOT_HERE,
-        }
-    }
-
-    /// What this node's controller is asked: with what this node sees, where that matters.
-    async fn seeing(self: &Rc<Self>, input: Input) -> Input {
-        if self.parts.peers.is_none() || !input.is_about_sight() {
-            return input;
-        }
-        let voters = |group: &Replica<R>| group.members().voters().map(|it| it.node).collect();
-        let voters = self.of_group_0(voters).await.unwrap_or_default();
-        input.seeing(Sight { present: self.present(), voters })
-    }
-
-    /// Below which offset group 0 is committed, as this node knows.
-    async fn group_0_end(self: &Rc<Self>) -> i64 {
-        self.of_group_0(|group| group.high_watermark()).await.unwrap_or(0)
-    }
-
-    /// Looks at this node's replica of group 0, on the shard that has it; `None`: there is none.
-    async fn of_group_0<T: Send + 'static>(
-        self: &Rc<Self>,
-        look: impl FnOnce(&Replica<R>) -> T + Send + 'static,
-    ) -> Option<T> {
-        let looked = self.on(0, |node| {
-            let group = node.parts.partitions.local(PartitionId::CLUSTER_METADATA);
-            std::future::ready(group.ok().map(|group| look(&group)))
-        });
-        looked.await.flatten()
     }
 
     /// Tells another node what is led on this shard.
@@ -431,22 +332,6 @@ impl<R: Runtime> Node<R> {
             runtime.sleep(BUSY_PAUSE).await;
         }
     }
-}
-
-/// An answer of another node's controller. [`HostError::NotHere`]: nobody was asked;
-/// [`HostError::Lost`]: what became of it is not known.
-fn answered(answer: Result<Bytes, RequestError>) -> Result<(Reply, i64), HostError> {
-    let unknown = HostError::Lost(PartitionError::NotLeader);
-    let answer = answer.map_err(|error| match error {
-        RequestError::Broken => unknown.clone(),
-        RequestError::Down | RequestError::Busy | RequestError::TooLong => HostError::NotHere,
-    })?;
-    if answer == NOT_HERE {
-        return Err(HostError::NotHere);
-    }
-    let (end, reply) = answer.split_first_chunk::<8>().ok_or_else(|| unknown.clone())?;
-    let reply = Reply::from_bytes(&answer.slice_ref(reply)).map_err(|_| unknown)?;
-    Ok((reply, i64::from_be_bytes(*end)))
 }
 
 /// Founders as group 0 takes them.

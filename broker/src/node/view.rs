@@ -1,16 +1,11 @@
-//! The image as one shard sees it, and the way to the controller.
+//! This node as one shard sees it: what it is made of, and the image.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::lock::Mutex;
-use vltava_protocol::error_code::ErrorCode;
-use vltava_protocol::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
-};
 use vltava_protocol::types::Uuid;
 use vltava_storage::LogEnvironment;
 
@@ -22,25 +17,19 @@ use super::presence::Presence;
 use super::quorum::SeenMembers;
 use super::reconcile::Taken;
 use super::shards::Moves;
-use crate::cluster::controller::{self, Controller, Input, Reply};
+use crate::cluster::controller::Controller;
 use crate::config::values::BrokerConfig;
-use crate::coordinator::host::HostError;
 use crate::coordinator::hosts::Hosts;
 use crate::groups::{GroupMachine, Memory};
 use crate::metadata::features::Levels;
 use crate::metadata::image::{Image, PartitionId};
 use crate::metadata::leaders::Leaders;
-use crate::metadata::topic_name::CONSUMER_OFFSETS;
 use crate::partition::client::Partitions;
-use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
 use crate::partition::surroundings::Surroundings;
 use crate::runtime::jobs::Jobs;
 use crate::runtime::sync::{Event, Latch};
 use crate::runtime::{Monotonic, Runtime};
-
-/// Before it is looked again whether there is a controller.
-const CONTROLLER_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a node is made of, on one shard.
 pub struct Parts<R: Runtime> {
@@ -227,63 +216,13 @@ impl<R: Runtime> Node<R> {
         self.on_all(|node| async move { node.serving.wait().await }).await;
     }
 
-    /// Asks the controller, once. Where it decided something, all shards of this node hold the
-    /// image before this returns.
-    pub async fn ask_controller(self: &Rc<Self>, input: Input) -> Result<Reply, ErrorCode> {
-        let asked = self.ask_leader(input).await;
-        self.decided(asked).await.map_err(|error| match error {
-            // It may have led when it was asked, and not any more when that was to be committed.
-            HostError::Loading
-            | HostError::NotHere
-            | HostError::Lost(PartitionError::NotLeader) => ErrorCode::NOT_CONTROLLER,
-            HostError::Lost(_) => ErrorCode::KAFKA_STORAGE_ERROR,
-        })
-    }
-
-    async fn decided(
-        self: &Rc<Self>,
-        asked: Result<(Reply, i64), HostError>,
-    ) -> Result<Reply, HostError> {
-        let (reply, end) = asked?;
-        self.settled_to(end).await;
-        Ok(reply)
-    }
-
-    /// The same for a client, which asked this node and need not know where the controller is:
-    /// while there is none, it is waited for. REQUEST_TIMED_OUT after the deadline, and where it is
-    /// not known what became of it: asked again, it might find what it has done itself.
-    pub async fn ask_controller_until(
-        self: &Rc<Self>,
-        deadline: Monotonic,
-        input: Input,
-    ) -> Result<Reply, ErrorCode> {
-        let runtime = &self.parts.runtime;
-        let asked = async {
-            loop {
-                let asked = self.ask_leader(input.clone()).await;
-                return match self.decided(asked).await {
-                    Ok(reply) => Ok(reply),
-                    Err(HostError::NotHere | HostError::Loading) => {
-                        runtime.sleep(CONTROLLER_PAUSE).await;
-                        continue;
-                    }
-                    Err(HostError::Lost(PartitionError::NotLeader)) => {
-                        Err(ErrorCode::REQUEST_TIMED_OUT)
-                    }
-                    Err(HostError::Lost(_)) => Err(ErrorCode::KAFKA_STORAGE_ERROR),
-                };
-            }
-        };
-        runtime.before(deadline, asked).await.unwrap_or(Err(ErrorCode::REQUEST_TIMED_OUT))
-    }
-
     /// Waits until all shards hold everything that group 0 has committed by now.
     pub(super) async fn settled(self: &Rc<Self>) {
         self.settled_to(0).await;
     }
 
     /// The same, and what stands below this offset.
-    async fn settled_to(self: &Rc<Self>, end: i64) {
+    pub(super) async fn settled_to(self: &Rc<Self>, end: i64) {
         // The only way not to come back is that the process stops.
         self.on(0, move |node| async move {
             if let Ok(group) = node.parts.partitions.local(PartitionId::CLUSTER_METADATA) {
@@ -308,33 +247,6 @@ impl<R: Runtime> Node<R> {
         self.applied_more.notify();
     }
 
-    /// Creates a topic with default settings where it does not exist: automatic creation, and
-    /// internal topics.
-    pub async fn ensure_topic(self: &Rc<Self>, name: &str) -> Result<(), ErrorCode> {
-        if self.image().topic(name).is_some() {
-            return Ok(());
-        }
-        // What groups commit may use the reserve, and so may the topic for it.
-        if self.is_low_on_space() && name != CONSUMER_OFFSETS {
-            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
-        }
-        let request = CreateTopicsRequest {
-            topics: vec![creatable_topic(name, &self.parts.config, self.present().len())],
-            ..CreateTopicsRequest::default()
-        };
-        let input = Input::CreateTopics { request, random: self.random_uuid().0 };
-        let error = match self.ask_controller(input).await {
-            Ok(Reply::CreateTopics(response)) => {
-                response.topics.first().map_or(ErrorCode::NONE, |topic| topic.error_code)
-            }
-            other => controller::refusal(other).0,
-        };
-        match error {
-            ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
-            error => Err(error),
-        }
-    }
-
     /// Whether less than the reserve is free, as far as is known: then clients create nothing,
     /// since what they would create could not be written to, or not be opened at all.
     pub fn is_low_on_space(&self) -> bool {
@@ -346,31 +258,4 @@ impl<R: Runtime> Node<R> {
         let high = u128::from(self.parts.runtime.random_u64());
         Uuid(high << 64 | u128::from(self.parts.runtime.random_u64()))
     }
-}
-
-/// What is asked of the controller for a topic that nobody described. The topic of offsets has
-/// settings of its own.
-fn creatable_topic(name: &str, config: &BrokerConfig, nodes: usize) -> CreatableTopic {
-    let mut topic = CreatableTopic {
-        name: name.into(),
-        num_partitions: -1,
-        replication_factor: -1,
-        ..CreatableTopic::default()
-    };
-    if name == CONSUMER_OFFSETS {
-        let nodes = i16::try_from(nodes).unwrap_or(i16::MAX);
-        topic.num_partitions = config.offsets.topic_partitions;
-        topic.replication_factor = config.offsets.topic_replication_factor.min(nodes).max(1);
-        let settings = [
-            ("cleanup.policy", "compact".to_owned()),
-            ("compression.type", "producer".to_owned()),
-            ("segment.bytes", config.offsets.topic_segment_bytes.to_string()),
-        ];
-        let configs = settings.into_iter().map(|(name, value)| CreatableTopicConfig {
-            name: name.into(),
-            value: Some(value.into()),
-        });
-        topic.configs = configs.collect();
-    }
-    topic
 }
