@@ -36,6 +36,7 @@ use crate::net::budget::Budget;
 use crate::net::connection::{Common, ConnectionOptions};
 use crate::net::counts::ConnectionCounts;
 use crate::net::listener::{self, Acceptor, Connections};
+use crate::node::admission::PEER_LISTENER;
 use crate::node::level::Ended;
 use crate::node::peers::PeerParts;
 use crate::node::view::{Node, Parts, Stage};
@@ -47,8 +48,6 @@ use crate::runtime::jobs::{Jobs, Message};
 use crate::runtime::mesh::{MeshPort, mesh};
 use crate::runtime::{Listener, Network, Queue, Runtime};
 
-/// What the listener for other nodes is called.
-const PEERS: &str = "PEERS";
 /// Messages that may wait between two shards: requests of clients for partitions.
 const PARTITION_MESSAGES_MAX: usize = 1024;
 /// The same in each other room, where there are few.
@@ -369,7 +368,8 @@ async fn peer_parts<R: Runtime>(
 
 /// Where another node is.
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
-    listener::address(&Endpoint { name: PEERS.to_owned(), host: Some(host.to_owned()), port })
+    let name = PEER_LISTENER.to_owned();
+    listener::address(&Endpoint { name, host: Some(host.to_owned()), port })
 }
 
 /// Where other nodes connect, where there are to be any.
@@ -377,7 +377,7 @@ pub fn peer_endpoint(config: &BrokerConfig) -> Option<Endpoint> {
     let own = config.peers.iter().find(|peer| peer.node_id == config.node_id)?;
     let as_named = || (Some(own.host.clone()), own.port);
     let (host, port) = config.peer_listener.clone().unwrap_or_else(as_named);
-    Some(Endpoint { name: PEERS.to_owned(), host, port })
+    Some(Endpoint { name: PEER_LISTENER.to_owned(), host, port })
 }
 
 /// The hosts of one kind of machine, with their loop started.

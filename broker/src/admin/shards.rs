@@ -23,7 +23,7 @@ pub async fn list<R: Runtime>(view: &Rc<View<R>>) -> Response {
     let mut count = 0;
     for topic in image.topics() {
         for (index, partition) in topic.indexed_partitions() {
-            if !partition.replicas.iter().any(|replica| replica.node_id == own) {
+            if !partition.is_on(own) {
                 continue;
             }
             count += 1;

@@ -9,9 +9,7 @@ use vltava_protocol::types::{Str, Uuid};
 use super::controller::{Decision, Reply, refused};
 use super::dynamic_settings;
 use crate::metadata::features::{FIRST, Levels};
-use crate::metadata::image::{
-    Cluster, Image, Node, NodeEndpoint, NodeState, Partition, PeerEndpoint,
-};
+use crate::metadata::image::{Cluster, Image, Node, NodeEndpoint, NodeState, PeerEndpoint};
 use crate::metadata::records::{FORMAT_VERSION, Record};
 
 /// Producer ids of one block, as in Kafka.
@@ -141,10 +139,8 @@ fn without_replicas(image: &Image, node_id: i32) -> Result<&Node, Decision> {
         let message = format!("there is no node {node_id}");
         return Err(refused(ErrorCode::BROKER_ID_NOT_REGISTERED, &message));
     };
-    let keeps = |partition: &Arc<Partition>| {
-        partition.replicas.iter().any(|replica| replica.node_id == node_id)
-    };
-    let kept = image.topics().flat_map(|topic| &topic.partitions).filter(|it| keeps(it)).count();
+    let all = image.topics().flat_map(|topic| &topic.partitions);
+    let kept = all.filter(|partition| partition.is_on(node_id)).count();
     if kept > 0 {
         let message = format!(
             "node {node_id} keeps {kept} replicas: move them away first, with: vltava cluster \

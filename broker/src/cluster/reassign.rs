@@ -12,8 +12,7 @@
 //! group's members only by a record that holds its own epoch: then no other can have got further,
 //! by a newer decision, before it.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::messages::alter_partition_reassignments::{

@@ -27,16 +27,16 @@ const DELETE_TOPICS: i16 = 4;
 const CREATE_PARTITIONS: i16 = 5;
 const ALTER_SETTINGS: i16 = 6;
 const PRODUCER_IDS: i16 = 7;
-const UNREGISTER_NODE: i16 = 9;
 /// Of answers only.
 const REFUSED: i16 = 8;
+const UNREGISTER_NODE: i16 = 9;
 const ALTER_REASSIGNMENTS: i16 = 20;
 const LEAD_CHANGE: i16 = 21;
 const MEMBERS_CHANGED: i16 = 22;
-const NAME_LEADER: i16 = 24;
-const UPDATE_FEATURES: i16 = 30;
 /// Of answers only.
 const NOTED: i16 = 23;
+const NAME_LEADER: i16 = 24;
+const UPDATE_FEATURES: i16 = 30;
 
 const KIND_BYTES: usize = 2;
 const RANDOM_BYTES: usize = 16;

@@ -102,6 +102,7 @@ impl State {
     }
 
     /// How many records are kept unread, because this version does not run groups of their type.
+    #[cfg(test)]
     pub fn unread_count(&self) -> usize {
         self.unread.len()
     }

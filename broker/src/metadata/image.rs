@@ -214,6 +214,11 @@ impl Partition {
         nodes
     }
 
+    /// Whether a node keeps it.
+    pub fn is_on(&self, node_id: i32) -> bool {
+        self.replicas.iter().any(|replica| replica.node_id == node_id)
+    }
+
     /// The replicas that are to be, in order of preference.
     pub fn target(&self) -> impl Iterator<Item = &Replica> + Clone {
         self.replicas.iter().filter(|replica| !self.removing.contains(replica))
@@ -294,6 +299,11 @@ impl Topic {
     /// The name of a partition of this number.
     pub fn partition_id(&self, index: i32) -> PartitionId {
         PartitionId { topic_id: self.id, index }
+    }
+
+    /// What the log of a partition of this number is called.
+    pub fn log_name(&self, index: i32) -> String {
+        format!("{}-{index}", self.name)
     }
 
     /// The names of its partitions.

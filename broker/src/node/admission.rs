@@ -120,29 +120,17 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Resolves a host's name: beside the shard, since that may take long.
+    /// Looks for a node by its host's name, until that is found, or the node is looked for
+    /// elsewhere.
     async fn look_up(
         self: Rc<Self>,
         id: i32,
         endpoint: PeerEndpoint,
         resolve: fn(&str, u16) -> io::Result<SocketAddr>,
     ) {
-        let runtime = &self.parts.runtime;
         let is_wanted = || self.addresses.borrow().get(&id) == Some(&endpoint);
         while is_wanted() {
-            let (sender, resolved) = mpsc::channel();
-            let asked = endpoint.clone();
-            std::thread::spawn(move || sender.send(resolve(&asked.host, asked.port)));
-            let found = loop {
-                match resolved.try_recv() {
-                    Ok(found) => break found,
-                    Err(mpsc::TryRecvError::Empty) => {
-                        runtime.sleep(RESOLVE_STEP).await;
-                    }
-                    Err(error) => break Err(io::Error::other(error)),
-                }
-            };
-            match (found, self.surroundings()) {
+            match (self.resolved(endpoint.clone(), resolve).await, self.surroundings()) {
                 (Ok(address), Some(near)) if is_wanted() => return near.peers.know(id, address),
                 (Err(error), _) => {
                     let host = &endpoint.host;
@@ -150,7 +138,26 @@ impl<R: Runtime> Node<R> {
                 }
                 _ => {}
             }
-            runtime.sleep(RESOLVE_AGAIN).await;
+            self.parts.runtime.sleep(RESOLVE_AGAIN).await;
+        }
+    }
+
+    /// The address of a host's name: asked for beside the shard, since that may take long.
+    async fn resolved(
+        &self,
+        endpoint: PeerEndpoint,
+        resolve: fn(&str, u16) -> io::Result<SocketAddr>,
+    ) -> io::Result<SocketAddr> {
+        let (sender, resolved) = mpsc::channel();
+        let ask = move || sender.send(resolve(&endpoint.host, endpoint.port));
+        // There may be no thread for it.
+        std::thread::Builder::new().spawn(ask)?;
+        loop {
+            match resolved.try_recv() {
+                Ok(found) => return found,
+                Err(mpsc::TryRecvError::Empty) => self.parts.runtime.sleep(RESOLVE_STEP).await,
+                Err(error) => return Err(io::Error::other(error)),
+            }
         }
     }
 }

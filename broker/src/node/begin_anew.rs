@@ -42,7 +42,6 @@ impl<R: Runtime> Node<R> {
         &self,
         topic: &Topic,
         index: i32,
-        name: &str,
         log: Log<R::Disk>,
     ) -> Result<Log<R::Disk>, StorageError> {
         let own = self.parts.config.node_id;
@@ -57,6 +56,7 @@ impl<R: Runtime> Node<R> {
         if is_kept {
             return Ok(log);
         }
+        let name = topic.log_name(index);
         tracing::error!(
             partition = name,
             "what this replica voted is lost: its log is set aside, and taken anew from the other \
@@ -65,6 +65,6 @@ impl<R: Runtime> Node<R> {
         log.close().await?;
         kept::note_votes_lost(&surroundings, id, founders).await?;
         let options = log_options(&self.topic_config(topic), &self.parts.config);
-        Log::replace(&self.parts.logs, name, topic.id, options).await
+        Log::replace(&self.parts.logs, &name, topic.id, options).await
     }
 }

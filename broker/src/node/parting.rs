@@ -99,8 +99,7 @@ impl<R: Runtime> Node<R> {
         if let Some(near) = self.surroundings() {
             kept::give_away(&near, topic.partition_id(index), members).await?;
         }
-        let name = format!("{}-{index}", topic.name);
-        Ok(remove_log(&self.parts.logs, &name, topic.id).await?)
+        Ok(remove_log(&self.parts.logs, &topic.log_name(index), topic.id).await?)
     }
 
     /// Returns when this node's image holds all that the controller had decided when this was
@@ -134,7 +133,7 @@ impl<R: Runtime> Node<R> {
         for name in directories {
             if let Some((topic, index)) = self.left_over(&name).await {
                 let id = topic.partition_id(index);
-                if let Ok(replica) = self.open_replica(&topic, index, &name).await {
+                if let Ok(replica) = self.open_replica(&topic, index).await {
                     self.parts.partitions.ready(id, replica);
                 } else {
                     let why = PartitionError::Storage("it is to be removed".to_owned());

@@ -144,7 +144,7 @@ impl<R: Runtime> Node<R> {
 
     /// Whether this node is to keep a replica of a partition.
     pub(super) fn is_named(&self, partition: &Partition) -> bool {
-        partition.replicas.iter().any(|replica| replica.node_id == self.parts.config.node_id)
+        partition.is_on(self.parts.config.node_id)
     }
 
     /// The settings in effect for a topic.
@@ -167,8 +167,7 @@ impl<R: Runtime> Node<R> {
     }
 
     pub(super) async fn open(self: &Rc<Self>, topic: Arc<Topic>, index: i32) {
-        let name = format!("{}-{index}", topic.name);
-        let opened = self.open_replica(&topic, index, &name).await;
+        let opened = self.open_replica(&topic, index).await;
         self.begin_to_serve(&topic, index, opened);
     }
 
@@ -179,7 +178,7 @@ impl<R: Runtime> Node<R> {
         index: i32,
         opened: Result<Rc<Replica<R>>, PartitionError>,
     ) {
-        let (id, name) = (topic.partition_id(index), format!("{}-{index}", topic.name));
+        let (id, name) = (topic.partition_id(index), topic.log_name(index));
         match opened {
             Ok(replica) => {
                 replica.set_throttled(throttled(topic, index));
@@ -219,12 +218,11 @@ impl<R: Runtime> Node<R> {
         &self,
         topic: &Topic,
         index: i32,
-        name: &str,
     ) -> Result<Rc<Replica<R>>, PartitionError> {
-        self.expect_no_log(topic, index, name).await;
-        let log = self.open_log(topic, index, name).await?;
-        let log = self.with_votes(topic, index, name, log).await?;
-        self.take_place(topic, index, name, log).await
+        self.expect_no_log(topic, index).await;
+        let log = self.open_log(topic, index).await?;
+        let log = self.with_votes(topic, index, log).await?;
+        self.take_place(topic, index, log).await
     }
 
     /// The replica over an open log.
@@ -232,11 +230,10 @@ impl<R: Runtime> Node<R> {
         &self,
         topic: &Topic,
         index: i32,
-        name: &str,
         log: Log<R::Disk>,
     ) -> Result<Rc<Replica<R>>, PartitionError> {
         let min_insync_replicas = min_insync_replicas(&self.topic_config(topic));
-        let (runtime, name) = (self.parts.runtime.clone(), name.to_owned());
+        let (runtime, name) = (self.parts.runtime.clone(), topic.log_name(index));
         let Some(surroundings) = self.surroundings() else {
             return Ok(Replica::alone(runtime, name, log, min_insync_replicas));
         };
@@ -286,7 +283,7 @@ impl<R: Runtime> Node<R> {
     }
 
     /// A replica that comes has no log yet, whatever was made here before: that was given away.
-    async fn expect_no_log(&self, topic: &Topic, index: i32, name: &str) {
+    async fn expect_no_log(&self, topic: &Topic, index: i32) {
         let Some(near) = self.surroundings() else { return };
         let may_be_first = topic.partition(index).is_none_or(|partition| {
             let founders = self.membership(partition.founders().iter());
@@ -297,7 +294,7 @@ impl<R: Runtime> Node<R> {
             Promised::GivenAway => {}
             _ => return,
         }
-        self.parts.logs.given_away(name, topic.id).await;
+        self.parts.logs.given_away(&topic.log_name(index), topic.id).await;
     }
 
     /// Starts the group coordinator over a partition of the topic of offsets.
@@ -351,17 +348,17 @@ impl<R: Runtime> Node<R> {
         &self,
         topic: &Topic,
         index: i32,
-        name: &str,
     ) -> Result<Log<R::Disk>, StorageError> {
+        let name = topic.log_name(index);
         let options = log_options(&self.topic_config(topic), &self.parts.config);
         let image = self.image();
         let is_known = |id| image.topic_by_id(id).is_some();
         let opened =
-            open_or_create(&self.parts.logs, name, topic.id, options.clone(), is_known).await;
+            open_or_create(&self.parts.logs, &name, topic.id, options.clone(), is_known).await;
         let others = topic.partition(index).map_or(0, |partition| partition.replicas.len()) > 1;
         match opened {
             Err(error) if others => {
-                self.begin_anew(topic.partition_id(index), name, options, error).await
+                self.begin_anew(topic.partition_id(index), &name, options, error).await
             }
             opened => opened,
         }
@@ -375,7 +372,7 @@ impl<R: Runtime> Node<R> {
         if !self.parts.partitions.knows(id) && parting.is_none() {
             return;
         }
-        let name = format!("{}-{index}", topic.name);
+        let name = topic.log_name(index);
         let replica = self.parts.partitions.remove(id).or(parting.flatten());
         let removed = match replica {
             Some(replica) => replica.forget().await,

@@ -76,8 +76,7 @@ impl<R: Runtime> Node<R> {
     async fn balance(self: &Rc<Self>, id: PartitionId, to: usize, loads: &[ShardLoad]) {
         let image = self.image();
         let topic = image.topic_by_id(id.topic_id);
-        let partition =
-            topic.map_or_else(String::new, |topic| format!("{}-{}", topic.name, id.index));
+        let partition = topic.map_or_else(String::new, |topic| topic.log_name(id.index));
         drop(image);
         let busy: Vec<u64> = loads.iter().map(|load| load.busy / 10).collect();
         match self.move_partition(id, to).await {

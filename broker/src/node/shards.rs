@@ -34,12 +34,13 @@ use std::time::Duration;
 
 use futures_util::future::join3;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
-use vltava_storage::{GroupKey, ShardExceptions, read_shard_exceptions, write_shard_exceptions};
+use vltava_storage::{ShardExceptions, read_shard_exceptions, write_shard_exceptions};
 
 use super::view::Node;
 use crate::metadata::image::{PartitionId, Topic};
 use crate::metadata::shard_table::ShardTable;
 use crate::partition::error::PartitionError;
+use crate::partition::kept;
 use crate::partition::replica::{Departure, Replica};
 use crate::runtime::Runtime;
 
@@ -200,9 +201,7 @@ impl<R: Runtime> Node<R> {
     fn own_topic(&self, id: PartitionId) -> Option<Arc<Topic>> {
         let image = self.image();
         let topic = image.topic_by_id(id.topic_id)?;
-        let mut replicas = topic.partition(id.index)?.replicas.iter();
-        let is_here = replicas.any(|replica| replica.node_id == self.parts.config.node_id);
-        is_here.then(|| Arc::clone(topic))
+        self.is_named(topic.partition(id.index)?).then(|| Arc::clone(topic))
     }
 
     /// Step 1, on the shard that has it.
@@ -268,13 +267,13 @@ impl<R: Runtime> Node<R> {
         if let Some(surroundings) = self.surroundings() {
             departure.give_to(&surroundings.journal, id);
         }
-        let name = format!("{}-{}", topic.name, id.index);
-        let opened = match self.open_log(&topic, id.index, &name).await {
+        let opened = match self.open_log(&topic, id.index).await {
             Ok(log) => {
                 let near = self.surroundings();
+                let name = topic.log_name(id.index);
                 match Replica::arrive(partitions, &name, &log, near, departure) {
                     Some(replica) => Ok(replica),
-                    None => self.take_place(&topic, id.index, &name, log).await,
+                    None => self.take_place(&topic, id.index, log).await,
                 }
             }
             Err(error) => {
@@ -294,10 +293,7 @@ impl<R: Runtime> Node<R> {
         let exceptions: ShardExceptions = routing
             .table()
             .exceptions()
-            .filter_map(|(id, shard)| {
-                let key = GroupKey { topic_id: id.topic_id, partition: id.index };
-                Some((key, u32::try_from(shard).ok()?))
-            })
+            .filter_map(|(id, shard)| Some((kept::key(id), u32::try_from(shard).ok()?)))
             .collect();
         drop(routing);
         if let Err(error) = write_shard_exceptions(self.parts.runtime.disk(), &exceptions).await {

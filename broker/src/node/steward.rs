@@ -103,7 +103,7 @@ impl<R: Runtime> Node<R> {
         let Ok(members) = group.map(|group| group.members()) else { return };
         let keeps = |id: i32| {
             let mut all = image.topics().flat_map(|topic| &topic.partitions);
-            all.any(|partition| partition.replicas.iter().any(|replica| replica.node_id == id))
+            all.any(|partition| partition.is_on(id))
         };
         let votes = |id: i32| members.seats().iter().any(|it| it.id.node == id && !it.is_learner);
         for node in image.nodes().filter(|node| node.state == NodeState::Removing) {

@@ -67,9 +67,9 @@ pub enum Answer {
 const BEGINNING: u8 = 1;
 const BATCHES: u8 = 2;
 const GONE: u8 = 3;
+const LATER: u8 = 4;
 const SAME: u8 = 5;
 const ROTTEN: u8 = 6;
-const LATER: u8 = 4;
 
 impl Question {
     /// As bytes.

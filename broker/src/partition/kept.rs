@@ -16,7 +16,7 @@ use crate::runtime::Runtime;
 const UNKNOWN_END: i64 = 1 << 59;
 
 /// What names a partition's group on a disk.
-pub(super) fn key(partition: PartitionId) -> GroupKey {
+pub fn key(partition: PartitionId) -> GroupKey {
     GroupKey { topic_id: partition.topic_id, partition: partition.index }
 }
 

@@ -153,13 +153,6 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         Some(Room { link, taken })
     }
 
-    /// The same where there is room now; `None` also where there is none.
-    pub fn try_room(&self, to: i32, bytes: usize) -> Option<Room<R>> {
-        let link = self.link(to)?;
-        let taken = link.window.try_take(bytes)?;
-        Some(Room { link, taken })
-    }
-
     /// Asks room `kind` of another node. The answer comes in any order, and never where the node
     /// does not answer: the caller has a time for it.
     ///

@@ -33,12 +33,6 @@ impl Window {
         }))
     }
 
-    /// Room for so many bytes, at once.
-    pub(super) fn try_take(&self, bytes: usize) -> Option<Taken> {
-        let is_first = self.0.line.borrow().is_empty();
-        (is_first && self.has(bytes)).then(|| self.take_now(bytes))
-    }
-
     /// Room for so many bytes, in turn. More than there ever is gets all of it. `None` where the
     /// window was closed.
     pub(super) async fn take(&self, bytes: usize) -> Option<Taken> {
@@ -127,34 +121,41 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
+    /// What is to be had without waiting.
+    fn now(taking: impl Future<Output = Option<Taken>>) -> Option<Taken> {
+        taking.now_or_never().flatten()
+    }
+
     #[test]
     fn room_is_given_in_turn() {
         let window = Window::new(100);
-        let first = window.try_take(60).unwrap();
-        assert!(window.try_take(50).is_none());
+        let first = now(window.take(60)).unwrap();
+        assert!(now(window.take(50)).is_none());
         let mut large = pin!(window.take(50));
         let mut small = pin!(window.take(10));
         assert!(poll(large.as_mut()).is_pending());
         assert!(poll(small.as_mut()).is_pending(), "nobody overtakes");
-        assert!(window.try_take(1).is_none(), "nor so");
+        assert!(now(window.take(1)).is_none(), "nor so");
         drop(first);
         let Poll::Ready(Some(large)) = poll(large.as_mut()) else { panic!() };
         let Poll::Ready(Some(small)) = poll(small.as_mut()) else { panic!() };
-        assert!(window.try_take(41).is_none());
+        assert!(now(window.take(41)).is_none());
         drop((large, small));
-        assert!(window.try_take(1000).is_some(), "more than there ever is, when it is empty");
+        assert!(now(window.take(1000)).is_some(), "more than there ever is, when it is empty");
     }
 
     #[test]
     fn who_gives_up_leaves_the_line_and_what_is_unused_comes_back() {
         let window = Window::new(100);
-        let mut all = window.try_take(100).unwrap();
+        let mut all = now(window.take(100)).unwrap();
         let mut behind = pin!(window.take(30));
         {
             let mut gives_up = pin!(window.take(80));
@@ -170,12 +171,12 @@ mod tests {
     #[test]
     fn a_closed_window_lets_nobody_wait() {
         let window = Window::new(10);
-        let held = window.try_take(10).unwrap();
+        let held = now(window.take(10)).unwrap();
         let mut waiting = pin!(window.take(5));
         assert!(poll(waiting.as_mut()).is_pending());
         window.close();
         assert!(matches!(poll(waiting.as_mut()), Poll::Ready(None)));
         drop(held);
-        assert!(window.try_take(1).is_none());
+        assert!(now(window.take(1)).is_none());
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use vltava_protocol::encode::{ExternalBytes, Part, Records};
 
 use super::Dice;
@@ -27,7 +28,9 @@ fn talk(cluster: &Cluster, numbers: &mut [i64; 256], dice: &mut Dice) {
                 let bytes = dice.roll(20_000) as usize;
                 let was_taken = match dice.roll(3) {
                     0 => peers
-                        .try_room(id, bytes)
+                        .room(id, bytes)
+                        .now_or_never()
+                        .flatten()
                         .is_some_and(|room| room.send(large(group, *number, bytes))),
                     _ => peers.send(id, small(group, *number)),
                 };

@@ -1,6 +1,7 @@
 //! Bytes: as they go they come, and no others come at all.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
 
 use super::{Dice, essence, one_of_each, records, said};
 use crate::peer::codec::{self, Builder};
@@ -288,12 +289,12 @@ fn what_has_no_payload_goes_first_but_never_before_its_own_group() {
     let (mut outbox, window) = (Outbox::new(), Window::new(1 << 20));
     let flushed =
         |index, number| Item::Group(said(index, Message::Flushed { epoch: 1, index: number }));
-    outbox.push(Item::Group(append(1, 1, 1000)), window.try_take(1000));
-    outbox.push(Item::Group(append(2, 1, 1000)), window.try_take(1000));
+    outbox.push(Item::Group(append(1, 1, 1000)), window.take(1000).now_or_never().flatten());
+    outbox.push(Item::Group(append(2, 1, 1000)), window.take(1000).now_or_never().flatten());
     outbox.push(flushed(1, 2), None);
     outbox.push(flushed(3, 1), None);
     outbox.push(Item::Request { id: 1, kind: 2, body: Bytes::from_static(b"?") }, None);
-    outbox.push(Item::Group(append(1, 3, 1000)), window.try_take(1000));
+    outbox.push(Item::Group(append(1, 3, 1000)), window.take(1000).now_or_never().flatten());
     // The first turn has what is urgent and one payload; group 1's second word waits behind it.
     assert_eq!(read_turn(&mut outbox, 1500), [(3, 1), (-7, 0), (1, 1)]);
     outbox.push(flushed(1, 4), None);
@@ -305,7 +306,7 @@ fn what_has_no_payload_goes_first_but_never_before_its_own_group() {
     assert_eq!(read_turn(&mut outbox, 10), [(1, 5)], "nothing of it waits any more");
     assert!(outbox.is_empty() && outbox.take(10).is_none());
     assert_eq!(outbox.bytes(), 0);
-    assert!(window.try_take(1 << 20).is_some(), "all room has come back");
+    assert!(window.take(1 << 20).now_or_never().flatten().is_some(), "all room has come back");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use vltava_protocol::types::Uuid;
 
 use super::cluster::{Cluster, MS, PORT, Told, check_diary, large, small, tell};
@@ -344,11 +345,11 @@ fn who_takes_nothing_in_slows_the_sender_down() {
             });
             cluster.sleep_ms(10_000).await;
             assert!((8..=most).contains(&sent.get()), "{} MiB", sent.get());
-            assert!(cluster.shard(0, shard).try_room(2, 1 << 20).is_none());
+            assert!(cluster.shard(0, shard).room(2, 1 << 20).now_or_never().is_none());
             let others = (0..shards[0]).filter(|other| *other != shard);
             for other in others {
-                let room = cluster.shard(0, other).try_room(2, 1 << 20);
-                assert!(room.is_some(), "another shard's is its own");
+                let room = cluster.shard(0, other).room(2, 1 << 20).now_or_never();
+                assert!(room.flatten().is_some(), "another shard's is its own");
             }
             assert_eq!(cluster.downs(0), 0, "slow is not dead");
             diary.holds.set(false);
