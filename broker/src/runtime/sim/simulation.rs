@@ -2,10 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::task::Poll;
 
 use vltava_storage::io::fault_disk::FaultDisk;
 
@@ -15,6 +14,7 @@ use super::fabric::Fabric;
 use super::network::SimNetwork;
 use super::options::{DiskOptions, NetworkOptions, SimulationOptions};
 use super::random::{Purpose, Random};
+use crate::runtime::sync::yield_now;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// A machine of the simulation. Its disk and address outlive its processes.
@@ -311,18 +311,9 @@ impl Runtime for SimRuntime {
     }
 
     async fn yield_if_needed(&self) {
-        if !self.executor.schedule_chance(self.yield_per_million) {
-            return;
+        if self.executor.schedule_chance(self.yield_per_million) {
+            yield_now().await;
         }
-        let mut yielded = false;
-        poll_fn(|context| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
     }
 
     fn processor_us(&self) -> u64 {

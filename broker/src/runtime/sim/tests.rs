@@ -24,22 +24,10 @@ use super::network::{SimConnection, SimNetwork};
 use super::options::{DiskOptions, NetworkOptions, SimulationOptions};
 use super::random::{Purpose, Random};
 use super::simulation::{Crash, HostId, SimRuntime, Simulation};
+use crate::runtime::sync::yield_now;
 use crate::runtime::{Connection, Listener, Network, Queue, Runtime};
 
 const SECOND_NS: u64 = 1_000_000_000;
-
-/// Lets every other ready task run first, or not, as the seed says.
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// Ten tasks that each count, in the order that the seed gives.
 fn order(seed: u64) -> (Vec<u64>, u64) {
@@ -50,7 +38,7 @@ fn order(seed: u64) -> (Vec<u64>, u64) {
         executor.spawn(HARNESS, async move {
             for _ in 0..3 {
                 order.borrow_mut().push(task);
-                yield_once().await;
+                yield_now().await;
             }
         });
     }
@@ -88,7 +76,7 @@ fn a_spin_is_caught_and_names_its_seed() {
     let executor = Executor::new(options);
     let result = executor.run(SECOND_NS, async {
         loop {
-            yield_once().await;
+            yield_now().await;
         }
     });
     let stuck: Stuck = result.expect_err("spins");
@@ -153,7 +141,7 @@ fn a_task_may_kill_its_own_process() {
     executor.spawn(process, async move {
         let _held = held;
         killer.kill_process(process);
-        yield_once().await;
+        yield_now().await;
         panic!("killed");
     });
     let sleep = executor.sleep_until(1);
@@ -170,7 +158,7 @@ fn a_fuse_strikes_in_the_middle_of_an_instant() {
     executor.spawn(process, async move {
         for _ in 0..100 {
             counted.set(counted.get() + 1);
-            yield_once().await;
+            yield_now().await;
         }
     });
     let killer = executor.clone();
