@@ -349,18 +349,12 @@ async fn peer_parts<R: Runtime>(
     let address = listener::address(&bind).map_err(failed(bind.to_string()))?;
     let listening = runtime.network().listen(address).await;
     let listener = listening.map_err(failed(bind.to_string()))?;
-    let mut addresses = Vec::new();
-    for peer in config.peers.iter().filter(|peer| peer.node_id != config.node_id) {
-        let name = format!("{}:{}", peer.host, peer.port);
-        addresses.push((peer.node_id, resolve(&peer.host, peer.port).map_err(failed(name))?));
-    }
     let own = config.peers.iter().find(|peer| peer.node_id == config.node_id);
     let advertised = own.map(|own| PeerEndpoint { host: own.host.as_str().into(), port: own.port });
     let Some(advertised) = advertised else { return Ok(None) };
     Ok(Some(PeerParts {
         jobs: Jobs::new(port),
         listener: RefCell::new(Some(listener)),
-        addresses,
         advertised,
         resolve,
     }))

@@ -17,7 +17,7 @@ use crate::runtime::{Queue, Runtime};
 
 /// How often is looked whether a host's name is resolved.
 const RESOLVE_STEP: Duration = Duration::from_millis(20);
-/// How long until a name that could not be resolved is tried again.
+/// How often a name is resolved again, while there is no session with its node.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The listener for other nodes, among those that a node introduces itself with.
@@ -45,15 +45,22 @@ impl<R: Runtime> Node<R> {
         Ok(())
     }
 
+    /// Looks for the nodes that the configuration names.
+    pub(super) fn know_configured(self: &Rc<Self>) {
+        let config = &self.parts.config;
+        for peer in config.peers.iter().filter(|peer| peer.node_id != config.node_id) {
+            let endpoint = PeerEndpoint { host: peer.host.as_str().into(), port: peer.port };
+            self.look_for(peer.node_id, &endpoint);
+        }
+    }
+
     /// Looks for the nodes that this node's copy of group 0 names. After a restart there is no
     /// image before the group has a leader, and the configuration may name nodes that have gone,
     /// and not those that have come: a majority that did not find itself would elect nobody.
     pub(super) async fn know_logged(self: &Rc<Self>, group: &Replica<R>) {
-        let Some(with) = &self.parts.peers else { return };
         for (id, endpoint) in follow::logged_addresses(group).await {
             // What the configuration says, or a node itself, is newer.
-            let is_named = with.addresses.iter().any(|(named, _)| *named == id);
-            let is_known = is_named || self.addresses.borrow().contains_key(&id);
+            let is_known = self.addresses.borrow().contains_key(&id);
             if id != self.parts.config.node_id && !is_known {
                 self.look_for(id, &endpoint);
             }
@@ -120,23 +127,31 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Looks for a node by its host's name, until that is found, or the node is looked for
-    /// elsewhere.
+    /// Looks for a node by its host's name, for as long as it is not looked for elsewhere: while it
+    /// is not there, the name may come to mean another address.
     async fn look_up(
         self: Rc<Self>,
         id: i32,
         endpoint: PeerEndpoint,
         resolve: fn(&str, u16) -> io::Result<SocketAddr>,
     ) {
+        let Some(near) = self.surroundings() else { return };
         let is_wanted = || self.addresses.borrow().get(&id) == Some(&endpoint);
+        let (mut known, mut is_told) = (None, false);
         while is_wanted() {
-            match (self.resolved(endpoint.clone(), resolve).await, self.surroundings()) {
-                (Ok(address), Some(near)) if is_wanted() => return near.peers.know(id, address),
-                (Err(error), _) => {
-                    let host = &endpoint.host;
-                    tracing::warn!(node = id, %host, %error, "a node's address is not found");
+            if near.peers.session(id).is_none() {
+                match self.resolved(endpoint.clone(), resolve).await {
+                    Ok(address) if is_wanted() && known != Some(address) => {
+                        (known, is_told) = (Some(address), false);
+                        near.peers.know(id, address);
+                    }
+                    Ok(_) => {}
+                    Err(error) if !std::mem::replace(&mut is_told, true) => {
+                        let host = &endpoint.host;
+                        tracing::warn!(node = id, %host, %error, "a node's address is not found");
+                    }
+                    Err(_) => {}
                 }
-                _ => {}
             }
             self.parts.runtime.sleep(RESOLVE_AGAIN).await;
         }

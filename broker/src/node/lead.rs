@@ -126,12 +126,7 @@ async fn meet<R: Runtime>(node: &Rc<Node<R>>, identity: &Identity) -> Result<(),
         let met = node.on(shard, meet).await;
         met.unwrap_or_else(|| Err("a shard has ended".to_owned()))?;
     }
-    let (Some(surroundings), Some(with)) = (node.surroundings(), &node.parts.peers) else {
-        return Ok(());
-    };
-    for (id, address) in &with.addresses {
-        surroundings.peers.know(*id, *address);
-    }
+    node.know_configured();
     Ok(())
 }
 

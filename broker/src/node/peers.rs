@@ -69,8 +69,6 @@ pub struct PeerParts<R: Runtime> {
     pub jobs: Rc<Jobs<GroupPeers<R>>>,
     /// Where other nodes connect, on this shard.
     pub listener: RefCell<Option<<R::Network as Network>::Listener>>,
-    /// The other nodes, and where they listen.
-    pub addresses: Vec<(i32, SocketAddr)>,
     /// How this node is reached by the others.
     pub advertised: PeerEndpoint,
     /// The address of a host and port. It may take long.

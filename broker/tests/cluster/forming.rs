@@ -211,3 +211,20 @@ fn of_two_with_one_disk_the_earlier_is_told_to_stop() {
     await_agreement(&nodes.addresses(), &["ours"]);
     nodes.stop();
 }
+
+/// Another node's name may mean nothing as a node starts.
+#[test]
+fn a_name_that_means_nothing_keeps_no_node_from_starting() {
+    let mut nodes = Nodes::start();
+    create_topic(nodes.address(1), "ours", 2);
+    await_agreement(&nodes.addresses(), &["ours"]);
+    nodes.stop_node(2);
+    let third = nodes.peer_addresses.iter().find(|(node, _)| *node == 3);
+    let third = third.map(|(node, address)| format!("{node}@{address}")).expect("node 3");
+    let nameless = peers(&nodes.peer_addresses).replace(&third, "3@nosuch.invalid:7641");
+    nodes.node(2).options = options(2, &nameless);
+    nodes.run_all();
+    says(nodes.node(2), &["a node's address is not found", "nosuch.invalid"]);
+    await_agreement(&nodes.addresses(), &["ours"]);
+    nodes.stop();
+}
