@@ -2,7 +2,6 @@
 //! committed to those who wait.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -13,23 +12,23 @@ use vltava_storage::{AppendBatch, AppendClass, Log, LogOptions, ReplicatedBatche
 
 use self::carry_out::Agenda;
 pub use self::change_shard::Departure;
+use self::elect::Asking;
 pub use self::forced::Named;
+use self::forced::Void;
 pub use self::join::GroupPlace;
 use self::mend::Rot;
-use self::replicate::Sending;
+use self::replicate::Sends;
+use self::shorten::Shortening;
 pub use self::standing::Standing;
-use self::waits::Waiter;
+use self::waits::Waits;
 pub use self::waits::{Watch, Watching};
-use super::elections::Turn;
 use super::error::PartitionError;
-use super::flights::Flight;
 use super::in_sync::InSync;
 use super::request::{Acks, PartitionId, Terms};
 use super::surroundings::Surroundings;
 use super::throttle::Throttled;
-use super::waiters::{CommitQueue, UncommittedBytes, Watches};
+use super::waiters::UncommittedBytes;
 use crate::metadata::topic_name;
-use crate::raft::membership::ReplicaId;
 use crate::raft::message::Input;
 use crate::raft::node::{Node, Role};
 use crate::raft::persisted::Persisted;
@@ -68,31 +67,22 @@ pub struct Replica<R: Runtime> {
     runtime: R,
     pub(super) log: Log<R::Disk>,
     raft: RefCell<Node>,
-    /// Who waits for the commit of what was appended: none waits above the log's end.
-    commits: RefCell<CommitQueue<Waiter>>,
-    /// Who waits only until it is on this disk; the same holds.
-    flushes: RefCell<CommitQueue<Waiter>>,
-    /// When it is looked again who has waited too long.
-    expiry: Cell<Option<Monotonic>>,
-    /// Who waits for what will be.
-    expecting: RefCell<CommitQueue<Waiter>>,
+    waits: Waits,
     /// How often what was queued was refused, and why the last time.
     refusals: RefCell<(u64, Option<PartitionError>)>,
-    watches: RefCell<Watches<Rc<Watch>>>,
     /// See [`Replica::leads`].
     led: Cell<Option<i32>>,
     /// Since when.
     led_since: Cell<Option<Monotonic>>,
+    /// Notified when that changes, or who is in sync.
+    leadership: Event,
     partition: PartitionId,
     /// Where the node has others beside it.
     surroundings: Option<Rc<Surroundings<R>>>,
     agenda: RefCell<Agenda>,
     /// Notified when it is over, and when nothing of it is being done any more.
     agenda_changes: Event,
-    /// The members that are being sent to.
-    sending: RefCell<Vec<Sending>>,
-    /// What was sent to members and is not on their disks.
-    flights: RefCell<BTreeMap<ReplicaId, Flight>>,
+    sends: Sends,
     /// Which members were met: where those stand in the history. See [`members`].
     members_met: Cell<(i64, Option<i64>)>,
     /// How much of the disk's reserve may be used for what a leader sends.
@@ -100,26 +90,10 @@ pub struct Replica<R: Runtime> {
     in_sync: RefCell<InSync>,
     throttled: RefCell<Throttled>,
     rot: RefCell<Rot>,
-    /// Where the log is to begin, as somebody asked of this leader.
-    log_start_wanted: Cell<i64>,
-    /// What was kept below this offset may be void: another generation of the group has begun, and
-    /// its leader has not said what it has. 0: nothing is.
-    void_below: Cell<i64>,
-    /// See [`Replica::given_up_from`].
-    given_up_from: Cell<i64>,
-    /// It begins later than before, or this replica does not lead any more.
-    log_start_moved: Event,
-    /// The log is being made to begin where its group has decided.
-    is_shortening: Cell<bool>,
-    /// When the group is to hear of the time, in milliseconds.
-    timer: Cell<Option<u64>>,
-    /// Its turn to ask for votes.
-    turn: RefCell<Option<Turn<R>>>,
-    /// It waits for one.
-    is_in_line: Cell<bool>,
+    shortening: Shortening,
+    void: Void,
+    asking: Asking<R>,
     this: Weak<Self>,
-    /// Notified when that changes.
-    leadership: Event,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
     /// When the last write found no descriptor, where it did.
@@ -178,12 +152,8 @@ impl<R: Runtime> Replica<R> {
             runtime,
             log,
             raft: RefCell::new(raft),
-            commits: RefCell::default(),
-            flushes: RefCell::default(),
-            expiry: Cell::new(None),
-            expecting: RefCell::default(),
+            waits: Waits::default(),
             refusals: RefCell::default(),
-            watches: RefCell::default(),
             led: Cell::new(None),
             led_since: Cell::new(None),
             leadership: Event::new(),
@@ -191,20 +161,14 @@ impl<R: Runtime> Replica<R> {
             surroundings,
             agenda: RefCell::new(Agenda::new(kept)),
             agenda_changes: Event::new(),
-            sending: RefCell::default(),
-            flights: RefCell::default(),
+            sends: Sends::default(),
             members_met: Cell::default(),
             in_sync: RefCell::new(InSync::new(LAG_MS_MAX)),
             throttled: RefCell::default(),
             rot: RefCell::default(),
-            log_start_wanted: Cell::new(0),
-            void_below: Cell::new(0),
-            given_up_from: Cell::new(i64::MAX),
-            log_start_moved: Event::new(),
-            is_shortening: Cell::new(false),
-            timer: Cell::new(None),
-            turn: RefCell::default(),
-            is_in_line: Cell::new(false),
+            shortening: Shortening::default(),
+            void: Void::default(),
+            asking: Asking::default(),
             this: Weak::clone(this),
             writing: Cell::new(false),
             lacked_descriptor: Cell::new(None),
@@ -320,7 +284,7 @@ impl<R: Runtime> Replica<R> {
         let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
         let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
         // Else the commit of this batch would acknowledge one that the log took back.
-        for waiting in [&self.commits, &self.flushes] {
+        for waiting in [&self.waits.commits, &self.waits.flushes] {
             assert!(
                 waiting.borrow().last_end().is_none_or(|end| end <= appended.base_offset),
                 "somebody waits above the end of the log"
@@ -513,7 +477,7 @@ impl<R: Runtime> Replica<R> {
     /// Those who live by this replica, or wait for its log to begin later, look again.
     fn tell_ended(&self) {
         self.leadership.notify();
-        self.log_start_moved.notify();
+        self.shortening.moved.notify();
     }
 
     /// Removes the log from the disk. Reads under way end as they would have.

@@ -151,7 +151,7 @@ impl<R: Runtime> Replica<R> {
             kept: self.agenda.borrow().kept().cloned(),
             in_sync: self.in_sync.borrow().clone(),
             members_met: self.members_met.get(),
-            log_start_wanted: self.log_start_wanted.get(),
+            log_start_wanted: self.shortening.wanted.get(),
             uncommitted: self.uncommitted.take(),
             sessions: self.sessions(),
             waiting: waiting.collect(),
@@ -168,7 +168,7 @@ impl<R: Runtime> Replica<R> {
         self.end_flights(|_| true);
         self.end_turn();
         self.leadership.notify();
-        self.log_start_moved.notify();
+        self.shortening.moved.notify();
     }
 
     fn sessions(&self) -> Vec<(i32, Option<SessionId>)> {
@@ -201,7 +201,7 @@ impl<R: Runtime> Replica<R> {
         *replica.in_sync.borrow_mut() = state.in_sync;
         *replica.uncommitted.borrow_mut() = state.uncommitted;
         replica.members_met.set(state.members_met);
-        replica.log_start_wanted.set(state.log_start_wanted);
+        replica.shortening.wanted.set(state.log_start_wanted);
         tell(partitions, from, waiting, |waiter| {
             Some(replica.wait_on(waiter.end, waiter.deadline))
         });

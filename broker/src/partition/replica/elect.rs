@@ -1,6 +1,8 @@
 //! When a replica asks for votes, or a leader asks again: the group's deadline, and its turn
 //! ([`Elections`](crate::partition::elections::Elections)).
 
+use std::cell::{Cell, RefCell};
+
 use super::Replica;
 use super::group::NS_PER_MS;
 use crate::partition::elections::Turn;
@@ -8,14 +10,30 @@ use crate::raft::message::Input;
 use crate::raft::node::Role;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
+/// What a replica has to do with elections of its group.
+pub(super) struct Asking<R: Runtime> {
+    /// When the group is to hear of the time, in milliseconds.
+    timer: Cell<Option<u64>>,
+    /// Its turn to ask for votes.
+    turn: RefCell<Option<Turn<R>>>,
+    /// It waits for one.
+    is_in_line: Cell<bool>,
+}
+
+impl<R: Runtime> Default for Asking<R> {
+    fn default() -> Self {
+        Self { timer: Cell::new(None), turn: RefCell::new(None), is_in_line: Cell::new(false) }
+    }
+}
+
 impl<R: Runtime> Replica<R> {
     /// Sees to it that the group hears when its time has come.
     pub(super) fn set_timer(&self) {
         let Some(due) = self.raft.borrow().deadline() else { return };
-        if self.is_in_line.get() || self.timer.get().is_some_and(|set| set <= due) {
+        if self.asking.is_in_line.get() || self.asking.timer.get().is_some_and(|set| set <= due) {
             return;
         }
-        self.timer.set(Some(due));
+        self.asking.timer.set(Some(due));
         let Some(replica) = self.this.upgrade() else { return };
         self.runtime.spawn(Queue::Control, async move {
             replica.runtime.sleep_until(Monotonic(due.saturating_mul(NS_PER_MS))).await;
@@ -24,11 +42,11 @@ impl<R: Runtime> Replica<R> {
     }
 
     fn time_has_come(&self, set: u64) {
-        if self.timer.get() != Some(set) {
+        if self.asking.timer.get() != Some(set) {
             // Another is set for an earlier time.
             return;
         }
-        self.timer.set(None);
+        self.asking.timer.set(None);
         match self.is_due() {
             true => self.deadline_came(),
             false => self.set_timer(),
@@ -48,13 +66,13 @@ impl<R: Runtime> Replica<R> {
         };
         match elections.turn_for(&self.this) {
             Some(turn) => self.ask_for_votes(turn),
-            None => self.is_in_line.set(true),
+            None => self.asking.is_in_line.set(true),
         }
     }
 
     /// Its turn has come; it may need none any more.
     pub(in crate::partition) fn turn_came(&self, turn: Turn<R>) {
-        self.is_in_line.set(false);
+        self.asking.is_in_line.set(false);
         if self.is_due() && self.raft.borrow().may_be_elected() {
             self.ask_for_votes(turn);
         } else {
@@ -63,7 +81,7 @@ impl<R: Runtime> Replica<R> {
     }
 
     fn ask_for_votes(&self, turn: Turn<R>) {
-        *self.turn.borrow_mut() = Some(turn);
+        *self.asking.turn.borrow_mut() = Some(turn);
         self.step(Input::Deadline);
     }
 
@@ -83,7 +101,7 @@ impl<R: Runtime> Replica<R> {
     }
 
     pub(super) fn end_turn(&self) {
-        let turn = self.turn.borrow_mut().take();
+        let turn = self.asking.turn.borrow_mut().take();
         drop(turn);
     }
 }

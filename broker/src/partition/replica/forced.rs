@@ -1,6 +1,8 @@
 //! A replica hears that its group begins anew with a leader that was named from outside, since a
 //! majority of its voters is gone (`raft::forced`).
 
+use std::cell::Cell;
+
 use vltava_storage::{ReplicatedBatches, StorageError};
 
 use super::Replica;
@@ -19,6 +21,21 @@ pub struct Named {
     pub leader: ReplicaId,
     /// Who else is to have its log.
     pub learners: Vec<ReplicaId>,
+}
+
+/// What a leader that was named makes void here.
+pub(super) struct Void {
+    /// What was kept below this offset may be: another generation of the group has begun, and its
+    /// leader has not said what it has. 0: nothing is.
+    below: Cell<i64>,
+    /// See [`Replica::given_up_from`].
+    given_up_from: Cell<i64>,
+}
+
+impl Default for Void {
+    fn default() -> Self {
+        Self { below: Cell::new(0), given_up_from: Cell::new(i64::MAX) }
+    }
 }
 
 impl<R: Runtime> Replica<R> {
@@ -107,21 +124,21 @@ impl<R: Runtime> Replica<R> {
     /// Where a generation has begun of which this log has nothing, all of it may be void.
     pub(super) fn expect_void(&self) {
         let is_void = !self.raft.borrow().is_of_generation();
-        self.void_below.set(if is_void { self.log.end() } else { 0 });
+        self.void.below.set(if is_void { self.log.end() } else { 0 });
     }
 
     /// More is committed: where that is of the generation, all that is here is its leader's.
     pub(super) fn trust(&self) {
-        if self.void_below.get() > 0 && self.raft.borrow().is_of_generation() {
-            self.void_below.set(0);
+        if self.void.below.get() > 0 && self.raft.borrow().is_of_generation() {
+            self.void.below.set(0);
         }
     }
 
     /// The leader of the generation has said what it has: what stands from this offset on goes.
     pub(super) fn give_up_from(&self, offset: i64) {
-        let end = self.void_below.take();
+        let end = self.void.below.take();
         if offset < end {
-            self.given_up_from.set(self.given_up_from.get().min(offset));
+            self.void.given_up_from.set(self.void.given_up_from.get().min(offset));
             tracing::warn!(
                 partition = self.name,
                 from = offset,
@@ -135,7 +152,7 @@ impl<R: Runtime> Replica<R> {
     /// From this offset on, records of before were given up since the process has started: who has
     /// read them has read what is void.
     pub fn given_up_from(&self) -> i64 {
-        self.given_up_from.get()
+        self.void.given_up_from.get()
     }
 
     /// Cuts the log; where nothing of it stands so far down, it is empty, and begins there.

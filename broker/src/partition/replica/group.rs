@@ -254,11 +254,11 @@ impl<R: Runtime> Replica<R> {
         match role {
             Role::Ended => {
                 self.refuse_queued(&PartitionError::Ended);
-                self.log_start_moved.notify();
+                self.shortening.moved.notify();
             }
             Role::Follower => {
                 self.refuse_queued(&PartitionError::NotLeader);
-                self.log_start_moved.notify();
+                self.shortening.moved.notify();
                 // Who waits for more looks again, and sees that it is to be had elsewhere.
                 self.satisfy_watches();
             }

@@ -2,6 +2,8 @@
 //! is room on the way to its node. Only what is flushed here is sent: what a failed write takes
 //! back, nobody has seen.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use vltava_protocol::batch::Batch;
@@ -15,9 +17,18 @@ use crate::runtime::{Queue, Runtime};
 /// Bytes of batches in one message; a batch that is larger goes alone.
 const MESSAGE_BYTES: usize = 1 << 20;
 
+/// What a leader has on its way to the other members.
+#[derive(Debug, Default)]
+pub(super) struct Sends {
+    /// The members that are being sent to.
+    sending: RefCell<Vec<Sending>>,
+    /// What was sent to members and is not on their disks.
+    flights: RefCell<BTreeMap<ReplicaId, Flight>>,
+}
+
 /// A member that is being sent to.
 #[derive(Debug)]
-pub(super) struct Sending {
+struct Sending {
     to: ReplicaId,
     /// There may be more for it than it was looked for.
     is_wanted: bool,
@@ -27,7 +38,7 @@ impl<R: Runtime> Replica<R> {
     /// Sends a member what it lacks, until there is nothing more that is flushed here.
     pub(super) fn replicate(&self, to: ReplicaId) {
         {
-            let mut sending = self.sending.borrow_mut();
+            let mut sending = self.sends.sending.borrow_mut();
             if let Some(sending) = sending.iter_mut().find(|sending| sending.to == to) {
                 sending.is_wanted = true;
                 return;
@@ -52,7 +63,7 @@ impl<R: Runtime> Replica<R> {
         loop {
             let has_more = self.send_some(to).await;
             {
-                let mut sending = self.sending.borrow_mut();
+                let mut sending = self.sends.sending.borrow_mut();
                 let Some(nth) = sending.iter().position(|sending| sending.to == to) else {
                     return;
                 };
@@ -106,13 +117,13 @@ impl<R: Runtime> Replica<R> {
     /// Whether as much is on its way to a member as it may have to keep in memory.
     fn is_flight_full(&self, to: ReplicaId) -> bool {
         self.look_at_flight(to);
-        self.flights.borrow().get(&to).is_some_and(Flight::is_full)
+        self.sends.flights.borrow().get(&to).is_some_and(Flight::is_full)
     }
 
     /// A member has said something, or is to be sent more: what is on its disk is on its way no
     /// more.
     pub(super) fn look_at_flight(&self, to: ReplicaId) {
-        let mut flights = self.flights.borrow_mut();
+        let mut flights = self.sends.flights.borrow_mut();
         let Some(flight) = flights.get_mut(&to) else { return };
         let raft = self.raft.borrow();
         match (raft.index_flushed_by(&to), raft.next_for(&to)) {
@@ -126,13 +137,13 @@ impl<R: Runtime> Replica<R> {
     fn note_sent(&self, to: ReplicaId, bytes: usize) {
         let Some(near) = self.surroundings.as_ref().filter(|_| bytes > 0) else { return };
         let end = self.raft.borrow().next_for(&to).unwrap_or(0);
-        let mut flights = self.flights.borrow_mut();
+        let mut flights = self.sends.flights.borrow_mut();
         flights.entry(to).or_insert_with(|| near.flights.to(to.node)).add(end, bytes);
     }
 
     /// This replica sends nothing any more to those for which this says so.
     pub(super) fn end_flights(&self, is_over: impl Fn(&ReplicaId) -> bool) {
-        self.flights.borrow_mut().retain(|to, _| !is_over(to));
+        self.sends.flights.borrow_mut().retain(|to, _| !is_over(to));
     }
 
     /// Batches between two offsets, as they fit into one message. The bytes that were sent, where

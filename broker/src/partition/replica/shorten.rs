@@ -4,6 +4,7 @@
 //! as a mark; once that is committed, each replica deletes what lies below. One move is under way
 //! at a time, and the next takes with it all that was asked for meanwhile.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use vltava_storage::ReplicatedBatches;
@@ -11,10 +12,22 @@ use vltava_storage::ReplicatedBatches;
 use super::Replica;
 use crate::partition::error::PartitionError;
 use crate::raft::node::Role;
+use crate::runtime::sync::Event;
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// How long a log that could not be shortened is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A move of the log's start.
+#[derive(Default)]
+pub(super) struct Shortening {
+    /// Where the log is to begin, as somebody asked of this leader.
+    pub(super) wanted: Cell<i64>,
+    /// The log is being made to begin where its group has decided.
+    is_under_way: Cell<bool>,
+    /// It begins later than before, or this replica does not lead any more.
+    pub(super) moved: Event,
+}
 
 impl<R: Runtime> Replica<R> {
     /// Moves the start of the log; committed, and durable here, when it returns. Gives the new
@@ -39,7 +52,7 @@ impl<R: Runtime> Replica<R> {
             return Ok(start);
         }
         loop {
-            let moved = self.log_start_moved.listen();
+            let moved = self.shortening.moved.listen();
             self.check_leads()?;
             let start = self.log.log_start();
             if start >= to {
@@ -92,12 +105,12 @@ impl<R: Runtime> Replica<R> {
 
     /// As leader: the log is to begin here.
     fn want_log_start(&self, offset: i64) {
-        self.log_start_wanted.set(self.log_start_wanted.get().max(offset));
+        self.shortening.wanted.set(self.shortening.wanted.get().max(offset));
         self.move_log_start();
     }
 
     fn move_log_start(&self) {
-        let wanted = self.log_start_wanted.get();
+        let wanted = self.shortening.wanted.get();
         let moved = {
             let mut raft = self.raft.borrow_mut();
             if wanted <= raft.log_start() || raft.is_moving_log_start() {
@@ -118,7 +131,7 @@ impl<R: Runtime> Replica<R> {
             let raft = self.raft.borrow();
             (raft.log_start(), raft.committed(), raft.history().base().at)
         };
-        if self.log_start_wanted.get() > decided && self.leads().is_some() {
+        if self.shortening.wanted.get() > decided && self.leads().is_some() {
             self.move_log_start();
         }
         let start = self.log.log_start();
@@ -127,11 +140,15 @@ impl<R: Runtime> Replica<R> {
         }
         // What is not flushed here yet is deleted when it is.
         let is_there = self.log.flushed_end() >= decided && self.agenda.borrow().is_log_settled();
-        if decided <= start || !is_there || self.is_shortening.get() || self.log.ended().is_some() {
+        if decided <= start
+            || !is_there
+            || self.shortening.is_under_way.get()
+            || self.log.ended().is_some()
+        {
             return;
         }
         let Some(replica) = self.this.upgrade() else { return };
-        self.is_shortening.set(true);
+        self.shortening.is_under_way.set(true);
         self.runtime.spawn(Queue::Background, async move { replica.shorten().await });
     }
 
@@ -146,8 +163,8 @@ impl<R: Runtime> Replica<R> {
             );
             self.runtime.sleep(PAUSE).await;
         }
-        self.is_shortening.set(false);
-        self.log_start_moved.notify();
+        self.shortening.is_under_way.set(false);
+        self.shortening.moved.notify();
         self.follow_log_start();
     }
 

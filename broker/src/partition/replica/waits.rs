@@ -10,7 +10,7 @@ use super::Replica;
 use crate::partition::client::Owed;
 use crate::partition::error::PartitionError;
 use crate::partition::request::{Acks, Terms};
-use crate::partition::waiters::{CommitQueue, WatchId};
+use crate::partition::waiters::{CommitQueue, WatchId, Watches};
 use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// How long it is at most before it is looked again who has waited too long, while somebody waits.
@@ -34,6 +34,20 @@ impl Waiter {
         // It may have gone.
         let _ = self.answer.send(result);
     }
+}
+
+/// Who waits for what a replica commits.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// For the commit of what was appended: none waits above the log's end.
+    pub(super) commits: RefCell<CommitQueue<Waiter>>,
+    /// Only until it is on this disk; the same holds.
+    pub(super) flushes: RefCell<CommitQueue<Waiter>>,
+    /// For what will be.
+    expecting: RefCell<CommitQueue<Waiter>>,
+    watches: RefCell<Watches<Rc<Watch>>>,
+    /// When it is looked again who has waited too long.
+    expiry: Cell<Option<Monotonic>>,
 }
 
 /// Who waits for no more than this. Taken out first: whoever is woken may append again.
@@ -83,14 +97,14 @@ pub struct Watching<R: Runtime> {
 
 impl<R: Runtime> Drop for Watching<R> {
     fn drop(&mut self) {
-        self.replica.watches.borrow_mut().remove(self.id);
+        self.replica.waits.watches.borrow_mut().remove(self.id);
     }
 }
 
 impl<R: Runtime> Replica<R> {
     /// Counts what is committed from now on for a watch, while the returned guard lives.
     pub fn watch(self: &Rc<Self>, watch: &Rc<Watch>) -> Watching<R> {
-        let id = self.watches.borrow_mut().add(Rc::clone(watch));
+        let id = self.waits.watches.borrow_mut().add(Rc::clone(watch));
         Watching { replica: Rc::clone(self), id }
     }
 
@@ -101,7 +115,7 @@ impl<R: Runtime> Replica<R> {
             return;
         }
         let (answer, committed) = oneshot::channel();
-        self.expecting.borrow_mut().push(offset + 1, Waiter { answer, deadline: None });
+        self.waits.expecting.borrow_mut().push(offset + 1, Waiter { answer, deadline: None });
         // Either answer is one.
         let _ = committed.await;
     }
@@ -115,8 +129,8 @@ impl<R: Runtime> Replica<R> {
         let (answer, done) = oneshot::channel();
         let waiter = Waiter { answer, deadline: terms.map(|terms| terms.deadline) };
         let (waiting, end) = match terms {
-            Some(Terms { acks: Acks::Leader, .. }) => (&self.flushes, self.log.flushed_end()),
-            _ => (&self.commits, self.high_watermark()),
+            Some(Terms { acks: Acks::Leader, .. }) => (&self.waits.flushes, self.log.flushed_end()),
+            _ => (&self.waits.commits, self.high_watermark()),
         };
         if end_offset <= end {
             // A duplicate.
@@ -132,7 +146,7 @@ impl<R: Runtime> Replica<R> {
 
     /// Takes out who waits for a commit: each with the end that it waits for, and how long.
     pub(super) fn take_commits(&self) -> Vec<(i64, Owed, Option<Monotonic>)> {
-        let waiting = self.commits.borrow_mut().drain_with_ends();
+        let waiting = self.waits.commits.borrow_mut().drain_with_ends();
         let waiting = waiting.into_iter();
         waiting.map(|(end, waiter)| (end, waiter.answer, waiter.deadline)).collect()
     }
@@ -140,7 +154,7 @@ impl<R: Runtime> Replica<R> {
     /// Waits for such a commit; on the terms of one who waited elsewhere.
     pub(super) fn wait_on(&self, end_offset: i64, deadline: Option<Monotonic>) -> Committed {
         let (answer, committed) = oneshot::channel();
-        self.commits.borrow_mut().push(end_offset, Waiter { answer, deadline });
+        self.waits.commits.borrow_mut().push(end_offset, Waiter { answer, deadline });
         if let Some(deadline) = deadline {
             self.expire_at(deadline);
         }
@@ -149,14 +163,14 @@ impl<R: Runtime> Replica<R> {
 
     /// More of the log is on this disk.
     pub(super) fn flushed(&self, end_offset: i64) {
-        while let Some(waiter) = pop(&self.flushes, end_offset) {
+        while let Some(waiter) = pop(&self.waits.flushes, end_offset) {
             waiter.tell(Ok(()));
         }
     }
 
     pub(super) fn committed(&self, high_watermark: i64) {
         let has_enough = self.has_enough_in_sync();
-        for waiting in [&self.commits, &self.expecting] {
+        for waiting in [&self.waits.commits, &self.waits.expecting] {
             while let Some(waiter) = pop(waiting, high_watermark) {
                 let is_refused = waiter.deadline.is_some() && !has_enough;
                 waiter.tell(match is_refused {
@@ -166,14 +180,14 @@ impl<R: Runtime> Replica<R> {
             }
         }
         let bytes = self.uncommitted.borrow_mut().commit(high_watermark);
-        self.watches.borrow_mut().retain(|watch| watch.count(bytes));
+        self.waits.watches.borrow_mut().retain(|watch| watch.count(bytes));
     }
 
     /// Fewer are in sync than clients are to wait for: what waits for them stands in the log, and
     /// may be committed. In Kafka, too, whoever waits is told as the set shrinks.
     pub(super) fn tell_too_few(&self) {
         let is_client = |waiter: &Waiter| waiter.deadline.is_some();
-        let waiting = self.commits.borrow_mut().take_where(is_client);
+        let waiting = self.waits.commits.borrow_mut().take_where(is_client);
         for waiter in waiting {
             waiter.tell(Err(PartitionError::NotEnoughReplicasAfterAppend));
         }
@@ -197,7 +211,7 @@ impl<R: Runtime> Replica<R> {
             let mut refusals = self.refusals.borrow_mut();
             *refusals = (refusals.0 + 1, Some(why.clone()));
         }
-        for waiting in [&self.flushes, &self.commits, &self.expecting] {
+        for waiting in [&self.waits.flushes, &self.waits.commits, &self.waits.expecting] {
             let waiting: Vec<_> = waiting.borrow_mut().drain().collect();
             for waiter in waiting {
                 waiter.tell(Err(why.clone()));
@@ -209,15 +223,15 @@ impl<R: Runtime> Replica<R> {
     /// until then does not for long: earlier moments come, and it is not told.
     fn expire_at(&self, deadline: Monotonic) {
         let deadline = deadline.min(self.runtime.now().after(SLEEP_MAX));
-        if self.expiry.get().is_some_and(|set| set <= deadline) {
+        if self.waits.expiry.get().is_some_and(|set| set <= deadline) {
             return;
         }
-        self.expiry.set(Some(deadline));
+        self.waits.expiry.set(Some(deadline));
         let Some(replica) = self.this.upgrade() else { return };
         self.runtime.spawn(Queue::Control, async move {
             replica.runtime.sleep_until(deadline).await;
-            if replica.expiry.get() == Some(deadline) {
-                replica.expiry.set(None);
+            if replica.waits.expiry.get() == Some(deadline) {
+                replica.waits.expiry.set(None);
                 replica.expire();
             }
         });
@@ -227,7 +241,7 @@ impl<R: Runtime> Replica<R> {
     fn expire(&self) {
         let now = self.runtime.now();
         let mut next: Option<Monotonic> = None;
-        for waiting in [&self.flushes, &self.commits] {
+        for waiting in [&self.waits.flushes, &self.waits.commits] {
             let is_over = |waiter: &Waiter| waiter.deadline.is_some_and(|until| until <= now);
             let expired = waiting.borrow_mut().take_where(is_over);
             let left = waiting.borrow().waiting().filter_map(|waiter| waiter.deadline).min();
@@ -243,7 +257,7 @@ impl<R: Runtime> Replica<R> {
 
     /// Whoever waits for more looks again: it is to be had elsewhere, or gone.
     pub(super) fn satisfy_watches(&self) {
-        self.watches.borrow_mut().retain(|watch| {
+        self.waits.watches.borrow_mut().retain(|watch| {
             watch.satisfy();
             true
         });
