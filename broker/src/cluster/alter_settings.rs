@@ -232,7 +232,7 @@ impl Resources<'_> {
         Ok(Str::from(changed))
     }
 
-    /// Settings of a node cannot be altered; a wrong node is told first.
+    /// Other settings of a node cannot be altered; a wrong node is told first.
     fn node_refusal(&self, name: &Str, changes: &[Change]) -> Refusal {
         let node_id = self.node_id;
         if !name.is_empty() {

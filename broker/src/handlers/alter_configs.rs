@@ -3,9 +3,10 @@
 //!
 //! Versions: 2 flexible.
 //!
-//! Ours: settings of nodes are read at start and cannot be altered; settings of groups, of client
-//! metrics and log levels are not supported yet. All of them: INVALID_REQUEST, with a message that
-//! says so.
+//! Ours: of a node's settings, those can be altered that say what is wanted of it
+//! (`vltava.node.*`), its replication throttles, and two defaults of topics; the others are read at
+//! start. Whatever else is asked for, settings of groups, of client metrics and log levels among
+//! it, is refused: INVALID_REQUEST, with a message that says so.
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::messages::alter_configs::{

@@ -2,8 +2,9 @@
 //!
 //! Versions: 1 kind of endpoint (KIP-919), 2 fenced brokers (KIP-1073).
 //!
-//! Ours: a node is fenced where the one that answers has no session with it; there is no controller
-//! listener, so asking for its endpoints is always the wrong endpoint.
+//! Ours: a node is fenced where neither the one that answers nor the leader of group 0 has a
+//! session with it (`node/presence.rs`); there is no controller listener, so asking for its
+//! endpoints is always the wrong endpoint.
 
 use vltava_protocol::api::ApiKey;
 use vltava_protocol::error_code::ErrorCode;

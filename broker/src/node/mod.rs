@@ -26,8 +26,8 @@
 //! - [`shards`]: partitions go from one shard to another while they are served; [`shard_balance`]:
 //!   when they do by themselves.
 //! - [`upkeep`], [`verify`], `mend`: what logs need now and then, the look for bit rot, and what is
-//!   made good; [`room`]: a node without space lets others lead; `throttles`: how fast replicas that
-//!   lag are sent what they lack.
+//!   made good; [`room`]: a node without space lets others lead; `throttles`: how fast replicas
+//!   that lag are sent what they lack.
 //! - [`group_offsets`]: offsets of topics that were deleted end, too.
 //!
 //! Invariants:

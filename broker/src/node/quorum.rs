@@ -128,8 +128,8 @@ impl<R: Runtime> Node<R> {
         }
     }
 
-    /// Notes who is there, while this node leads group 0, and ends sessions with strangers that were
-    /// let in while nobody led. For as long as the process lives, on shard 0.
+    /// Notes who is there, while this node leads group 0, and ends sessions with strangers that
+    /// were let in while nobody led. For as long as the process lives, on shard 0.
     pub(super) async fn watch_quorum(self: Rc<Self>) {
         let runtime = &self.parts.runtime;
         loop {

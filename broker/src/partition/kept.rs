@@ -1,5 +1,5 @@
-//! What this shard's disk keeps of a group beside its log, for who looks at it, or changes it, while
-//! the group's replica is not open.
+//! What this shard's disk keeps of a group beside its log, for who looks at it, or changes it,
+//! while the group's replica is not open.
 
 use bytes::Bytes;
 use vltava_storage::{GroupKey, Recorded, StorageError};

@@ -40,7 +40,7 @@ impl Standstill {
     /// Notes that it goes on, for as long as it does. On one shard.
     pub async fn keep<R: Runtime>(self: Arc<Self>, runtime: R) {
         loop {
-            runtime.sleep_until(runtime.now().after(BEAT)).await;
+            runtime.sleep(BEAT).await;
             self.beat(runtime.now());
         }
     }
