@@ -11,13 +11,8 @@ use super::machine::{Reply, Timer};
 use super::records;
 use super::session::Session;
 use super::state::State;
-use super::work::{RecordError, Work};
-use crate::machine::{KeyValue, Ticket};
-
-/// Time from one step to the next, in ms: others get their turn between.
-const NEXT_STEP_MS: u64 = 1;
-/// Offsets of a topic that one step looks at, at most.
-const STEP_VISITS_MAX: usize = 2_000;
+use super::work::{NEXT_STEP_MS, STEP_VISITS_MAX, Work};
+use crate::machine::Ticket;
 
 /// A deletion under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,9 +133,9 @@ fn try_delete_group(
             if work.is_step_full() {
                 return Ok(Progress::More);
             }
-            append(work, records::offset_tombstone(id, topic, *partition)).map_err(failed)?;
+            work.try_record(records::offset_tombstone(id, topic, *partition)).map_err(failed)?;
         }
-        append(work, records::group_tombstone(id)).map_err(failed)?;
+        work.try_record(records::group_tombstone(id)).map_err(failed)?;
     }
     session.drop_pending(work, id);
     work.note(id, "deleted");
@@ -180,15 +175,11 @@ fn delete_topic(
             visits += 1;
             if ended.includes(committed.topic_id) {
                 let tombstone = records::offset_tombstone(group_id, name, *partition);
-                if let Err(error) = append(work, tombstone) {
+                if let Err(error) = work.try_record(tombstone) {
                     work.note(group_id, format_args!("an offset of {name:?} stays: {error:?}"));
                 }
             }
         }
     }
     Progress::Done
-}
-
-fn append(work: &mut Work<'_>, record: Result<KeyValue, RecordError>) -> Result<(), RecordError> {
-    work.record(record?)
 }

@@ -16,13 +16,7 @@ use super::machine::Timer;
 use super::records;
 use super::session::Session;
 use super::state::{CommittedOffset, State, StoredGroup};
-use super::work::{RecordError, Work};
-use crate::machine::KeyValue;
-
-/// Time from one step to the next, in ms: others get their turn between.
-const NEXT_STEP_MS: u64 = 1;
-/// Groups and offsets that one step looks at, at most.
-const STEP_VISITS_MAX: usize = 2_000;
+use super::work::{NEXT_STEP_MS, STEP_VISITS_MAX, Work};
 
 /// How far a sweep has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +91,7 @@ fn sweep_group(
         *visits += 1;
         let is_over = is_expired(&rule, topic, committed, work);
         let is_written =
-            is_over && append(work, records::offset_tombstone(id, topic, *partition)).is_ok();
+            is_over && work.try_record(records::offset_tombstone(id, topic, *partition)).is_ok();
         at.is_kept |= !is_written;
         at.offset = Some((topic.clone(), *partition));
     }
@@ -108,7 +102,7 @@ fn sweep_group(
         if work.is_step_full() {
             return false;
         }
-        if append(work, records::group_tombstone(id)).is_ok() {
+        if work.try_record(records::group_tombstone(id)).is_ok() {
             work.note(id, "is empty and has no offsets left: removed");
         }
     }
@@ -138,8 +132,4 @@ fn is_read(rule: &Rule<'_>, topic: &Str) -> bool {
         .get_or_init(|| group.subscribed_topics())
         .as_ref()
         .is_none_or(|topics| topics.contains(topic))
-}
-
-fn append(work: &mut Work<'_>, record: Result<KeyValue, RecordError>) -> Result<(), RecordError> {
-    work.record(record?)
 }

@@ -11,6 +11,10 @@ use crate::machine::{KeyValue, Now, Outcome, Ticket, TimerChange};
 const RECORD_OVERHEAD_BYTES: usize = 32;
 /// Records of one outcome whose work can go on in the next, at most: bounds the time of one step.
 const STEP_RECORDS_MAX: usize = 1_000;
+/// Groups and offsets that one step of a long task looks at, at most.
+pub(super) const STEP_VISITS_MAX: usize = 2_000;
+/// Time from one step to the next, in ms: others get their turn between.
+pub(super) const NEXT_STEP_MS: u64 = 1;
 
 /// Why a record cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,14 @@ impl<'a> Work<'a> {
     /// Appends one record, where the batch has room for it.
     pub(super) fn record(&mut self, record: KeyValue) -> Result<(), RecordError> {
         self.records(vec![record])
+    }
+
+    /// The same of one that may not have come about.
+    pub(super) fn try_record(
+        &mut self,
+        record: Result<KeyValue, RecordError>,
+    ) -> Result<(), RecordError> {
+        self.record(record?)
     }
 
     /// Appends one record that must be written, whatever its size.
