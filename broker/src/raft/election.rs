@@ -72,9 +72,8 @@ impl Node {
 
     fn count_votes(&mut self, turn: &mut Turn) {
         let answer = |id: &ReplicaId| {
-            let other = self.others.iter().find(|other| other.id == *id);
             // Its own it gives.
-            other.map_or(Some(true), |other| other.vote)
+            self.other(id).map_or(Some(true), |other| other.vote)
         };
         let is_given = self.members().is_quorum(|id| answer(id) == Some(true));
         let is_refused = self.members().is_quorum(|id| answer(id) == Some(false));

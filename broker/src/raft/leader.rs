@@ -66,15 +66,13 @@ impl Node {
     /// Below this index the log of another member, also of a learner, is this leader's and on its
     /// disk; `None` where it does not belong to the group, or cannot be talked to.
     pub fn index_flushed_by(&self, id: &ReplicaId) -> Option<i64> {
-        let other = self.others.iter().find(|other| other.id == *id);
-        other.filter(|_| self.is_up(id)).map(|other| other.flushed)
+        self.other(id).filter(|_| self.is_up(id)).map(|other| other.flushed)
     }
 
     /// Whether a member has something of this generation on its disk. Who has not has no say: as a
     /// voter it could keep the group from electing anybody.
     fn has_entered(&self, id: &ReplicaId) -> bool {
-        let other = self.others.iter().find(|other| other.id == *id);
-        let end = other.and_then(|other| self.history.at(other.flushed));
+        let end = self.other(id).and_then(|other| self.history.at(other.flushed));
         self.generation < 0 || end.is_some_and(|end| end.epoch >= self.generation)
     }
 
@@ -154,16 +152,11 @@ impl Node {
     /// Whether a member is to be sent something: entries that are flushed here, a snapshot, or a
     /// question.
     pub fn has_for(&self, to: &ReplicaId) -> bool {
-        let lacks = |other: &Other| other.next < self.flushed;
-        let is_unasked = |other: &Other| other.is_probing && !other.has_asked;
-        let other = self.others.iter().find(|other| other.id == *to);
-        self.role == Role::Leader
-            && self.is_up(to)
-            && other.is_some_and(
-                |other| {
-                    if other.is_probing { is_unasked(other) } else { lacks(other) }
-                },
-            )
+        let has = |other: &Other| match other.is_probing {
+            true => !other.has_asked,
+            false => other.next < self.flushed,
+        };
+        self.role == Role::Leader && self.is_up(to) && self.other(to).is_some_and(has)
     }
 
     /// The other voters that can be talked to and have all that is committed.
@@ -185,8 +178,8 @@ impl Node {
         if *id == self.id {
             return self.history.at(self.flushed).map_or(-1, |at| at.offset);
         }
-        let other = self.others.iter().find(|other| other.id == *id);
-        other.and_then(|other| self.history.at(other.flushed)).map_or(-1, |at| at.offset)
+        let at = self.other(id).and_then(|other| self.history.at(other.flushed));
+        at.map_or(-1, |at| at.offset)
     }
 
     /// The members for which there is something.
@@ -196,7 +189,7 @@ impl Node {
 
     /// Whether it is not known where a member's log agrees with this leader's.
     pub fn is_asking(&self, id: &ReplicaId) -> bool {
-        self.others.iter().any(|other| other.id == *id && other.is_probing)
+        self.other(id).is_some_and(|other| other.is_probing)
     }
 
     /// What may be sent to a member next ends here: it is flushed, and has not too many marks.
@@ -207,7 +200,7 @@ impl Node {
 
     /// What is to be sent to a member next begins here.
     pub fn next_for(&self, to: &ReplicaId) -> Option<i64> {
-        self.others.iter().find(|other| other.id == *to).map(|other| other.next)
+        self.other(to).map(|other| other.next)
     }
 
     /// Batches stand at the end of the log.
@@ -266,7 +259,8 @@ impl Node {
         self.replicate(turn);
     }
 
-    fn other(&mut self, id: ReplicaId) -> Option<&mut Other> {
+    /// As leader: a member that has said something.
+    fn heard(&mut self, id: ReplicaId) -> Option<&mut Other> {
         let is_leader = self.role == Role::Leader;
         self.others.iter_mut().find(|other| other.id == id && is_leader)
     }
@@ -274,7 +268,7 @@ impl Node {
     pub(super) fn member_flushed(&mut self, turn: &mut Turn, from: ReplicaId, index: i64) {
         let end = self.history.end().index();
         // Beyond the end is what this leader never sent.
-        let Some(other) = self.other(from).filter(|_| (0..=end).contains(&index)) else {
+        let Some(other) = self.heard(from).filter(|_| (0..=end).contains(&index)) else {
             return;
         };
         other.flushed = other.flushed.max(index);
@@ -303,7 +297,7 @@ impl Node {
         end: Position,
     ) {
         let own = self.history.end_of_epoch(end.epoch);
-        let Some(other) = self.other(from) else { return };
+        let Some(other) = self.heard(from) else { return };
         if rejected <= other.flushed {
             return;
         }
@@ -320,7 +314,7 @@ impl Node {
 
     fn hand_over_if_ready(&self, turn: &mut Turn) {
         let end = self.history.end().index();
-        let ready = self.others.iter().find(|other| Some(other.id) == self.handing_over);
+        let ready = self.handing_over.and_then(|to| self.other(&to));
         if let Some(other) = ready.filter(|other| other.flushed == end) {
             turn.send(other.id, Message::TimeoutNow { epoch: self.epoch });
         }
@@ -340,7 +334,7 @@ impl Node {
     /// Commits what enough voters have flushed.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         let flushed = |id: &ReplicaId| {
-            let other = self.others.iter().find(|other| other.id == *id);
+            let other = self.other(id);
             other.map_or(self.flushed, |other| other.flushed)
         };
         let chosen = self.members().reached(1, flushed).unwrap_or(-1);

@@ -34,6 +34,11 @@ impl Node {
         *id == self.id || self.up.contains(&id.node)
     }
 
+    /// What is known of another member.
+    pub(super) fn other(&self, id: &ReplicaId) -> Option<&Other> {
+        self.others.iter().find(|other| other.id == *id)
+    }
+
     /// Knows its members anew: who is one still is known as before.
     pub(super) fn know_members(&mut self) {
         let (known, own) = (std::mem::take(&mut self.others), self.id);
