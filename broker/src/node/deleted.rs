@@ -10,9 +10,9 @@ use crate::runtime::Runtime;
 
 impl<R: Runtime> Node<R> {
     /// Removes the logs of topics that this image does not have. Before any log is opened, and only
-    /// where the image has all that was decided until this node came: what is not in it was deleted.
-    /// Where the cluster's metadata was once recovered without a majority, it may have forgotten
-    /// topics: then they stay.
+    /// where the image has all that was decided until this node came: what is not in it was
+    /// deleted. Where the cluster's metadata was once recovered without a majority, it may have
+    /// forgotten topics: then they stay.
     pub(super) async fn remove_deleted(&self, image: &Image, group: &Replica<R>) {
         let disk = self.parts.runtime.disk();
         let is_gone = |id: Uuid| {

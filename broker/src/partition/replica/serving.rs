@@ -14,8 +14,8 @@ use crate::runtime::Runtime;
 const WORK_BYTES: u64 = 16 << 10;
 
 impl<R: Runtime> Replica<R> {
-    /// Whether clients may ask here: where this replica leads, or nobody else could, and its log has
-    /// ended. Of a group, another leads then, and has gone on.
+    /// Whether clients may ask here: where this replica leads, or nobody else could, and its log
+    /// has ended. Of a group, another leads then, and has gone on.
     pub fn check_leads(&self) -> Result<(), PartitionError> {
         if self.agenda.borrow().has_left() {
             return Err(PartitionError::NotLeader);
