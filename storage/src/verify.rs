@@ -16,7 +16,8 @@ use crate::state::LogInner;
 const PAUSE_BYTES: u64 = 1 << 20;
 
 impl<D: Disk> LogInner<D> {
-    /// Checks the batches of the segment that holds `offset`. Where the next one begins.
+    /// Checks the batches of the segment that holds `offset`, from the log's first one on: nobody
+    /// reads what lies before, and no other replica may have it. Where the next segment begins.
     pub(crate) async fn verify(
         &self,
         offset: i64,
@@ -27,7 +28,10 @@ impl<D: Disk> LogInner<D> {
             return Ok(None);
         };
         let end = segment.flushed.get().position;
-        let checked = self.verify_batches(&segment, 0..end, pause).await;
+        let checked = match self.first_position(&segment).await {
+            Ok(from) => self.verify_batches(&segment, from..end, pause).await,
+            Err(error) => Err(error),
+        };
         let state = self.state.borrow();
         let current = state.segments.get(&segment.base_offset);
         // What was cut or deleted meanwhile may look as it likes.
@@ -36,6 +40,17 @@ impl<D: Disk> LogInner<D> {
         }
         let next = state.segments.range(segment.base_offset + 1..).next();
         Ok(next.map(|(base, _)| *base))
+    }
+
+    /// Where in a segment the first batch stands that is the log's.
+    async fn first_position(&self, segment: &Rc<Segment<D>>) -> StorageResult<u64> {
+        let first_batch = self.state.borrow().first_batch;
+        if first_batch <= segment.base_offset {
+            return Ok(0);
+        }
+        let mut walk = HeaderWalk::new(self, segment);
+        let found = self.locate(segment, first_batch, &mut walk).await?;
+        Ok(found.map_or(segment.flushed.get().position, |found| found.position))
     }
 
     /// The leader epoch is not under the CRC; the log knows which one an offset has.

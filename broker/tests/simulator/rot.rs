@@ -27,6 +27,8 @@ struct Damage {
     from: usize,
     /// What stands there instead.
     bytes: Vec<u8>,
+    /// The offset behind the last batch that has a part in it.
+    until: i64,
 }
 
 /// All that has rotted in a run.
@@ -50,10 +52,13 @@ impl Rot {
     }
 }
 
-/// Damage that is on a disk still.
+/// Damage that is on a disk still, of what somebody may read: a log may begin behind it by now.
 pub fn outstanding(cluster: &Cluster) -> Option<String> {
     let mut rot = cluster.checkers.rot.borrow_mut();
     rot.damages.retain(|damage| {
+        if log_start(cluster, damage).is_some_and(|start| start >= damage.until) {
+            return false;
+        }
         let content = cluster.disk(damage.node).content(&damage.path).unwrap_or_default();
         let until = damage.from + damage.bytes.len();
         // A log that was begun anew may have nothing there yet.
@@ -64,6 +69,17 @@ pub fn outstanding(cluster: &Cluster) -> Option<String> {
     let damage = rot.damages.first()?;
     let (id, path, from) = (Cluster::id(damage.node), &damage.path, damage.from);
     Some(format!("node {id}: the block at {from} of {path} is not what was written"))
+}
+
+/// Where the log begins in which something was damaged, as the replica there knows.
+fn log_start(cluster: &Cluster, damage: &Damage) -> Option<i64> {
+    let (directory, _) = damage.path.rsplit_once('/')?;
+    let (topic, index) = directory.rsplit_once('-')?;
+    let index = index.parse().ok()?;
+    cluster.shards(damage.node).iter().find_map(|shard| {
+        let id = shard.services.node.image().topic(topic)?.partition_id(index);
+        Some(shard.services.partitions.local(id).ok()?.log_start())
+    })
 }
 
 /// Something of a node's logs is not what was written, of what the node has noted to be flushed:
@@ -100,10 +116,12 @@ fn damage(
     let disk = cluster.disk(node);
     let before = disk.content(path).unwrap_or_default();
     let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut ends: Vec<(usize, i64)> = Vec::new();
     let is_flushed = |batch: &Batch<'_>| batch.next_offset() <= *flushed_end;
     for batch in batch::walk(&before).map_while(Result::ok).take_while(is_flushed) {
         let start = batches.last().map_or(0, |before| before.end);
         batches.push(start..start + batch.bytes().len());
+        ends.push((start, batch.next_offset()));
     }
     let mut after = before.clone();
     match trouble {
@@ -132,6 +150,7 @@ fn damage(
         node,
         path: path.clone(),
         from: block.start,
+        until: ends.iter().take_while(|(start, _)| *start < block.end).last().map_or(0, |it| it.1),
         bytes: after[block].to_vec(),
     }));
     if let Some((directory, _)) = path.rsplit_once('/') {

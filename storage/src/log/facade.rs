@@ -346,7 +346,8 @@ impl<D: Disk> Log<D> {
         pause: impl AsyncFn(u64),
     ) -> StorageResult<Option<i64>> {
         let verify = async || self.inner.verify(offset, &pause).await;
-        self.inner.undisturbed(offset, verify).await
+        let from = offset.max(self.inner.state.borrow().first_batch);
+        self.inner.undisturbed(from, verify).await
     }
 
     /// Puts batches of another replica in place of what [`Log::verify`] has found damaged: those of
