@@ -173,6 +173,14 @@ async fn elect_unclean<R: Runtime>(
         Elected::Leads => Ok(()),
         Elected::NotNeeded => Err(Refused::plain(ErrorCode::ELECTION_NOT_NEEDED)),
         Elected::Nobody => Err(Refused { error, message: Str::from_static(NOBODY_LEFT) }),
+        Elected::Unsure(node) => {
+            let message = format!(
+                "Node {node} is there, keeps the partition, and cannot say what it has: its log is \
+                 being opened, cannot be, or has ended. Wait for it, or restart it; where what it \
+                 has is to be given up, stop it."
+            );
+            Err(Refused { error, message: message.into() })
+        }
         Elected::NotInTime => Err(Refused { error, message: Str::from_static(NOT_IN_TIME) }),
     }
 }

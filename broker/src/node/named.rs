@@ -31,6 +31,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Since when partitions have no leader, as this node sees it.
 pub(super) type Leaderless = BTreeMap<PartitionId, Monotonic>;
 
+/// What the nodes that are there say of a partition that they keep.
+#[derive(Default)]
+struct Answers {
+    left: Vec<Left>,
+    /// Those that say nothing.
+    silent: BTreeSet<i32>,
+}
+
 /// What came of an election without a majority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elected {
@@ -40,6 +48,8 @@ pub enum Elected {
     NotNeeded,
     /// Nobody is left who could.
     Nobody,
+    /// This node is there, and could not say in time what it has.
+    Unsure(i32),
     /// The time was over before.
     NotInTime,
 }
@@ -90,7 +100,11 @@ impl<R: Runtime> Node<R> {
                     // Where another decision came before, or nobody answers, the next look tells.
                     let _taken = self.name_leader(id, *leader, left).await;
                 }
-                Some((Prospect::Led | Prospect::Elects, _)) => {}
+                // It may be opening its log.
+                Some((Prospect::Unsure(node), _)) if runtime.now() >= deadline => {
+                    return Elected::Unsure(*node);
+                }
+                Some((Prospect::Led | Prospect::Elects | Prospect::Unsure(_), _)) => {}
             }
             has_waited = true;
             if runtime.now() >= deadline {
@@ -141,15 +155,15 @@ impl<R: Runtime> Node<R> {
         self: &Rc<Self>,
         partitions: &BTreeSet<PartitionId>,
     ) -> BTreeMap<PartitionId, (Prospect, Vec<Left>)> {
-        let left = self.ask_who_is_left(partitions).await;
+        let mut answers = self.ask_who_is_left(partitions).await;
         let prospects = partitions.iter().map(|id| {
-            let left = left.get(id).cloned().unwrap_or_default();
+            let Answers { left, silent } = answers.remove(id).unwrap_or_default();
             // Whoever was last heard of as leader may lead no more: it says so itself.
             let leader = self.leader_there(*id);
             let is_asked = |node: i32| left.iter().any(|left| left.id.node == node);
             let prospect = match leader.is_some_and(|node| !is_asked(node)) {
                 true => Prospect::Led,
-                false => prospect(&left),
+                false => prospect(&left, &silent),
             };
             (*id, (prospect, left))
         });
@@ -185,7 +199,7 @@ impl<R: Runtime> Node<R> {
     async fn ask_who_is_left(
         self: &Rc<Self>,
         partitions: &BTreeSet<PartitionId>,
-    ) -> BTreeMap<PartitionId, Vec<Left>> {
+    ) -> BTreeMap<PartitionId, Answers> {
         let (image, own) = (self.image(), self.parts.config.node_id);
         let mut asked: BTreeMap<i32, Vec<PartitionId>> = BTreeMap::new();
         for id in partitions {
@@ -196,7 +210,14 @@ impl<R: Runtime> Node<R> {
             }
         }
         let present = self.present();
-        let asking = asked.into_iter().filter(|(node, _)| present.contains(node));
+        asked.retain(|node, _| present.contains(node));
+        let mut answers: BTreeMap<PartitionId, Answers> = BTreeMap::new();
+        for (node, ids) in &asked {
+            for id in ids {
+                answers.entry(*id).or_default().silent.insert(*node);
+            }
+        }
+        let asking = asked.into_iter();
         let asking = asking.map(|(node, ids)| async move {
             if node == own {
                 return self.left_here(&ids).await;
@@ -209,11 +230,12 @@ impl<R: Runtime> Node<R> {
             }
             all
         });
-        let mut left: BTreeMap<PartitionId, Vec<Left>> = BTreeMap::new();
         for (id, found) in futures_util::future::join_all(asking).await.into_iter().flatten() {
-            left.entry(id).or_default().push(found);
+            let answers = answers.entry(id).or_default();
+            answers.silent.remove(&found.id.node);
+            answers.left.push(found);
         }
-        left
+        answers
     }
 
     /// Another node asks.

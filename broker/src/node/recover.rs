@@ -17,6 +17,7 @@ use crate::metadata::image::{NamedLeader, PartitionId};
 use crate::partition::left::Left;
 use crate::partition::replica::{Named, Replica};
 use crate::raft::membership::ReplicaId;
+use crate::raft::node::Role;
 use crate::runtime::Runtime;
 
 /// How often others are asked who leads.
@@ -92,6 +93,9 @@ impl<R: Runtime> Node<R> {
         })?;
         if let Some(there) = gone.intersection(&self.present()).next() {
             return Err(NoPlan::Refused(is_there(*there)));
+        }
+        if group.role() == Role::Ended {
+            return Err(refused("this node's copy of the metadata has ended: restart it first"));
         }
         let survivor = self.own_left(&group).await.ok_or_else(|| refused("this node is alone"))?;
         if survivor.is_led {
@@ -181,7 +185,10 @@ impl<R: Runtime> Node<R> {
 }
 
 fn is_there(node: i32) -> String {
-    format!("node {node} is there: it is not gone")
+    format!(
+        "node {node} is there: it is not gone. Where it was started again with an empty disk, stop \
+         it until this is done"
+    )
 }
 
 /// Whether this node may go on without these.
@@ -219,6 +226,15 @@ fn check(
     if !can_lead {
         return Err("this node lacks a part of the cluster's metadata: ask another".to_owned());
     }
+    let is_silent = |node: &&i32| {
+        **node != own.node && present.contains(node) && others.iter().all(|it| it.id.node != **node)
+    };
+    if let Some(silent) = voters.iter().find(is_silent) {
+        return Err(format!(
+            "node {silent} is there, and cannot say what it has of the cluster's metadata: wait for \
+             it, or restart it; where that is to be given up, stop it, and name it as gone"
+        ));
+    }
     let has_more = |left: &&Left| left.can_lead && left.log_end > *log_end;
     if let Some(more) = others.iter().filter(|left| left.id != own).find(has_more) {
         return Err(format!(
@@ -244,11 +260,21 @@ mod tests {
     /// What node 1 of five says, with these present and these named as gone; the others' logs end
     /// at `others_end`.
     fn asked(present: &[i32], gone: &[i32], others_end: i64) -> Result<(), String> {
+        asked_of(present, present, gone, others_end)
+    }
+
+    /// The same, where only some of those that are present answer.
+    fn asked_of(
+        present: &[i32],
+        answering: &[i32],
+        gone: &[i32],
+        others_end: i64,
+    ) -> Result<(), String> {
         let members = Membership::new((1..6).map(id), []);
         let log_end = LogEnd { epoch: 3, index: 11, offset: 10 };
         let survivor =
             Left { id: id(1), epoch: 3, log_end, can_lead: true, is_led: false, members };
-        let others = present.iter().map(|node| Left {
+        let others = answering.iter().map(|node| Left {
             id: id(*node),
             epoch: 3,
             log_end: LogEnd { index: others_end + 1, offset: others_end, epoch: 3 },
@@ -274,5 +300,8 @@ mod tests {
         refused(&[1, 2, 3], &[3, 4, 5], 10, "node 3 is there: it is not gone");
         refused(&[1, 2, 3], &[4, 5], 10, "a majority is there");
         refused(&[1, 2], &[3, 4, 5, 9], 10, "node 9 has no vote");
+        assert_eq!(asked_of(&[1, 2], &[2], &[3, 4, 5], 10), Ok(()));
+        let said = asked_of(&[1, 2], &[], &[3, 4, 5], 10).err().unwrap_or_default();
+        assert!(said.contains("node 2 is there, and cannot say"), "{said:?}");
     }
 }

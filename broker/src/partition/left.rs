@@ -1,5 +1,7 @@
 //! What is left of a partition, and what becomes of it. Pure.
 
+use std::collections::BTreeSet;
+
 use crate::raft::membership::{Membership, ReplicaId};
 
 /// Where a log ends: the greater, the more it can hold of what was acknowledged.
@@ -39,21 +41,25 @@ pub enum Prospect {
     Elects,
     /// Only who leads by decision can, and this one has most.
     Needs(ReplicaId),
+    /// The same, but this node is there, keeps a replica, and cannot say what that has: its log is
+    /// being opened, cannot be, or has ended until a restart. It may have more than all others.
+    Unsure(i32),
     /// Nobody is left who could.
     Nobody,
 }
 
 /// What becomes of a partition, by those of its replicas that answer. Which members count is said
-/// by the one that has most.
-pub fn prospect(left: &[Left]) -> Prospect {
+/// by the one that has most. `silent` are nodes that are there, and whose replicas do not.
+pub fn prospect(left: &[Left], silent: &BTreeSet<i32>) -> Prospect {
     if left.iter().any(|left| left.is_led) {
         return Prospect::Led;
     }
-    let Some(first) = fullest(left) else { return Prospect::Nobody };
+    let unsure = silent.first().map(|node| Prospect::Unsure(*node));
+    let Some(first) = fullest(left) else { return unsure.unwrap_or(Prospect::Nobody) };
     let can_lead = |id: &ReplicaId| left.iter().any(|left| left.id == *id && left.can_lead);
     match first.members.is_quorum(can_lead) {
         true => Prospect::Elects,
-        false => Prospect::Needs(first.id),
+        false => unsure.unwrap_or(Prospect::Needs(first.id)),
     }
 }
 
@@ -87,6 +93,7 @@ mod tests {
 
     #[test]
     fn who_has_most_is_named_only_where_nobody_can_be_elected() {
+        let prospect = |left: &[Left]| prospect(left, &BTreeSet::new());
         let needs = |left: &[Left]| match prospect(left) {
             Prospect::Needs(id) => id.node,
             other => panic!("{other:?}"),
@@ -104,5 +111,16 @@ mod tests {
         assert_eq!(needs(&[five(left(2, 4, 10)), five(left(3, 4, 9))]), 2, "the longer log");
         let led = Left { is_led: true, ..left(3, 4, 9) };
         assert_eq!(prospect(&[left(2, 4, 10), led]), Prospect::Led);
+    }
+
+    #[test]
+    fn nobody_is_named_while_one_that_is_there_cannot_say_what_it_has() {
+        let silent = BTreeSet::from([3]);
+        assert_eq!(prospect(&[left(2, 4, 10)], &silent), Prospect::Unsure(3));
+        assert_eq!(prospect(&[], &silent), Prospect::Unsure(3));
+        let both = [left(1, 4, 9), left(2, 4, 10)];
+        assert_eq!(prospect(&both, &silent), Prospect::Elects, "it is not needed");
+        let led = Left { is_led: true, ..left(2, 4, 10) };
+        assert_eq!(prospect(&[led], &silent), Prospect::Led);
     }
 }

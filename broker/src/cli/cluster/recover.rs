@@ -141,7 +141,9 @@ fn offline(cluster: &mut Cluster, gone: &BTreeSet<i32>) -> Result<Offline, CliEr
         let view = cluster.retry(view::view)?;
         let present = |id: &i32| view.nodes.get(id).is_some_and(|node| node.is_present);
         if let Some(there) = gone.iter().find(|id| present(id)) {
-            return Err(CliError::new(format!("node {there} is there: it is not gone")));
+            return Err(CliError::new(format!("node {there} is there: it is not gone")).with_hint(
+                "Where it was started again with an empty disk, stop it until this is done.",
+            ));
         }
         // A cluster that has just got a controller elects leaders in the next moments.
         let is_at_rest = view.quorum.leader.is_some() && view.offline.len() >= before;

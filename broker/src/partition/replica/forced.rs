@@ -39,17 +39,21 @@ impl Default for Void {
 }
 
 impl<R: Runtime> Replica<R> {
-    /// What this replica could lead with; `None` where it has no others beside it.
+    /// What this replica could lead with; `None` where it has no others beside it, or cannot say:
+    /// its log has ended until a restart, which may find more.
     pub fn left(&self) -> Option<Left> {
         let near = self.surroundings.as_ref()?;
         let raft = self.raft.borrow();
+        if raft.role() == Role::Ended || self.log.ended().is_some() {
+            return None;
+        }
         let history = raft.history();
         let end = history.at(raft.flushed()).unwrap_or_else(|| history.end());
         Some(Left {
             id: near.own,
             epoch: raft.epoch().max(raft.generation()),
             log_end: LogEnd { epoch: end.epoch, index: end.index(), offset: end.offset },
-            can_lead: raft.can_be_named() && self.log.ended().is_none(),
+            can_lead: raft.can_be_named(),
             is_led: raft.leads().is_some() || raft.follows(),
             members: raft.members().clone(),
         })
@@ -105,7 +109,8 @@ impl<R: Runtime> Replica<R> {
 
     /// A generation begins with another leader.
     fn enter(&self, generation: i32) {
-        if generation <= self.generation() {
+        // One that has ended hears of it after a restart.
+        if generation <= self.generation() || self.role() == Role::Ended {
             return;
         }
         let actions = self.raft.borrow_mut().enter(self.now_ms(), generation);
