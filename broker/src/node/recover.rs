@@ -17,7 +17,6 @@ use crate::metadata::image::{NamedLeader, PartitionId};
 use crate::partition::left::Left;
 use crate::partition::replica::{Named, Replica};
 use crate::raft::membership::ReplicaId;
-use crate::raft::node::Role;
 use crate::runtime::Runtime;
 
 /// How often others are asked who leads.
@@ -94,7 +93,7 @@ impl<R: Runtime> Node<R> {
         if let Some(there) = gone.intersection(&self.present()).next() {
             return Err(NoPlan::Refused(is_there(*there)));
         }
-        if group.role() == Role::Ended {
+        if group.ended().is_some() {
             return Err(refused("this node's copy of the metadata has ended: restart it first"));
         }
         let survivor = self.own_left(&group).await.ok_or_else(|| refused("this node is alone"))?;
@@ -227,12 +226,13 @@ fn check(
         return Err("this node lacks a part of the cluster's metadata: ask another".to_owned());
     }
     let is_silent = |node: &&i32| {
-        **node != own.node && present.contains(node) && others.iter().all(|it| it.id.node != **node)
+        let has_answered = **node == own.node || others.iter().any(|it| it.id.node == **node);
+        present.contains(node) && !has_answered
     };
     if let Some(silent) = voters.iter().find(is_silent) {
         return Err(format!(
-            "node {silent} is there, and cannot say what it has of the cluster's metadata: wait for \
-             it, or restart it; where that is to be given up, stop it, and name it as gone"
+            "node {silent} is there, and cannot say what it has of the cluster's metadata: wait \
+             for it, or restart it; where that is to be given up, stop it, and name it as gone"
         ));
     }
     let has_more = |left: &&Left| left.can_lead && left.log_end > *log_end;

@@ -440,7 +440,11 @@ impl<R: Runtime> Replica<R> {
 
     /// Why the log takes no more appends until a restart, where that is so.
     pub fn ended(&self) -> Option<String> {
-        self.log.ended().map(|why| why.to_string())
+        let has_ended = self.raft.borrow().role() == Role::Ended;
+        let why = self.log.ended().map(|why| why.to_string());
+        why.or_else(|| {
+            has_ended.then(|| "it takes no part in its group until a restart".to_owned())
+        })
     }
 
     /// Bytes of all segments.
