@@ -352,7 +352,12 @@ impl Cluster {
             return;
         }
         if random.chance(MILLION / 2) {
-            return rot::strike(self, node, trouble, random).await;
+            rot::strike(self, node, trouble, random).await;
+            if self.checkers.rot.borrow().is_on(node) {
+                // It may have started just now, and not have opened its logs.
+                self.checkers.replicas.borrow_mut().starts_damaged(Self::id(node));
+            }
+            return;
         }
         self.is_losing.set(true);
         self.crash_now(node, Crash::Process, random).await;

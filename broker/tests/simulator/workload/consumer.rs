@@ -60,11 +60,14 @@ pub struct WholeLog {
 pub type ReadThrough = BTreeMap<Partition, WholeLog>;
 
 impl WholeLog {
-    /// Checks that `later` is the same log: it may have lost its begin, and nothing else.
-    pub fn check_later(&self, partition: &Partition, later: &Self) {
+    /// Checks that `later` is the same log: it may have lost its begin, and nothing else. More may
+    /// have come, where that is said.
+    pub fn check_later(&self, partition: &Partition, later: &Self, may_grow: bool) {
         let kept = self.records.iter().filter(|(offset, _)| *offset >= later.start);
+        let next = self.records.last().map_or(self.start, |(last, _)| last + 1);
+        let compared = later.records.iter().filter(|(offset, _)| !may_grow || *offset < next);
         promise!(
-            later.start >= self.start && kept.eq(&later.records),
+            later.start >= self.start && kept.eq(compared),
             "{partition:?}: {} records from {} on before, {} from {} on after",
             self.records.len(),
             self.start,
