@@ -74,8 +74,11 @@ pub async fn remove_leftovers<D: Disk>(disk: &D) -> StorageResult<()> {
 }
 
 /// The topic's id of a partition's directory, without opening its log; `None` where there is no
-/// such directory. It stands in the log's checkpoint, under a checksum. Kafka's own file with it is
-/// a copy, and written again where it says something else.
+/// such directory, or nothing in it. It stands in the log's checkpoint, under a checksum. Kafka's
+/// own file with it is a copy, and written again where it says something else.
+///
+/// Where there is no checkpoint, the copy counts: a log that was being removed, and whose old name
+/// came back with power that failed, has that file to the last.
 ///
 /// # Errors
 /// [`StorageError::Corrupt`] or [`StorageError::Format`] where the checkpoint cannot be used;
@@ -87,21 +90,36 @@ pub async fn topic_id_of<D: Disk>(
     let disk = &environment.disk;
     let topic_id = match LogCheckpoint::read(disk, directory).await {
         Ok(checkpoint) => checkpoint.topic_id,
-        Err(error) => match disk.list(directory).await {
-            Err(gone) if gone.kind == IoErrorKind::NotFound => return Ok(None),
-            _ => return Err(error),
-        },
+        Err(error) => {
+            let entries = match disk.list(directory).await {
+                Err(gone) if gone.kind == IoErrorKind::NotFound => return Ok(None),
+                Ok(entries) => entries,
+                Err(_) => return Err(error),
+            };
+            if entries.is_empty() {
+                return Ok(None);
+            }
+            let has_checkpoint = entries.iter().any(|entry| entry.name == layout::CHECKPOINT);
+            let copy = topic_id_in_copy(disk, directory).await?;
+            return copy.filter(|_| !has_checkpoint).map(Some).ok_or(error);
+        }
     };
-    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
-    let text = read_file(disk, &path).await.map_err(StorageError::from_read)?.unwrap_or_default();
-    if layout::parse_partition_metadata(&String::from_utf8_lossy(&text)) != Some(topic_id) {
+    if topic_id_in_copy(disk, directory).await? != Some(topic_id) {
         let text = layout::partition_metadata(topic_id);
         let name = layout::PARTITION_METADATA;
         // A copy that only others read: where it cannot be written now, it is at the next start.
         let _written = replace(disk, directory, name, text.as_bytes(), Tail::Exact).await;
+        let path = format!("{directory}/{name}");
         environment.report(&StorageEvent::TopicIdLost { path });
     }
     Ok(Some(topic_id))
+}
+
+/// The topic's id in Kafka's file, where that can be understood.
+async fn topic_id_in_copy<D: Disk>(disk: &D, directory: &str) -> StorageResult<Option<Uuid>> {
+    let path = format!("{directory}/{}", layout::PARTITION_METADATA);
+    let text = read_file(disk, &path).await.map_err(StorageError::from_read)?.unwrap_or_default();
+    Ok(layout::parse_partition_metadata(&String::from_utf8_lossy(&text)))
 }
 
 /// Removes the log of a topic that is deleted, without opening it: one that is damaged, or could
@@ -136,10 +154,18 @@ pub(crate) async fn remove_directory<D: Disk>(
     remove_tree(disk, &deleted).await
 }
 
-/// Removes a directory of files.
+/// Removes a directory of files: the one with the topic's id last, and once the others are gone for
+/// good. Should its old name come back, whoever finds it knows what it was; see [`topic_id_of`].
 pub(crate) async fn remove_tree<D: Disk>(disk: &D, directory: &str) -> StorageResult<()> {
-    let entries = disk.list(directory).await;
-    for entry in entries.map_err(StorageError::from_read)? {
+    let entries = disk.list(directory).await.map_err(StorageError::from_read)?;
+    let (last, others): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|entry| entry.name == layout::PARTITION_METADATA);
+    for entry in &others {
+        let removed = disk.remove_file(&format!("{directory}/{}", entry.name)).await;
+        removed.map_err(StorageError::from_write)?;
+    }
+    for entry in &last {
+        disk.sync_dir(directory).await.map_err(StorageError::from_write)?;
         let removed = disk.remove_file(&format!("{directory}/{}", entry.name)).await;
         removed.map_err(StorageError::from_write)?;
     }

@@ -14,16 +14,20 @@ mod support;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
-use support::workload::{Model, Went, check_reopened, log_on, open_or_create, opened, work};
+use support::workload::{
+    Model, Went, check_reopened, log_on, open_or_create, opened, other_topic, work,
+};
 use support::{
-    Chance, DIRECTORY, batch, environment, read_all, ready, records_of, run, slow_down,
+    Chance, DIRECTORY, TOPIC_ID, batch, environment, read_all, ready, records_of, run, slow_down,
     small_options,
 };
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
 use vltava_storage::io::{Disk, IoErrorKind};
 use vltava_storage::producer_state::SequenceCheck;
-use vltava_storage::{AppendClass, Log, Opened, StorageError, topic_id_of};
+use vltava_storage::{
+    AppendClass, Log, Opened, StorageError, remove_leftovers, remove_log, topic_id_of,
+};
 
 const STEPS: usize = 60;
 
@@ -76,7 +80,7 @@ async fn later_lives(seed: u64, disk: FaultDisk, mut model: Model) {
     let mut disk = disk;
     for life in 0..3 {
         disk = disk.restart();
-        vltava_storage::remove_leftovers(&disk).await.unwrap();
+        remove_leftovers(&disk).await.unwrap();
         let environment = environment(&disk).await.unwrap();
         let log = opened(&environment).await;
         check_reopened(&log, &mut model).await;
@@ -167,6 +171,41 @@ fn a_segment_whose_name_was_never_durable_is_begun_anew() {
         });
     }
     assert!(failed > 20, "{failed} syncs of the directory failed");
+}
+
+/// Removes a log, fails to make its new name durable, removes it at the next start, and loses power
+/// there: whether its old name came back with less than the whole log.
+async fn come_back_in_parts(seed: u64, at: u64) -> bool {
+    let disk = FaultDisk::new(seed * 1000 + at);
+    let log = log_on(&disk).await;
+    fill(&log).await;
+    // The first change gives it its new name, the second makes that durable.
+    disk.inject(Fault::Fail { at: disk.operations() + 1, kind: IoErrorKind::Failed });
+    assert!(log.remove().await.is_err());
+    disk.heal();
+    disk.inject(Fault::Crash { at: disk.operations() + at });
+    let removed = remove_leftovers(&disk).await;
+    let disk = disk.restart();
+    let logs = environment(&disk).await.unwrap();
+    remove_leftovers(&disk).await.unwrap();
+    let found = topic_id_of(&logs, DIRECTORY).await.unwrap();
+    assert!(found.is_none_or(|id| id == TOPIC_ID), "seed {seed}, operation {at}: {found:?}");
+    let is_whole = matches!(open_or_create(&logs).await, Ok(Opened::Ready(_)));
+    remove_log(&logs, DIRECTORY, TOPIC_ID).await.unwrap();
+    let again = Log::create(&logs, DIRECTORY, other_topic(), small_options()).await;
+    assert!(again.is_ok(), "seed {seed}, operation {at}: {:?}", again.err());
+    removed.is_err() && found.is_some() && !is_whole
+}
+
+#[test]
+fn what_comes_back_of_a_removed_log_is_known_for_what_it_was() {
+    let mut came_back = 0;
+    for seed in seeds(1, 40) {
+        for at in 0..60 {
+            came_back += u64::from(run(come_back_in_parts(seed, at)));
+        }
+    }
+    assert!(came_back > 40, "{came_back} came back in parts");
 }
 
 /// Logs that are made side by side, with one operation that fails: what is made outlives a crash.

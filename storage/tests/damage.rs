@@ -410,10 +410,12 @@ fn a_log_belongs_to_its_topic_or_nobody_knows() {
             let (disk, _) = written(11, true).await;
             disk.remove_file(path).await.unwrap();
             let shard = environment(&disk).await.unwrap();
-            let found = topic_id_of(&shard, DIRECTORY).await;
-            assert_eq!(found.is_err(), is_checkpoint);
-            assert!(found.is_err() || found.unwrap() == Some(TOPIC_ID));
-            if !is_checkpoint {
+            assert_eq!(topic_id_of(&shard, DIRECTORY).await.unwrap(), Some(TOPIC_ID));
+            if is_checkpoint {
+                // Whose it is, and no more.
+                let opened = Log::open(&shard, DIRECTORY, small_options()).await.unwrap();
+                assert!(matches!(opened, Opened::Corrupt(_)));
+            } else {
                 assert_eq!(disk.restart().content(path), whole.content(path), "not made whole");
             }
         }

@@ -46,6 +46,8 @@ impl<D: Disk> Log<D> {
         match disk.list(directory).await {
             Err(error) if error.kind == IoErrorKind::NotFound => {}
             Err(error) => return Err(StorageError::from_read(error)),
+            // Of a log that was removed, and whose old name came back: the new one replaces it.
+            Ok(entries) if entries.is_empty() => {}
             Ok(_) => return Err(StorageError::AlreadyExists(directory.to_owned())),
         }
         let cursor = SegmentCursor::new(0, 0);
