@@ -53,10 +53,11 @@ impl<D: Disk> LogInner<D> {
             if behind > end.position {
                 break;
             }
+            // In front of the log's start nothing is known.
             let known = self.state.borrow().epochs.epoch_at(facts.base_offset);
             let is_last = behind == end.position;
             let fits = facts.base_offset == next
-                && known == Some(facts.leader_epoch)
+                && known.is_none_or(|known| known == facts.leader_epoch)
                 && is_last == (facts.next_offset() == end.next_offset);
             if !fits {
                 // They are not what stood there.

@@ -78,7 +78,8 @@ impl<D: Disk> LogInner<D> {
         bytes_max: usize,
         at_least_one: bool,
     ) -> StorageResult<ReadResult> {
-        let run = self.run(from, limit, bytes_max, at_least_one).await?;
+        let first_batch = self.state.borrow().first_batch;
+        let run = self.run(first_batch, from, limit, bytes_max, at_least_one).await?;
         let Some(Run { segment, first, end, next_offset }) = run else {
             return Ok(ReadResult::default());
         };
@@ -98,7 +99,23 @@ impl<D: Disk> LogInner<D> {
         limit: i64,
         bytes_max: usize,
     ) -> StorageResult<Bytes> {
-        let Some(run) = self.run(from, limit, bytes_max, true).await? else {
+        let first_batch = self.state.borrow().first_batch;
+        self.run_in_memory(self.run(first_batch, from, limit, bytes_max, true).await?).await
+    }
+
+    /// The same, also in front of the log's first batch, as far as its segment has them.
+    pub(crate) async fn read_to_mend(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Bytes> {
+        let oldest = self.state.borrow().segments.keys().next().copied().unwrap_or(from);
+        self.run_in_memory(self.run(oldest, from, limit, bytes_max, true).await?).await
+    }
+
+    async fn run_in_memory(&self, run: Option<Run<D>>) -> StorageResult<Bytes> {
+        let Some(run) = run else {
             return Ok(Bytes::new());
         };
         let len = usize::try_from(run.end - run.first.position).unwrap_or(usize::MAX);
@@ -107,15 +124,13 @@ impl<D: Disk> LogInner<D> {
 
     async fn run(
         &self,
+        start: i64,
         from: i64,
         limit: i64,
         bytes_max: usize,
         at_least_one: bool,
     ) -> StorageResult<Option<Run<D>>> {
-        let (start, flushed_end) = {
-            let state = self.state.borrow();
-            (state.first_batch, state.flushed_end())
-        };
+        let flushed_end = self.state.borrow().flushed_end();
         if from < start || from > flushed_end {
             return Err(StorageError::OutOfRange { offset: from, start, end: flushed_end });
         }

@@ -220,7 +220,7 @@ impl<R: Runtime> Replica<R> {
     async fn same(&self, from: i64, until: i64) -> Result<Answer, PartitionError> {
         let committed = self.high_watermark().min(self.log.flushed_end());
         let until = until.min(committed).min(self.sound_until(from)?);
-        let read = self.log_to_read().read_in_memory(from, until, PIECE_BYTES).await;
+        let read = self.log_to_read().read_to_mend(from, until, PIECE_BYTES).await;
         let read = read.inspect_err(|error| self.suspect_where_corrupt(from, error));
         Ok(Answer::Batches(read?))
     }

@@ -186,6 +186,21 @@ impl<D: Disk> Log<D> {
         self.inner.undisturbed(from, read).await
     }
 
+    /// The same, also in front of the log's first batch, as far as its segment still has them:
+    /// nobody reads those, and a replica that is damaged there cannot find what follows.
+    ///
+    /// # Errors
+    /// As for [`Log::read`]; [`StorageError::OutOfRange`] below the oldest segment.
+    pub async fn read_to_mend(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Bytes> {
+        let read = async || self.inner.read_to_mend(from, limit, bytes_max).await;
+        self.inner.undisturbed(from, read).await
+    }
+
     /// The first record whose timestamp is at least `timestamp` (milliseconds since 1970).
     ///
     /// # Errors

@@ -152,3 +152,48 @@ fn what_is_damaged_is_given_to_nobody_until_it_is_mended() {
         });
     }
 }
+
+/// The log begins within a segment, and what has rotted in front of it hides where: others give
+/// that, too, though nobody reads it.
+#[test]
+fn what_is_damaged_in_front_of_the_start_is_mended_where_it_hides_what_follows() {
+    for seed in 1..5 {
+        tell(seed, async |mut cluster| {
+            cluster.options.index_interval_bytes = 1 << 20;
+            let leader = begin(&mut cluster).await;
+            let follower = (leader + 1) % NODES;
+            // Of the same segment.
+            let (rotten, start) = (ROTTEN - 2, ROTTEN - 1);
+            let (path, position) = place(&cluster, follower, rotten).await;
+            assert!(place(&cluster, follower, start).await.1 > position);
+            assert_eq!(cluster.replica(leader).delete_records(start).await, Ok(start));
+            let knows = |cluster: &Cluster| cluster.replica(follower).log_start() == start;
+            cluster.until(5_000, "the follower begins there, too", knows).await;
+            cluster.kill(follower);
+            // Its length: what follows cannot be found.
+            cluster.disk(follower).damage(&path, |bytes| bytes[position + 10] ^= 1);
+            cluster.start(follower).await;
+            let replica = cluster.replica(follower);
+            let Err(StorageError::Corrupt(damage)) = replica.log_to_read().verify(start).await
+            else {
+                panic!("it is not found");
+            };
+            assert_eq!(damage.offset, rotten);
+            replica.damaged(damage);
+            let is_mended = async || {
+                look_after(&cluster, follower).await;
+                !replica.has_rot()
+            };
+            for _ in 0..60 {
+                if is_mended().await {
+                    break;
+                }
+                cluster.sleep_ms(100).await;
+            }
+            assert!(!replica.has_rot() && is_sound(&cluster, follower).await);
+            let read = replica.log_to_read().read_in_memory(start, start + 1, 1).await;
+            let batches = ReplicatedBatches::check(read.unwrap()).expect("what was written");
+            assert_eq!(batches.base_offset(), Some(start));
+        });
+    }
+}
