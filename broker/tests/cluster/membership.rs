@@ -260,6 +260,36 @@ fn a_node_that_stays_away_is_made_up_for() {
     nodes.stop();
 }
 
+/// A node was away while another came and one of its own time left: it knows nothing of the one that
+/// came, and lets it in all the same, for without it there is no majority.
+#[test]
+fn who_was_away_lets_in_who_came_meanwhile() {
+    let random = Random(seed());
+    let mut nodes = Nodes::start();
+    create_topic(nodes.address(1), TOPIC, PARTITIONS);
+    await_agreement(&nodes.addresses(), &[TOPIC]);
+    nodes.kill(3);
+    nodes.add(4, &[]);
+    done(&cluster(&nodes, &["add", "--no-wait", &named(&nodes, 4)]));
+    nodes.run(&[4]);
+    let said = done(&cluster(&nodes, &["remove", "1"]));
+    assert!(said.contains("node 1 has left the cluster"), "{said}");
+    await_status(&nodes, &[r#""voters":[2,3,4],"learners":[]"#]);
+    nodes.stop_node(1);
+    nodes.kill(2);
+    nodes.run(&[3]);
+    for partition in 0..PARTITIONS {
+        await_leader(&[nodes.address(4)], TOPIC, partition, |leader| leader > 2);
+    }
+    let by_number = nodes.by_number().into_iter().filter(|(node, _)| *node > 2).collect();
+    let work = Work::begin(by_number, TOPIC, &random);
+    work.await_progress();
+    let history = work.end();
+    nodes.run(&[2]);
+    assert!(history.check() > 0, "nothing was written");
+    nodes.stop();
+}
+
 /// One node, then two, then three: what groups commit has as many replicas as there are nodes.
 #[test]
 fn a_cluster_of_one_grows() {
