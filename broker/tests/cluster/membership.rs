@@ -260,15 +260,15 @@ fn a_node_that_stays_away_is_made_up_for() {
     nodes.stop();
 }
 
-/// A node was away while another came and one of its own time left: it knows nothing of the one that
-/// came, and lets it in all the same, for without it there is no majority.
+/// A node stands still while another comes and one of its own time leaves: it knows nothing of the one
+/// that came, and lets it in all the same, for without it there is no majority.
 #[test]
-fn who_was_away_lets_in_who_came_meanwhile() {
+fn who_stood_still_lets_in_who_came_meanwhile() {
     let random = Random(seed());
     let mut nodes = Nodes::start();
     create_topic(nodes.address(1), TOPIC, PARTITIONS);
     await_agreement(&nodes.addresses(), &[TOPIC]);
-    nodes.kill(3);
+    nodes.pause(3);
     nodes.add(4, &[]);
     done(&cluster(&nodes, &["add", "--no-wait", &named(&nodes, 4)]));
     nodes.run(&[4]);
@@ -277,7 +277,7 @@ fn who_was_away_lets_in_who_came_meanwhile() {
     await_status(&nodes, &[r#""voters":[2,3,4],"learners":[]"#]);
     nodes.stop_node(1);
     nodes.kill(2);
-    nodes.run(&[3]);
+    nodes.resume(3);
     for partition in 0..PARTITIONS {
         await_leader(&[nodes.address(4)], TOPIC, partition, |leader| leader > 2);
     }
