@@ -65,10 +65,7 @@ pub async fn handle<R: Runtime>(
 ) -> Reply<ElectLeadersResponse> {
     let kind = request.election_type;
     if kind != PREFERRED && kind != UNCLEAN {
-        return Reply::Now(ElectLeadersResponse {
-            error_code: ErrorCode::INVALID_REQUEST,
-            ..ElectLeadersResponse::default()
-        });
+        return Reply::Now(unknown_kind(kind, &request.topic_partitions.unwrap_or_default()));
     }
     let node = &context.services.node;
     let image = node.image();
@@ -95,6 +92,21 @@ pub async fn handle<R: Runtime>(
     let elected: Vec<(&Str, PartitionResult)> = elected.buffered(SIDE_BY_SIDE).collect().await;
     let replica_election_results = by_topic(elected, is_for_all);
     Reply::Now(ElectLeadersResponse { replica_election_results, ..ElectLeadersResponse::default() })
+}
+
+/// As Kafka: each partition is told, too.
+fn unknown_kind(kind: i8, asked: &[TopicPartitions]) -> ElectLeadersResponse {
+    let error_code = ErrorCode::INVALID_REQUEST;
+    let message = Str::from(format!("Unknown election type {kind}"));
+    let of_topic = |asked: &TopicPartitions| {
+        let refused = |index: &i32| {
+            result(*index, Err(Refused { error: error_code, message: message.clone() }))
+        };
+        let partition_result = asked.partitions.iter().map(refused).collect();
+        ReplicaElectionResult { topic: asked.topic.clone(), partition_result }
+    };
+    let replica_election_results = asked.iter().map(of_topic).collect();
+    ElectLeadersResponse { error_code, replica_election_results, ..ElectLeadersResponse::default() }
 }
 
 /// How long one request may take.
@@ -205,6 +217,7 @@ async fn elect<R: Runtime>(
         let leaders = node.leaders();
         let leader = leaders.leader(id);
         if moved.is_ok() || leader.is_some_and(|leader| leader.node_id == preferred) {
+            node.leader_heard(id, preferred).await;
             return Ok(());
         }
         // A leader that is new does not know yet who is in sync.

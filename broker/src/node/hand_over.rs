@@ -13,7 +13,8 @@ use super::messages;
 use super::peers::HAND_OVER;
 use super::view::Node;
 use crate::metadata::image::PartitionId;
-use crate::runtime::Runtime;
+use crate::metadata::leaders::Leaders;
+use crate::runtime::{Monotonic, Runtime};
 
 /// Partitions of a shard that are handed over side by side.
 const SIDE_BY_SIDE: usize = 64;
@@ -187,13 +188,28 @@ impl<R: Runtime> Node<R> {
         let runtime = &self.parts.runtime;
         let until = runtime.now().after(SUCCESSOR_TIME_MAX);
         let own = self.parts.config.node_id;
-        let is_unknown = |partition| {
-            let leaders = self.leaders.borrow();
-            leaders.leader(partition).is_some_and(|leader| leader.node_id == own)
+        let is_known = |leaders: &Leaders| {
+            let is_own = |id| leaders.leader(id).is_some_and(|leader| leader.node_id == own);
+            !partitions.clone().any(is_own)
         };
-        while partitions.clone().any(is_unknown) && runtime.now() < until {
+        self.heard(until, is_known).await;
+    }
+
+    /// Waits, but not for long, until this node has heard what a leader told who handed over to it:
+    /// who asks here next is to be told the same.
+    pub async fn leader_heard(&self, partition: PartitionId, leader: i32) {
+        let until = self.parts.runtime.now().after(SUCCESSOR_TIME_MAX);
+        let is_known = |leaders: &Leaders| {
+            leaders.leader(partition).is_some_and(|known| known.node_id == leader)
+        };
+        self.heard(until, is_known).await;
+    }
+
+    async fn heard(&self, until: Monotonic, is_known: impl Fn(&Leaders) -> bool) {
+        let runtime = &self.parts.runtime;
+        while !is_known(&self.leaders.borrow()) && runtime.now() < until {
             let heard = self.leaders_heard.listen();
-            if partitions.clone().any(is_unknown) {
+            if !is_known(&self.leaders.borrow()) {
                 runtime.before(until, heard).await;
             }
         }

@@ -41,6 +41,15 @@ fn elect_leaders(talk: &mut Talk) {
         };
         assert_eq!(told(0), Some(ErrorCode::ELECTION_NOT_NEEDED));
         assert_eq!(told(7), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+        if version > 0 {
+            let answer = talk.ask(version, &ElectLeadersRequest { election_type: 7, ..request });
+            let told = &answer.replica_election_results[0].partition_result;
+            let said = told[0].error_message.as_ref().map(ToString::to_string);
+            assert_eq!(answer.error_code, ErrorCode::INVALID_REQUEST);
+            assert_eq!(told.len(), 2);
+            assert_eq!(told[0].error_code, ErrorCode::INVALID_REQUEST);
+            assert_eq!(said.as_deref(), Some("Unknown election type 7"));
+        }
     }
 }
 
