@@ -178,6 +178,7 @@ impl<R: Runtime> Replica<R> {
         let index = first.min(raft.committed());
         if self.agenda.borrow().is_log_settled() && index > raft.history().base().at.index() {
             raft.compact(index);
+            debug_assert!(raft.history().base().at.offset <= self.log.first_batch());
         }
     }
 }
