@@ -150,6 +150,10 @@ impl Filling<'_> {
     }
 
     fn unknown(&mut self, name: &Str) -> bool {
+        if self.left == 0 {
+            self.end(name, 0);
+            return false;
+        }
         let error = match topic_name::validate(name) {
             Ok(()) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
             Err(_) => ErrorCode::INVALID_TOPIC_EXCEPTION,
@@ -253,6 +257,7 @@ mod tests {
         );
         assert_eq!(ask(&[], 2, Some(("t", 1))), (vec![shown("t", &[1, 2])], next("t2.x", 0)));
         assert_eq!(ask(&["t"], 2, Some(("t", 1))), (vec![shown("t", &[1, 2])], None));
+        assert_eq!(ask(&["a", "none"], 1, None), (vec![shown("a", &[0])], next("none", 0)));
         assert_eq!(ask(&["t"], 0, None), (vec![shown("t", &[0])], next("t", 1)));
         assert_eq!(ask(&["t"], 10, Some(("t", 5))), (vec![shown("t", &[])], None));
         let from_gone = vec![shown("t", &[0, 1, 2]), shown("t2.x", &[0])];
