@@ -11,12 +11,16 @@ use crate::checkers::{Partition, RecordId};
 use crate::client::Client;
 use crate::promise;
 
-/// Reads a random topic again and again, each time from its start, until the run is to end. Now and
-/// then it forgets a partition for a while.
+/// Reads a random topic again and again, each time from its start, from its leaders or from any
+/// replicas, until the run is to end. Now and then it forgets a partition for a while.
 pub async fn consume(workload: &Workload, mut client: Client) {
     while !workload.is_finishing() {
         let topic = &workload.topics[client.random.index(workload.topics.len())];
-        let mut fetcher = Fetcher::new(workload, &mut client, topic);
+        let is_near = client.only_broker().is_none() && client.random.chance(MILLION / 2);
+        let mut fetcher = match is_near {
+            true => Fetcher::near(workload, &mut client, topic),
+            false => Fetcher::new(workload, &mut client, topic),
+        };
         let mut positions: BTreeMap<i32, i64> = (0..topic.partitions).map(|p| (p, 0)).collect();
         let mut resting = BTreeMap::new();
         for _ in 0..client.random.mostly_small(1..=50) {

@@ -16,8 +16,8 @@ use super::lookup::list_start;
 use super::records::{self, Taken};
 use super::session::{Asked, Session};
 use super::{Topic, Workload, route};
-use crate::checkers::{Partition, RecordId, violation};
-use crate::client::{CallError, Client};
+use crate::checkers::{Partition, RecordId, Viewer, violation};
+use crate::client::{CallError, Client, Leader};
 use crate::promise;
 
 /// Fetch names topics by id from this version on.
@@ -26,6 +26,8 @@ const BY_ID: i16 = 13;
 const SESSIONS: i16 = 7;
 /// Fetch names the leader's epoch from this version on.
 const LEADER_EPOCHS: i16 = 9;
+/// Followers answer Fetch from this version on.
+const FOLLOWERS: i16 = 11;
 /// The epoch of a fetch that wants no session.
 const NO_SESSION: i32 = -1;
 
@@ -56,6 +58,8 @@ struct Wanted {
     /// Of the leaders; -1: none is named.
     epochs: BTreeMap<i32, i32>,
     floors: BTreeMap<i32, Floors>,
+    /// Who asks there.
+    viewer: Viewer,
 }
 
 /// Fetches from one topic.
@@ -65,6 +69,8 @@ pub struct Fetcher<'a> {
     has_sessions: bool,
     /// With each node, where it has any.
     sessions: BTreeMap<SocketAddr, Session>,
+    /// Where partitions are read; `None`: where they are led.
+    near: Option<BTreeMap<i32, Leader>>,
 }
 
 /// A partition, as checkers name it.
@@ -76,31 +82,69 @@ impl<'a> Fetcher<'a> {
     /// A client's fetches from a topic; half of them use sessions.
     pub fn new(workload: &'a Workload, client: &mut Client, topic: &'a Topic) -> Self {
         let has_sessions = client.random.chance(MILLION / 2);
-        Self { workload, topic, has_sessions, sessions: BTreeMap::new() }
+        Self { workload, topic, has_sessions, sessions: BTreeMap::new(), near: None }
     }
 
-    /// Fetches from partitions at these positions, from each where it is led. A position below the
-    /// log's start is answered with that start, and no records; a partition without a leader with
-    /// nothing.
+    /// The same, from any replicas that are in sync, of which each is another viewer: a follower
+    /// knows a moment later what is committed (KIP-392).
+    pub fn near(workload: &'a Workload, client: &mut Client, topic: &'a Topic) -> Self {
+        Self { near: Some(BTreeMap::new()), ..Self::new(workload, client, topic) }
+    }
+
+    /// Fetches from partitions at these positions, from each where it is led, or near. A position
+    /// below the log's start is answered with that start, and no records; a partition without a
+    /// leader with nothing.
     pub async fn fetch(
         &mut self,
         client: &mut Client,
         positions: &BTreeMap<i32, i64>,
     ) -> Result<Vec<Fetched>, CallError> {
-        let indexes = positions.keys().copied();
         let mut fetched = Vec::new();
-        for (address, epochs) in route::by_leader(client, self.topic, indexes).await? {
+        for (address, epochs) in self.places(client, positions).await? {
             let here = positions.iter().filter(|(index, _)| epochs.contains_key(index));
             let here: BTreeMap<i32, i64> = here.map(|(index, at)| (*index, *at)).collect();
-            let floors = self.floors(client, &here);
-            let wanted = Wanted { positions: here, epochs, floors };
+            let viewer = self.viewer(client, address);
+            let floors = self.floors(&viewer, &here);
+            let wanted = Wanted { positions: here, epochs, floors, viewer };
             let some = self.fetch_at(client, address, wanted).await;
             if some.is_err() {
                 client.forget_leaders();
+                self.near.iter_mut().for_each(BTreeMap::clear);
             }
             fetched.extend(some?);
         }
         Ok(fetched)
+    }
+
+    /// Where to fetch these partitions, with the epochs to name.
+    async fn places(
+        &mut self,
+        client: &mut Client,
+        positions: &BTreeMap<i32, i64>,
+    ) -> Result<BTreeMap<SocketAddr, BTreeMap<i32, i32>>, CallError> {
+        let Some(near) = &mut self.near else {
+            return route::by_leader(client, self.topic, positions.keys().copied()).await;
+        };
+        if positions.keys().any(|index| !near.contains_key(index)) {
+            near.extend(route::some_replicas(client, self.topic).await?);
+        }
+        let mut places: BTreeMap<SocketAddr, BTreeMap<i32, i32>> = BTreeMap::new();
+        for index in positions.keys() {
+            if let Some(Leader { address, epoch }) = near.get(index) {
+                places.entry(*address).or_default().insert(*index, *epoch);
+            }
+        }
+        if places.is_empty() {
+            client.leave_home();
+        }
+        Ok(places)
+    }
+
+    fn viewer(&self, client: &Client, address: SocketAddr) -> Viewer {
+        match self.near {
+            Some(_) => Some(Rc::from(format!("{} at {address}", client.name))),
+            None => self.topic.viewer(client),
+        }
     }
 
     async fn fetch_at(
@@ -116,6 +160,9 @@ impl<'a> Fetcher<'a> {
         }
         if wanted.epochs.values().any(|epoch| *epoch >= 0) {
             least = least.max(LEADER_EPOCHS);
+        }
+        if self.near.is_some() {
+            least = least.max(FOLLOWERS);
         }
         let bytes_max = i32::try_from(client.random.mostly_small(1..=1 << 20)).unwrap_or(1);
         let limits = FetchRequest {
@@ -153,14 +200,13 @@ impl<'a> Fetcher<'a> {
         Ok(fetched)
     }
 
-    fn floors(&self, client: &Client, positions: &BTreeMap<i32, i64>) -> BTreeMap<i32, Floors> {
-        let viewer = self.topic.viewer(client);
+    fn floors(&self, viewer: &Viewer, positions: &BTreeMap<i32, i64>) -> BTreeMap<i32, Floors> {
         let offsets = self.workload.checkers.offsets.borrow();
         let starts = self.workload.checkers.starts.borrow();
         let floors = positions.keys().map(|&index| {
             let partition = key(self.topic, index);
-            let high_watermark = offsets.floor(&viewer, &partition);
-            (index, Floors { high_watermark, log_start: starts.floor(&viewer, &partition) })
+            let high_watermark = offsets.floor(viewer, &partition);
+            (index, Floors { high_watermark, log_start: starts.floor(viewer, &partition) })
         });
         floors.collect()
     }
@@ -221,6 +267,7 @@ impl<'a> Fetcher<'a> {
                 Err(_) => {
                     is_vague = true;
                     client.forget_leader(&key(self.topic, index));
+                    self.near.iter_mut().for_each(|near| drop(near.remove(&index)));
                 }
             }
         }
@@ -271,15 +318,15 @@ impl<'a> Fetcher<'a> {
             "{partition:?}: no high watermark is told"
         );
         let mut offsets = checkers.offsets.borrow_mut();
-        let viewer = self.topic.viewer(client);
+        let viewer = &wanted.viewer;
         if is_known {
-            offsets.check_high_watermark(&viewer, &partition, floors.high_watermark, told);
+            offsets.check_high_watermark(viewer, &partition, floors.high_watermark, told);
         }
         drop(offsets);
         let mut starts = checkers.starts.borrow_mut();
         if data.log_start_offset >= 0 {
             // Old versions do not say.
-            starts.check_told(&viewer, &partition, floors.log_start, data.log_start_offset);
+            starts.check_told(viewer, &partition, floors.log_start, data.log_start_offset);
         }
         let bytes = data.records.as_ref().and_then(|records| records.to_bytes());
         let bytes = bytes.unwrap_or_default();
@@ -304,6 +351,8 @@ impl<'a> Fetcher<'a> {
     ) -> Result<Option<Fetched>, CallError> {
         let start = list_start(self.workload, client, self.topic, index).await?;
         let partition = key(self.topic, index);
+        // Who leads may be another by now than the follower heard of, and not know it yet.
+        let start = start.filter(|start| self.near.is_none() || *start > position);
         Ok(start.map(|start| {
             promise!(
                 start > position,

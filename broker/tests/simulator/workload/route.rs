@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use vltava_protocol::messages::metadata::{
-    MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponsePartition,
 };
 use vltava_protocol::types::Str;
 
@@ -63,7 +63,30 @@ pub async fn by_leader(
     Ok(led)
 }
 
-async fn learn(client: &mut Client, topic: &Topic) -> Result<(), CallError> {
+/// A replica of each partition of a topic, drawn of those that are in sync, with the leader's epoch:
+/// the leader's now and then, and mostly a follower's.
+pub async fn some_replicas(
+    client: &mut Client,
+    topic: &Topic,
+) -> Result<BTreeMap<i32, Leader>, CallError> {
+    let answer = metadata(client, topic).await?;
+    let nodes = nodes(&answer);
+    let mut drawn = BTreeMap::new();
+    for partition in partitions(&answer, topic) {
+        let in_sync = partition.isr_nodes.iter().filter_map(|node| nodes.get(node));
+        let addresses: Vec<SocketAddr> = in_sync.copied().collect();
+        if partition.error_code.is_none() && !addresses.is_empty() {
+            let address = *client.random.pick(&addresses);
+            drawn.insert(
+                partition.partition_index,
+                Leader { address, epoch: partition.leader_epoch },
+            );
+        }
+    }
+    Ok(drawn)
+}
+
+async fn metadata(client: &mut Client, topic: &Topic) -> Result<MetadataResponse, CallError> {
     let request = MetadataRequest {
         topics: Some(vec![MetadataRequestTopic {
             name: Some(Str::from(&*topic.name)),
@@ -72,10 +95,21 @@ async fn learn(client: &mut Client, topic: &Topic) -> Result<(), CallError> {
         allow_auto_topic_creation: false,
         ..MetadataRequest::default()
     };
-    let answer = client.call(WITH_IDS, |_| request).await?;
-    let nodes = nodes(&answer);
+    client.call(WITH_IDS, |_| request).await
+}
+
+fn partitions<'a>(
+    answer: &'a MetadataResponse,
+    topic: &Topic,
+) -> impl Iterator<Item = &'a MetadataResponsePartition> {
     let told = answer.topics.iter().find(|told| told.topic_id == topic.id.get());
-    for partition in told.into_iter().flat_map(|told| &told.partitions) {
+    told.into_iter().flat_map(|told| &told.partitions)
+}
+
+async fn learn(client: &mut Client, topic: &Topic) -> Result<(), CallError> {
+    let answer = metadata(client, topic).await?;
+    let nodes = nodes(&answer);
+    for partition in partitions(&answer, topic) {
         if let Some(&address) = nodes.get(&partition.leader_id)
             && partition.error_code.is_none()
         {
