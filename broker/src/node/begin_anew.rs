@@ -47,12 +47,17 @@ impl<R: Runtime> Node<R> {
         let own = self.parts.config.node_id;
         let known = topic.partition(index).zip(self.surroundings());
         let Some((partition, surroundings)) = known else { return Ok(log) };
-        let has_all = |it: &&ImageReplica| it.node_id != own && !partition.adding.contains(it);
         let founders = self.membership(partition.founders().iter());
+        let began_alone = founders.is_alone(&surroundings.own);
+        // Who began alone notes nothing before others come; those that go may never have come.
+        let has_all = |it: &&ImageReplica| {
+            let goes = began_alone && partition.removing.contains(it);
+            it.node_id != own && !partition.adding.contains(it) && !goes
+        };
         let id = topic.partition_id(index);
-        let is_kept = founders.is_alone(&surroundings.own)
-            || partition.replicas.iter().find(has_all).is_none()
-            || kept::votes(&surroundings, id, log.end()) != Votes::Lost;
+        let may_be_new = log.end() == 0 && !began_alone;
+        let is_kept = partition.replicas.iter().find(has_all).is_none()
+            || kept::votes(&surroundings, id, may_be_new) != Votes::Lost;
         if is_kept {
             return Ok(log);
         }

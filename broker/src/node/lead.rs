@@ -210,7 +210,7 @@ async fn with_votes<R: Runtime>(
     let founders = Membership::new(founders(founding), []);
     let near = node.surroundings().filter(|near| !founders.is_alone(&near.own));
     let Some(near) = near else { return Ok((log, Vec::new())) };
-    let votes = kept::votes(&near, id, log.end());
+    let votes = kept::votes(&near, id, log.end() == 0);
     if votes == Votes::Known {
         return Ok((log, Vec::new()));
     }

@@ -73,12 +73,17 @@ pub enum Votes {
     Lost,
 }
 
-/// What this disk knows of what it has voted in a group, whose log ends here.
-pub fn votes<R: Runtime>(near: &Surroundings<R>, partition: PartitionId, log_end: i64) -> Votes {
+/// What this disk knows of what it has voted in a group, which may be one that it never took part
+/// in.
+pub fn votes<R: Runtime>(
+    near: &Surroundings<R>,
+    partition: PartitionId,
+    may_be_new: bool,
+) -> Votes {
     match near.journal.get(&key(partition)) {
         Recorded::Lost => Votes::Lost,
         // Both files are gone.
-        Recorded::Nothing if log_end > 0 => Votes::Lost,
+        Recorded::Nothing if !may_be_new => Votes::Lost,
         recorded => match decoded(recorded) {
             Some(kept) if kept.are_votes_lost => Votes::Unsure,
             _ => Votes::Known,

@@ -9,10 +9,11 @@ use vltava_protocol::error_code::ErrorCode;
 
 use crate::nodes::{NODES, Nodes, seed};
 use crate::producer::Random;
+use crate::reassign;
 use crate::support::wire;
 use crate::view::{
     await_agreement, await_leader, await_replicas, connect, create_topic, create_topic_with,
-    leader_of, until,
+    leader_of, partition, until,
 };
 use crate::work::{PARTITIONS, Work};
 
@@ -96,7 +97,6 @@ fn rot_in_a_closed_segment_of_a_leader_is_mended_while_it_leads() {
     nodes.stop();
 }
 
-/// Writes nonsense over both copies of what each shard has voted.
 /// Whether a process has a file below this directory open.
 fn has_open(process: u32, directory: &Path) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("its descriptors");
@@ -142,14 +142,20 @@ fn whoever_can_write_its_log_no_more_leads_no_more() {
     nodes.stop();
 }
 
-fn lose_votes(data: &Path) {
+/// Both copies of what each shard has voted.
+fn votes(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data).expect("the data directory").flatten();
     let is_votes = |path: &PathBuf| {
         path.file_name().is_some_and(|it| it.to_string_lossy().contains("-votes-"))
     };
     let files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_votes).collect();
     assert!(files.len() >= 2, "{files:?}");
-    for file in files {
+    files
+}
+
+/// Writes nonsense over all of them.
+fn lose_votes(data: &Path) {
+    for file in votes(data) {
         let length = fs::metadata(&file).expect("a file").len() as usize;
         fs::write(&file, vec![0x5a; length]).expect("it can be written");
     }
@@ -190,6 +196,55 @@ fn a_node_that_has_lost_its_votes_gets_them_back() {
     work.await_whole();
     let history = work.end();
     println!("lost votes: {} records", history.check());
+    nodes.stop();
+}
+
+/// A partition was on one node, and is on three now: where the first one finds nothing of what it
+/// voted, it is not alone again, but waits for the others, and has what they have.
+#[test]
+fn who_began_alone_and_lost_its_votes_is_not_alone_again() {
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic_with(nodes.address(1), TOPIC, 3, 1, &[]);
+    let is_its = |number: &i32| {
+        let found = partition(&addresses, TOPIC, *number);
+        found.is_some_and(|it| it.replicas == [NODE])
+    };
+    let number = until("no partition is on that node", || (0..3).find(is_its));
+    let write = || {
+        until("nothing is written", || {
+            let mut link = connect(leader_of(&addresses, TOPIC, number)?).ok()?;
+            let answer = wire::produce(&mut link, TOPIC, number, wire::batch(&[b"it"])).ok()?;
+            answer.error_code.is_none().then_some(())
+        });
+    };
+    write();
+    reassign::begin(nodes.address(1), TOPIC, &[(number, Some(vec![NODE, 1, 3]))].into());
+    await_replicas(&addresses, TOPIC, number, &NODES);
+    until("its move is still listed", || {
+        addresses.iter().all(|it| reassign::listed(*it, TOPIC) == Some(vec![])).then_some(())
+    });
+
+    nodes.kill(NODE);
+    await_leader(&nodes.others(NODE), TOPIC, number, |node| node != NODE);
+    write();
+    for file in votes(&nodes.node(NODE).data) {
+        fs::remove_file(&file).expect("it can be removed");
+    }
+    nodes.run(&[NODE]);
+    await_replicas(&addresses, TOPIC, number, &NODES);
+    let said = nodes.node(NODE).said();
+    let name = format!("{TOPIC}-{number}");
+    let has = |words: &str| said.lines().any(|it| it.contains(words) && it.contains(&name));
+    assert!(has("what this replica voted is lost") && has("votes again"), "{said}");
+
+    // Its word counts again, and what it leads is what all have.
+    nodes.kill(1);
+    write();
+    let mut link =
+        connect(leader_of(&addresses, TOPIC, number).expect("a leader")).expect("a link");
+    assert_eq!(wire::read_all(&mut link, TOPIC, number).expect("all of it").len(), 3);
+    nodes.run_all();
     nodes.stop();
 }
 

@@ -57,24 +57,32 @@ impl<R: Runtime> Replica<R> {
         let mut raft = Node::new(own, options, seed, found);
         raft.begins_at(log.log_start());
         raft.promise(kept.as_ref().map_or(Position::ZERO, |kept| kept.promised));
-        if kept.as_ref().is_some_and(|kept| kept.are_votes_lost) {
-            if replicas.is_empty() {
+        let are_votes_lost = kept.as_ref().is_some_and(|kept| kept.are_votes_lost);
+        let asked = if are_votes_lost { replicas } else { Vec::new() };
+        if are_votes_lost {
+            if asked.is_empty() {
                 let what = "its votes are lost, and nobody is known who could know of them";
                 return Err(PartitionError::Damaged(what.to_owned()));
             }
-            raft.lose_votes(replicas);
+            raft.lose_votes(asked.iter().copied());
         }
         let near = Some(surroundings);
         let replica = Self::new(runtime, name, log, partition, raft, near, kept);
         replica.begin(named.as_ref());
-        replica.meet_peers();
+        replica.meet_peers(&asked);
         Ok(replica)
     }
 
-    /// Hears of the nodes that are up already.
-    fn meet_peers(&self) {
+    /// Hears of the nodes that are up already: those of members, and of who is to be asked what it
+    /// knows, member or not as far as is known here.
+    fn meet_peers(&self, asked: &[ReplicaId]) {
         let Some(surroundings) = &self.surroundings else { return };
-        let nodes: Vec<i32> = self.raft.borrow().members().ids().map(|id| id.node).collect();
+        let mut nodes: Vec<i32> = {
+            let raft = self.raft.borrow();
+            raft.members().ids().chain(asked.iter().copied()).map(|id| id.node).collect()
+        };
+        nodes.sort_unstable();
+        nodes.dedup();
         for node in nodes {
             if surroundings.peers.session(node).is_some() {
                 self.peer_up(node);
