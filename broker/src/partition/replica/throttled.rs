@@ -59,9 +59,10 @@ impl<R: Runtime> Replica<R> {
             return Ok(free);
         }
         let bytes = i64::try_from(THROTTLED_BYTES).unwrap_or(i64::MAX);
-        let taken =
-            near.throttles.own.leader.take(self.runtime.now(), if leader { bytes } else { 0 });
-        taken.map_err(|wait| wait.min(WAIT_MAX))?;
+        if leader {
+            let taken = near.throttles.own.leader.take(self.runtime.now(), bytes);
+            taken.map_err(|wait| wait.min(WAIT_MAX))?;
+        }
         let allowance = Allowance {
             bytes: Some(THROTTLED_BYTES),
             leader,

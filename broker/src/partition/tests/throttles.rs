@@ -122,6 +122,27 @@ fn no_write_waits_for_a_throttle() {
     }
 }
 
+/// Where a leader may send nothing, that is so of those partitions alone that list it.
+#[test]
+fn a_leader_that_is_not_listed_is_not_throttled() {
+    tell_of(8, 2, async |mut cluster| {
+        let leader = begin(&mut cluster, 64).await;
+        let replica = cluster.replica(leader);
+        replica.set_throttled(FOLLOWERS());
+        set_rates(&cluster, Some(RATE << 4));
+        cluster.throttles(leader).leader.set_rate(Some(0));
+        let target: Vec<ReplicaId> = (0..NODES).map(id).collect();
+        let mut approach = Approach::default();
+        for _ in 0..100 {
+            if next_step(&replica, &target, &mut approach) == Stand::There {
+                return;
+            }
+            cluster.sleep_ms(20).await;
+        }
+        panic!("it is not sent what it lacks");
+    });
+}
+
 /// A throttle that is taken back ends at once what waits for it.
 #[test]
 fn a_throttle_is_taken_back() {
