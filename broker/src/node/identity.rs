@@ -31,6 +31,9 @@ pub struct Identity {
     pub founding: Option<Founding>,
     /// The highest feature level that the node has acted at.
     pub level: i16,
+    /// Who founded the cluster alone is not alone in it any more: from then on its disk keeps what
+    /// it voted. Noted of nobody else.
+    pub shares_votes: bool,
 }
 
 /// How a cluster began: who has a vote in group 0 as long as its log says nothing else.
@@ -93,7 +96,8 @@ fn parse(text: &str) -> Result<Identity, String> {
         Err(_) => FIRST,
         Ok(level) => level.parse().map_err(|_| "feature.level is no number")?,
     };
-    Ok(Identity { node_id, disk_id, founding, level })
+    let shares_votes = value("votes.shared").is_ok_and(|value| value == "true");
+    Ok(Identity { node_id, disk_id, founding, level, shares_votes })
 }
 
 fn founders(list: &str) -> Option<Vec<Founder>> {
@@ -105,7 +109,7 @@ fn founders(list: &str) -> Option<Vec<Founder>> {
 }
 
 fn render(identity: &Identity) -> String {
-    let Identity { node_id, disk_id, founding, level } = identity;
+    let Identity { node_id, disk_id, founding, level, shares_votes } = identity;
     let mut text = format!("version={VERSION}\nnode.id={node_id}\ndirectory.id={disk_id}\n");
     if let Some(Founding { cluster_id, founders }) = founding {
         let founders: Vec<_> =
@@ -115,6 +119,9 @@ fn render(identity: &Identity) -> String {
     // Before there were levels, all were at the first one.
     if *level != FIRST {
         text += &format!("feature.level={level}\n");
+    }
+    if *shares_votes {
+        text += "votes.shared=true\n";
     }
     text
 }
@@ -159,8 +166,12 @@ mod tests {
         let three = vec![founder(1, 11), founder(2, 12), founder(7, u128::MAX)];
         let three = Founding { founders: three, ..alone.clone() };
         for (founding, level) in [(None, 1), (Some(alone.clone()), 1), (Some(three), 300)] {
-            let identity = Identity { node_id: 7, disk_id: Uuid(u128::MAX), founding, level };
-            assert_eq!(parse(&render(&identity)), Ok(identity));
+            let disk_id = Uuid(u128::MAX);
+            for shares_votes in [false, true] {
+                let founding = founding.clone();
+                let identity = Identity { node_id: 7, disk_id, founding, level, shares_votes };
+                assert_eq!(parse(&render(&identity)), Ok(identity));
+            }
         }
         let (cluster, disk) = (Uuid(5), Uuid(u128::MAX));
         let older = format!("version=1\ncluster.id={cluster}\nnode.id=7\ndirectory.id={disk}\n");
@@ -169,7 +180,8 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        let text = render(&Identity { node_id: 1, disk_id: Uuid(2), founding: None, level: 1 });
+        let (node_id, disk_id, founding) = (1, Uuid(2), None);
+        let text = render(&Identity { node_id, disk_id, founding, level: 1, shares_votes: false });
         let newer = text.replace("version=1", "version=2");
         assert!(parse(&newer).is_err_and(|error| error.contains("version 2")));
         assert!(parse("").is_err());
@@ -184,7 +196,8 @@ mod tests {
         let founder = |node_id, disk: u128| Founder { node_id, disk_id: Uuid(disk << 64) };
         let founders = vec![founder(1, 11), founder(2, 12), founder(3, 13)];
         let founding = Some(Founding { cluster_id: Uuid(7 << 64), founders });
-        let identity = Identity { node_id: 2, disk_id: Uuid(12 << 64), founding, level: 2 };
+        let (node_id, disk_id, level) = (2, Uuid(12 << 64), 2);
+        let identity = Identity { node_id, disk_id, founding, level, shares_votes: false };
         if std::env::var("VLTAVA_GOLDEN").is_ok_and(|mode| mode == "rewrite") {
             std::fs::write(path, render(&identity)).unwrap();
         }

@@ -142,7 +142,8 @@ async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, String> {
         }
         None => {
             let disk_id = node.random_uuid();
-            let made = Identity { node_id, disk_id, founding: None, level: FIRST };
+            let (founding, level, shares_votes) = (None, FIRST, false);
+            let made = Identity { node_id, disk_id, founding, level, shares_votes };
             identity::write(&node.parts.runtime, &made).await?;
             Ok(made)
         }
@@ -208,9 +209,11 @@ async fn with_votes<R: Runtime>(
 ) -> Result<(Log<R::Disk>, Vec<ReplicaId>), PartitionError> {
     let id = PartitionId::CLUSTER_METADATA;
     let founders = Membership::new(founders(founding), []);
-    let near = node.surroundings().filter(|near| !founders.is_alone(&near.own));
+    // Who is alone keeps nothing, and loses nothing.
+    let shares_votes = node.identity.borrow().as_ref().is_some_and(|it| it.shares_votes);
+    let near = node.surroundings().filter(|near| shares_votes || !founders.is_alone(&near.own));
     let Some(near) = near else { return Ok((log, Vec::new())) };
-    let votes = kept::votes(&near, id, log.end() == 0);
+    let votes = kept::votes(&near, id, log.end() == 0 && !shares_votes);
     if votes == Votes::Known {
         return Ok((log, Vec::new()));
     }
@@ -256,7 +259,7 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
     if let Some(founding) = &identity.founding {
         return Ok(founding.clone());
     }
-    let Identity { node_id, disk_id, level, .. } = *identity;
+    let Identity { node_id, disk_id, .. } = *identity;
     let own = Founder { node_id, disk_id };
     let peers: Vec<i32> = node.parts.config.peers.iter().map(|peer| peer.node_id).collect();
     let runtime = &node.parts.runtime;
@@ -282,7 +285,7 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
             };
         }
     };
-    let made = Identity { node_id, disk_id, founding: Some(founding.clone()), level };
+    let made = Identity { founding: Some(founding.clone()), ..identity.clone() };
     identity::write(runtime, &made).await?;
     *node.identity.borrow_mut() = Some(made.clone());
     if let Some(surroundings) = node.surroundings() {
@@ -414,8 +417,8 @@ mod tests {
     fn a_stop_between_the_damaged_log_and_the_new_one_is_none_that_lost_it() {
         run_alone(1, |runtime, faults| async move {
             let founding = Founding { cluster_id: Uuid(1), founders: Vec::new() };
-            let own =
-                Identity { node_id: 1, disk_id: Uuid(2), founding: Some(founding), level: FIRST };
+            let (founding, level, shares_votes) = (Some(founding), FIRST, false);
+            let own = Identity { node_id: 1, disk_id: Uuid(2), founding, level, shares_votes };
             assert!(check_there(runtime.disk(), Some(&own)).await.is_err(), "it is gone");
             let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
             faults.put(&format!("{LOG}.{:032x}-damaged/vltava-checkpoint", topic_id.0), b"damaged");

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::identity::{self, Identity};
 use super::view::Node;
 use crate::cluster::quorum::{Members, Sight, wanted};
-use crate::metadata::image::Replica as Place;
+use crate::metadata::image::{PartitionId, Replica as Place};
+use crate::partition::kept::{self, Votes};
 use crate::partition::replica::{Replica, Standing};
 use crate::raft::membership::{Membership, ReplicaId};
 use crate::runtime::{Monotonic, Runtime};
@@ -58,7 +60,9 @@ impl<R: Runtime> Node<R> {
             runtime.sleep(PERIOD).await;
             self.note_absences();
             let Some(standings) = group.standings() else { continue };
-            if let Some(next) = self.next_members(&group, &standings) {
+            let next = self.next_members(&group, &standings);
+            let is_noted = self.has_noted_shared(next.as_ref().unwrap_or(&group.members())).await;
+            if let Some(next) = next.filter(|_| is_noted) {
                 self.change_members(&group, &next);
             }
         }
@@ -91,6 +95,38 @@ impl<R: Runtime> Node<R> {
         match group.change_members(next) {
             Ok(()) => tracing::info!(voters, learners, "the members of group 0 change"),
             Err(why) => tracing::debug!(?why, voters, learners, "group 0 cannot change now"),
+        }
+    }
+
+    /// Whether group 0 may have these members, as far as it is noted who may lose votes: who
+    /// founded the cluster alone keeps none at first, and notes it before others vote beside it.
+    /// Should nothing be kept at a later start, it is lost.
+    async fn has_noted_shared(&self, next: &Membership) -> bool {
+        let Some(own) = self.surroundings().map(|near| near.own) else { return true };
+        let known = self.identity.borrow().clone();
+        let began_alone = |it: &Identity| {
+            let founding = it.founding.as_ref();
+            founding.is_some_and(|it| matches!(it.founders[..], [one] if one.node_id == own.node))
+        };
+        let known = known.filter(|it| began_alone(it) && !it.shares_votes);
+        let Some(known) = known.filter(|_| !next.is_sole_voter(&own)) else { return true };
+        // What it keeps since it has learners is durable: nothing looks lost from now on.
+        let is_kept = self.surroundings().is_some_and(|near| {
+            kept::votes(&near, PartitionId::CLUSTER_METADATA, false) == Votes::Known
+        });
+        if !is_kept {
+            return false;
+        }
+        let noted = Identity { shares_votes: true, ..known };
+        match identity::write(&self.parts.runtime, &noted).await {
+            Ok(()) => {
+                *self.identity.borrow_mut() = Some(noted);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error, "that others vote, too, cannot be noted; trying again");
+                false
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use vltava_protocol::error_code::ErrorCode;
 
-use crate::nodes::{NODES, Nodes, seed};
+use crate::membership::{await_status, cluster, done, knows_one_other, named};
+use crate::nodes::{NODES, Nodes, Place, seed};
 use crate::producer::Random;
 use crate::reassign;
 use crate::support::wire;
@@ -245,6 +246,36 @@ fn who_began_alone_and_lost_its_votes_is_not_alone_again() {
         connect(leader_of(&addresses, TOPIC, number).expect("a leader")).expect("a link");
     assert_eq!(wire::read_all(&mut link, TOPIC, number).expect("all of it").len(), 3);
     nodes.run_all();
+    nodes.stop();
+}
+
+/// The same of the cluster's metadata: one node founded the cluster, which has three now.
+#[test]
+fn who_founded_the_cluster_alone_and_lost_its_votes_is_not_alone_again() {
+    let mut nodes = Nodes::places(&[], Place::local);
+    for node in NODES {
+        knows_one_other(&mut nodes, node, 1);
+    }
+    nodes.run(&[1]);
+    for node in [2, 3] {
+        done(&cluster(&nodes, &["add", "--no-wait", &named(&nodes, node)]));
+        nodes.run(&[node]);
+    }
+    await_status(&nodes, &[r#""voters":[1,2,3],"learners":[]"#]);
+    nodes.kill(1);
+    create_topic_with(nodes.address(2), TOPIC, 1, 2, &[]);
+    for file in votes(&nodes.node(1).data) {
+        fs::remove_file(&file).expect("it can be removed");
+    }
+    nodes.run(&[1]);
+    await_agreement(&nodes.addresses(), &[TOPIC]);
+    let said = nodes.node(1).said();
+    assert!(said.contains("voted on the cluster's metadata is lost"), "{said}");
+    // Its word counts again, and it knows what was decided without it.
+    await_status(&nodes, &[r#""voters":[1,2,3],"learners":[]"#]);
+    nodes.kill(2);
+    create_topic_with(nodes.address(1), "again", 1, 2, &[]);
+    nodes.run(&[2]);
     nodes.stop();
 }
 
