@@ -260,8 +260,8 @@ fn a_node_that_stays_away_is_made_up_for() {
     nodes.stop();
 }
 
-/// A node stands still while another comes and one of its own time leaves: it knows nothing of the one
-/// that came, and lets it in all the same, for without it there is no majority.
+/// A node stands still while another comes and one of its own time leaves: it knows nothing of the
+/// one that came, and lets it in all the same, for without it there is no majority.
 #[test]
 fn who_stood_still_lets_in_who_came_meanwhile() {
     let random = Random(seed());
