@@ -22,6 +22,8 @@ mod check;
 mod damage;
 #[path = "cluster/described.rs"]
 mod described;
+#[path = "cluster/descriptors.rs"]
+mod descriptors;
 #[path = "cluster/disks.rs"]
 mod disks;
 #[path = "cluster/faults.rs"]

@@ -1,7 +1,7 @@
 //! Room for payload: who has much to send waits until what was sent before has left.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::runtime::sync::Event;
@@ -14,11 +14,11 @@ pub(super) struct Window(Rc<State>);
 struct State {
     bytes_max: usize,
     taken: Cell<usize>,
-    /// Who waits: the first in line goes first.
-    line: RefCell<BTreeSet<u64>>,
+    /// Who waits, by its place, and what wakes it: the first in line goes first, and only that one
+    /// is woken. There may be thousands.
+    line: RefCell<BTreeMap<u64, Event>>,
     next_place: Cell<u64>,
     is_closed: Cell<bool>,
-    changed: Event,
 }
 
 impl Window {
@@ -29,7 +29,6 @@ impl Window {
             line: RefCell::default(),
             next_place: Cell::new(0),
             is_closed: Cell::new(false),
-            changed: Event::new(),
         }))
     }
 
@@ -38,25 +37,26 @@ impl Window {
     pub(super) async fn take(&self, bytes: usize) -> Option<Taken> {
         let place = self.0.next_place.get();
         self.0.next_place.set(place + 1);
-        self.0.line.borrow_mut().insert(place);
+        let turn = Event::new();
+        self.0.line.borrow_mut().insert(place, turn.clone());
         let waiting = InLine { window: self, place };
         loop {
-            let changed = self.0.changed.listen();
+            let woken = turn.listen();
             if self.0.is_closed.get() {
                 return None;
             }
-            let is_first = self.0.line.borrow().first() == Some(&waiting.place);
+            let is_first = self.0.line.borrow().keys().next() == Some(&waiting.place);
             if is_first && self.has(bytes) {
                 return Some(self.take_now(bytes));
             }
-            changed.await;
+            woken.await;
         }
     }
 
     /// Nothing is sent any more: who waits, waits in vain.
     pub(super) fn close(&self) {
         self.0.is_closed.set(true);
-        self.0.changed.notify();
+        self.0.line.borrow().values().for_each(Event::notify);
     }
 
     fn has(&self, bytes: usize) -> bool {
@@ -71,7 +71,13 @@ impl Window {
 
     fn release(&self, bytes: usize) {
         self.0.taken.set(self.0.taken.get() - bytes);
-        self.0.changed.notify();
+        self.wake_first();
+    }
+
+    fn wake_first(&self) {
+        if let Some((_, turn)) = self.0.line.borrow().first_key_value() {
+            turn.notify();
+        }
     }
 }
 
@@ -84,7 +90,7 @@ struct InLine<'a> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.window.0.line.borrow_mut().remove(&self.place);
-        self.window.0.changed.notify();
+        self.window.wake_first();
     }
 }
 
@@ -119,7 +125,9 @@ impl Drop for Taken {
 mod tests {
     use std::future::Future;
     use std::pin::{Pin, pin};
-    use std::task::{Context, Poll, Waker};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
 
     use futures_util::FutureExt;
 
@@ -150,6 +158,35 @@ mod tests {
         assert!(now(window.take(41)).is_none());
         drop((large, small));
         assert!(now(window.take(1000)).is_some(), "more than there ever is, when it is empty");
+    }
+
+    /// How often somebody was woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn only_the_first_in_line_is_woken() {
+        const LINE: usize = 1000;
+        let window = Window::new(1);
+        let mut held = now(window.take(1));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut line: Vec<_> = (0..LINE).map(|_| Box::pin(window.take(1))).collect();
+        let mut ask = |nth: usize| line[nth].as_mut().poll(&mut Context::from_waker(&waker));
+        assert!((0..LINE).all(|nth| ask(nth).is_pending()));
+        for nth in 0..LINE {
+            drop(held.take());
+            let Poll::Ready(taken) = ask(nth) else { panic!("{nth} is the first") };
+            held = taken;
+        }
+        let wakes = wakes.0.load(Ordering::Relaxed);
+        assert!(wakes <= 2 * LINE, "{wakes}: for room, and as the first");
     }
 
     #[test]

@@ -121,6 +121,13 @@ impl MachineDisk {
         Arc::clone(&self.0.directory.directory) as SharedHandle
     }
 
+    /// Syncs all of the file system, a directory that cannot be opened with it: the root is open.
+    async fn sync_all(&self, directory: &str) -> IoResult<()> {
+        let root = Arc::clone(&self.0.directory.directory);
+        let synced = self.blocking().run(move || sync_file_system(&root)).await;
+        synced.map_err(|error| io_error("sync file system", directory, &error))
+    }
+
     /// Asks for what gives no memory back.
     async fn call(&self, request: Request, operation: &'static str, path: &str) -> IoResult<usize> {
         let (result, _) = self.0.ring.ask(request).await;
@@ -214,7 +221,13 @@ impl Disk for MachineDisk {
             "" => self.root(),
             _ => {
                 let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-                Arc::new(self.open_descriptor(directory, flags).await?)
+                match self.open_descriptor(directory, flags).await {
+                    // Names were changed already: a log would end for want of a descriptor.
+                    Err(error) if error.kind == IoErrorKind::NoDescriptor => {
+                        return self.sync_all(directory).await;
+                    }
+                    opened => Arc::new(opened?),
+                }
             }
         };
         let request = Request::Sync { handle };
@@ -503,6 +516,15 @@ fn checked(path: &str) -> IoResult<CString> {
             path: path.to_owned(),
             message: "not a path within the data directory".to_owned(),
         }),
+    }
+}
+
+/// Makes durable what the file system holds that a descriptor is of.
+fn sync_file_system(of: &Descriptor) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    match unsafe { libc::syncfs(of.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

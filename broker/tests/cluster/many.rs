@@ -1,6 +1,6 @@
 //! Many partitions on three nodes, each written to by many idempotent producers, while a node is
-//! killed and comes back: nothing hangs, every write is there once, and memory and the time of a
-//! start are bounded.
+//! killed and comes back, and then all; and on a node alone: nothing hangs, every write is there
+//! once, what a producer repeats is known, and memory and the time of a start are bounded.
 //!
 //! - `VLTAVA_CLUSTER_PARTITIONS` (300): how many. Thousands take some minutes, and a release
 //!   (`VLTAVA_BIN`).
@@ -20,7 +20,7 @@ use vltava_protocol::messages::list_offsets::{
 use vltava_protocol::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use vltava_protocol::types::Str;
 
-use crate::nodes::{Nodes, variable};
+use crate::nodes::{NODES, Nodes, Place, variable};
 use crate::producer::now_ms;
 use crate::support::wire::{PRODUCE_VERSION, create_topic_request};
 use crate::view::{connect, is_whole, metadata, metadata_of_any, within};
@@ -37,8 +37,8 @@ const PARTITION_BYTES: u64 = 64 << 10;
 /// And beside that: the cache of what was written last, and requests.
 const NODE_BYTES: u64 = 256 << 20;
 
-struct Many {
-    nodes: Nodes,
+pub struct Many {
+    pub nodes: Nodes,
     partitions: i32,
     /// How long any step may take.
     bound: Duration,
@@ -53,8 +53,66 @@ fn batch(producer: i64, sequence: i32) -> Bytes {
     Bytes::from(builder.build())
 }
 
+/// Has a leader take a batch of a producer of each of these partitions; those that have it.
+fn produce(
+    leader: SocketAddr,
+    some: &[i32],
+    producer: i64,
+    sequence: i32,
+    look: impl Fn(i32, i64),
+) -> Result<Vec<i32>, ClientError> {
+    let data = some.iter().map(|index| {
+        let id = i64::from(*index) * PRODUCERS + producer;
+        let records = Some(Records::from(batch(id, sequence)));
+        PartitionProduceData { index: *index, records }
+    });
+    let topic = TopicProduceData {
+        name: Str::from(TOPIC),
+        partition_data: data.collect(),
+        ..TopicProduceData::default()
+    };
+    let request = ProduceRequest {
+        acks: -1,
+        timeout_ms: 10_000,
+        topic_data: vec![topic],
+        ..ProduceRequest::default()
+    };
+    let mut link = connect(leader)?;
+    link.answer_within(Duration::from_secs(20))?;
+    link.send_at(&request, PRODUCE_VERSION)?;
+    let answer = link.receive::<ProduceRequest>()?;
+    let mut done = Vec::new();
+    for answer in answer.responses.into_iter().flat_map(|it| it.partition_responses) {
+        let error = answer.error_code;
+        assert!(error.is_none() || error.is_retriable(), "{}: {error:?}", answer.index);
+        if error.is_none() {
+            look(answer.index, answer.base_offset);
+            done.push(answer.index);
+        }
+    }
+    Ok(done)
+}
+
 impl Many {
-    fn step<T>(&self, what: &str, act: impl FnOnce(&Self) -> T) -> T {
+    /// The topic on all of these nodes.
+    pub fn start(nodes: Nodes, partitions: i32) -> Self {
+        let bound = Duration::from_secs(30) + Duration::from_millis(10) * partitions as u32;
+        let many = Self { nodes, partitions, bound, rounds: 0 };
+        println!("{partitions} partitions, {} producers", i64::from(partitions) * PRODUCERS);
+        many.step("made", |many| {
+            let mut request = create_topic_request(TOPIC, partitions, &[]);
+            request.topics[0].replication_factor = many.nodes.brokers.len() as i16;
+            request.timeout_ms = bound.as_millis() as i32;
+            let mut link = connect(many.nodes.addresses()[0]).expect("a connection");
+            link.answer_within(bound).expect("a limit");
+            let answer = link.call(&request).expect("an answer");
+            assert!(answer.topics[0].error_code.is_none(), "{:?}", answer.topics[0]);
+            many.await_whole();
+        });
+        many
+    }
+
+    pub fn step<T>(&self, what: &str, act: impl FnOnce(&Self) -> T) -> T {
         let began = Instant::now();
         let done = act(self);
         let (took, memory) = (began.elapsed(), self.memory());
@@ -76,7 +134,7 @@ impl Many {
 
     /// Waits until all nodes that run say of each partition that all replicas on these nodes are in
     /// sync.
-    fn await_whole(&self) {
+    pub fn await_whole(&self) {
         within(self.bound, "not all replicas are in sync", || {
             self.nodes
                 .addresses()
@@ -114,61 +172,83 @@ impl Many {
     ) {
         let mut left: BTreeSet<i32> = (0..self.partitions).collect();
         within(self.bound, what, || {
-            for (leader, led) in self.by_leader(&left) {
-                for some in led.chunks(AT_A_TIME) {
-                    let Ok(done) = act(leader, some) else { break };
-                    left.retain(|number| !done.contains(number));
-                }
-            }
+            self.each_led_once(&mut left, &mut act);
             left.is_empty().then_some(())
         });
     }
 
-    /// One more batch of each producer of this place in its partition, to all partitions.
-    fn write(&self, producer: i64, sequence: i32) {
-        self.each_led("not all partitions take a batch", |leader, some| {
-            let data = some.iter().map(|index| {
-                let id = i64::from(*index) * PRODUCERS + producer;
-                let records = Some(Records::from(batch(id, sequence)));
-                PartitionProduceData { index: *index, records }
-            });
-            let topic = TopicProduceData {
-                name: Str::from(TOPIC),
-                partition_data: data.collect(),
-                ..TopicProduceData::default()
-            };
-            let request = ProduceRequest {
-                acks: -1,
-                timeout_ms: 10_000,
-                topic_data: vec![topic],
-                ..ProduceRequest::default()
-            };
-            let mut link = connect(leader)?;
-            link.answer_within(Duration::from_secs(20))?;
-            link.send_at(&request, PRODUCE_VERSION)?;
-            let answer = link.receive::<ProduceRequest>()?;
-            let answers = answer.responses.into_iter().flat_map(|it| it.partition_responses);
-            let mut done = Vec::new();
-            for answer in answers {
-                let error = answer.error_code;
-                assert!(error.is_none() || error.is_retriable(), "{}: {error:?}", answer.index);
-                if error.is_none() {
-                    done.push(answer.index);
-                }
+    /// Tries it once; those are left to which it was not done.
+    fn each_led_once(
+        &self,
+        left: &mut BTreeSet<i32>,
+        mut act: impl FnMut(SocketAddr, &[i32]) -> Result<Vec<i32>, ClientError>,
+    ) {
+        for (leader, led) in self.by_leader(left) {
+            for some in led.chunks(AT_A_TIME) {
+                let Ok(done) = act(leader, some) else { break };
+                left.retain(|number| !done.contains(number));
             }
-            Ok(done)
+        }
+    }
+
+    /// A batch of each producer of this place in its partition, to all partitions.
+    fn write(&self, producer: i64, sequence: i32) {
+        self.write_and(producer, sequence, |_, _| ());
+    }
+
+    /// The same, and looks at each partition and the offset that its batch has.
+    fn write_and(&self, producer: i64, sequence: i32, look: impl Fn(i32, i64)) {
+        self.each_led("not all partitions take a batch", |leader, some| {
+            produce(leader, some, producer, sequence, &look)
         });
     }
 
+    /// Tries it once; how many partitions have not taken it.
+    pub fn try_to_write(&self, producer: i64) -> usize {
+        let mut left: BTreeSet<i32> = (0..self.partitions).collect();
+        self.each_led_once(&mut left, |leader, some| {
+            produce(leader, some, producer, self.rounds, |_, _| ())
+        });
+        left.len()
+    }
+
     /// A batch of every producer.
-    fn write_all(&mut self) {
+    pub fn write_all(&mut self) {
         let sequence = self.rounds;
         (0..PRODUCERS).for_each(|producer| self.write(producer, sequence));
         self.rounds += 1;
     }
 
+    /// The last batch of every producer once more: it is known.
+    fn repeat_all(&self) {
+        let end = i64::from(self.rounds) * PRODUCERS;
+        for producer in 0..PRODUCERS {
+            self.write_and(producer, self.rounds - 1, |partition, offset| {
+                assert!(offset < end, "partition {partition} has taken a batch twice: {offset}");
+            });
+        }
+    }
+
+    /// All nodes are killed, and start again: producers are known, and nothing is missed.
+    fn lose_all(&mut self) {
+        self.nodes.kill_all();
+        let began = Instant::now();
+        self.nodes.run_all();
+        println!("all started: {:.1?}; MiB: {:?}", began.elapsed(), self.memory());
+        self.step("whole again", Self::await_whole);
+        let began = Instant::now();
+        self.repeat_all();
+        println!("repeated by all producers: {:.1?}; MiB: {:?}", began.elapsed(), self.memory());
+        self.step("asked where they end", Self::check_ends);
+        let bound = NODE_BYTES + PARTITION_BYTES * self.partitions as u64;
+        for (node, broker) in &self.nodes.brokers {
+            let bytes = broker.memory_bytes("VmHWM");
+            assert!(bytes < bound, "node {node} took {bytes} bytes, and may take {bound}");
+        }
+    }
+
     /// Every partition ends where it should: nothing is missed, and nothing there twice.
-    fn check_ends(&self) {
+    pub fn check_ends(&self) {
         let expected = i64::from(self.rounds) * PRODUCERS;
         self.each_led("not all partitions say where they end", |leader, some| {
             let asked = some.iter().map(|partition_index| ListOffsetsPartition {
@@ -193,22 +273,14 @@ impl Many {
     }
 }
 
+/// How many are asked for.
+fn partitions() -> i32 {
+    variable("VLTAVA_CLUSTER_PARTITIONS", 300) as i32
+}
+
 #[test]
 fn many_partitions_lose_a_node_and_get_it_back() {
-    let partitions = variable("VLTAVA_CLUSTER_PARTITIONS", 300) as i32;
-    let bound = Duration::from_secs(30) + Duration::from_millis(10) * partitions as u32;
-    let mut many = Many { nodes: Nodes::start(), partitions, bound, rounds: 0 };
-    println!("{partitions} partitions, {} producers", i64::from(partitions) * PRODUCERS);
-    many.step("made", |many| {
-        let mut request = create_topic_request(TOPIC, partitions, &[]);
-        request.topics[0].replication_factor = 3;
-        request.timeout_ms = bound.as_millis() as i32;
-        let mut link = connect(many.nodes.address(1)).expect("a connection");
-        link.answer_within(bound).expect("a limit");
-        let answer = link.call(&request).expect("an answer");
-        assert!(answer.topics[0].error_code.is_none(), "{:?}", answer.topics[0]);
-        many.await_whole();
-    });
+    let mut many = Many::start(Nodes::start(), partitions());
     let began = Instant::now();
     many.write_all();
     println!("written to by all producers: {:.1?}; MiB: {:?}", began.elapsed(), many.memory());
@@ -225,12 +297,22 @@ fn many_partitions_lose_a_node_and_get_it_back() {
     many.write_all();
     println!("written to again: {:.1?}", began.elapsed());
     many.step("asked where they end", Many::check_ends);
-    for (node, broker) in &many.nodes.brokers {
-        let (bytes, bound) =
-            (broker.memory_bytes("VmHWM"), NODE_BYTES + PARTITION_BYTES * partitions as u64);
-        assert!(bytes < bound, "node {node} took {bytes} bytes, and may take {bound}");
-    }
+    many.lose_all();
     let began = Instant::now();
     many.nodes.stop();
     println!("stopped: {:.1?}", began.elapsed());
+}
+
+#[test]
+fn a_node_alone_keeps_many_partitions_and_knows_their_producers() {
+    let mut nodes = Nodes::places(&[], Place::local);
+    NODES.into_iter().filter(|node| *node != VICTIM).for_each(|node| drop(nodes.forget(node)));
+    nodes.node(VICTIM).options.settings.retain(|(name, _)| *name != "peers");
+    nodes.run_all();
+    let mut many = Many::start(nodes, partitions());
+    let began = Instant::now();
+    many.write_all();
+    println!("written to by all producers: {:.1?}; MiB: {:?}", began.elapsed(), many.memory());
+    many.lose_all();
+    many.nodes.stop();
 }

@@ -85,11 +85,23 @@ impl<M: Machine, R: Runtime> Host<M, R> {
                         "coordinator cannot load its log"
                     );
                     self.release_held();
-                    let pause = RELOAD_PAUSE * 10;
-                    self.runtime.sleep(pause).await;
+                    if !self.let_another_lead().await {
+                        self.runtime.sleep(RELOAD_PAUSE * 10).await;
+                    }
                 }
             }
         }
+    }
+
+    /// Whether a replica leads in place of this one that has all of the log, and may be able to
+    /// read it: this node may have no descriptor for a long time.
+    async fn let_another_lead(&self) -> bool {
+        for node in self.replica.successors() {
+            if self.replica.hand_over(node).await {
+                return true;
+            }
+        }
+        false
     }
 
     async fn replay_log(&self) -> Result<M::State, LoadError> {

@@ -42,7 +42,13 @@ class Ride {
         }
         try (KafkaProducer<byte[], byte[]> producer = Broker.producer("acks", "all", "linger.ms", "5");
                 KafkaConsumer<byte[], byte[]> consumer =
-                        Broker.consumer("group.id", TOPIC + "-readers")) {
+                        // A commit may wait twice for a node that stands still, 30 s each: for its
+                        // answer, and for the coordinator that it is asked for.
+                        Broker.consumer(
+                                "group.id",
+                                TOPIC + "-readers",
+                                "default.api.timeout.ms",
+                                "120000")) {
             consumer.subscribe(List.of(TOPIC));
             while (!Files.exists(STOP)) {
                 for (int i = 0; i < 3; i++) {
