@@ -127,7 +127,7 @@ impl Node {
         if is_other || is_newer {
             // What of the log is a new leader's is for it to say.
             self.matched = self.history.base().at.index();
-            (self.leader_high_watermark, self.handing_over) = (0, None);
+            (self.leader_high_watermark, self.handing_over) = (-1, None);
             turn.ask(Action::RoleChanged);
         }
         match leader {

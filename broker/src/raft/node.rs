@@ -120,7 +120,7 @@ pub struct Node {
     /// The log's start, by what is committed.
     pub(super) log_start: i64,
     pub(super) high_watermark: i64,
-    /// What the leader said of it.
+    /// What the leader said of it; -1: nothing yet.
     pub(super) leader_high_watermark: i64,
     /// Of a leader: below this somebody may have seen its log.
     pub(super) sent: i64,
@@ -168,7 +168,7 @@ impl Node {
             log_start: history.base().log_start,
             // Not all that is committed was shown.
             high_watermark: history.base().log_start,
-            leader_high_watermark: 0,
+            leader_high_watermark: -1,
             sent: 0,
             is_restoring: false,
             lost: is_lost.then_some(i64::MAX),

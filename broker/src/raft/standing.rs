@@ -35,6 +35,23 @@ impl Node {
         self.high_watermark
     }
 
+    /// Whether the high watermark is not below one that somebody was told before, by this replica or
+    /// by who led: it reaches into the epoch, and a follower has heard of it from who leads now, and
+    /// shows as much of that as it has on its disk.
+    pub fn knows_high_watermark(&self) -> bool {
+        let reaches = self.high_watermark >= self.epoch_begin();
+        let told = self.leader_high_watermark;
+        let flushed = self.history.at(self.flushed).map_or(0, |at| at.offset);
+        let is_told = told >= self.epoch_begin() && self.high_watermark >= told.min(flushed);
+        reaches && (self.role == Role::Leader || is_told)
+    }
+
+    /// The offset at which its epoch began; of a follower that has nothing of it, its log's end.
+    pub fn epoch_begin(&self) -> i64 {
+        let begun = self.history.end_of_epoch(self.epoch - 1);
+        begun.unwrap_or(self.history.base().at).offset
+    }
+
     /// Below this index nothing of the log is missing on this disk.
     pub fn flushed(&self) -> i64 {
         self.flushed

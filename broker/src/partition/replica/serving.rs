@@ -73,19 +73,19 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().history().end().offset
     }
 
-    /// Whether the high watermark is not known again since this replica began to lead.
+    /// Whether the high watermark is not known again since another leads, or since a start: clients
+    /// may have been told a higher one. Of a log that has ended nothing more is heard.
     pub fn is_high_watermark_behind(&self) -> bool {
-        self.high_watermark_unknown_below().is_some()
+        let raft = self.raft.borrow();
+        raft.role() != Role::Ended && !raft.knows_high_watermark()
     }
 
-    /// Where that is so: what was committed before may end at any offset up to this, the beginning
-    /// of its epoch.
+    /// Where that is so of a leader: what was committed before may end at any offset up to this, the
+    /// beginning of its epoch.
     pub(super) fn high_watermark_unknown_below(&self) -> Option<i64> {
         let raft = self.raft.borrow();
-        let begun = raft.history().end_of_epoch(raft.epoch() - 1);
-        let begun = begun.unwrap_or(raft.history().base().at);
-        let is_behind = raft.role() == Role::Leader && raft.high_watermark() < begun.offset;
-        is_behind.then_some(begun.offset)
+        let is_behind = raft.role() == Role::Leader && !raft.knows_high_watermark();
+        is_behind.then(|| raft.epoch_begin())
     }
 
     /// Whether it is known where the log begins: a new leader may lack that a later start is

@@ -267,7 +267,9 @@ impl<'a> Fetcher<'a> {
                 Err(_) => {
                     is_vague = true;
                     client.forget_leader(&key(self.topic, index));
-                    self.near.iter_mut().for_each(|near| drop(near.remove(&index)));
+                    if let Some(near) = &mut self.near {
+                        near.remove(&index);
+                    }
                 }
             }
         }

@@ -63,8 +63,8 @@ pub async fn by_leader(
     Ok(led)
 }
 
-/// A replica of each partition of a topic, drawn of those that are in sync, with the leader's epoch:
-/// the leader's now and then, and mostly a follower's.
+/// A replica of each partition of a topic, drawn of those that are in sync, with the leader's
+/// epoch: the leader's now and then, and mostly a follower's.
 pub async fn some_replicas(
     client: &mut Client,
     topic: &Topic,
