@@ -429,8 +429,13 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    /// The log lost what was to be written: with it goes what a leader sent behind it.
+    /// The log lost what was to be written: with it goes what a leader sent behind it. Where a cut
+    /// waits the group is further already, and hears behind that where the log ends; what stands in
+    /// front of the cut continues nothing now, and is not taken.
     pub(super) fn taken_back(&self) {
+        if !self.agenda.borrow().is_log_settled() {
+            return;
+        }
         let is_behind = |work: &Work| matches!(work, Work::Run { .. });
         self.agenda.borrow_mut().waiting.retain(|work| !is_behind(work));
         self.step(Input::TakenBack { end_offset: self.log.end() });
