@@ -35,9 +35,9 @@ impl Node {
         self.high_watermark
     }
 
-    /// Whether the high watermark is not below one that somebody was told before, by this replica or
-    /// by who led: it reaches into the epoch, and a follower has heard of it from who leads now, and
-    /// shows as much of that as it has on its disk.
+    /// Whether the high watermark is not below one that somebody was told before, by this replica
+    /// or by who led: it reaches into the epoch, and a follower has heard of it from who leads now,
+    /// and shows as much of that as it has on its disk.
     pub fn knows_high_watermark(&self) -> bool {
         let reaches = self.high_watermark >= self.epoch_begin();
         let told = self.leader_high_watermark;

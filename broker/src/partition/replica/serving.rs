@@ -80,8 +80,8 @@ impl<R: Runtime> Replica<R> {
         raft.role() != Role::Ended && !raft.knows_high_watermark()
     }
 
-    /// Where that is so of a leader: what was committed before may end at any offset up to this, the
-    /// beginning of its epoch.
+    /// Where that is so of a leader: what was committed before may end at any offset up to this,
+    /// the beginning of its epoch.
     pub(super) fn high_watermark_unknown_below(&self) -> Option<i64> {
         let raft = self.raft.borrow();
         let is_behind = raft.role() == Role::Leader && !raft.knows_high_watermark();
