@@ -182,6 +182,10 @@ impl Operator<'_> {
         if is_taken && !was_in_doubt {
             self.in_doubt.remove(&node);
         }
+        if !is_taken {
+            // It may be one that was removed and has not heard of it.
+            self.client.leave_home();
+        }
         Ok(is_taken)
     }
 
@@ -203,6 +207,9 @@ impl Operator<'_> {
         );
         if is_told && !was_in_doubt {
             self.in_doubt.remove(&node);
+        }
+        if !is_told {
+            self.client.leave_home();
         }
         Ok(error)
     }
