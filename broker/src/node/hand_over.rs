@@ -26,6 +26,8 @@ const STEP: Duration = Duration::from_millis(20);
 const DRAIN_PERIOD: Duration = Duration::from_millis(250);
 /// How long an answer that says "not the leader" waits for the name of who is.
 const SUCCESSOR_TIME_MAX: Duration = Duration::from_millis(250);
+/// How long an answer that says "it leads" waits until this node has heard so itself.
+const HEARD_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl<R: Runtime> Node<R> {
     /// Has the partition's leader give its place to node `to`, or to whichever can and leads least;
@@ -198,7 +200,7 @@ impl<R: Runtime> Node<R> {
     /// Waits, but not for long, until this node has heard what a leader told who handed over to it:
     /// who asks here next is to be told the same.
     pub async fn leader_heard(&self, partition: PartitionId, leader: i32) {
-        let until = self.parts.runtime.now().after(SUCCESSOR_TIME_MAX);
+        let until = self.parts.runtime.now().after(HEARD_TIME_MAX);
         let is_known = |leaders: &Leaders| {
             leaders.leader(partition).is_some_and(|known| known.node_id == leader)
         };
