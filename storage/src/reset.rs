@@ -2,8 +2,8 @@
 //!
 //! Order: the record of what the log begins with is made durable; from then on nothing else in the
 //! directory counts, and recovery would do the rest. What was queued goes before, as in a
-//! truncation. Where there is no space for the rest nothing is appended until it is done: the
-//! caller resets the log again, once there is some.
+//! truncation. Where there is no space or no descriptor for the rest nothing is appended until it is
+//! done: the caller resets the log again, once there is one.
 
 use crate::error::{StorageError, StorageResult};
 use crate::io::Disk;
@@ -28,7 +28,7 @@ impl<D: Disk> LogInner<D> {
         };
         let mut state = self.state.borrow_mut();
         let has_record = was_under_way || state.generation != generation;
-        state.truncating = has_record && matches!(done, Err(StorageError::Full(_)));
+        state.truncating = has_record && done.as_ref().is_err_and(is_for_later);
         done
     }
 
@@ -55,8 +55,13 @@ impl<D: Disk> LogInner<D> {
         let options = self.state.borrow().options.clone();
         let reloaded = self.reload(record.to_checkpoint(), &options, None).await;
         reloaded.map_err(|error| match error {
-            StorageError::Full(_) => error,
+            error if is_for_later(&error) => error,
             error => self.fail(self.half_done("reset", error)),
         })
     }
+}
+
+/// Whether the same may succeed later: there was no room, of the disk or for descriptors.
+fn is_for_later(error: &StorageError) -> bool {
+    matches!(error, StorageError::Full(_) | StorageError::NoDescriptor(_))
 }

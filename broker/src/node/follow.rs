@@ -55,6 +55,11 @@ pub async fn follow<R: Runtime>(
             let applied = match read {
                 Ok(bytes) => apply(&mut image, &bytes, offset, committed)?,
                 Err(PartitionError::Damaged(what)) => Err(what),
+                Err(PartitionError::NoDescriptor) => {
+                    tracing::warn!("what the cluster decides cannot be read without a descriptor");
+                    node.parts.runtime.sleep(MEND_PAUSE).await;
+                    continue;
+                }
                 Err(error) => return Err(error.to_string().into()),
             };
             match applied {

@@ -1,5 +1,5 @@
-//! A node whose disk is below its reserve lets others lead: clients can write there. One that
-//! starts on a full disk waits.
+//! A node whose disk is below its reserve, or that has no descriptor for its logs, lets others lead:
+//! clients can write and read there. One that starts on a full disk waits.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use super::view::Node;
 use crate::metadata::image::PartitionId;
 use crate::runtime::Runtime;
 
-/// What a node answers that takes writes of clients.
+/// What a node answers that takes writes of clients, and can open its logs.
 const HAS_ROOM: &[u8] = &[1];
 const HAS_NONE: &[u8] = &[0];
 
@@ -45,14 +45,20 @@ pub(super) async fn once_there_is_room<R: Runtime, T, E: Display>(
 }
 
 impl<R: Runtime> Node<R> {
-    /// Hands over what this shard leads to replicas that have all of it, on nodes that say that
-    /// they have room; how many it was. What nobody can take is refused here, as it would be on one
-    /// node. Group 0 may use the reserve, and stays.
+    /// Hands over what this shard leads and has no room for to replicas that have all of it, on
+    /// nodes that say that they have room; how many it was. What nobody can take is refused here,
+    /// as it would be on one node. Group 0 may use the disk's reserve, and stays.
     pub(super) async fn hand_over_for_room(self: &Rc<Self>) -> usize {
-        let led = self.parts.partitions.local_where(|replica| replica.leads().is_some());
+        let is_low = self.is_low_on_space();
+        let led = self.parts.partitions.local_where(|replica| {
+            (is_low || replica.lacks_descriptor()) && replica.leads().is_some()
+        });
+        if led.is_empty() {
+            return 0;
+        }
         let (mut load, mut room, mut moved) = (self.leaders_by_node(), BTreeMap::new(), 0);
         for (id, replica) in led {
-            if id == PartitionId::CLUSTER_METADATA {
+            if id == PartitionId::CLUSTER_METADATA && !replica.lacks_descriptor() {
                 continue;
             }
             let mut able = replica.successors();
@@ -77,6 +83,8 @@ impl<R: Runtime> Node<R> {
 
     /// Whether this node has room, for another.
     pub(super) fn answer_room(&self) -> Bytes {
-        Bytes::from_static(if self.is_low_on_space() { HAS_NONE } else { HAS_ROOM })
+        let lacks = || self.parts.partitions.local_where(|replica| replica.lacks_descriptor());
+        let is_cramped = self.is_low_on_space() || !lacks().is_empty();
+        Bytes::from_static(if is_cramped { HAS_NONE } else { HAS_ROOM })
     }
 }

@@ -55,7 +55,8 @@ async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl Async
     }
 }
 
-/// Notes what is flushed, and learns how much space is left; lets others lead where it is little.
+/// Notes what is flushed, and learns how much space is left; lets others lead where that, or the
+/// descriptors, do not suffice.
 async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     let logs = &node.parts.logs;
     if let Err(error) = logs.write_notes().await {
@@ -71,10 +72,10 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
         }
         Ok(_) => {}
     }
-    if logs.is_low() && node.parts.peers.is_some() {
+    if node.parts.peers.is_some() {
         let moved = node.hand_over_for_room().await;
         if moved > 0 {
-            tracing::info!(moved, "others lead what clients could not write here");
+            tracing::info!(moved, "others lead what clients could not write or read here");
         }
     }
 }

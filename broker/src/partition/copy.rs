@@ -213,7 +213,7 @@ impl<R: Runtime> Replica<R> {
         let bytes_max = allowance.bytes.unwrap_or(PIECE_BYTES);
         let read = self.log_to_read().read_in_memory(from, until, bytes_max).await;
         self.has_sent(allowance, read.as_ref().map_or(0, Bytes::len));
-        let read = read.inspect_err(|error| self.suspect_where_corrupt(from, error));
+        let read = read.inspect_err(|error| self.note_unread(from, error));
         Ok(Answer::Batches(read?))
     }
 
@@ -221,7 +221,7 @@ impl<R: Runtime> Replica<R> {
         let committed = self.high_watermark().min(self.log.flushed_end());
         let until = until.min(committed).min(self.sound_until(from)?);
         let read = self.log_to_read().read_to_mend(from, until, PIECE_BYTES).await;
-        let read = read.inspect_err(|error| self.suspect_where_corrupt(from, error));
+        let read = read.inspect_err(|error| self.note_unread(from, error));
         Ok(Answer::Batches(read?))
     }
 }

@@ -84,7 +84,7 @@ async fn read_one<R: Runtime>(
     let is_behind = replica.is_high_watermark_behind();
     let (from, end) = (read.offset, high_watermark.min(replica.served_until(read.offset)?));
     let read = replica.log_to_read().read(from, end, bytes_max, at_least_one).await;
-    let read = read.inspect_err(|error| replica.suspect_where_corrupt(from, error))?;
+    let read = read.inspect_err(|error| replica.note_unread(from, error))?;
     replica.count_work(read.bytes as u64);
     Ok(Found {
         bytes: read.bytes,

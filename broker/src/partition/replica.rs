@@ -55,7 +55,7 @@ mod standing;
 mod throttled;
 mod waits;
 
-/// How long a write that found no descriptor is told of, where none follows that shows more.
+/// How long a read or a write that found no descriptor is told of.
 const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
 /// How long a replica stays in sync that had all, in milliseconds, before somebody says otherwise.
@@ -96,7 +96,7 @@ pub struct Replica<R: Runtime> {
     this: Weak<Self>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
-    /// When the last write found no descriptor, where it did.
+    /// When a read or a write last found no descriptor, where one did.
     lacked_descriptor: Cell<Option<Monotonic>>,
     /// Bytes appended since the replica was opened.
     bytes_appended: Cell<u64>,
@@ -328,7 +328,6 @@ impl<R: Runtime> Replica<R> {
             // What is about to be cut is nobody's. The group hears of the rest behind the cut.
             Ok(_) | Err(StorageError::Truncating) if !is_settled => return,
             Ok(end_offset) => {
-                self.lacked_descriptor.set(None);
                 self.flushed(end_offset);
                 Input::Flushed { end_offset }
             }
@@ -351,8 +350,9 @@ impl<R: Runtime> Replica<R> {
                     self.suspect(damage.offset);
                 }
                 let why = PartitionError::from(error);
-                let is_lacking = why == PartitionError::NoDescriptor;
-                self.lacked_descriptor.set(is_lacking.then(|| self.runtime.now()));
+                if why == PartitionError::NoDescriptor {
+                    self.note_lack();
+                }
                 self.taken_back();
                 return self.refuse_queued(&why);
             }
@@ -430,12 +430,30 @@ impl<R: Runtime> Replica<R> {
         self.log.producers()
     }
 
-    /// Why the log takes no appends, or took none a moment ago, where that is so.
+    /// Why the log takes no appends, or cannot be opened, or so it was a moment ago.
     pub fn refuses(&self) -> Option<String> {
-        let lacked = self.lacked_descriptor.get();
-        let lacks = lacked.is_some_and(|at| self.runtime.now().since(at) < REFUSAL_TOLD);
-        let why = lacks.then(|| PartitionError::NoDescriptor.to_string());
+        let why = self.lacks_descriptor().then(|| PartitionError::NoDescriptor.to_string());
         self.ended().or(why)
+    }
+
+    /// Whether a read or a write found no descriptor a moment ago.
+    pub fn lacks_descriptor(&self) -> bool {
+        let lacked = self.lacked_descriptor.get();
+        lacked.is_some_and(|at| self.runtime.now().since(at) < REFUSAL_TOLD)
+    }
+
+    fn note_lack(&self) {
+        self.lacked_descriptor.set(Some(self.runtime.now()));
+    }
+
+    /// A read from this offset on was refused: what may be rotten is looked at, and a lack of
+    /// descriptors remembered.
+    pub(super) fn note_unread(&self, offset: i64, error: &StorageError) {
+        match error {
+            StorageError::Corrupt(_) => drop(self.suspect(offset)),
+            StorageError::NoDescriptor(_) => self.note_lack(),
+            _ => {}
+        }
     }
 
     /// Why the log takes no more appends until a restart, where that is so.

@@ -53,13 +53,6 @@ impl<R: Runtime> Replica<R> {
         is_shared
     }
 
-    /// The same, where a read was refused for it.
-    pub(in crate::partition) fn suspect_where_corrupt(&self, offset: i64, error: &StorageError) {
-        if matches!(error, StorageError::Corrupt(_)) {
-            self.suspect(offset);
-        }
-    }
-
     /// Tells the leader on a node that what it sent from this offset on is not what was written.
     pub(super) fn tell_rotten(&self, node: i32, from: i64) {
         let Some(peers) = self.surroundings.as_ref().map(|near| near.peers.clone()) else { return };

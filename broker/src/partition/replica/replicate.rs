@@ -166,7 +166,7 @@ impl<R: Runtime> Replica<R> {
                 (read.parts, next)
             }
             Err(error) => {
-                self.suspect_where_corrupt(offsets.start, &error);
+                self.note_unread(offsets.start, &error);
                 tracing::warn!(
                     partition = self.name, %error,
                     "what a follower lacks cannot be read; it is tried again"

@@ -141,7 +141,8 @@ impl<R: Runtime> Replica<R> {
     /// Only what is flushed can be read.
     pub async fn read_bytes(&self, offset: i64, bytes_max: usize) -> Result<Bytes, PartitionError> {
         let log = self.log_to_read();
-        Ok(log.read_in_memory(offset, log.flushed_end(), bytes_max).await?)
+        let read = log.read_in_memory(offset, log.flushed_end(), bytes_max).await;
+        Ok(read.inspect_err(|error| self.note_unread(offset, error))?)
     }
 
     /// How much it was asked to do since it came to this shard: a request counts one, and each 16
