@@ -2,8 +2,8 @@
 //!
 //! Order: the record of what the log begins with is made durable; from then on nothing else in the
 //! directory counts, and recovery would do the rest. What was queued goes before, as in a
-//! truncation. Where there is no space or no descriptor for the rest nothing is appended until it is
-//! done: the caller resets the log again, once there is one.
+//! truncation. Where there is no space, or no descriptor, for the rest nothing is appended until it
+//! is done: the caller resets the log again later.
 
 use crate::error::{StorageError, StorageResult};
 use crate::io::Disk;

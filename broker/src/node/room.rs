@@ -1,5 +1,5 @@
-//! A node whose disk is below its reserve, or that has no descriptor for its logs, lets others lead:
-//! clients can write and read there. One that starts on a full disk waits.
+//! A node whose disk is below its reserve, or that has no descriptor for its logs, lets others
+//! lead: clients can write and read there. One that starts on a full disk waits.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
