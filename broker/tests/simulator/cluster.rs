@@ -335,14 +335,19 @@ impl Cluster {
         let executor = self.simulation.executor();
         self.is_losing.set(true);
         self.crash_now(node, Crash::Power, random).await;
-        self.simulation.kill(self.host(node), Crash::Power);
-        self.simulation.replace_disk(self.host(node));
-        self.checkers.replicas.borrow_mut().lost_disk(Self::id(node));
+        self.lose_disk(node);
         self.is_losing.set(false);
-        executor.note(&format!("node {} has lost its disk", Self::id(node)));
         let down_ns = random.mostly_small(1_000_000..=5_000_000_000);
         executor.sleep_until(executor.now_ns() + down_ns).await;
         self.start(node, random).await;
+    }
+
+    /// Takes the power and the disk of a node, which has an empty one when it starts again.
+    pub fn lose_disk(&self, node: usize) {
+        self.cut_power(node);
+        self.simulation.replace_disk(self.host(node));
+        self.checkers.replicas.borrow_mut().lost_disk(Self::id(node));
+        self.simulation.executor().note(&format!("node {} has lost its disk", Self::id(node)));
     }
 
     /// A node's disk damages what was written, while the node runs, or between two of its lives;

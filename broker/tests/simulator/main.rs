@@ -18,8 +18,10 @@ mod rot;
 mod run;
 mod scenarios;
 mod shape;
+mod stage;
 mod swarm;
 mod tally;
+mod wiped_voters;
 mod workload;
 
 use std::io::{Write, stdout};
