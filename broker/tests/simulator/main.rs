@@ -21,7 +21,7 @@ mod shape;
 mod stage;
 mod swarm;
 mod tally;
-mod wiped_voters;
+mod two_of_three;
 mod workload;
 
 use std::io::{Write, stdout};

@@ -11,7 +11,7 @@ use crate::old_epochs::old_epochs;
 use crate::recover::recover;
 use crate::run::{Outcome, run_seed, run_story};
 use crate::swarm::Swarm;
-use crate::wiped_voters::wiped_voters;
+use crate::two_of_three::two_of_three;
 use crate::workload::Role;
 
 /// A story with its name and the seed of everything that it leaves to chance.
@@ -42,7 +42,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "damage", seed: 12, run: damage },
         Scenario { name: "comers", seed: 13, run: comers },
         Scenario { name: "recover", seed: 14, run: recover },
-        Scenario { name: "wiped-voters", seed: 15, run: wiped_voters },
+        Scenario { name: "two-of-three", seed: 15, run: two_of_three },
         Scenario { name: EVERYTHING, seed: 4, run: everything },
         Scenario { name: "everything-of-three", seed: 8, run: everything_of_three },
         Scenario { name: "everything-of-five", seed: 8, run: everything_of_five },
