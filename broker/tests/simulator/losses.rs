@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use vltava::metadata::image::{Image, Partition, PartitionId};
 use vltava_protocol::types::Uuid;
 
+use crate::checkers::violation;
 use crate::cluster::Cluster;
 use crate::rot;
 
 /// So many replicas survive the loss of one of them without a pause.
 const SAFE: usize = 3;
+/// How long it may take where nothing else happens, in nanoseconds of virtual time.
+const PATIENCE_NS: u64 = 120_000_000_000;
 /// In a node's data directory: who it is.
 const IDENTITY: &str = "meta.properties";
 /// The line that says which disk it is.
@@ -40,6 +43,18 @@ pub fn outstanding(cluster: &Cluster) -> Option<String> {
     }
     let disks = disks(cluster);
     cluster.nodes().find_map(|node| outstanding_of(cluster, node, &disks))
+}
+
+/// Waits until everything is made good, while nothing else fails.
+pub async fn made_good(cluster: &Cluster) {
+    let executor = cluster.simulation.executor();
+    let given_up_ns = executor.now_ns() + PATIENCE_NS;
+    while let Some(left) = outstanding(cluster) {
+        if executor.now_ns() > given_up_ns {
+            violation(format!("it is not made good: {left}"));
+        }
+        executor.sleep_until(executor.now_ns() + 100_000_000).await;
+    }
 }
 
 fn outstanding_of(cluster: &Cluster, node: usize, disks: &BTreeMap<i32, Uuid>) -> Option<String> {

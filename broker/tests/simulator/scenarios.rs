@@ -233,9 +233,7 @@ fn damage(seed: u64, sink: Option<TraceSink>) -> Outcome {
             let node = round % cluster.nodes().len();
             let trouble = if round % 4 == 3 { Trouble::Misdirected } else { Trouble::Rot };
             cluster.damage(node, trouble, &mut random).await;
-            while losses::outstanding(&cluster).is_some() {
-                executor.sleep_until(executor.now_ns() + 100_000_000).await;
-            }
+            losses::made_good(&cluster).await;
         }
     })
 }

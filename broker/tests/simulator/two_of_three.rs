@@ -39,9 +39,7 @@ pub fn two_of_three(seed: u64, sink: Option<TraceSink>) -> Outcome {
             let told = round(&stage, &mut random).await;
             stage.cluster.simulation.unblock_all();
             assert!(told.is_some(), "the story does not come to pass");
-            while losses::outstanding(&stage.cluster).is_some() {
-                stage.sleep(100_000_000).await;
-            }
+            losses::made_good(&stage.cluster).await;
         }
     })
 }
