@@ -578,14 +578,76 @@ fn who_comes_back_to_a_named_leader_gives_up_what_it_lacks() {
 fn a_leader_counts_nothing_that_was_said_before_a_loss() {
     let mut world = three();
     world.loses_logs = true;
-    world.set_cut(0, 2, true);
-    // What 1 has, and only 1 has told 0; then it is gone.
+    let before = world.node(0).unwrap().committed();
+    // What 1 has on its disk, and has told 0 of; then it is gone. 2 is slow.
     world.append(0);
+    world.deliver_all(0, 1);
+    world.flush_all(1);
+    world.deliver_all(1, 0);
     world.crash_and_lose(1);
+    world.deliver_all(1, 0);
+    world.flush_all(0);
+    assert_eq!(world.node(0).unwrap().committed(), before, "it is on one disk");
     world.calm();
+    assert!(world.node(0).unwrap().committed() > before);
     let [lost, leader] = [1, 0].map(|node| world.node(node).unwrap());
     assert_eq!(lost.history(), leader.history());
     assert!(!world.replica(1).disk.is_lost);
+}
+
+/// Who has asked for votes by a log, and takes back the end of it, is not elected by those votes.
+#[test]
+fn votes_for_a_log_that_is_taken_back_elect_nobody() {
+    let mut world = three();
+    world.append(0);
+    for other in [1, 2] {
+        world.deliver_all(0, other);
+    }
+    world.flush_all(0);
+    world.flush_all(2);
+    world.deliver_all(2, 0);
+    let committed = world.node(0).unwrap().committed();
+    world.crash(0);
+    world.deliver_all(0, 1);
+    world.deliver_all(0, 2);
+    world.deadline(1);
+    while world.node(1).unwrap().role() != Role::Candidate {
+        world.deliver_all(1, 2);
+        world.deliver_all(2, 1);
+    }
+    world.deliver_all(1, 2);
+    world.take_back(1);
+    assert!(world.node(1).unwrap().history().end().index() < committed, "it has it");
+    world.deliver_all(2, 1);
+    assert!(!world.is_leader(1));
+}
+
+/// Whoever is sent what stands before its log's beginning lacks what its history says that it has:
+/// it does not ask for votes.
+#[test]
+fn who_is_being_filled_asks_for_no_votes() {
+    let mut world = three();
+    for other in [0, 1] {
+        world.set_cut(2, other, true);
+    }
+    world.append(0);
+    world.calm();
+    world.compact(0);
+    world.set_cut(2, 0, false);
+    world.set_cut(2, 1, false);
+    while !world.replica(2).disk.is_restoring {
+        for (from, to) in [(0, 2), (2, 0), (1, 2), (2, 1)] {
+            world.deliver(from, to);
+        }
+    }
+    world.crash(0);
+    world.deliver_all(0, 2);
+    world.deliver_all(1, 2);
+    assert!(world.replica(2).disk.is_restoring);
+    for _ in 0..5 {
+        world.deadline(2);
+        assert_eq!(world.node(2).unwrap().role(), Role::Follower);
+    }
 }
 
 /// A follower that knows to be committed what it has only in memory is told a snapshot: what stands

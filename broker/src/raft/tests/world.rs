@@ -756,6 +756,13 @@ impl World {
         self.deliver_nth(from, to, 0, false);
     }
 
+    /// Takes all that is under way from one node to another.
+    pub fn deliver_all(&mut self, from: i32, to: i32) {
+        while self.wires.contains_key(&(from, to)) {
+            self.deliver(from, to);
+        }
+    }
+
     /// What is under way from one node to another comes to nobody, and the session goes on: the
     /// group was not there yet.
     pub fn lose(&mut self, from: i32, to: i32) {
