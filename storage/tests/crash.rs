@@ -11,15 +11,16 @@
 
 mod support;
 
+use std::pin::pin;
 use std::rc::Rc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select};
 use support::workload::{
     Model, Went, check_reopened, log_on, open_or_create, opened, other_topic, work,
 };
 use support::{
-    Chance, DIRECTORY, TOPIC_ID, batch, environment, read_all, ready, records_of, run, slow_down,
-    small_environment, small_options,
+    Chance, DIRECTORY, TOPIC_ID, batch, environment, pause, read_all, ready, records_of, run,
+    slow_down, small_environment, small_options,
 };
 use vltava_protocol::types::Uuid;
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
@@ -110,7 +111,7 @@ fn operations_of(seed: u64) -> u64 {
 
 #[test]
 fn a_crash_at_any_operation_loses_nothing_acknowledged() {
-    for seed in seeds(1, 4) {
+    for seed in seeds(1, 20) {
         let operations = operations_of(seed);
         for at in 0..operations {
             run(async {
@@ -207,6 +208,37 @@ fn what_comes_back_of_a_removed_log_is_known_for_what_it_was() {
         }
     }
     assert!(came_back > 40, "{came_back} came back in parts");
+}
+
+/// A log that a process made that was killed after so many steps of it; the next process writes to
+/// it, and loses the power: whether there was a log to write to.
+async fn outlive_its_maker(seed: u64, steps: u64) -> bool {
+    let disk = FaultDisk::new(seed * 1000 + steps);
+    let logs = environment(&disk).await.unwrap();
+    slow_down(&disk, &Rc::new(Chance::new(seed)));
+    let made = Log::create(&logs, DIRECTORY, TOPIC_ID, small_options());
+    drop(select(pin!(made), pin!(pause(steps))).await);
+    remove_leftovers(&disk).await.unwrap();
+    let logs = environment(&disk).await.unwrap();
+    if topic_id_of(&logs, DIRECTORY).await.unwrap().is_none() {
+        return false;
+    }
+    let log = opened(&logs).await;
+    log.append(vec![block_batch(1)], 0, AppendClass::Client, 1).unwrap();
+    assert_eq!(log.write_pending().await.unwrap(), 1);
+    let disk = disk.restart();
+    remove_leftovers(&disk).await.unwrap();
+    assert_eq!(log_on(&disk).await.end(), 1, "seed {seed}, {steps} steps");
+    true
+}
+
+#[test]
+fn what_is_written_to_a_log_of_a_killed_process_is_there() {
+    let mut written = 0;
+    for seed in seeds(1, 40) {
+        written += (0..60).filter(|steps| run(outlive_its_maker(seed, *steps))).count();
+    }
+    assert!(written > 200, "{written} logs were written to");
 }
 
 /// Logs that are made side by side, with one operation that fails: what is made outlives a crash.
