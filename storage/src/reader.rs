@@ -29,8 +29,6 @@ pub struct ReadResult {
     pub bytes: usize,
     /// Base offset of the first batch; `None` where nothing is there to read yet.
     pub first_offset: Option<i64>,
-    /// The offset behind the last batch, where it is known without reading it.
-    pub next_offset: Option<i64>,
 }
 
 /// A run of whole batches of one segment.
@@ -39,7 +37,7 @@ struct Run<D: Disk> {
     first: Found,
     /// Where the run ends in the segment.
     end: u64,
-    /// The offset behind it, where it is known.
+    /// The offset behind it, where it is known without a look at what stands there.
     next_offset: Option<i64>,
 }
 
@@ -80,7 +78,7 @@ impl<D: Disk> LogInner<D> {
     ) -> StorageResult<ReadResult> {
         let first_batch = self.state.borrow().first_batch;
         let run = self.run(first_batch, from, limit, bytes_max, at_least_one).await?;
-        let Some(Run { segment, first, end, next_offset }) = run else {
+        let Some(Run { segment, first, end, .. }) = run else {
             return Ok(ReadResult::default());
         };
         let parts = self.parts(&segment, first.position, end).await?;
@@ -88,8 +86,26 @@ impl<D: Disk> LogInner<D> {
             bytes: parts.iter().map(Part::len).sum(),
             parts,
             first_offset: Some(first.base_offset),
-            next_offset,
         })
+    }
+
+    /// The same batches, with the offset at which the next one begins; the first whatever its size.
+    pub(crate) async fn read_to_send(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Option<(Vec<Part>, i64)>> {
+        let first_batch = self.state.borrow().first_batch;
+        let run = self.run(first_batch, from, limit, bytes_max, true).await?;
+        let Some(Run { segment, first, end, next_offset }) = run else { return Ok(None) };
+        let parts = self.parts(&segment, first.position, end).await?;
+        let next = match next_offset {
+            Some(next) => next,
+            // What was read may be a range of the file, and need not be looked through.
+            None => HeaderWalk::new(self, &segment).header(end).await?.base_offset,
+        };
+        Ok(Some((parts, next)))
     }
 
     /// The same batches as bytes in memory, for who reads them itself.

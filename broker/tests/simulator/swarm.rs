@@ -62,6 +62,8 @@ pub struct Swarm {
     pub network: NetworkOptions,
     /// Latencies.
     pub disk: DiskOptions,
+    /// Whether the file systems take `O_DIRECT`.
+    reads_past_cache: bool,
     oldest_first_per_million: u32,
     timer_late_ns_max: u64,
     yield_per_million: u32,
@@ -97,7 +99,7 @@ impl fmt::Display for Swarm {
             self.session_timeout_ms
         )?;
         writeln!(f, "  {:?}", self.network)?;
-        writeln!(f, "  {:?}", self.disk)?;
+        writeln!(f, "  {:?}, past the page cache: {}", self.disk, self.reads_past_cache)?;
         write!(
             f,
             "  oldest first {} ppm, timers late {} ns, yields {} ppm",
@@ -363,6 +365,7 @@ impl Swarm {
             session_timeout_ms: i32::try_from(random.between(6_000..=10_000)).unwrap_or(6_000),
             network: draw_network(random),
             disk: draw_disk(random),
+            reads_past_cache: Random::new(seed, Purpose::Faults, 15).chance(MILLION * 7 / 8),
             oldest_first_per_million: rate(random, u64::from(MILLION)),
             timer_late_ns_max: u64::from(rate(random, 50_000_000)),
             yield_per_million: rate(random, u64::from(MILLION)),
@@ -433,6 +436,7 @@ impl Swarm {
         options.executor.sink = sink;
         options.network = self.network.clone();
         options.disk = self.disk.clone();
+        options.reads_past_cache = self.reads_past_cache;
         options.yield_per_million = self.yield_per_million;
         Simulation::new(options)
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use vltava_protocol::encode::Part;
 use vltava_protocol::types::Uuid;
 
 use crate::appends::Appended;
@@ -151,11 +152,6 @@ impl<D: Disk> Log<D> {
     /// where `at_least_one`, the first batch whatever its size. Whole batches of one segment.
     /// Nothing to read yet is an empty result.
     ///
-    /// What replicates a log reads it with this, up to [`Log::flushed_end`], and sends the parts as
-    /// they are: those of the tail are slices of the buffers that were written, with no copy; a
-    /// batch may lie in two of them. Where the log is cut afterwards, parts in memory stay what
-    /// they are; ranges of files do not, and who receives batches checks them.
-    ///
     /// # Errors
     /// [`StorageError::OutOfRange`] below the first batch or above the flushed end;
     /// [`StorageError::Unreadable`]; [`StorageError::Corrupt`] where the log is found to be
@@ -168,6 +164,26 @@ impl<D: Disk> Log<D> {
         at_least_one: bool,
     ) -> StorageResult<ReadResult> {
         let read = async || self.inner.read(from, limit, bytes_max, at_least_one).await;
+        self.inner.undisturbed(from, read).await
+    }
+
+    /// The batches that [`Log::read`] finds, the first whatever its size, and the offset at which
+    /// the next one begins; `None` where nothing is there yet.
+    ///
+    /// What replicates a log reads it with this, up to [`Log::flushed_end`], and sends the parts as
+    /// they are: those of the tail are slices of the buffers that were written, with no copy; a
+    /// batch may lie in two of them. Where the log is cut afterwards, parts in memory stay what
+    /// they are; ranges of files do not, and who receives batches checks them.
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    pub async fn read_to_send(
+        &self,
+        from: i64,
+        limit: i64,
+        bytes_max: usize,
+    ) -> StorageResult<Option<(Vec<Part>, i64)>> {
+        let read = async || self.inner.read_to_send(from, limit, bytes_max).await;
         self.inner.undisturbed(from, read).await
     }
 

@@ -222,7 +222,11 @@ pub async fn read_all(log: &Log<FaultDisk>, bytes_max: usize) -> Result<Vec<Reco
             return Err(format!("{} for {next}", first.offset));
         }
         let last = records.last().unwrap().offset;
-        assert!(result.next_offset.is_none_or(|next| next == last + 1));
+        let sent = log.read_to_send(next, end, bytes_max).await;
+        let sent = sent.map_err(|error| error.to_string())?;
+        if !sent.is_some_and(|(parts, next)| parts == result.parts && next == last + 1) {
+            return Err(format!("what is sent from {next} on ends elsewhere"));
+        }
         found.extend(records.into_iter().filter(|record| record.offset >= next));
         next = last + 1;
     }

@@ -6,8 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use vltava_protocol::batch::Batch;
-use vltava_protocol::encode::{Part, Records};
+use vltava_protocol::encode::Records;
 
 use super::Replica;
 use crate::partition::flights::Flight;
@@ -159,12 +158,9 @@ impl<R: Runtime> Replica<R> {
         // What is damaged is nobody's; who lacks it waits until it is mended.
         let offsets = offsets.start..offsets.end.min(self.sound_until(offsets.start).ok()?);
         let room = self.surroundings.as_ref()?.peers.room(to.node, bytes_max).await?;
-        let read = self.log_to_read().read(offsets.start, offsets.end, bytes_max, true).await;
+        let read = self.log_to_read().read_to_send(offsets.start, offsets.end, bytes_max).await;
         let (parts, next) = match read {
-            Ok(read) => {
-                let next = read.next_offset.or_else(|| next_offset(&read.parts));
-                (read.parts, next)
-            }
+            Ok(read) => read?,
             Err(error) => {
                 self.note_unread(offsets.start, &error);
                 tracing::warn!(
@@ -174,7 +170,6 @@ impl<R: Runtime> Replica<R> {
                 return None;
             }
         };
-        let next = next?;
         let message = {
             let mut raft = self.raft.borrow_mut();
             // It may stand elsewhere by now, and so may this replica.
@@ -192,14 +187,4 @@ impl<R: Runtime> Replica<R> {
         room.send(self.to_say(to, message, payload));
         has_batches.then_some(bytes)
     }
-}
-
-/// The offset behind the last of whole batches in memory.
-fn next_offset(parts: &[Part]) -> Option<i64> {
-    let bytes = Records { parts: parts.to_vec() }.to_bytes()?;
-    let (mut rest, mut next) = (&bytes[..], None);
-    while let Ok((batch, behind)) = Batch::parse(rest) {
-        (rest, next) = (behind, Some(batch.next_offset()));
-    }
-    next
 }

@@ -1,3 +1,4 @@
+mod catch_up;
 mod elections;
 mod flights;
 mod full_disk;

@@ -13,6 +13,8 @@ pub struct SimulationOptions {
     pub network: NetworkOptions,
     /// Disks, of all hosts; `Simulation::set_disk_options` changes one.
     pub disk: DiskOptions,
+    /// Whether reads go past the page cache: the file systems take `O_DIRECT`.
+    pub reads_past_cache: bool,
     /// Wall-clock time at the begin of the run, in milliseconds since 1970.
     pub wall_clock_ms: i64,
     /// So many of a million offers to yield are taken.
@@ -26,6 +28,7 @@ impl SimulationOptions {
             executor: ExecutorOptions::new(seed),
             network: NetworkOptions::default(),
             disk: DiskOptions::default(),
+            reads_past_cache: true,
             wall_clock_ms: 1_790_000_000_000,
             yield_per_million: MILLION / 2,
         }

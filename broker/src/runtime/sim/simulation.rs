@@ -47,6 +47,7 @@ struct World {
     executor: Executor,
     fabric: Fabric,
     disk_options: DiskOptions,
+    reads_past_cache: bool,
     wall_clock_ms: i64,
     yield_per_million: u32,
     hosts: RefCell<BTreeMap<HostId, Host>>,
@@ -67,6 +68,7 @@ impl Simulation {
                 fabric: Fabric::new(executor.clone(), options.network),
                 executor,
                 disk_options: options.disk,
+                reads_past_cache: options.reads_past_cache,
                 wall_clock_ms: options.wall_clock_ms,
                 yield_per_million: options.yield_per_million,
                 hosts: RefCell::default(),
@@ -90,6 +92,7 @@ impl Simulation {
         let disk = FaultDisk::new(random.bits());
         let pace = Pace::new(world.executor.clone(), world.disk_options.clone(), random);
         pace.govern(&disk);
+        disk.set_reads_past_cache(world.reads_past_cache);
         let ids = Random::new(seed, Purpose::Ids, u64::from(number));
         let host = Host {
             address: IpAddr::V4(Ipv4Addr::new(10, 0, high, low)),
@@ -132,6 +135,7 @@ impl Simulation {
             assert!(is_idle, "{host:?} uses its disk");
             state.disk = FaultDisk::new(state.pace.seed());
             state.pace.govern(&state.disk);
+            state.disk.set_reads_past_cache(self.world.reads_past_cache);
         });
         self.world.executor.note(&format!("{host:?}: an empty disk"));
     }

@@ -72,6 +72,7 @@ pub(super) struct State {
     reads: u64,
     root_syncs_failed: u64,
     capacity: u64,
+    reads_past_cache: bool,
     /// Counts restarts: a handle from before one is dead.
     pub(super) boot: u64,
     pub(super) is_down: bool,
@@ -137,6 +138,7 @@ impl FaultDisk {
                 reads: 0,
                 root_syncs_failed: 0,
                 capacity: 1 << 40,
+                reads_past_cache: true,
                 boot: 0,
                 is_down: false,
                 open: BTreeMap::new(),
@@ -149,6 +151,11 @@ impl FaultDisk {
     /// Sets how many bytes all files may take.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity = bytes;
+    }
+
+    /// Whether reads go past the page cache; where the file system takes no `O_DIRECT` they do not.
+    pub fn set_reads_past_cache(&self, do_they: bool) {
+        self.lock().reads_past_cache = do_they;
     }
 
     /// Plans a fault.
@@ -490,7 +497,7 @@ impl Disk for FaultDisk {
     }
 
     fn reads_past_cache(&self) -> bool {
-        true
+        self.lock().reads_past_cache
     }
 
     async fn space(&self) -> IoResult<Space> {
