@@ -7,6 +7,7 @@ use std::process::Output;
 use std::thread;
 use std::time::Duration;
 
+use vltava_client::metadata::Partition;
 use vltava_protocol::messages::find_coordinator::FindCoordinatorRequest;
 use vltava_protocol::types::Str;
 
@@ -238,6 +239,25 @@ fn a_node_that_stops_hands_over_first() {
     let history = work.end();
     nodes.run_all();
     assert!(history.check() > 100, "nothing was written");
+    nodes.stop();
+}
+
+/// Who should rather lead, and was away, leads again without anybody's asking.
+#[test]
+fn leaders_go_back_by_themselves() {
+    let mut nodes = Nodes::start_with(&[("leader.imbalance.check.interval.seconds", "1")]);
+    let addresses = nodes.addresses();
+    create_topic(addresses[0], TOPIC, PARTITIONS);
+    await_agreement(&addresses, &[TOPIC]);
+    nodes.stop_node(1);
+    for number in 0..PARTITIONS {
+        await_leader(&nodes.others(1), TOPIC, number, |leader| leader != 1);
+    }
+    nodes.run(&[1]);
+    for number in 0..PARTITIONS {
+        let is_first = |it: &Partition| it.leader == it.replicas.first().copied();
+        await_partition(&addresses, TOPIC, number, is_first);
+    }
     nodes.stop();
 }
 

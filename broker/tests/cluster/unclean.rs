@@ -20,6 +20,8 @@ use crate::support::wire;
 use crate::view::{PATIENCE, await_partition, connect, leader_of, partition, until};
 
 const TOPIC: &str = "thin";
+/// Another that is kept there, and allows it from the beginning.
+const ALLOWING: &str = "allowing";
 /// Where it is kept; the other nodes are there for the cluster's metadata.
 const REPLICAS: [i32; 3] = [1, 2, 3];
 const ALL: [i32; 5] = [1, 2, 3, 4, 5];
@@ -38,8 +40,8 @@ fn five() -> Nodes {
     nodes
 }
 
-fn create(address: SocketAddr, settings: &[(&str, &str)]) {
-    let mut request = wire::create_topic_request(TOPIC, 1, settings);
+fn create(address: SocketAddr, name: &str, settings: &[(&str, &str)]) {
+    let mut request = wire::create_topic_request(name, 1, settings);
     let broker_ids = REPLICAS.to_vec();
     let assignment = CreatableReplicaAssignment { partition_index: 0, broker_ids };
     (request.topics[0].num_partitions, request.topics[0].replication_factor) = (-1, -1);
@@ -144,7 +146,7 @@ fn look_at_epochs(address: SocketAddr, epoch: i32) {
 fn an_operator_has_the_replica_lead_that_is_left() {
     let mut nodes = five();
     let addresses = nodes.addresses();
-    create(addresses[3], &[]);
+    create(addresses[3], TOPIC, &[]);
     await_partition(&addresses[3..4], TOPIC, 0, |it| it.in_sync.len() == 3);
     assert_eq!(elect(addresses[3]), ErrorCode::ELECTION_NOT_NEEDED);
     let epoch = leave_one_behind(&mut nodes);
@@ -187,9 +189,12 @@ fn an_operator_has_the_replica_lead_that_is_left() {
 fn a_topic_lets_the_replica_lead_that_is_left() {
     let mut nodes = five();
     let addresses = nodes.addresses();
-    create(addresses[3], &[("min.insync.replicas", "2")]);
+    create(addresses[3], TOPIC, &[("min.insync.replicas", "2")]);
+    create(addresses[3], ALLOWING, &[("unclean.leader.election.enable", "true")]);
+    await_partition(&addresses, ALLOWING, 0, |it| it.in_sync.len() == 3);
     leave_one_behind(&mut nodes);
     let up = [nodes.address(1), nodes.address(4), nodes.address(5)];
+    await_partition(&up, ALLOWING, 0, |it| it.leader == Some(1));
     await_partition(&up, TOPIC, 0, |it| it.leader.is_none());
     allow_unclean(up[0]);
     await_partition(&up, TOPIC, 0, |it| it.leader == Some(1));

@@ -101,7 +101,7 @@ fn look(cluster: &Cluster) {
                     high_watermark: replica.high_watermark(),
                     end: replica.end(),
                 };
-                replicas.observe(partition, seen);
+                replicas.observe(partition, seen, &replica);
             }
         }
     }

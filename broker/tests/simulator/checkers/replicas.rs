@@ -2,9 +2,12 @@
 //! committed is on its disk after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
 
 use vltava::metadata::image::PartitionId;
+use vltava::partition::replica::Replica;
 use vltava::raft::node::Role;
+use vltava::runtime::sim::SimRuntime;
 use vltava_protocol::types::Uuid;
 
 use crate::promise;
@@ -50,6 +53,13 @@ struct Known {
     committed: i64,
 }
 
+/// What was seen last of a replica that may come and go, while it is there.
+struct Passing {
+    replica: Weak<Replica<SimRuntime>>,
+    epoch: i32,
+    high_watermark: i64,
+}
+
 impl Life {
     fn is_surely(self, other: Self) -> bool {
         matches!((self, other), (Self::Start(one), Self::Start(two)) if one == two)
@@ -61,6 +71,7 @@ impl Life {
 pub struct Replicas {
     leaders: BTreeMap<(PartitionId, i32), i32>,
     known: BTreeMap<(PartitionId, i32), Known>,
+    passing: BTreeMap<(PartitionId, i32), Passing>,
     /// What a disk that was lost knew to be committed, until the one in its place has that.
     owed: BTreeMap<(PartitionId, i32), i64>,
     /// Partitions whose replicas may come and go: what a node has of one may be new.
@@ -114,7 +125,12 @@ impl Replicas {
     }
 
     /// A replica was looked at.
-    pub fn observe(&mut self, partition: PartitionId, seen: Seen) {
+    pub fn observe(
+        &mut self,
+        partition: PartitionId,
+        seen: Seen,
+        replica: &Rc<Replica<SimRuntime>>,
+    ) {
         let Seen { node, life, role, epoch, high_watermark, end } = seen;
         if role == Role::Leader {
             let leader = *self.leaders.entry((partition, epoch)).or_insert(node);
@@ -128,7 +144,7 @@ impl Replicas {
         }
         let may_move = self.are_all_moving && partition != PartitionId::CLUSTER_METADATA;
         if may_move || self.moving.contains(&partition) {
-            return;
+            return self.observe_passing(partition, seen, replica);
         }
         let first = Known { life, epoch, high_watermark, led: -1, committed: -1 };
         let known = self.known.entry((partition, node)).or_insert(first);
@@ -136,17 +152,7 @@ impl Replicas {
             (known.high_watermark, known.committed) = (high_watermark, -1);
         }
         if known.life.is_surely(life) {
-            promise!(
-                epoch >= known.epoch,
-                "{partition:?}: the epoch of node {node} went back from {} to {epoch}",
-                known.epoch
-            );
-            promise!(
-                high_watermark >= known.high_watermark,
-                "{partition:?}: the high watermark of node {node} went back from {} to \
-                 {high_watermark}",
-                known.high_watermark
-            );
+            went_on(partition, seen, (known.epoch, known.high_watermark));
         } else {
             promise!(
                 epoch >= known.led,
@@ -165,4 +171,34 @@ impl Replicas {
             known.led = known.led.max(epoch);
         }
     }
+    /// The same of one that may come and go: what it was on this node before it was last opened
+    /// there says nothing of what it is now.
+    fn observe_passing(
+        &mut self,
+        partition: PartitionId,
+        seen: Seen,
+        replica: &Rc<Replica<SimRuntime>>,
+    ) {
+        let Seen { node, epoch, high_watermark, .. } = seen;
+        let now = Passing { replica: Rc::downgrade(replica), epoch, high_watermark };
+        let before = self.passing.insert((partition, node), now);
+        let before = before.filter(|before| before.replica.ptr_eq(&Rc::downgrade(replica)));
+        let is_named = |before: &Passing| epoch >= before.epoch.saturating_add(EPOCHS_APART);
+        if let Some(before) = before.filter(|before| !is_named(before)) {
+            went_on(partition, seen, (before.epoch, before.high_watermark));
+        }
+    }
+}
+
+/// Neither epoch nor high watermark of a replica that was there all the time is below these.
+fn went_on(partition: PartitionId, seen: Seen, (epoch, high_watermark): (i32, i64)) {
+    let Seen { node, epoch: epoch_now, high_watermark: now, .. } = seen;
+    promise!(
+        epoch_now >= epoch,
+        "{partition:?}: the epoch of node {node} went back from {epoch} to {epoch_now}"
+    );
+    promise!(
+        now >= high_watermark,
+        "{partition:?}: the high watermark of node {node} went back from {high_watermark} to {now}"
+    );
 }
