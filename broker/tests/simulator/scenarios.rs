@@ -1,9 +1,12 @@
 //! Stories: short runs by hand, in the harness of the random ones.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, TraceSink};
+use vltava::metadata::image::PartitionId;
+use vltava::runtime::sim::{Crash, DiskOptions, Purpose, Random, SimRuntime, TraceSink};
+use vltava::shard::Shard;
 
 use crate::faults::{Trouble, short_life};
 use crate::losses;
@@ -38,6 +41,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "orderly-stops", seed: 7, run: orderly_stops },
         Scenario { name: "moves", seed: 8, run: moves },
         Scenario { name: "moves-and-power-cuts", seed: 10, run: moves_and_power_cuts },
+        Scenario { name: "hot-cores", seed: 16, run: hot_cores },
         Scenario { name: "old-epochs", seed: 11, run: old_epochs },
         Scenario { name: "damage", seed: 12, run: damage },
         Scenario { name: "comers", seed: 13, run: comers },
@@ -182,6 +186,32 @@ fn moves(seed: u64, sink: Option<TraceSink>) -> Outcome {
         let executor = cluster.simulation.executor();
         executor.sleep_until(executor.now_ns() + 3_000_000_000).await;
         assert!(workload.moved.get() > 30, "only {} moves", workload.moved.get());
+    })
+}
+
+/// A core is hot while another is not: the node moves partitions, and nobody sees it.
+fn hot_cores(seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let mut swarm = moving(seed);
+    swarm.clients.retain(|role| *role != Role::ShardMover);
+    swarm.heat(500, 100);
+    let swarm = Rc::new(swarm);
+    run_story(seed, swarm, sink, |cluster, _| async move {
+        let executor = cluster.simulation.executor();
+        let places = || -> BTreeMap<PartitionId, usize> {
+            let shards = cluster.shards(0).into_iter().enumerate();
+            let of = |(number, shard): (usize, Rc<Shard<SimRuntime>>)| {
+                let local = shard.services.partitions.all_local();
+                local.into_iter().map(move |(id, _)| (id, number))
+            };
+            shards.flat_map(of).collect()
+        };
+        executor.sleep_until(executor.now_ns() + 1_000_000_000).await;
+        let (before, given_up_ns) = (places(), executor.now_ns() + 60_000_000_000);
+        let is_elsewhere = |(id, shard)| before.get(&id).is_some_and(|before| *before != shard);
+        while !places().into_iter().any(is_elsewhere) {
+            assert!(executor.now_ns() < given_up_ns, "nothing has left a hot core");
+            executor.sleep_until(executor.now_ns() + 10_000_000).await;
+        }
     })
 }
 

@@ -64,6 +64,8 @@ pub struct Swarm {
     pub disk: DiskOptions,
     /// Whether the file systems take `O_DIRECT`.
     reads_past_cache: bool,
+    /// What a poll costs, in microseconds; much of it makes cores hot.
+    pub poll_us: u64,
     oldest_first_per_million: u32,
     timer_late_ns_max: u64,
     yield_per_million: u32,
@@ -99,7 +101,11 @@ impl fmt::Display for Swarm {
             self.session_timeout_ms
         )?;
         writeln!(f, "  {:?}", self.network)?;
-        writeln!(f, "  {:?}, past the page cache: {}", self.disk, self.reads_past_cache)?;
+        writeln!(
+            f,
+            "  {:?}, past the page cache: {}, a poll {} us",
+            self.disk, self.reads_past_cache, self.poll_us
+        )?;
         write!(
             f,
             "  oldest first {} ppm, timers late {} ns, yields {} ppm",
@@ -300,6 +306,14 @@ fn draw_throttles(seed: u64, swarm: &mut Swarm) {
     }
 }
 
+/// Whether cores are hot, so that nodes move partitions by themselves: likewise.
+fn draw_heat(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 16);
+    if random.chance(MILLION / 3) {
+        swarm.heat(random.mostly_small(100..=5_000), random.mostly_small(50..=2_000));
+    }
+}
+
 /// Where it is set, disks of all clusters rot, not only of a quarter of them.
 const ROT: &str = "VLTAVA_SIMULATOR_ROT";
 
@@ -365,6 +379,7 @@ impl Swarm {
             session_timeout_ms: i32::try_from(random.between(6_000..=10_000)).unwrap_or(6_000),
             network: draw_network(random),
             disk: draw_disk(random),
+            poll_us: 0,
             reads_past_cache: Random::new(seed, Purpose::Faults, 15).chance(MILLION * 7 / 8),
             oldest_first_per_million: rate(random, u64::from(MILLION)),
             timer_late_ns_max: u64::from(rate(random, 50_000_000)),
@@ -380,6 +395,7 @@ impl Swarm {
         draw_cluster(seed, &mut swarm);
         draw_moves(seed, &mut swarm);
         draw_throttles(seed, &mut swarm);
+        draw_heat(seed, &mut swarm);
         swarm
     }
 
@@ -420,6 +436,12 @@ impl Swarm {
         self.node_settings.push((NAME, self.shape.offsets_replication.to_string()));
     }
 
+    /// A poll costs so many microseconds, and nodes look for hot cores as often.
+    pub fn heat(&mut self, poll_us: u64, interval_ms: u64) {
+        self.poll_us = poll_us;
+        self.node_settings.push(("shard.balance.interval.ms", interval_ms.to_string()));
+    }
+
     /// Nothing goes that nobody asks for, and nobody does.
     fn delete_nothing(&mut self) {
         self.retention_deletes = false;
@@ -437,6 +459,7 @@ impl Swarm {
         options.network = self.network.clone();
         options.disk = self.disk.clone();
         options.reads_past_cache = self.reads_past_cache;
+        options.poll_us = self.poll_us;
         options.yield_per_million = self.yield_per_million;
         Simulation::new(options)
     }

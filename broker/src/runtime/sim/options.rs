@@ -15,6 +15,8 @@ pub struct SimulationOptions {
     pub disk: DiskOptions,
     /// Whether reads go past the page cache: the file systems take `O_DIRECT`.
     pub reads_past_cache: bool,
+    /// Processor time that a shard says it spends on each poll of a task, in microseconds.
+    pub poll_us: u64,
     /// Wall-clock time at the begin of the run, in milliseconds since 1970.
     pub wall_clock_ms: i64,
     /// So many of a million offers to yield are taken.
@@ -29,6 +31,7 @@ impl SimulationOptions {
             network: NetworkOptions::default(),
             disk: DiskOptions::default(),
             reads_past_cache: true,
+            poll_us: 0,
             wall_clock_ms: 1_790_000_000_000,
             yield_per_million: MILLION / 2,
         }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -48,6 +48,7 @@ struct World {
     fabric: Fabric,
     disk_options: DiskOptions,
     reads_past_cache: bool,
+    poll_us: u64,
     wall_clock_ms: i64,
     yield_per_million: u32,
     hosts: RefCell<BTreeMap<HostId, Host>>,
@@ -69,6 +70,7 @@ impl Simulation {
                 executor,
                 disk_options: options.disk,
                 reads_past_cache: options.reads_past_cache,
+                poll_us: options.poll_us,
                 wall_clock_ms: options.wall_clock_ms,
                 yield_per_million: options.yield_per_million,
                 hosts: RefCell::default(),
@@ -165,8 +167,11 @@ impl Simulation {
                 ids: Rc::clone(&state.ids),
                 disk: SimDisk::new(state.disk.clone(), state.kernel, pace.clone()),
                 network: SimNetwork::new(fabric, process, address, pace),
+                poll_us: world.poll_us,
+                polls: Rc::default(),
             };
-            vec![runtime; shards]
+            let shard = |_| SimRuntime { polls: Rc::default(), ..runtime.clone() };
+            (0..shards).map(shard).collect()
         })
     }
 
@@ -283,6 +288,9 @@ pub struct SimRuntime {
     ids: Rc<RefCell<Random>>,
     disk: SimDisk,
     network: SimNetwork,
+    poll_us: u64,
+    /// Of the tasks of this shard.
+    polls: Rc<Cell<u64>>,
 }
 
 impl SimRuntime {
@@ -311,7 +319,13 @@ impl Runtime for SimRuntime {
 
     /// All queues are one here: no order among tasks may be relied on.
     fn spawn(&self, _queue: Queue, task: impl Future<Output = ()> + 'static) {
-        self.executor.spawn(self.process, task);
+        let polls = Rc::clone(&self.polls);
+        let mut task = Box::pin(task);
+        let counted = poll_fn(move |context| {
+            polls.set(polls.get() + 1);
+            task.as_mut().poll(context)
+        });
+        self.executor.spawn(self.process, counted);
     }
 
     async fn yield_if_needed(&self) {
@@ -321,8 +335,8 @@ impl Runtime for SimRuntime {
     }
 
     fn processor_us(&self) -> u64 {
-        // Its tasks take no time.
-        0
+        // That passes for nobody.
+        self.poll_us * self.polls.get()
     }
 
     fn random_u64(&self) -> u64 {
