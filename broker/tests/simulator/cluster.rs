@@ -342,9 +342,14 @@ impl Cluster {
         self.start(node, random).await;
     }
 
-    /// Takes the power and the disk of a node, which has an empty one when it starts again.
+    /// Takes the power and the disk of a node, which has an empty one when it starts again. What it
+    /// was told of the cluster may have left since: now it is told of those that are there.
     pub fn lose_disk(&self, node: usize) {
         self.cut_power(node);
+        if !self.swarm.shape.is_alone() {
+            let there = self.peers(self.places(true));
+            *self.members[node].peers.borrow_mut() = Some(there);
+        }
         self.simulation.replace_disk(self.host(node));
         self.checkers.replicas.borrow_mut().lost_disk(Self::id(node));
         self.simulation.executor().note(&format!("node {} has lost its disk", Self::id(node)));
