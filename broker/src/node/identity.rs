@@ -189,20 +189,27 @@ mod tests {
         assert!(parse(&wrong).is_err_and(|error| error.contains("feature.level")));
     }
 
-    /// A file of a founder of three, at each format of this one version.
+    /// Files of a founder of three, and of who founded a cluster alone that has others by now.
     #[test]
-    fn the_golden_file_is_read_and_written() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/disk/v1/meta.properties");
+    fn golden_files_are_read_and_written() {
         let founder = |node_id, disk: u128| Founder { node_id, disk_id: Uuid(disk << 64) };
-        let founders = vec![founder(1, 11), founder(2, 12), founder(3, 13)];
-        let founding = Some(Founding { cluster_id: Uuid(7 << 64), founders });
-        let (node_id, disk_id, level) = (2, Uuid(12 << 64), 2);
-        let identity = Identity { node_id, disk_id, founding, level, shares_votes: false };
-        if std::env::var("VLTAVA_GOLDEN").is_ok_and(|mode| mode == "rewrite") {
-            std::fs::write(path, render(&identity)).unwrap();
+        let identity = |founders, level, shares_votes| {
+            let founding = Some(Founding { cluster_id: Uuid(7 << 64), founders });
+            Identity { node_id: 2, disk_id: Uuid(12 << 64), founding, level, shares_votes }
+        };
+        let three = vec![founder(1, 11), founder(2, 12), founder(3, 13)];
+        for (name, identity) in [
+            ("meta.properties", identity(three, 2, false)),
+            ("meta.properties.shared", identity(vec![founder(2, 12)], 1, true)),
+        ] {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/disk/v1");
+            let path = format!("{folder}/{name}");
+            if std::env::var("VLTAVA_GOLDEN").is_ok_and(|mode| mode == "rewrite") {
+                std::fs::write(&path, render(&identity)).unwrap();
+            }
+            let golden = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(golden, render(&identity));
+            assert_eq!(parse(&golden), Ok(identity));
         }
-        let golden = std::fs::read_to_string(path).unwrap();
-        assert_eq!(golden, render(&identity));
-        assert_eq!(parse(&golden), Ok(identity));
     }
 }
