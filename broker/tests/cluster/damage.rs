@@ -262,6 +262,8 @@ fn who_founded_the_cluster_alone_and_lost_its_votes_is_not_alone_again() {
         nodes.run(&[node]);
     }
     await_status(&nodes, &[r#""voters":[1,2,3],"learners":[]"#]);
+    // Node 1 says so as soon as it has begun: what is decided behind that is decided by all three.
+    create_topic_with(nodes.address(1), "before", 1, 1, &[]);
     nodes.kill(1);
     create_topic_with(nodes.address(2), TOPIC, 1, 2, &[]);
     for file in votes(&nodes.node(1).data) {
