@@ -134,6 +134,8 @@ impl Arena {
     /// Whoever is interrupted, `leader` of which is still to say who it is.
     fn cast(&mut self, round: &Round) -> Cast {
         let addresses = self.nodes.addresses();
+        // Who was cut off may not have heard of a change.
+        await_agreement(&addresses, &[TOPIC]);
         let leads = await_leader(&addresses, TOPIC, MOVED, |_| true);
         let before = partition(&addresses, TOPIC, MOVED).expect("somebody answers").replicas;
         let follows = *before.iter().find(|node| **node != leads).expect("another replica");

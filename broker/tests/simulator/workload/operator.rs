@@ -102,7 +102,10 @@ impl Operator<'_> {
             let _answered = self.set(node, STATE, "draining").await;
             self.client.pause(PAUSE).await;
             if self.client.random.chance(MILLION / 2) {
-                let _answered = self.set(node, STATE, "there").await;
+                // What a removed node kept may be waiting for it to take replicas again.
+                while !self.set(node, STATE, "there").await.unwrap_or(false) {
+                    self.client.pause(RETRY).await;
+                }
                 return;
             }
         }
