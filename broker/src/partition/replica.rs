@@ -55,7 +55,8 @@ mod standing;
 mod throttled;
 mod waits;
 
-/// How long a read or a write that found no descriptor is told of.
+/// How long a read or a write that found no descriptor is remembered, where none follows that shows
+/// more.
 const REFUSAL_TOLD: Duration = Duration::from_secs(10);
 
 /// How long a replica stays in sync that had all, in milliseconds, before somebody says otherwise.
@@ -96,8 +97,10 @@ pub struct Replica<R: Runtime> {
     this: Weak<Self>,
     /// Whether the task that writes what is queued runs.
     writing: Cell<bool>,
-    /// When a read or a write last found no descriptor, where one did.
-    lacked_descriptor: Cell<Option<Monotonic>>,
+    /// When the last write found no descriptor, where it did.
+    lacked_to_write: Cell<Option<Monotonic>>,
+    /// When a read last found none.
+    lacked_to_read: Cell<Option<Monotonic>>,
     /// Bytes appended since the replica was opened.
     bytes_appended: Cell<u64>,
     /// The same at the last [`Replica::tidy_up`].
@@ -171,7 +174,8 @@ impl<R: Runtime> Replica<R> {
             asking: Asking::default(),
             this: Weak::clone(this),
             writing: Cell::new(false),
-            lacked_descriptor: Cell::new(None),
+            lacked_to_write: Cell::new(None),
+            lacked_to_read: Cell::new(None),
             bytes_appended: Cell::new(0),
             bytes_tidied: Cell::new(0),
             uncommitted: RefCell::default(),
@@ -328,6 +332,7 @@ impl<R: Runtime> Replica<R> {
             // What is about to be cut is nobody's. The group hears of the rest behind the cut.
             Ok(_) | Err(StorageError::Truncating) if !is_settled => return,
             Ok(end_offset) => {
+                self.lacked_to_write.set(None);
                 self.flushed(end_offset);
                 Input::Flushed { end_offset }
             }
@@ -350,9 +355,8 @@ impl<R: Runtime> Replica<R> {
                     self.suspect(damage.offset);
                 }
                 let why = PartitionError::from(error);
-                if why == PartitionError::NoDescriptor {
-                    self.note_lack();
-                }
+                let is_lacking = why == PartitionError::NoDescriptor;
+                self.lacked_to_write.set(is_lacking.then(|| self.runtime.now()));
                 self.taken_back();
                 return self.refuse_queued(&why);
             }
@@ -430,20 +434,20 @@ impl<R: Runtime> Replica<R> {
         self.log.producers()
     }
 
-    /// Why the log takes no appends, or cannot be opened, or so it was a moment ago.
+    /// Why the log takes no appends, or took none a moment ago, where that is so.
     pub fn refuses(&self) -> Option<String> {
-        let why = self.lacks_descriptor().then(|| PartitionError::NoDescriptor.to_string());
+        let lacks = self.was_just_now(&self.lacked_to_write);
+        let why = lacks.then(|| PartitionError::NoDescriptor.to_string());
         self.ended().or(why)
     }
 
     /// Whether a read or a write found no descriptor a moment ago.
     pub fn lacks_descriptor(&self) -> bool {
-        let lacked = self.lacked_descriptor.get();
-        lacked.is_some_and(|at| self.runtime.now().since(at) < REFUSAL_TOLD)
+        self.was_just_now(&self.lacked_to_write) || self.was_just_now(&self.lacked_to_read)
     }
 
-    fn note_lack(&self) {
-        self.lacked_descriptor.set(Some(self.runtime.now()));
+    fn was_just_now(&self, lacked: &Cell<Option<Monotonic>>) -> bool {
+        lacked.get().is_some_and(|at| self.runtime.now().since(at) < REFUSAL_TOLD)
     }
 
     /// A read from this offset on was refused: what may be rotten is looked at, and a lack of
@@ -451,7 +455,7 @@ impl<R: Runtime> Replica<R> {
     pub(super) fn note_unread(&self, offset: i64, error: &StorageError) {
         match error {
             StorageError::Corrupt(_) => drop(self.suspect(offset)),
-            StorageError::NoDescriptor(_) => self.note_lack(),
+            StorageError::NoDescriptor(_) => self.lacked_to_read.set(Some(self.runtime.now())),
             _ => {}
         }
     }
