@@ -35,8 +35,9 @@ struct Member {
     node: RefCell<Option<Node>>,
     /// A write of the disk was made to fail: the node may end.
     disk_failed: Cell<bool>,
-    /// The disk is full, or was just now: a node that starts may end.
-    disk_full: Cell<bool>,
+    /// The disk is full, or nothing can be opened, or so it was just now: a node that starts may
+    /// end.
+    is_cramped: Cell<bool>,
     /// The node has ended by itself.
     ended: Cell<bool>,
     /// A trouble has this node in its hands; others leave it alone.
@@ -49,7 +50,7 @@ struct Member {
 
 impl Member {
     fn has_bad_disk(&self) -> bool {
-        self.disk_failed.get() || self.disk_full.get()
+        self.disk_failed.get() || self.is_cramped.get()
     }
 }
 
@@ -76,7 +77,7 @@ impl Cluster {
             starts: Cell::new(0),
             node: RefCell::new(None),
             disk_failed: Cell::new(false),
-            disk_full: Cell::new(false),
+            is_cramped: Cell::new(false),
             ended: Cell::new(false),
             is_taken: Cell::new(false),
             is_in: Cell::new(place < founders),
@@ -261,14 +262,36 @@ impl Cluster {
 
     /// The disk holds no more than this many bytes for a while.
     pub async fn fill_disk(&self, node: usize, bytes_max: u64, for_ns: u64, random: &mut Random) {
-        let (executor, member) = (self.simulation.executor(), &self.members[node]);
         self.disk(node).set_capacity(bytes_max);
-        member.disk_full.set(true);
+        let free = || self.disk(node).set_capacity(DISK_BYTES);
+        self.cramped(node, for_ns, free, random).await;
+    }
+
+    /// A node can open no file for a while; what it has open stays so. A log that it had to cut
+    /// back meanwhile has ended, until a restart (`docs/replication.md`).
+    pub async fn lack_descriptors(&self, node: usize, for_ns: u64, random: &mut Random) {
+        self.disk(node).set_lacks_descriptors(true);
+        let free = || self.disk(node).set_lacks_descriptors(false);
+        self.cramped(node, for_ns, free, random).await;
+        let has_ended = |shard: &Rc<Shard<SimRuntime>>| {
+            let replicas = &shard.services.partitions;
+            !replicas.local_where(|replica| replica.ended().is_some()).is_empty()
+        };
+        if self.shards(node).iter().any(has_ended) {
+            assert!(!self.swarm.shape.is_alone(), "a node alone cuts nothing back");
+            self.crash(node, Crash::Process, random).await;
+        }
+    }
+
+    /// Waits, frees it, and starts a node again that has ended for it, or a log of it.
+    async fn cramped(&self, node: usize, for_ns: u64, free: impl Fn(), random: &mut Random) {
+        let (executor, member) = (self.simulation.executor(), &self.members[node]);
+        member.is_cramped.set(true);
         executor.sleep_until(executor.now_ns() + for_ns).await;
-        self.disk(node).set_capacity(DISK_BYTES);
-        // What failed while there was no space may show a little later.
+        free();
+        // What failed in the meantime may show a little later.
         executor.sleep_until(executor.now_ns() + 5_000_000_000).await;
-        member.disk_full.set(false);
+        member.is_cramped.set(false);
         if member.ended.get() {
             self.simulation.kill(member.host, Crash::Process);
             self.start(node, random).await;

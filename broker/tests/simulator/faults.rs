@@ -39,6 +39,8 @@ pub enum Trouble {
     SlowDisk,
     /// The disk is full for a while.
     FullDisk,
+    /// No file can be opened for a while.
+    NoDescriptors,
     /// One change of the disk fails, or finds no space; then the node is killed.
     DiskError,
     /// The power fails again and again, each time soon after the start: what one life left behind
@@ -131,7 +133,8 @@ async fn make_until(ends_ns: u64, cluster: &Cluster, workload: &Workload, mut ra
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// So many nanoseconds.
+pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -218,6 +221,10 @@ async fn make_for(
             let bytes_max = used as u64 + random.mostly_small(0..=1_000_000);
             let for_ns = random.mostly_small(100_000_000..=20_000_000_000);
             cluster.fill_disk(node, bytes_max, for_ns, random).await;
+        }
+        Trouble::NoDescriptors => {
+            let for_ns = random.mostly_small(100_000_000..=20_000_000_000);
+            cluster.lack_descriptors(node, for_ns, random).await;
         }
         Trouble::DiskError => {
             let disk = cluster.disk(node);

@@ -11,6 +11,7 @@ mod cluster;
 mod comers;
 mod faults;
 mod losses;
+mod no_descriptors;
 mod node;
 mod old_epochs;
 mod recover;

@@ -10,6 +10,7 @@ use vltava::shard::Shard;
 
 use crate::faults::{Trouble, short_life};
 use crate::losses;
+use crate::no_descriptors::no_descriptors;
 use crate::old_epochs::old_epochs;
 use crate::recover::recover;
 use crate::run::{Outcome, run_seed, run_story};
@@ -47,6 +48,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario { name: "comers", seed: 13, run: comers },
         Scenario { name: "recover", seed: 14, run: recover },
         Scenario { name: "two-of-three", seed: 15, run: two_of_three },
+        Scenario { name: "no-descriptors", seed: 17, run: no_descriptors },
         Scenario { name: EVERYTHING, seed: 4, run: everything },
         Scenario { name: "everything-of-three", seed: 8, run: everything_of_three },
         Scenario { name: "everything-of-five", seed: 8, run: everything_of_five },

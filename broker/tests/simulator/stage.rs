@@ -1,6 +1,7 @@
 //! Where a story of one partition on three nodes is told: who leads it, who hears of whom.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use vltava::metadata::image::PartitionId;
 use vltava::partition::replica::Replica;
@@ -9,9 +10,10 @@ use vltava::runtime::sim::{Random, SimRuntime};
 use vltava::shard::Shard;
 
 use crate::cluster::Cluster;
+use crate::faults::nanos;
 
-/// What does not come to pass by then does not in this round, in nanoseconds of virtual time.
-const PATIENCE_NS: u64 = 3_000_000_000;
+/// What does not come to pass by then does not in this round.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How closely is looked.
 const STEP_NS: u64 = 50_000;
 
@@ -42,8 +44,17 @@ impl Stage {
 
     /// Waits until it is so; gives up when patience ends.
     pub async fn until<T>(&self, look: impl Fn() -> Option<T>) -> Option<T> {
+        self.until_for(PATIENCE, look).await
+    }
+
+    /// Likewise, with other patience.
+    pub async fn until_for<T>(
+        &self,
+        patience: Duration,
+        look: impl Fn() -> Option<T>,
+    ) -> Option<T> {
         let executor = self.cluster.simulation.executor();
-        let given_up_ns = executor.now_ns() + PATIENCE_NS;
+        let given_up_ns = executor.now_ns() + nanos(patience);
         loop {
             match look() {
                 Some(found) => return Some(found),

@@ -314,6 +314,21 @@ fn draw_heat(seed: u64, swarm: &mut Swarm) {
     }
 }
 
+/// Whether nodes come to have no descriptors: likewise. Segments are short then, and files opened
+/// often.
+fn draw_descriptors(seed: u64, swarm: &mut Swarm) {
+    let random = &mut Random::new(seed, Purpose::Faults, 17);
+    if random.chance(MILLION / 4) {
+        for _ in 0..random.between(1..=4) {
+            swarm.troubles.push(Trouble::NoDescriptors);
+        }
+        if !swarm.topic_configs.iter().any(|(name, _)| *name == "segment.ms") {
+            let segment_ms = random.mostly_small(100..=5_000).to_string();
+            swarm.topic_configs.push(("segment.ms", segment_ms));
+        }
+    }
+}
+
 /// Where it is set, disks of all clusters rot, not only of a quarter of them.
 const ROT: &str = "VLTAVA_SIMULATOR_ROT";
 
@@ -396,6 +411,7 @@ impl Swarm {
         draw_moves(seed, &mut swarm);
         draw_throttles(seed, &mut swarm);
         draw_heat(seed, &mut swarm);
+        draw_descriptors(seed, &mut swarm);
         swarm
     }
 

@@ -73,6 +73,7 @@ pub(super) struct State {
     root_syncs_failed: u64,
     capacity: u64,
     reads_past_cache: bool,
+    lacks_descriptors: bool,
     /// Counts restarts: a handle from before one is dead.
     pub(super) boot: u64,
     pub(super) is_down: bool,
@@ -139,6 +140,7 @@ impl FaultDisk {
                 root_syncs_failed: 0,
                 capacity: 1 << 40,
                 reads_past_cache: true,
+                lacks_descriptors: false,
                 boot: 0,
                 is_down: false,
                 open: BTreeMap::new(),
@@ -156,6 +158,11 @@ impl FaultDisk {
     /// Whether reads go past the page cache; where the file system takes no `O_DIRECT` they do not.
     pub fn set_reads_past_cache(&self, do_they: bool) {
         self.lock().reads_past_cache = do_they;
+    }
+
+    /// From now on the process may open nothing, or may again; what is open stays so.
+    pub fn set_lacks_descriptors(&self, does_it: bool) {
+        self.lock().lacks_descriptors = does_it;
     }
 
     /// Plans a fault.
@@ -322,6 +329,13 @@ impl FaultDisk {
         Ok(state)
     }
 
+    fn take_descriptor(&self, name: &'static str, path: &str) -> IoResult<()> {
+        match self.lock().lacks_descriptors {
+            true => Err(error(IoErrorKind::NoDescriptor, name, path)),
+            false => Ok(()),
+        }
+    }
+
     /// Counts a change, waits, and gives the state with what becomes of the change. Where the
     /// machine is down: an error.
     pub(super) async fn change<'a>(
@@ -389,6 +403,7 @@ impl Disk for FaultDisk {
     type File = FaultFile;
 
     async fn open(&self, path: &str, mode: OpenMode) -> IoResult<FaultFile> {
+        self.take_descriptor("open", path)?;
         let node = if mode == OpenMode::Create {
             let (mut state, verdict) = self.change("create", path).await?;
             if let Verdict::Fail(kind) = verdict {
@@ -413,6 +428,7 @@ impl Disk for FaultDisk {
     }
 
     async fn list(&self, directory: &str) -> IoResult<Vec<DirectoryEntry>> {
+        self.take_descriptor("list", directory)?;
         let state = self.read("list", directory, 0).await?;
         let children = state.tree.find(directory).and_then(|d| state.tree.children(d));
         let children = children.ok_or_else(|| error(IoErrorKind::NotFound, "list", directory))?;
