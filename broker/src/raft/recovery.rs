@@ -11,7 +11,9 @@
 //!    those of another epoch.
 //! 4. A restore is noted first (the base, and that it is being fetched), then the log is cut, then
 //!    filled, and then the note is taken back. Between, the log counts for nothing, and the node
-//!    fetches anew: what is below the base is chosen, so whoever leads has it.
+//!    fetches anew: what is below the base is chosen, so whoever leads has it. Before the note
+//!    nothing else may keep that base, though the group goes by it already: without the note, the
+//!    log would be taken for what stands before it.
 //! 5. A log that is lost or damaged is noted as such first, then begun anew, empty: rules 2 and 4
 //!    say what that is. The note stays until the loss is made good (`Node::regain`).
 //!

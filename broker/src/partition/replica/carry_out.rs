@@ -8,9 +8,10 @@ use bytes::Bytes;
 use vltava_storage::{ReplicatedBatches, StorageError};
 
 use super::Replica;
-use crate::raft::history::{Base, History, Mark};
+use crate::raft::history::{Base, Mark};
 use crate::raft::membership::ReplicaId;
 use crate::raft::message::{Input, Message};
+use crate::raft::node::Node;
 use crate::raft::persisted::Persisted;
 use crate::raft::position::Position;
 use crate::raft::run::Run;
@@ -168,7 +169,7 @@ impl<R: Runtime> Replica<R> {
         if agenda.is_over {
             return;
         }
-        agenda.kept.get_or_insert_with(|| kept_before(&work, self.raft.borrow().history()));
+        agenda.kept.get_or_insert_with(|| kept_before(&work, &self.raft.borrow()));
         match work {
             // What is said behind nothing is said at once.
             Work::Say { to, message } if !agenda.is_busy => {
@@ -349,15 +350,17 @@ impl<R: Runtime> Replica<R> {
         };
         {
             let mut agenda = self.agenda.borrow_mut();
+            let is_settled = agenda.is_log_settled();
             let Some(kept) = &mut agenda.kept else {
                 return Ok(());
             };
             change(kept);
-            // What the group knows by its sum only need not be kept one by one.
+            // What the group knows by its sum only need not be kept one by one. Where a cut or a
+            // restore waits, the log is not the group's yet: it must not be taken for that.
             let raft = self.raft.borrow();
             let base = raft.history().base();
             let is_behind = !kept.is_restoring && base.at.index() > kept.base.at.index();
-            if is_behind && kept.marks_end() >= base.at.marks {
+            if is_settled && is_behind && kept.marks_end() >= base.at.marks {
                 kept.marks.retain(|mark| mark.index >= base.at.index());
                 kept.base = base.clone();
             }
@@ -471,10 +474,11 @@ impl<R: Runtime> Replica<R> {
 
 /// What is to be kept of a group of which nothing was, as it is before this: a group of one kept
 /// nothing, and its log says what was before.
-fn kept_before(work: &Work, history: &History) -> Persisted {
-    let mut kept = Persisted::of(-1, None, false, history);
+fn kept_before(work: &Work, group: &Node) -> Persisted {
+    let mut kept = Persisted::of(-1, None, false, group.history());
     kept.marks.retain(|mark| match work {
-        Work::Vote(vote) => mark.epoch < vote.epoch,
+        // A leader's message may bring the vote, and marks that stand behind it.
+        Work::Vote(vote) => mark.epoch < vote.epoch && mark.index < group.flushed(),
         Work::Mark(first) => mark.index < first.index,
         Work::Run { run, .. } => mark.index < run.from.index(),
         _ => true,

@@ -1,0 +1,91 @@
+//! A follower whose leader no longer tells apart what it lacks takes the leader's log as it is.
+
+use bytes::Bytes;
+use vltava_protocol::batch_builder::BatchBuilder;
+
+use super::groups::{Cluster, MS, NODES, PARTITION, id, tell};
+use crate::peer::message::GroupMessage;
+use crate::raft::history::{Base, Mark, What};
+use crate::raft::membership::Membership;
+use crate::raft::message::Message;
+use crate::raft::position::Position;
+use crate::raft::run::Run;
+use crate::runtime::sim::DiskOptions;
+use vltava_protocol::encode::Records;
+
+const FOLLOWS: usize = 0;
+/// In which an old leader wrote what no other has.
+const OLD_EPOCH: i32 = 0;
+/// In which the new leader leads, and what is committed was written.
+const NEW_EPOCH: i32 = 4;
+const FLUSH_MS: u64 = 100;
+
+fn batch(epoch: i32) -> Bytes {
+    let mut builder = BatchBuilder::new().position(0, epoch);
+    builder.append(1, None, Some(b"a record"), &[]).unwrap();
+    Bytes::from(builder.build())
+}
+
+/// A leader says this.
+fn say(cluster: &Cluster, body: Message, payload: Bytes) {
+    let (from, to) = (id(1), id(FOLLOWS));
+    let message = GroupMessage {
+        group: PARTITION,
+        from_disk: from.disk,
+        to_disk: to.disk,
+        generation: -1,
+        body,
+        payload: Records::from(payload),
+    };
+    cluster.replica(FOLLOWS).received(from.node, message);
+}
+
+/// That the log goes on like this.
+fn append(cluster: &Cluster, epoch: i32, run: Run, committed: i64, payload: Bytes) {
+    let high_watermark = i64::from(committed > 0);
+    say(cluster, Message::Append { epoch, run, committed, high_watermark }, payload);
+}
+
+fn nothing_at(at: Position) -> Run {
+    Run { from: at, end: at, marks: Vec::new() }
+}
+
+/// The power fails while a restore waits for its turn behind votes that are written down: what the
+/// log has is still what it had before, and not what the leader's snapshot speaks of.
+#[test]
+fn what_waits_to_be_restored_is_not_taken_for_the_leaders() {
+    for cut_after_ms in (50..500).step_by(50) {
+        tell(cut_after_ms, async move |mut cluster| {
+            cluster.start(FOLLOWS).await;
+            // As many marks as stand before the snapshot's base.
+            let old = Position { epoch: OLD_EPOCH + 1, offset: 1, marks: 2 };
+            let starts = [(OLD_EPOCH, 0), (OLD_EPOCH + 1, 2)];
+            let start = |(epoch, index)| Mark { epoch, index, what: What::EpochStart };
+            let run = Run { from: Position::ZERO, end: old, marks: starts.map(start).into() };
+            append(&cluster, OLD_EPOCH + 1, run, 0, batch(OLD_EPOCH));
+            cluster.sleep_ms(1_000).await;
+            assert_eq!(cluster.replica(FOLLOWS).end(), 1);
+
+            let flush_ns = FLUSH_MS * MS..=FLUSH_MS * MS;
+            let slow = DiskOptions { flush_ns, ..DiskOptions::default() };
+            cluster.set_disk_options(FOLLOWS, slow);
+            for epoch in NEW_EPOCH - 2..=NEW_EPOCH {
+                append(&cluster, epoch, nothing_at(old), 0, Bytes::new());
+            }
+            let at = Position { epoch: NEW_EPOCH, offset: 1, marks: 2 };
+            let members = Membership::new((0..NODES).map(id), []);
+            let base = Box::new(Base { at, members, log_start: 0 });
+            let snapshot = Message::Snapshot { epoch: NEW_EPOCH, base, high_watermark: 0 };
+            say(&cluster, snapshot, Bytes::new());
+            cluster.sleep_ms(cut_after_ms).await;
+            cluster.kill(FOLLOWS);
+            cluster.set_disk_options(FOLLOWS, DiskOptions::default());
+
+            cluster.start(FOLLOWS).await;
+            append(&cluster, NEW_EPOCH, nothing_at(at), at.index(), Bytes::new());
+            cluster.sleep_ms(1_000).await;
+            let shown = cluster.replica(FOLLOWS).high_watermark();
+            assert_eq!(shown, 0, "what was never the leader's is served, after {cut_after_ms} ms");
+        });
+    }
+}
