@@ -400,6 +400,15 @@ async fn ask<R: Runtime>(node: &Rc<Node<R>>, input: Input) -> Result<(Reply, i64
                 }
                 runtime.sleep(FORM_PERIOD).await;
             }
+            Err(error @ HostError::Lost(PartitionError::NoDescriptor))
+                if node.parts.peers.is_some() =>
+            {
+                if runtime.now().since(told) >= WAITING_TOLD {
+                    told = runtime.now();
+                    tracing::warn!(%error, "waiting for a descriptor to be free");
+                }
+                runtime.sleep(FORM_PERIOD).await;
+            }
             answer => return answer,
         }
     }

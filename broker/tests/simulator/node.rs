@@ -80,11 +80,11 @@ pub fn start(
             let built = |shard: &Rc<Shard<SimRuntime>>| {
                 shards.borrow_mut().push(Rc::downgrade(shard));
             };
-            let result = run_shard(runtime, number, ports, blueprint, built, stopping).await;
+            let failed = |why: &ShardFailure| ended(format!("shard {number}: {why}"));
+            let run = run_shard(runtime, number, ports, blueprint, built, failed, stopping);
+            // It was told already.
+            let _ = run.await;
             open.set(open.get() - 1);
-            if let Err(why) = result {
-                ended(format!("shard {number}: {why}"));
-            }
         });
     }
     Node { stops: RefCell::new(stops), open, shards }
@@ -110,21 +110,23 @@ async fn run_shard(
     ports: Ports<SimRuntime>,
     blueprint: Blueprint,
     built: impl Fn(&Rc<Shard<SimRuntime>>),
+    failed: impl Fn(&ShardFailure),
     stopping: oneshot::Receiver<()>,
 ) -> Result<(), ShardFailure> {
-    let shard = Shard::build(runtime, ports, blueprint).await?;
+    let shard = Shard::build(runtime, ports, blueprint).await.inspect_err(&failed)?;
     built(&shard);
-    let acceptors = shard.listen().await?;
+    let acceptors = shard.listen().await.inspect_err(&failed)?;
     if number == 0 {
         // There is no process to look at.
         let facts = || -> Pin<Box<dyn Future<Output = ProcessFacts>>> {
             Box::pin(ready(ProcessFacts::default()))
         };
-        shard.serve_admin(Box::new(facts)).await?;
+        shard.serve_admin(Box::new(facts)).await.inspect_err(&failed)?;
     }
     let serving = shard.run(acceptors, "node", ready(()));
     let result = match select(pin!(serving), stopping).await {
-        Either::Left((ended, _)) => ended,
+        // The others do not stop with it here, so it may never come to close.
+        Either::Left((ended, _)) => ended.inspect_err(&failed),
         Either::Right(_) => Ok(()),
     };
     shard.close().await;

@@ -16,11 +16,13 @@ use crate::faults::Trouble;
 const LOG: &str = ".log";
 /// Blocks of a disk.
 const BLOCK_BYTES: usize = 4096;
+/// What power leaves whole: of a block that is written anew, some sectors may be as they were.
+const SECTOR_BYTES: usize = 512;
 /// The leader epoch in a batch: it is not under the CRC, and no client can know whether it is what
 /// was written.
 const EPOCH: Range<usize> = 12..16;
 
-/// A block of a file that is not what was written.
+/// A sector of a file that is not what was written.
 struct Damage {
     node: usize,
     path: String,
@@ -29,6 +31,16 @@ struct Damage {
     bytes: Vec<u8>,
     /// The offset behind the last batch that has a part in it.
     until: i64,
+}
+
+impl Damage {
+    fn is_in(&self, content: &[u8]) -> bool {
+        let until = self.from + self.bytes.len();
+        // A log that was begun anew may have nothing there yet.
+        let is_written = content.iter().skip(until).any(|byte| *byte != 0)
+            || self.bytes.iter().any(|byte| *byte != 0);
+        is_written && content.get(self.from..until) == Some(&self.bytes)
+    }
 }
 
 /// All that has rotted in a run.
@@ -59,16 +71,16 @@ pub fn outstanding(cluster: &Cluster) -> Option<String> {
         if log_start(cluster, damage).is_some_and(|start| start >= damage.until) {
             return false;
         }
-        let content = cluster.disk(damage.node).content(&damage.path).unwrap_or_default();
-        let until = damage.from + damage.bytes.len();
-        // A log that was begun anew may have nothing there yet.
-        let is_written = content.iter().skip(until).any(|byte| *byte != 0)
-            || damage.bytes.iter().any(|byte| *byte != 0);
-        is_written && content.get(damage.from..until) == Some(&damage.bytes)
+        let disk = cluster.disk(damage.node);
+        // What was written over it, power may take back.
+        [disk.content(&damage.path), disk.flushed(&damage.path)]
+            .into_iter()
+            .flatten()
+            .any(|content| damage.is_in(&content))
     });
     let damage = rot.damages.first()?;
     let (id, path, from) = (Cluster::id(damage.node), &damage.path, damage.from);
-    Some(format!("node {id}: the block at {from} of {path} is not what was written"))
+    Some(format!("node {id}: the sector at {from} of {path} is not what was written"))
 }
 
 /// Where the log begins in which something was damaged, as the replica there knows.
@@ -128,30 +140,30 @@ fn damage(
         Trouble::Misdirected => misdirect(&mut after, &batches, random),
         _ => flip(&mut after, &batches, random),
     }
-    let blocks = (0..before.len()).step_by(BLOCK_BYTES);
-    let blocks = blocks.map(|at| at..(at + BLOCK_BYTES).min(before.len()));
+    let sectors = (0..before.len()).step_by(SECTOR_BYTES);
+    let sectors = sectors.map(|at| at..(at + SECTOR_BYTES).min(before.len()));
     let damaged: Vec<_> =
-        blocks.filter(|block| before[block.clone()] != after[block.clone()]).collect();
+        sectors.filter(|sector| before[sector.clone()] != after[sector.clone()]).collect();
     if damaged.is_empty() {
         return;
     }
     disk.damage(path, |bytes| {
-        for block in &damaged {
-            let end = block.end.min(bytes.len());
-            if let Some(bytes) = bytes.get_mut(block.start..end) {
-                bytes.copy_from_slice(&after[block.start..end]);
+        for sector in &damaged {
+            let end = sector.end.min(bytes.len());
+            if let Some(bytes) = bytes.get_mut(sector.start..end) {
+                bytes.copy_from_slice(&after[sector.start..end]);
             }
         }
     });
     let executor = cluster.simulation.executor();
     executor.note(&format!("node {}: {trouble:?} in {path} at {damaged:?}", Cluster::id(node)));
     let mut rot = cluster.checkers.rot.borrow_mut();
-    rot.damages.extend(damaged.into_iter().map(|block| Damage {
+    rot.damages.extend(damaged.into_iter().map(|sector| Damage {
         node,
         path: path.clone(),
-        from: block.start,
-        until: ends.iter().take_while(|(start, _)| *start < block.end).last().map_or(0, |it| it.1),
-        bytes: after[block].to_vec(),
+        from: sector.start,
+        until: ends.iter().take_while(|(start, _)| *start < sector.end).last().map_or(0, |it| it.1),
+        bytes: after[sector].to_vec(),
     }));
     if let Some((directory, _)) = path.rsplit_once('/') {
         rot.directories.insert(directory.to_owned());

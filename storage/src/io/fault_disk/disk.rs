@@ -253,6 +253,13 @@ impl FaultDisk {
         Some(image.current().to_vec())
     }
 
+    /// What of a file stands, whatever power takes; `None` where there is no such file.
+    pub fn flushed(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.lock();
+        let image = state.tree.find(path).and_then(|n| state.tree.image(n))?;
+        Some(image.flushed())
+    }
+
     /// Puts a file there, with its directories, as if it had been there always.
     pub fn put(&self, path: &str, content: &[u8]) {
         let mut state = self.lock();

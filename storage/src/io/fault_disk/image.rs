@@ -66,6 +66,15 @@ impl Image {
         &self.current
     }
 
+    /// What a crash leaves at least: nothing of what is not flushed.
+    pub(super) fn flushed(&self) -> Vec<u8> {
+        let mut flushed = self.durable.clone();
+        for pending in self.pending.iter().filter(|pending| pending.certain) {
+            apply(&mut flushed, &pending.change);
+        }
+        flushed
+    }
+
     /// Bytes of writes that have begun and not ended.
     pub(super) fn bytes_under_way(&self) -> usize {
         let under_way = self.pending.iter().filter(|pending| pending.in_flight);
