@@ -11,7 +11,7 @@ use vltava_protocol::messages::fetch::FetchRequest;
 use vltava_protocol::messages::produce::ProduceRequest;
 use vltava_protocol::types::Str;
 
-use crate::nodes::{NODES, Nodes, free_address, options, peers};
+use crate::nodes::{NODES, Nodes, Place, free_address, options, peers};
 use crate::support::wire::{self, FETCH_VERSION, PRODUCE_VERSION};
 use crate::support::{Broker, Options};
 use crate::view::{PATIENCE, await_agreement, connect, create_topic, leader_of, metadata, until};
@@ -79,6 +79,25 @@ fn nodes_form_a_cluster_and_tell_the_same_of_it() {
         let took = last.rsplit("time=").next().unwrap_or_default();
         assert!(!took.starts_with("5.") || took.ends_with("ms"), "node {node}: {last}");
     }
+}
+
+/// One file for all names the nodes; each finds its own address there by its number.
+#[test]
+fn nodes_form_a_cluster_by_a_file_that_names_them() {
+    let mut nodes = Nodes::places(&[], Place::local);
+    let file = nodes.directory.join("server.properties");
+    let text = format!("# The nodes.\npeers = {}\n", peers(&nodes.peer_addresses));
+    fs::write(&file, text).expect("a file of settings");
+    for (node, number) in NODES.into_iter().zip(["1", "2", "3"]) {
+        let options = &mut nodes.node(node).options;
+        options.settings.retain(|(name, _)| !["node.id", "peers"].contains(name));
+        options.arguments.extend(["--node-id", number]);
+        options.config = Some(file.clone());
+    }
+    nodes.run_all();
+    let told = await_agreement(&nodes.addresses(), &[]);
+    assert_eq!(told.brokers.keys().copied().collect::<Vec<_>>(), NODES);
+    nodes.stop();
 }
 
 /// Clients of all ages are told that another leads, and keep their connections; those who can read

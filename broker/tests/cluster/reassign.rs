@@ -30,7 +30,7 @@ const OFFSETS: &str = "__consumer_offsets";
 pub type Moves = BTreeMap<i32, Option<Vec<i32>>>;
 
 /// Asks for moves; what is answered for each partition.
-fn alter(address: SocketAddr, topic: &str, moves: &Moves) -> BTreeMap<i32, ErrorCode> {
+pub fn alter(address: SocketAddr, topic: &str, moves: &Moves) -> BTreeMap<i32, ErrorCode> {
     let partitions = moves.iter().map(|(number, replicas)| ReassignablePartition {
         partition_index: *number,
         replicas: replicas.clone(),

@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vltava_protocol::error_code::ErrorCode;
+
 use crate::membership::{await_status, cluster, done, named};
 use crate::network::Network;
 use crate::nodes::{Nodes, ONLY, seed, variable};
 use crate::producer::Random;
-use crate::reassign::{begin, listed};
+use crate::reassign::{alter, begin, listed};
 use crate::view::{
     PATIENCE, await_agreement, await_leader, await_partition, await_replicas, create_topic,
     metadata_of_any, partition, until,
@@ -107,6 +109,7 @@ struct Cast {
     leads: i32,
     comes: i32,
     goes: i32,
+    before: Vec<i32>,
     target: Vec<i32>,
 }
 
@@ -131,19 +134,20 @@ impl Arena {
         Self { nodes, network, work, random }
     }
 
-    /// Whoever is interrupted, `leader` of which is still to say who it is.
-    fn cast(&mut self, round: &Round) -> Cast {
+    /// Who moves where, so that the move takes this step.
+    fn cast(&mut self, step: &Step) -> Cast {
         let addresses = self.nodes.addresses();
         // Who was cut off may not have heard of a change.
         await_agreement(&addresses, &[TOPIC]);
         let leads = await_leader(&addresses, TOPIC, MOVED, |_| true);
         let before = partition(&addresses, TOPIC, MOVED).expect("somebody answers").replicas;
         let follows = *before.iter().find(|node| **node != leads).expect("another replica");
-        let leader_goes = round.step.hands_over || self.random.below(2) == 0;
+        let leader_goes = step.hands_over || self.random.below(2) == 0;
         let goes = if leader_goes { leads } else { follows };
         let comes = *FOUR.iter().find(|node| !before.contains(node)).expect("a fourth");
-        let stay = before.into_iter().filter(|node| *node != goes);
-        Cast { leads, comes, goes, target: stay.chain([comes]).collect() }
+        let stay = before.iter().copied().filter(|node| *node != goes);
+        let target = stay.chain([comes]).collect();
+        Cast { leads, comes, goes, before, target }
     }
 
     /// How many lines each node has said.
@@ -205,11 +209,8 @@ impl Arena {
     /// Interrupts a move, and sees that it is finished, by the others where they can.
     fn interrupt(&mut self, number: u64, round: &Round) {
         let Round { step, role, fault } = round;
-        let cast = self.cast(round);
-        let (asked, lines) = (self.nodes.address(cast.target[0]), self.lines());
-        let moves = [(MOVED, Some(cast.target.clone()))].into();
-        begin(asked, TOPIC, &moves);
-        self.await_step(step, &cast, &lines);
+        let cast = self.cast(step);
+        self.begin_move(step, &cast);
         let (began, victim) = (Instant::now(), self.victim(*role, &cast));
         self.strike(*fault, victim, &cast);
         println!("{number}: {}: {role:?}, node {victim}: {fault:?}", step.name);
@@ -224,19 +225,52 @@ impl Arena {
             self.work.await_progress();
         }
         self.mend(*fault, victim);
-        await_replicas(&self.nodes.addresses(), TOPIC, MOVED, &cast.target);
+        self.await_end(&cast.target, cast.goes);
+        println!("{number}: well after {:.1?}", began.elapsed());
+    }
+
+    /// Asks for a move, and waits until it takes this step.
+    fn begin_move(&self, step: &Step, cast: &Cast) {
+        let (asked, lines) = (self.nodes.address(cast.target[0]), self.lines());
+        let moves = [(MOVED, Some(cast.target.clone()))].into();
+        begin(asked, TOPIC, &moves);
+        self.await_step(step, cast, &lines);
+    }
+
+    /// Waits until the partition is where it is to stay, nothing is left of the move, or of its
+    /// replica on this node, and everybody goes on.
+    fn await_end(&mut self, replicas: &[i32], without: i32) {
+        await_replicas(&self.nodes.addresses(), TOPIC, MOVED, replicas);
         until("the move is still listed", || {
             let addresses = self.nodes.addresses();
             addresses.iter().all(|it| listed(*it, TOPIC) == Some(vec![])).then_some(())
         });
-        let log = self.nodes.node(cast.goes).data.join(format!("{TOPIC}-{MOVED}"));
+        let log = self.nodes.node(without).data.join(format!("{TOPIC}-{MOVED}"));
         until("a log stays where it is not kept", || (!log.exists()).then_some(()));
         self.work.await_progress();
         self.work.await_group();
-        println!("{number}: well after {:.1?}", began.elapsed());
         for node in FOUR {
             assert!(self.nodes.node(node).is_running(), "node {node} ended by itself");
         }
+    }
+
+    /// Takes a move back once it takes this step; whether it was not too late.
+    fn cancel(&mut self, step: &Step) -> bool {
+        let cast = self.cast(step);
+        self.begin_move(step, &cast);
+        let asked = self.nodes.address(cast.target[0]);
+        let answers = alter(asked, TOPIC, &[(MOVED, None)].into());
+        let is_back = match answers[&MOVED] {
+            ErrorCode::NONE => true,
+            ErrorCode::NO_REASSIGNMENT_IN_PROGRESS => false,
+            error => panic!("it cannot be cancelled: {error:?}"),
+        };
+        println!("{}: {}", step.name, if is_back { "taken back" } else { "was done" });
+        match is_back {
+            true => self.await_end(&cast.before, cast.comes),
+            false => self.await_end(&cast.target, cast.goes),
+        }
+        is_back
     }
 
     fn end(mut self) {
@@ -282,6 +316,18 @@ fn a_move_that_is_interrupted_at_any_step_is_finished() {
     for (number, round) in (0..).zip(&rounds) {
         arena.interrupt(number, round);
     }
+    arena.end();
+}
+
+/// It ends where it began, or, where that is decided already, at its end.
+#[test]
+fn a_move_that_is_cancelled_at_any_step_ends_whole() {
+    let mut arena = Arena::begin("links between four nodes", &[]);
+    let mut taken_back = 0;
+    for step in STEPS {
+        taken_back += usize::from(arena.cancel(step));
+    }
+    assert!(taken_back >= 2, "only {taken_back} moves were taken back");
     arena.end();
 }
 

@@ -120,6 +120,8 @@ pub struct Options {
     pub memory: &'static str,
     /// Settings by their Kafka names.
     pub settings: Vec<(&'static str, String)>,
+    /// A file of settings.
+    pub config: Option<PathBuf>,
     /// More arguments of `vltava serve`.
     pub arguments: Vec<&'static str>,
     /// Runs the broker below another command: `["prlimit", "--nofile=64"]`.
@@ -139,6 +141,7 @@ impl Default for Options {
             memory: "512MiB",
             // As Kafka's own tests do: a group does not wait for more members at its start.
             settings: vec![("group.initial.rebalance.delay.ms", "0".to_owned())],
+            config: None,
             arguments: Vec::new(),
             wrapper: Vec::new(),
         }
@@ -239,6 +242,9 @@ impl Broker {
         command.args(["--admin", &self.admin.to_string()]);
         command.args(["--shards", &self.options.shards.to_string()]);
         command.args(["--memory", self.options.memory]);
+        if let Some(file) = &self.options.config {
+            command.arg("--config").arg(file);
+        }
         for (name, value) in &self.options.settings {
             command.args(["--set", &format!("{name}={value}")]);
         }
