@@ -134,9 +134,9 @@ pub enum ShardFailure {
     /// A log of the node's own cannot be used.
     #[error("the log of group 0 (__cluster_metadata-0) cannot be used: {0}")]
     Group0(String),
-    /// The release of this process is not one for its cluster, or its data directory.
+    /// This process, its release or its number, is not one for its cluster, or its data directory.
     #[error("{0}")]
-    Release(String),
+    Unfit(String),
 }
 
 /// The rooms of one shard.
@@ -235,7 +235,7 @@ impl<R: Runtime> Shard<R> {
     async fn lead(&self, endpoints: Vec<NodeEndpoint>) -> Result<(), ShardFailure> {
         let failed = |ended| match ended {
             Ended::Group0(why) => ShardFailure::Group0(why),
-            Ended::Release(why) => ShardFailure::Release(why),
+            Ended::Unfit(why) => ShardFailure::Unfit(why),
         };
         self.services.node.check_directory().await.map_err(failed)?;
         let cleaned = remove_leftovers(self.services.runtime.disk()).await;

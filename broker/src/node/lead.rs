@@ -131,14 +131,18 @@ async fn meet<R: Runtime>(node: &Rc<Node<R>>, identity: &Identity) -> Result<(),
 }
 
 /// Who this node is, by its data directory; a directory that was never used gets an identity.
-async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, String> {
+async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, Ended> {
     let (disk, node_id) = (node.parts.runtime.disk(), node.parts.config.node_id);
     let found = identity::read(disk).await?;
     check_there(disk, found.as_ref()).await?;
     match found {
         Some(found) if found.node_id == node_id => Ok(found),
         Some(Identity { node_id: owner, .. }) => {
-            Err(format!("the data directory belongs to node {owner}, and node.id is {node_id}"))
+            let why = format!(
+                "the data directory belongs to node {owner}, and node.id is {node_id}: give each \
+                 node a directory of its own"
+            );
+            Err(Ended::Unfit(why))
         }
         None => {
             let disk_id = node.random_uuid();
@@ -273,7 +277,11 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
             Decision::Wait(missing) => {
                 if told.is_none_or(|at| runtime.now().since(at) >= WAITING_TOLD) {
                     told = Some(runtime.now());
-                    tracing::info!(nodes = ?missing, "the cluster forms once these nodes are here");
+                    let why = node.why_missing(&missing);
+                    tracing::info!(
+                        nodes = ?missing, why,
+                        "waiting for these nodes, to form a cluster with them or to join theirs"
+                    );
                 }
             }
         }
@@ -345,7 +353,7 @@ async fn register<R: Runtime>(
     match answer {
         Ok((Reply::Registered { .. }, end)) => Ok(end),
         Ok((Reply::Refused { error: ErrorCode::UNSUPPORTED_VERSION, message }, _)) => {
-            Err(Ended::Release(message.to_string()))
+            Err(Ended::Unfit(message.to_string()))
         }
         Ok((other, _)) => Err(format!("this node was not registered: {other:?}").into()),
         Err(error @ HostError::Lost(PartitionError::Full)) => {

@@ -22,8 +22,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub enum Ended {
     /// Its group 0 cannot be used.
     Group0(String),
-    /// Its release is not one for its cluster.
-    Release(String),
+    /// Its release, or its number, is not one for its cluster, or its data directory.
+    Unfit(String),
 }
 
 impl From<String> for Ended {
@@ -44,7 +44,7 @@ impl<R: Runtime> Node<R> {
     pub async fn check_directory(&self) -> Result<(), Ended> {
         let found = identity::read(self.parts.runtime.disk()).await?;
         let noted = found.map_or(Ok(()), |found| self.parts.levels.check(found.level));
-        noted.map_err(Ended::Release)
+        noted.map_err(Ended::Unfit)
     }
 
     /// The highest level that this node has acted at: where it has no image yet, or an old one,
@@ -82,7 +82,7 @@ impl<R: Runtime> Node<R> {
     /// directory is one of that level. Keeps trying where the disk does not take that.
     pub(super) async fn settle_level(&self, image: &Image) -> Result<(), Ended> {
         let level = image.level();
-        self.parts.levels.check(level).map_err(Ended::Release)?;
+        self.parts.levels.check(level).map_err(Ended::Unfit)?;
         let known = self.identity.borrow().clone();
         let Some(known) = known.filter(|known| known.level < level) else { return Ok(()) };
         let noted = Identity { level, ..known };

@@ -234,6 +234,14 @@ impl<R: Runtime> Node<R> {
         bytes.unwrap_or_default()
     }
 
+    /// Why there is no session with these nodes, in words for a person.
+    pub(super) fn why_missing(&self, nodes: &[i32]) -> String {
+        let known = self.surroundings().map(|near| near.peers.status()).unwrap_or_default();
+        let missing = known.iter().filter(|it| nodes.contains(&it.node) && it.session.is_none());
+        let said = missing.filter(|it| !it.last_words.is_empty());
+        said.map(|it| format!("node {}: {}", it.node, it.last_words)).collect::<Vec<_>>().join("; ")
+    }
+
     /// Asks another node who it is; `None` where it does not say.
     pub(super) async fn ask_standing(&self, node: i32) -> Option<Standing> {
         let answer = self.ask_peer(node, STANDING, Bytes::new()).await?;

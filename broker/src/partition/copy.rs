@@ -132,6 +132,7 @@ impl Answer {
                 bytes.put_slice(producers);
             }
             Self::Batches(batches) => {
+                bytes.reserve(1 + batches.len());
                 bytes.put_u8(BATCHES);
                 bytes.put_slice(batches);
             }

@@ -64,10 +64,21 @@ impl<R: Runtime, E: PeerEvents> Peers<R, E> {
         let is_news = node.is_news(&why.to_string());
         node.is_expected_down.set(matches!(why, SessionEnd::Goodbye));
         let session = id.number;
+        let lasted_ms = was_up.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         if was_up.is_some() && why.is_orderly() {
-            tracing::info!(node = id.node, session, ?was_up, "a session with a node ended: {why}");
+            tracing::info!(
+                node = id.node,
+                session,
+                lasted_ms,
+                "a session with a node ended: {why}"
+            );
         } else if was_up.is_some() || is_news {
-            tracing::warn!(node = id.node, session, ?was_up, "a session with a node ended: {why}");
+            tracing::warn!(
+                node = id.node,
+                session,
+                lasted_ms,
+                "a session with a node ended: {why}"
+            );
         }
         node.finish();
         was_up

@@ -64,11 +64,11 @@ impl DataDirectory {
     /// # Errors
     /// See [`DataDirectoryError`].
     pub fn open(path: &Path) -> Result<Self, DataDirectoryError> {
-        let unusable = |error: io::Error| match error.kind() {
+        let unusable = |error| DataDirectoryError::Unusable { path: path.to_owned(), error };
+        let root = path.canonicalize().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => DataDirectoryError::Missing(path.to_owned()),
-            _ => DataDirectoryError::Unusable { path: path.to_owned(), error },
-        };
-        let root = path.canonicalize().map_err(unusable)?;
+            _ => unusable(error),
+        })?;
         let directory = fs::OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY)

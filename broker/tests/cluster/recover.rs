@@ -95,7 +95,7 @@ fn a_majority_that_is_gone_for_good_is_gone_on_without() {
         "nodes 1, 2, 3 vote, and 2, 3 are gone",
         "node 1 becomes the only voter",
         "must not run again with the disks that they had",
-        "next: nodes 2, 3 are still nodes of the cluster",
+        "next: the cluster still counts nodes 2, 3",
     ] {
         assert!(words.contains(expected), "{expected}: {words}");
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vltava::runtime::sim::{Purpose, Random, TraceSink};
 
+use crate::checkers::violation;
 use crate::losses;
 use crate::run::{Outcome, run_story};
 use crate::stage::Stage;
@@ -44,7 +45,7 @@ pub fn no_descriptors(seed: u64, sink: Option<TraceSink>) -> Outcome {
 async fn round(stage: &Stage, random: &mut Random) {
     let all: Vec<usize> = stage.cluster.nodes().collect();
     stage.sleep_up_to(500_000_000, random).await;
-    let leader = stage.until(|| stage.leader(&all)).await.expect("nobody leads");
+    let leader = came(stage.until(|| stage.leader(&all)).await, "nobody leads");
     let epoch = || stage.replica(leader).map(|replica| replica.leader_epoch());
     let before = epoch();
     let others: Vec<usize> = all.into_iter().filter(|node| *node != leader).collect();
@@ -52,12 +53,16 @@ async fn round(stage: &Stage, random: &mut Random) {
     let lacking = cluster.lack_descriptors(leader, LACKING_NS, random);
     let handed_over = async {
         let to = stage.until_for(PATIENCE, || stage.leader(&others)).await;
-        let to = to.expect("who can open no file leads on");
+        let to = came(to, "who can open no file leads on");
         // It was not elected for the other's silence.
         assert!(epoch() > before, "the old leader has not heard of the new one");
         let end = stage.replica(to).map(|replica| replica.high_watermark());
         let goes_on = || (stage.replica(to)?.high_watermark() > end? + 10).then_some(());
-        stage.until_for(PATIENCE, goes_on).await.expect("nobody can write");
+        came(stage.until_for(PATIENCE, goes_on).await, "nobody can write");
     };
     futures_util::future::join(lacking, handed_over).await;
+}
+
+fn came<T>(what: Option<T>, otherwise: &str) -> T {
+    what.unwrap_or_else(|| violation(otherwise.to_owned()))
 }

@@ -36,6 +36,7 @@ pub(super) enum Stand {
 pub(super) fn add(arguments: &AddArguments) -> Result<(), CliError> {
     let (id, address) = (arguments.node.id, &arguments.node.address);
     let mut cluster = arguments.cluster.connect()?;
+    refuse_unreachable(&cluster.retry(view::view)?)?;
     set(&mut cluster, id, ADDRESS, address, format!("adding node {id}"))?;
     if arguments.no_wait {
         tell(&format!("node {id} may join: start it with --peers naming this cluster's nodes"));
@@ -59,6 +60,17 @@ pub(super) fn add(arguments: &AddArguments) -> Result<(), CliError> {
     })?;
     tell(&format!("node {id} has joined"));
     Ok(())
+}
+
+/// A node that was started as one that is alone listens for no others: nobody could join it.
+fn refuse_unreachable(view: &View) -> Result<(), CliError> {
+    let mut alone = view.nodes.values().filter(|node| node.peer_address.is_empty());
+    match alone.next().map(|node| node.id) {
+        None => Ok(()),
+        Some(id) => Err(CliError::new(format!("node {id} listens for no other nodes")).with_hint(
+            format!("Start it again with --peers {id}@HOST:PORT first: naming itself."),
+        )),
+    }
 }
 
 pub(super) fn drain(arguments: &DrainArguments) -> Result<(), CliError> {

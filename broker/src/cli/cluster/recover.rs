@@ -38,10 +38,10 @@ pub(super) fn run(arguments: &RecoverArguments) -> Result<(), CliError> {
     recover_metadata(arguments, &gone)?;
     let mut cluster = arguments.cluster.connect()?;
     recover_partitions(arguments, &gone, &mut cluster)?;
-    let nodes = listed(&gone);
     tell(&format!(
-        "next: nodes {nodes} are still nodes of the cluster. Start others under their numbers with \
-         empty data directories, or take them out: vltava cluster remove NODE"
+        "next: the cluster still counts {}. Start each of them with an empty data directory, or take \
+         it out: vltava cluster remove NODE",
+        listed(&gone)
     ));
     Ok(())
 }
@@ -82,7 +82,7 @@ fn recover_partitions(
     let Offline { nobody_left, others_missing, left } = &offline;
     if !nobody_left.is_empty() {
         tell(&format!(
-            "lost altogether, since nodes {} kept all replicas: {} (delete the topics, or put a \
+            "lost altogether, since {} kept all replicas: {} (delete the topics, or put a \
              disk back)",
             listed(gone),
             shortened(nobody_left)
@@ -106,7 +106,7 @@ fn recover_partitions(
         )
     ));
     tell(&format!(
-        "of each the replica that is left and has most will lead; lost: records that only nodes {} \
+        "of each the replica that is left and has most will lead; lost: records that only {} \
          had",
         listed(gone)
     ));
@@ -238,8 +238,10 @@ fn ask_admin(address: &str, method: &str, path: &str) -> io::Result<(u16, String
     Ok((status, said.trim_end().to_owned()))
 }
 
+/// "node 2", or "nodes 2, 3".
 fn listed(nodes: &BTreeSet<i32>) -> String {
-    nodes.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")
+    let numbers = nodes.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+    if nodes.len() == 1 { format!("node {numbers}") } else { format!("nodes {numbers}") }
 }
 
 fn shortened(named: &[String]) -> String {

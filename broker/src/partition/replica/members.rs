@@ -121,11 +121,16 @@ impl<R: Runtime> Replica<R> {
             Step::Change(next) => {
                 // Whoever comes is to be reached as soon as it belongs to the group.
                 let begun = self.raft.borrow_mut().change_members(now, &next);
-                tracing::info!(
-                    partition = self.name, voters = ?nodes(next.voters()),
-                    learners = ?nodes(next.learners()), refused = ?begun.as_ref().err(),
-                    "the members of a group change"
-                );
+                match &begun {
+                    Ok(_) => tracing::info!(
+                        partition = self.name, voters = ?nodes(next.voters()),
+                        learners = ?nodes(next.learners()),
+                        "the members of a group change"
+                    ),
+                    Err(why) => {
+                        tracing::debug!(partition = self.name, ?why, "members do not change now")
+                    }
+                }
                 begun
             }
             Step::HandOver(to) => {
