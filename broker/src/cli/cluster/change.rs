@@ -59,6 +59,12 @@ pub(super) fn add(arguments: &AddArguments) -> Result<(), CliError> {
         })
     })?;
     tell(&format!("node {id} has joined"));
+    if cluster.retry(view::view)?.nodes.len() == 2 {
+        tell(
+            "of two nodes both vote: while either is down nothing can be decided, and what both \
+             keep cannot be written; go on to three",
+        );
+    }
     Ok(())
 }
 

@@ -140,7 +140,12 @@ fn offline(cluster: &mut Cluster, gone: &BTreeSet<i32>) -> Result<Offline, CliEr
     for look in 0.. {
         let view = cluster.retry(view::view)?;
         let present = |id: &i32| view.nodes.get(id).is_some_and(|node| node.is_present);
+        // Who controls the cluster since a moment ago takes all for there until it has looked.
         if let Some(there) = gone.iter().find(|id| present(id)) {
+            if look < LOOKS {
+                thread::sleep(PERIOD);
+                continue;
+            }
             return Err(CliError::new(format!("node {there} is there: it is not gone")).with_hint(
                 "Where it was started again with an empty disk, stop it until this is done.",
             ));

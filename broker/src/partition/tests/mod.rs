@@ -7,6 +7,6 @@ mod log_starts;
 mod moves;
 mod promises;
 mod readers;
-mod restores;
 mod rot;
 mod throttles;
+mod told;

@@ -103,6 +103,24 @@ fn a_full_disk_with_others_ends_the_epoch() {
     assert!(world.is_leader(0));
 }
 
+/// What it has is committed, and was shown; but it does not know that before its leader says so.
+#[test]
+fn who_starts_again_tells_no_high_watermark_before_it_has_heard_of_it() {
+    let mut world = three();
+    world.append(0);
+    world.calm();
+    let known = |world: &World| {
+        let node = world.node(1).unwrap();
+        (node.knows_high_watermark(), node.high_watermark())
+    };
+    assert_eq!(known(&world), (true, 1));
+    world.crash(1);
+    world.start(1);
+    assert_eq!(known(&world), (false, 0));
+    world.calm();
+    assert_eq!(known(&world), (true, 1));
+}
+
 #[test]
 fn an_idle_group_is_silent_and_has_no_deadline() {
     let world = three();

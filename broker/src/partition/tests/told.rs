@@ -1,7 +1,10 @@
-//! A follower whose leader no longer tells apart what it lacks takes the leader's log as it is.
+//! A follower that is told by hand what leaders say, on a disk that is slow, full, or without power.
 
 use bytes::Bytes;
 use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_protocol::encode::Records;
+use vltava_storage::io::IoErrorKind;
+use vltava_storage::io::fault_disk::Fault;
 
 use super::groups::{Cluster, MS, NODES, PARTITION, id, tell};
 use crate::peer::message::GroupMessage;
@@ -11,7 +14,6 @@ use crate::raft::message::Message;
 use crate::raft::position::Position;
 use crate::raft::run::Run;
 use crate::runtime::sim::DiskOptions;
-use vltava_protocol::encode::Records;
 
 const FOLLOWS: usize = 0;
 /// In which an old leader wrote what no other has.
@@ -20,8 +22,8 @@ const OLD_EPOCH: i32 = 0;
 const NEW_EPOCH: i32 = 4;
 const FLUSH_MS: u64 = 100;
 
-fn batch(epoch: i32) -> Bytes {
-    let mut builder = BatchBuilder::new().position(0, epoch);
+fn batch(offset: i64, epoch: i32) -> Bytes {
+    let mut builder = BatchBuilder::new().position(offset, epoch);
     builder.append(1, None, Some(b"a record"), &[]).unwrap();
     Bytes::from(builder.build())
 }
@@ -46,6 +48,15 @@ fn append(cluster: &Cluster, epoch: i32, run: Run, committed: i64, payload: Byte
     say(cluster, Message::Append { epoch, run, committed, high_watermark }, payload);
 }
 
+fn start_of(epoch: i32, index: i64) -> Mark {
+    Mark { epoch, index, what: What::EpochStart }
+}
+
+fn slow() -> DiskOptions {
+    let flush_ns = FLUSH_MS * MS..=FLUSH_MS * MS;
+    DiskOptions { flush_ns, ..DiskOptions::default() }
+}
+
 fn nothing_at(at: Position) -> Run {
     Run { from: at, end: at, marks: Vec::new() }
 }
@@ -59,16 +70,13 @@ fn what_waits_to_be_restored_is_not_taken_for_the_leaders() {
             cluster.start(FOLLOWS).await;
             // As many marks as stand before the snapshot's base.
             let old = Position { epoch: OLD_EPOCH + 1, offset: 1, marks: 2 };
-            let starts = [(OLD_EPOCH, 0), (OLD_EPOCH + 1, 2)];
-            let start = |(epoch, index)| Mark { epoch, index, what: What::EpochStart };
-            let run = Run { from: Position::ZERO, end: old, marks: starts.map(start).into() };
-            append(&cluster, OLD_EPOCH + 1, run, 0, batch(OLD_EPOCH));
+            let marks = vec![start_of(OLD_EPOCH, 0), start_of(OLD_EPOCH + 1, 2)];
+            let run = Run { from: Position::ZERO, end: old, marks };
+            append(&cluster, OLD_EPOCH + 1, run, 0, batch(0, OLD_EPOCH));
             cluster.sleep_ms(1_000).await;
             assert_eq!(cluster.replica(FOLLOWS).end(), 1);
 
-            let flush_ns = FLUSH_MS * MS..=FLUSH_MS * MS;
-            let slow = DiskOptions { flush_ns, ..DiskOptions::default() };
-            cluster.set_disk_options(FOLLOWS, slow);
+            cluster.set_disk_options(FOLLOWS, slow());
             for epoch in NEW_EPOCH - 2..=NEW_EPOCH {
                 append(&cluster, epoch, nothing_at(old), 0, Bytes::new());
             }
@@ -88,4 +96,37 @@ fn what_waits_to_be_restored_is_not_taken_for_the_leaders() {
             assert_eq!(shown, 0, "what was never the leader's is served, after {cut_after_ms} ms");
         });
     }
+}
+
+/// A disk is full for what a new leader's words cut away a moment later: the log goes on behind the
+/// cut as if that had never been.
+#[test]
+fn what_finds_no_room_in_front_of_a_cut_says_nothing_of_what_is_behind() {
+    tell(1, async move |mut cluster| {
+        cluster.start(FOLLOWS).await;
+        let first = Position { epoch: OLD_EPOCH, offset: 1, marks: 1 };
+        let marks = vec![start_of(OLD_EPOCH, 0)];
+        let run = Run { from: Position::ZERO, end: first, marks };
+        append(&cluster, OLD_EPOCH, run, 0, batch(0, OLD_EPOCH));
+        cluster.sleep_ms(1_000).await;
+        assert_eq!(cluster.replica(FOLLOWS).end(), 1);
+
+        cluster.set_disk_options(FOLLOWS, slow());
+        let disk = cluster.disk(FOLLOWS);
+        disk.inject(Fault::Fail { at: disk.operations(), kind: IoErrorKind::Full });
+        let second = Position { offset: 2, ..first };
+        let run = Run { from: first, end: second, marks: Vec::new() };
+        append(&cluster, OLD_EPOCH, run, 0, batch(1, OLD_EPOCH));
+        cluster.sleep_ms(FLUSH_MS / 10).await;
+        let end = Position { epoch: NEW_EPOCH, offset: 2, marks: 2 };
+        let run = Run { from: first, end, marks: vec![start_of(NEW_EPOCH, first.index())] };
+        append(&cluster, NEW_EPOCH, run, 0, batch(1, NEW_EPOCH));
+        cluster.sleep_ms(10 * FLUSH_MS).await;
+        append(&cluster, NEW_EPOCH, nothing_at(end), end.index(), Bytes::new());
+        cluster.sleep_ms(1_000).await;
+        let replica = cluster.replica(FOLLOWS);
+        assert_eq!((replica.ended(), replica.end(), replica.high_watermark()), (None, 2, 1));
+        let epochs = replica.log_to_read().epochs();
+        assert_eq!(epochs, [(OLD_EPOCH, 0), (NEW_EPOCH, 1)]);
+    });
 }
