@@ -34,8 +34,12 @@ vltava
 /health   200 while the process serves at all
 /ready    200 when it serves everything; else 503 and the reasons
 /shards   which shard has which partition; POST /shards/SHARD/TOPIC/PARTITION moves one
+/cluster  the id of the cluster
 /recover  /recover/NODE,NODE: what would be done without these nodes, for good; POST does it
 ";
+
+/// Where a node tells to which cluster it belongs.
+pub const CLUSTER: &str = "/cluster";
 
 /// Answers a request.
 pub async fn answer<R: Runtime>(
@@ -56,6 +60,7 @@ pub async fn answer<R: Runtime>(
     let answered = match request.path.as_str() {
         "/" => Ok(Response::text(Status::Ok, INDEX)),
         "/metrics" => metrics(view, process).await,
+        CLUSTER => Ok(cluster(view)),
         "/health" => health(view).await,
         "/ready" => readiness(view).await,
         shards::PATH => Ok(shards::list(view).await),
@@ -63,6 +68,13 @@ pub async fn answer<R: Runtime>(
     };
     answered
         .unwrap_or_else(|silent| Response::text(Status::ServiceUnavailable, format!("{silent}\n")))
+}
+
+fn cluster<R: Runtime>(view: &Rc<View<R>>) -> Response {
+    match view.parts.node.image().cluster() {
+        Some(cluster) => Response::text(Status::Ok, format!("{}\n", cluster.id)),
+        None => Response::text(Status::ServiceUnavailable, "this node is in no cluster yet\n"),
+    }
 }
 
 async fn health<R: Runtime>(view: &Rc<View<R>>) -> Result<Response, Silent> {

@@ -29,7 +29,7 @@ const RESOURCE_TOPIC: i8 = 2;
 const SOURCE_TOPIC: i8 = 1;
 /// From this version on, DeleteTopics has a list of names or ids.
 const DELETE_TOPICS_STATES: i16 = 6;
-const TIMEOUT_MS: i32 = 30_000;
+const TIMEOUT_MS_MAX: i32 = 30_000;
 /// How long `describe` waits for leaders that are just being elected.
 const ELECTION: Duration = Duration::from_secs(1);
 /// For whoever names a topic that there is not, and has no use for one.
@@ -143,7 +143,7 @@ fn create(arguments: &CreateArguments) -> Result<(), CliError> {
             configs: configs.collect(),
             ..CreatableTopic::default()
         }],
-        timeout_ms: TIMEOUT_MS,
+        timeout_ms: request_timeout_ms(&arguments.cluster),
         ..CreateTopicsRequest::default()
     };
     let what = format!("creating topic {}", arguments.name);
@@ -390,12 +390,12 @@ fn as_json(
 fn delete(arguments: &DeleteArguments) -> Result<(), CliError> {
     let _progress = Progress::start("deleting topics");
     let mut cluster = arguments.cluster.connect()?;
-    let controller = cluster.metadata().controller_id;
+    let timeout_ms = request_timeout_ms(&arguments.cluster);
     for name in &arguments.names {
         let what = format!("deleting topic {name}");
         let deleted = cluster.retry(|cluster| {
-            let response =
-                cluster.call_with(controller, |version| delete_request(name, version))?;
+            let response = cluster
+                .call_controller_with(|version| delete_request(name, version, timeout_ms))?;
             let Some(topic) = response.responses.into_iter().next() else {
                 return Err(ClientError::Missing(what.clone()));
             };
@@ -421,10 +421,14 @@ fn delete(arguments: &DeleteArguments) -> Result<(), CliError> {
     Ok(())
 }
 
-fn delete_request(name: &str, version: i16) -> DeleteTopicsRequest {
+/// How long a broker may take for one request: no longer than all of it may.
+fn request_timeout_ms(arguments: &ClusterArguments) -> i32 {
+    i32::try_from(arguments.timeout_ms()).unwrap_or(TIMEOUT_MS_MAX).min(TIMEOUT_MS_MAX)
+}
+
+fn delete_request(name: &str, version: i16, timeout_ms: i32) -> DeleteTopicsRequest {
     let name = Str::from(name);
-    let mut request =
-        DeleteTopicsRequest { timeout_ms: TIMEOUT_MS, ..DeleteTopicsRequest::default() };
+    let mut request = DeleteTopicsRequest { timeout_ms, ..DeleteTopicsRequest::default() };
     if version < DELETE_TOPICS_STATES {
         request.topic_names.push(name);
     } else {

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::image::PartitionId;
 use super::sorted_map::SortedMap;
 
+/// No node's number.
+pub const NOBODY: i32 = -1;
+
 /// What a leader says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {
@@ -19,6 +22,14 @@ pub struct Leader {
     pub in_sync_version: u32,
     /// Replicas that are caught up, itself among them.
     pub in_sync: Arc<[i32]>,
+}
+
+impl Leader {
+    /// What stands where it leads no more, and nobody else does.
+    pub fn nobody(&self) -> Self {
+        let in_sync_version = self.in_sync_version.saturating_add(1);
+        Self { node_id: NOBODY, in_sync_version, ..self.clone() }
+    }
 }
 
 /// The leaders that a shard knows. A clone is cheap and stays as it is.
@@ -46,6 +57,15 @@ impl Leaders {
             self.known.insert(partition, leader);
         }
         is_news
+    }
+
+    /// A node leads nothing any more that it led before: nobody does in that epoch.
+    pub fn lost(&mut self, node_id: i32) {
+        let led = self.known.iter().filter(|(_, leader)| leader.node_id == node_id);
+        let led: Vec<_> = led.map(|(partition, leader)| (*partition, leader.nobody())).collect();
+        for (partition, nobody) in led {
+            self.known.insert(partition, nobody);
+        }
     }
 
     /// Forgets a partition that was deleted.
@@ -78,6 +98,20 @@ mod tests {
         assert!(leaders.announce(PARTITION, leader(2, 4, 0)));
         assert_eq!(leaders.leader(PARTITION), Some(&leader(2, 4, 0)));
         assert_eq!(leaders.known.len(), 1);
+    }
+
+    #[test]
+    fn what_a_node_led_before_it_started_again_nobody_leads() {
+        let other = PartitionId { index: 1, ..PARTITION };
+        let mut leaders = Leaders::default();
+        leaders.announce(PARTITION, leader(1, 3, 0));
+        leaders.announce(other, leader(2, 3, 0));
+        leaders.lost(1);
+        let led_by = |leaders: &Leaders, id| leaders.leader(id).map(|leader| leader.node_id);
+        assert_eq!(led_by(&leaders, PARTITION), Some(NOBODY));
+        assert_eq!(led_by(&leaders, other), Some(2));
+        assert!(!leaders.announce(PARTITION, leader(1, 3, 0)), "said before, and heard late");
+        assert!(leaders.announce(PARTITION, leader(1, 4, 0)));
     }
 
     #[test]

@@ -12,15 +12,12 @@ use futures_util::future::{Either, select};
 
 use super::view::Node;
 use crate::metadata::image::PartitionId;
-use crate::metadata::leaders::{Leader, Leaders};
+use crate::metadata::leaders::{Leader, Leaders, NOBODY};
 use crate::partition::replica::Replica;
 use crate::runtime::{Queue, Runtime};
 
 /// How long another is given to lead before it is told that nobody does.
 const LEADERLESS_TOLD: Duration = Duration::from_secs(1);
-/// No node's number.
-pub(super) const NOBODY: i32 = -1;
-
 /// What is announced.
 pub type Announced = Vec<(PartitionId, Leader)>;
 
@@ -104,8 +101,7 @@ impl<R: Runtime> Node<R> {
         if replica.left().is_none_or(|left| left.is_led) {
             return;
         }
-        let in_sync_version = former.in_sync_version.saturating_add(1);
-        let nobody = vec![(id, Leader { node_id: NOBODY, in_sync_version, ..former })];
+        let nobody = vec![(id, former.nobody())];
         self.spread(nobody.clone()).await;
         self.tell_all(&nobody).await;
     }
@@ -151,6 +147,15 @@ impl<R: Runtime> Node<R> {
         }
         drop(leaders);
         self.leaders_heard.notify();
+    }
+
+    /// A node begins a session, as the process that was started so. What an earlier one led it does
+    /// not lead: it may lead it again, in a later epoch, or have lost the disk that it was on.
+    pub(super) fn hear_of_start(&self, node: i32, start: u64) {
+        let before = self.starts.borrow_mut().insert(node, start);
+        if before.is_some_and(|before| before != start) {
+            self.leaders.borrow_mut().lost(node);
+        }
     }
 
     /// Forgets who led a partition that is deleted.

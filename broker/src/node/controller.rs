@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use vltava_protocol::error_code::ErrorCode;
 
-use super::announce::NOBODY;
 use super::peers::{ANSWER_TIME, CONTROLLER, CONTROLLER_FOR};
 use super::view::Node;
 use crate::cluster::controller::{Input, Reply, Sight};
 use crate::coordinator::host::HostError;
 use crate::metadata::image::PartitionId;
+use crate::metadata::leaders::NOBODY;
 use crate::partition::error::PartitionError;
 use crate::partition::replica::Replica;
 use crate::peer::peers::RequestError;

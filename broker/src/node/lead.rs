@@ -58,7 +58,9 @@ pub async fn lead<R: Runtime>(
     let identity = identify(node).await?;
     *node.identity.borrow_mut() = Some(identity.clone());
     let is_alone = node.parts.peers.is_none();
-    if !is_alone {
+    if is_alone {
+        check_alone(&identity)?;
+    } else {
         meet(node, &identity).await?;
     }
     let open = async || Ok(open_log(node).await?);
@@ -152,6 +154,21 @@ async fn identify<R: Runtime>(node: &Node<R>) -> Result<Identity, Ended> {
             Ok(made)
         }
     }
+}
+
+/// A node that has others beside it, and is not told of them, would elect itself, and acknowledge
+/// what they know nothing of.
+fn check_alone(identity: &Identity) -> Result<(), Ended> {
+    let Some(founding) = &identity.founding else { return Ok(()) };
+    let own = Founder { node_id: identity.node_id, disk_id: identity.disk_id };
+    if !identity.shares_votes && founding.founders == [own] {
+        return Ok(());
+    }
+    Err(Ended::Unfit(format!(
+        "the data directory is that of a node of cluster {}, which has others: name them, and this \
+         node, in peers (--peers)",
+        founding.cluster_id
+    )))
 }
 
 /// A directory that was used, and has no group 0 any more, is not taken for an empty one: a new
@@ -279,7 +296,7 @@ async fn found<R: Runtime>(node: &Node<R>, identity: &Identity) -> Result<Foundi
                     told = Some(runtime.now());
                     let why = node.why_missing(&missing);
                     tracing::info!(
-                        nodes = ?missing, why,
+                        nodes = ?missing, why = why.as_deref(),
                         "waiting for these nodes, to form a cluster with them or to join theirs"
                     );
                 }

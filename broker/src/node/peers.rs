@@ -98,8 +98,9 @@ impl<R: Runtime> NodeEvents for Events<R> {
         node.admit(introduction)
     }
 
-    fn peer_up(&self, session: SessionId, _introduction: &Arc<Introduction>) {
+    fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
         if let Some(node) = self.0.upgrade() {
+            node.hear_of_start(session.node, introduction.start);
             let runtime = node.parts.runtime.clone();
             runtime.spawn(Queue::Control, async move {
                 if node.parts.jobs.own() == 0 {
@@ -235,11 +236,12 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Why there is no session with these nodes, in words for a person.
-    pub(super) fn why_missing(&self, nodes: &[i32]) -> String {
+    pub(super) fn why_missing(&self, nodes: &[i32]) -> Option<String> {
         let known = self.surroundings().map(|near| near.peers.status()).unwrap_or_default();
         let missing = known.iter().filter(|it| nodes.contains(&it.node) && it.session.is_none());
         let said = missing.filter(|it| !it.last_words.is_empty());
-        said.map(|it| format!("node {}: {}", it.node, it.last_words)).collect::<Vec<_>>().join("; ")
+        let words = said.map(|it| format!("node {}: {}", it.node, it.last_words));
+        words.reduce(|all, next| format!("{all}; {next}"))
     }
 
     /// Asks another node who it is; `None` where it does not say.

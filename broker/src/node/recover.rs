@@ -101,7 +101,8 @@ impl<R: Runtime> Node<R> {
             return Err(NoPlan::Led);
         }
         let others = self.others_left(own).await;
-        check(own, &survivor, &others, &self.present(), gone).map_err(NoPlan::Refused)?;
+        let nodes: BTreeSet<i32> = self.image().nodes().map(|node| node.id).collect();
+        check(own, &survivor, &others, &nodes, &self.present(), gone).map_err(NoPlan::Refused)?;
         let epochs = others.iter().map(|left| left.epoch).chain([survivor.epoch]);
         let epoch = NamedLeader::epoch_above(epochs.max().unwrap_or(-1));
         let epoch = epoch.ok_or_else(|| refused("there are no more epochs"))?;
@@ -198,6 +199,7 @@ fn check(
     own: ReplicaId,
     survivor: &Left,
     others: &[Left],
+    nodes: &BTreeSet<i32>,
     present: &BTreeSet<i32>,
     gone: &BTreeSet<i32>,
 ) -> Result<(), String> {
@@ -208,8 +210,10 @@ fn check(
     if let Some(there) = gone.iter().find(|node| present.contains(node)) {
         return Err(is_there(*there));
     }
-    if let Some(stranger) = gone.iter().find(|node| !voters.contains(node)) {
-        return Err(format!("node {stranger} has no vote in the cluster's metadata: {all} have"));
+    // Who has no vote may have kept partitions.
+    let is_known = |node: &i32| voters.contains(node) || nodes.contains(node);
+    if let Some(stranger) = gone.iter().find(|node| !is_known(node)) {
+        return Err(format!("node {stranger} is none of the cluster's"));
     }
     let missing = |node: &&i32| !present.contains(node) && !gone.contains(node);
     if let Some(missing) = voters.iter().find(missing) {
@@ -284,7 +288,7 @@ mod tests {
         });
         let others: Vec<Left> = others.filter(|left| left.id != id(1)).collect();
         let set = |nodes: &[i32]| nodes.iter().copied().collect();
-        check(id(1), &survivor, &others, &set(present), &set(gone))
+        check(id(1), &survivor, &others, &(1..7).collect(), &set(present), &set(gone))
     }
 
     #[test]
@@ -299,7 +303,9 @@ mod tests {
         refused(&[1, 2], &[3, 4], 10, "node 5 is not there either");
         refused(&[1, 2, 3], &[3, 4, 5], 10, "node 3 is there: it is not gone");
         refused(&[1, 2, 3], &[4, 5], 10, "a majority is there");
-        refused(&[1, 2], &[3, 4, 5, 9], 10, "node 9 has no vote");
+        refused(&[1, 2], &[3, 4, 5, 9], 10, "node 9 is none of the cluster's");
+        // It is a node, and has no vote.
+        assert_eq!(asked(&[1, 2], &[3, 4, 5, 6], 10), Ok(()));
         assert_eq!(asked_of(&[1, 2], &[2], &[3, 4, 5], 10), Ok(()));
         let said = asked_of(&[1, 2], &[], &[3, 4, 5], 10).err().unwrap_or_default();
         assert!(said.contains("node 2 is there, and cannot say"), "{said:?}");

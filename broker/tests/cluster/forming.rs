@@ -173,6 +173,11 @@ fn who_does_not_belong_to_the_cluster_stays_outside() {
     let status = nodes.node(2).try_run().expect_err("it started");
     assert!(!status.success() && status.code() != Some(101), "{status}");
     says(nodes.node(2), &["the data directory belongs to node 2, and node.id is 1"]);
+    // One of them that is not told of the others, and would decide without them.
+    nodes.node(2).options = options(2, "");
+    nodes.node(2).options.settings.retain(|(name, _)| *name != "peers");
+    nodes.node(2).try_run().expect_err("it started alone");
+    says(nodes.node(2), &["that of a node of cluster", "which has others: name them"]);
     nodes.node(2).options = options(2, &peers(&nodes.peer_addresses));
     nodes.run_all();
     await_agreement(&addresses, &["ours"]);

@@ -348,6 +348,12 @@ fn a_cluster_of_one_grows() {
     // None of them is needed more than another.
     nodes.stop_node(1);
     await_leader(&nodes.others(1), CONSUMER_OFFSETS, 0, |leader| leader != 1);
+    // It founded the cluster alone, and is alone no more.
+    let settings = &mut nodes.node(1).options.settings;
+    let place = settings.iter().position(|(name, _)| *name == "peers").expect("its peers");
+    let named = settings.remove(place);
+    nodes.node(1).try_run().expect_err("it started without the others");
+    nodes.node(1).options.settings.push(named);
     nodes.run(&[1]);
     nodes.stop();
 }

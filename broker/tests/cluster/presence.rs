@@ -15,7 +15,8 @@ use crate::nodes::{NODES, Nodes};
 use crate::relays::Relays;
 use crate::support::binary;
 use crate::view::{
-    await_agreement, await_leader, await_partition, connect, create_topic, metadata, until,
+    await_agreement, await_leader, await_partition, connect, create_topic, create_topic_with,
+    metadata, until,
 };
 
 const TOPIC: &str = "told-of";
@@ -38,6 +39,28 @@ fn clients_are_told_of_nodes_that_theirs_does_not_reach() {
 #[test]
 fn clients_are_told_of_nodes_behind_relays_that_theirs_does_not_reach() {
     tell(&Network::Relays(Relays::new(&NODES)));
+}
+
+/// What had its only replica on a disk that is lost has no leader, also once its node is back with
+/// another disk.
+#[test]
+fn who_has_lost_its_disk_is_not_named_as_the_leader_of_what_was_on_it() {
+    let mut nodes = Nodes::start();
+    create_topic_with(nodes.address(1), TOPIC, 1, 1, &[]);
+    let kept_by = await_leader(&nodes.addresses(), TOPIC, 0, |_| true);
+    let others = nodes.others(kept_by);
+    await_agreement(&others, &[TOPIC]);
+    nodes.kill(kept_by);
+    nodes.wipe(kept_by);
+    nodes.run(&[kept_by]);
+    for address in others {
+        // A node that is back is told of.
+        let told = until("it is not back", || {
+            told(address).filter(|(brokers, _)| brokers.contains(&kept_by))
+        });
+        assert_eq!(told.1, [-1], "of partition 0");
+    }
+    nodes.stop();
 }
 
 /// The nodes that are named as leaders of what has none.

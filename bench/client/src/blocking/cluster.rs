@@ -218,6 +218,18 @@ impl Cluster {
         }
     }
 
+    /// The same of a request that is made for a version.
+    pub fn call_controller_with<R: Request>(
+        &mut self,
+        make: impl FnOnce(i16) -> R,
+    ) -> Result<R::Response, ClientError> {
+        let node = match self.metadata.controller_id {
+            node if self.metadata.brokers.contains_key(&node) => node,
+            _ => self.any_node()?,
+        };
+        self.call_with(node, make)
+    }
+
     /// Who coordinates a group. Remembered until [`Self::forget_coordinator`].
     pub fn coordinator(&mut self, group: &Str) -> Result<NodeId, ClientError> {
         self.retry(|cluster| cluster.try_coordinator(group))

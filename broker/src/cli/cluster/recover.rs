@@ -16,6 +16,7 @@ use vltava_protocol::types::Str;
 
 use super::command::RecoverArguments;
 use super::view::{self, View};
+use crate::admin::pages::CLUSTER;
 use crate::cli::error::CliError;
 use crate::cli::output::tell;
 
@@ -35,8 +36,13 @@ const NAMED_MAX: usize = 20;
 
 pub(super) fn run(arguments: &RecoverArguments) -> Result<(), CliError> {
     let gone: BTreeSet<i32> = arguments.gone.iter().copied().collect();
+    // Without a majority a node that has just started may serve no clients yet.
+    if let Ok(cluster) = arguments.cluster.connect() {
+        check_same(arguments, &cluster)?;
+    }
     recover_metadata(arguments, &gone)?;
     let mut cluster = arguments.cluster.connect()?;
+    check_same(arguments, &cluster)?;
     recover_partitions(arguments, &gone, &mut cluster)?;
     tell(&format!(
         "next: the cluster still counts {}. Start each of them with an empty data directory, or take \
@@ -46,14 +52,32 @@ pub(super) fn run(arguments: &RecoverArguments) -> Result<(), CliError> {
     Ok(())
 }
 
+/// That what is asked of an admin port, and what of brokers, is asked of one cluster.
+fn check_same(arguments: &RecoverArguments, cluster: &Cluster) -> Result<(), CliError> {
+    let (status, there) = ask_admin(&arguments.admin, "GET", CLUSTER)
+        .map_err(|error| unreachable(arguments, error))?;
+    let here = cluster.metadata().cluster_id.as_deref().unwrap_or_default();
+    if status == 200 && there != here {
+        let message = format!(
+            "the admin port {} is of cluster {there}, and the brokers are of cluster {here}",
+            arguments.admin
+        );
+        return Err(CliError::new(message)
+            .with_hint("Name one node by both --admin and --bootstrap, one that is left."));
+    }
+    Ok(())
+}
+
+fn unreachable(arguments: &RecoverArguments, error: io::Error) -> CliError {
+    CliError::new(format!("the admin port {} does not answer: {error}", arguments.admin))
+        .with_hint("Run it on a node that is left, or name its admin port with --admin.")
+}
+
 /// Group 0, where it has no majority.
 fn recover_metadata(arguments: &RecoverArguments, gone: &BTreeSet<i32>) -> Result<(), CliError> {
     let nodes: Vec<String> = gone.iter().map(i32::to_string).collect();
     let path = format!("/recover/{}", nodes.join(","));
-    let unreachable = |error: io::Error| {
-        CliError::new(format!("the admin port {} does not answer: {error}", arguments.admin))
-            .with_hint("Run it on a node that is left, or name its admin port with --admin.")
-    };
+    let unreachable = |error| unreachable(arguments, error);
     match ask_admin(&arguments.admin, "GET", &path).map_err(unreachable)? {
         (200, plan) => {
             tell(&plan);
@@ -82,8 +106,8 @@ fn recover_partitions(
     let Offline { nobody_left, others_missing, left } = &offline;
     if !nobody_left.is_empty() {
         tell(&format!(
-            "lost altogether, since {} kept all replicas: {} (delete the topics, or put a \
-             disk back)",
+            "lost altogether, since {} kept all replicas: {} (delete the topics, and \
+             make them anew)",
             listed(gone),
             shortened(nobody_left)
         ));
