@@ -94,6 +94,10 @@ pub async fn topic_id_of<D: Disk>(
             let entries = match disk.list(directory).await {
                 Err(gone) if gone.kind == IoErrorKind::NotFound => return Ok(None),
                 Ok(entries) => entries,
+                // What it is that is missing is not known then: later it may be.
+                Err(none) if none.kind == IoErrorKind::NoDescriptor => {
+                    return Err(StorageError::from_read(none));
+                }
                 Err(_) => return Err(error),
             };
             if entries.is_empty() {

@@ -424,6 +424,27 @@ fn a_log_belongs_to_its_topic_or_nobody_knows() {
     });
 }
 
+/// Descriptors run out between two looks at a directory that is not there: nothing is damaged.
+#[test]
+fn a_lack_of_descriptors_is_no_damage() {
+    run(async {
+        let disk = FaultDisk::new(1);
+        let shard = environment(&disk).await.unwrap();
+        let hook = disk.clone();
+        disk.set_latency(Some(Rc::new(move |operation| {
+            if operation.path.ends_with("checkpoint") {
+                hook.set_lacks_descriptors(true);
+            }
+            Box::pin(std::future::ready(()))
+        })));
+        let found = topic_id_of(&shard, DIRECTORY).await;
+        assert!(matches!(found, Err(StorageError::NoDescriptor(_))), "{found:?}");
+        disk.set_latency(None);
+        disk.set_lacks_descriptors(false);
+        assert_eq!(topic_id_of(&shard, DIRECTORY).await.unwrap(), None);
+    });
+}
+
 /// A log that was noted is missed where it is gone; a stop at any moment of making or deleting one
 /// leaves none that is missed and was never there, or that nobody wants any more.
 #[test]

@@ -195,6 +195,12 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().high_watermark().max(self.log.log_start())
     }
 
+    /// Whether its log is being taken from its leader as it is, or was when the process stopped: what
+    /// it says of its ends counts for nothing then, and nobody is served by it.
+    pub fn is_restoring(&self) -> bool {
+        self.agenda.borrow().kept().is_some_and(|kept| kept.is_restoring)
+    }
+
     /// The first offset of the log, by what the group has decided: what lies below may still be on
     /// the disk.
     pub fn log_start(&self) -> i64 {

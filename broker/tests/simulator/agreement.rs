@@ -93,6 +93,9 @@ fn look(cluster: &Cluster) {
         };
         for shard in cluster.shards(node) {
             for (partition, replica) in shard.services.partitions.all_local() {
+                if replica.is_restoring() {
+                    continue;
+                }
                 let seen = Seen {
                     node: Cluster::id(node),
                     life,
