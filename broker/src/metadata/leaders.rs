@@ -59,7 +59,7 @@ impl Leaders {
         is_news
     }
 
-    /// A node leads nothing any more that it led before: nobody does in that epoch.
+    /// A node has lost its disk, and leads nothing any more that it led: nobody does in that epoch.
     pub fn lost(&mut self, node_id: i32) {
         let led = self.known.iter().filter(|(_, leader)| leader.node_id == node_id);
         let led: Vec<_> = led.map(|(partition, leader)| (*partition, leader.nobody())).collect();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_led_before_it_started_again_nobody_leads() {
+    fn what_a_node_led_that_has_lost_its_disk_nobody_leads() {
         let other = PartitionId { index: 1, ..PARTITION };
         let mut leaders = Leaders::default();
         leaders.announce(PARTITION, leader(1, 3, 0));

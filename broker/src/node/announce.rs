@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use vltava_protocol::types::Uuid;
 
 use super::view::Node;
 use crate::metadata::image::PartitionId;
@@ -149,11 +150,11 @@ impl<R: Runtime> Node<R> {
         self.leaders_heard.notify();
     }
 
-    /// A node begins a session, as the process that was started so. What an earlier one led it does
-    /// not lead: it may lead it again, in a later epoch, or have lost the disk that it was on.
-    pub(super) fn hear_of_start(&self, node: i32, start: u64) {
-        let before = self.starts.borrow_mut().insert(node, start);
-        if before.is_some_and(|before| before != start) {
+    /// A node begins a session, with this disk. What it led by another one it does not lead: that may
+    /// have been the only replica, and then nobody else ever says so.
+    pub(super) fn hear_of_disk(&self, node: i32, disk: Uuid) {
+        let before = self.disks.borrow_mut().insert(node, disk);
+        if before.is_some_and(|before| before != disk) {
             self.leaders.borrow_mut().lost(node);
         }
     }

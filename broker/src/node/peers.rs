@@ -100,7 +100,7 @@ impl<R: Runtime> NodeEvents for Events<R> {
 
     fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
         if let Some(node) = self.0.upgrade() {
-            node.hear_of_start(session.node, introduction.start);
+            node.hear_of_disk(session.node, introduction.disk_id);
             let runtime = node.parts.runtime.clone();
             runtime.spawn(Queue::Control, async move {
                 if node.parts.jobs.own() == 0 {

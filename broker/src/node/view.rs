@@ -85,8 +85,8 @@ pub struct Node<R: Runtime> {
     image: RefCell<Arc<Image>>,
     /// Who leads what, as this shard has heard.
     pub(super) leaders: RefCell<Leaders>,
-    /// Which process each other node was when it was last heard of.
-    pub(super) starts: RefCell<BTreeMap<i32, u64>>,
+    /// Which disk each other node had when it was last heard of.
+    pub(super) disks: RefCell<BTreeMap<i32, Uuid>>,
     /// What of this shard is to be announced next.
     pub(super) to_announce: RefCell<BTreeSet<PartitionId>>,
     /// It was heard of a leader.
@@ -137,7 +137,7 @@ impl<R: Runtime> Node<R> {
             parts,
             surroundings: OnceCell::new(),
             identity: RefCell::default(),
-            starts: RefCell::default(),
+            disks: RefCell::default(),
             heard_levels: HeardLevels::default(),
             image: RefCell::default(),
             leaders: RefCell::default(),
