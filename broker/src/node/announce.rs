@@ -150,8 +150,8 @@ impl<R: Runtime> Node<R> {
         self.leaders_heard.notify();
     }
 
-    /// A node begins a session, with this disk. What it led by another one it does not lead: that may
-    /// have been the only replica, and then nobody else ever says so.
+    /// A node begins a session, with this disk. What it led by another one it does not lead: that
+    /// may have been the only replica, and then nobody else ever says so.
     pub(super) fn hear_of_disk(&self, node: i32, disk: Uuid) {
         let before = self.disks.borrow_mut().insert(node, disk);
         if before.is_some_and(|before| before != disk) {

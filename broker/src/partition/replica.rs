@@ -195,8 +195,8 @@ impl<R: Runtime> Replica<R> {
         self.raft.borrow().high_watermark().max(self.log.log_start())
     }
 
-    /// Whether its log is being taken from its leader as it is, or was when the process stopped: what
-    /// it says of its ends counts for nothing then, and nobody is served by it.
+    /// Whether its log is being taken from its leader as it is, or was when the process stopped:
+    /// what it says of its ends counts for nothing then, and nobody is served by it.
     pub fn is_restoring(&self) -> bool {
         self.agenda.borrow().kept().is_some_and(|kept| kept.is_restoring)
     }

@@ -127,8 +127,8 @@ fn a_majority_that_is_gone_for_good_is_gone_on_without() {
     nodes.stop();
 }
 
-/// Two that were stopped in order are gone as well as two that were killed, and asking once is enough,
-/// though whoever controls the cluster from then on has not looked yet who is there.
+/// Two that were stopped in order are gone as well as two that were killed, and asking once is
+/// enough, though whoever controls the cluster from then on has not looked yet who is there.
 #[test]
 fn nodes_that_were_stopped_are_gone() {
     let mut nodes = Nodes::start();

@@ -45,8 +45,8 @@ pub(super) fn run(arguments: &RecoverArguments) -> Result<(), CliError> {
     check_same(arguments, &cluster)?;
     recover_partitions(arguments, &gone, &mut cluster)?;
     tell(&format!(
-        "next: the cluster still counts {}. Start each of them with an empty data directory, or take \
-         it out: vltava cluster remove NODE",
+        "next: the cluster still counts {}. Start each of them with an empty data directory, or \
+         take it out: vltava cluster remove NODE",
         listed(&gone)
     ));
     Ok(())

@@ -1,4 +1,5 @@
-//! A follower that is told by hand what leaders say, on a disk that is slow, full, or without power.
+//! A follower that is told by hand what leaders say, on a disk that is slow, full, or without
+//! power.
 
 use bytes::Bytes;
 use vltava_protocol::batch_builder::BatchBuilder;
