@@ -14,7 +14,8 @@ impl<R: Runtime> Node<R> {
     /// and the group remembers what it voted; its replica has no say before it has caught up.
     ///
     /// # Errors
-    /// The error, where it is another, or its log must not be begun anew; or what the disk says.
+    /// The error, where it is another, or its log must not be begun anew, or not before a restart;
+    /// or what the disk says.
     pub(super) async fn begin_anew(
         &self,
         id: PartitionId,
@@ -23,7 +24,10 @@ impl<R: Runtime> Node<R> {
         error: StorageError,
     ) -> Result<Log<R::Disk>, StorageError> {
         let is_lost = matches!(error, StorageError::Corrupt(_) | StorageError::Missing { .. });
-        let Some(surroundings) = self.surroundings().filter(|_| is_lost) else {
+        // Whoever leads forgets what a replica has told it where a session begins. What this one
+        // has told in the sessions that its node has may be on its way there still.
+        let may_be = is_lost && !self.reopened.borrow().contains(&id);
+        let Some(surroundings) = self.surroundings().filter(|_| may_be) else {
             return Err(error);
         };
         if !kept::note_lost(&surroundings, id).await? {

@@ -69,6 +69,7 @@ impl<R: Runtime> Node<R> {
             }
             self.parting.borrow_mut().remove(&id);
             self.parts.partitions.opening(id);
+            self.reopened.borrow_mut().insert(id);
             self.open(topic, index).await;
             return self.announce(vec![id]).await;
         }

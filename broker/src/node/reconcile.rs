@@ -367,6 +367,7 @@ impl<R: Runtime> Node<R> {
     async fn remove(&self, topic: &Topic, index: i32) {
         let id = topic.partition_id(index);
         self.forget_leader(id);
+        self.reopened.borrow_mut().remove(&id);
         self.parts.groups.remove(id);
         let parting = self.parting.borrow_mut().remove(&id);
         if !self.parts.partitions.knows(id) && parting.is_none() {

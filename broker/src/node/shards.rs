@@ -267,6 +267,7 @@ impl<R: Runtime> Node<R> {
         if let Some(surroundings) = self.surroundings() {
             departure.give_to(&surroundings.journal, id);
         }
+        self.reopened.borrow_mut().insert(id);
         let opened = match self.open_log(&topic, id.index).await {
             Ok(log) => {
                 let near = self.surroundings();

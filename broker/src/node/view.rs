@@ -120,6 +120,8 @@ pub struct Node<R: Runtime> {
     pub(super) driving: RefCell<BTreeSet<PartitionId>>,
     /// Replicas of this shard that the image names no more, with what is left of them.
     pub(super) parting: RefCell<BTreeMap<PartitionId, Option<Rc<Replica<R>>>>>,
+    /// Partitions whose replica this process opens for a second time.
+    pub(super) reopened: RefCell<BTreeSet<PartitionId>>,
     /// Offsets of damaged batches, as the last pass over each log found them (`verify`).
     pub(super) damage: RefCell<BTreeMap<PartitionId, Vec<i64>>>,
     /// This shard has applied a first image: its partitions are open.
@@ -158,6 +160,7 @@ impl<R: Runtime> Node<R> {
             taken: RefCell::default(),
             driving: RefCell::default(),
             parting: RefCell::default(),
+            reopened: RefCell::default(),
             damage: RefCell::default(),
             ready: Latch::default(),
             serving: Latch::default(),

@@ -27,13 +27,16 @@ impl Node {
     /// Asks all voters: before they vote, whether they would (pre-vote), or for their votes.
     pub(super) fn campaign(&mut self, turn: &mut Turn, is_pre: bool, is_transfer: bool) {
         let epoch = self.epoch.max(self.history.end().epoch).checked_add(1);
-        let Some(epoch) = epoch.filter(|epoch| *epoch < i32::MAX && self.may_campaign()) else {
+        self.leader = None;
+        let Some(epoch) = epoch.filter(|epoch| *epoch < i32::MAX) else {
             // It waits to be told; a voter may still ask for its vote.
-            (self.leader, self.deadline) = (None, None);
+            self.deadline = None;
             return;
         };
         self.wait_for_leader(turn.now);
-        self.leader = None;
+        if !self.may_campaign() {
+            return self.ask_who_leads(turn, epoch);
+        }
         if is_pre {
             self.role = Role::PreCandidate;
         } else {
@@ -50,6 +53,15 @@ impl Node {
             }
         }
         self.count_votes(turn);
+    }
+
+    /// Of who may not be elected. Nobody counts the answers: a leader that is asked tells who it
+    /// is, see [`Node::asked_for_vote`].
+    fn ask_who_leads(&self, turn: &mut Turn, epoch: i32) {
+        let (is_pre, is_transfer, log_end) = (true, false, self.history.end());
+        for other in self.others.iter().filter(|other| self.is_up(&other.id)) {
+            turn.send(other.id, Message::Vote { epoch, is_pre, is_transfer, log_end });
+        }
     }
 
     /// Voters may. Whoever is removed by a change that may not be committed may be the only one
@@ -154,6 +166,11 @@ impl Node {
         let is_beyond = epoch - i32::from(is_pre) > self.epoch;
         if self.role == Role::Leader && is_beyond && self.members().is_voter(&from) {
             self.follow(turn, epoch - i32::from(is_pre), None);
+        }
+        // Who asks this one follows nobody. It was opened anew since it was told, within its
+        // node's session, and an idle group has nothing to say that would make the leader known.
+        if self.role == Role::Leader && is_pre {
+            self.forget_what_was_told(turn, from.node);
         }
         // Whoever is heard by a leader's followers does not depose it by asking often. A leader
         // that asks leads no more.

@@ -66,16 +66,20 @@ impl Node {
         }
         self.ask_for_epochs(turn);
         if self.role == Role::Leader {
-            for other in self.others.iter_mut().filter(|other| other.id.node == node) {
-                (other.is_probing, other.has_asked) = (true, false);
-                // Its disk may have lost what it told in an earlier session.
-                other.flushed = -1;
-            }
-            self.replicate(turn);
+            self.forget_what_was_told(turn, node);
         } else if self.leader.is_some_and(|leader| leader.node == node) {
             // It says so itself if it still leads.
             self.follow(turn, self.epoch, None);
         }
+    }
+
+    /// As leader: a replica on this node was opened anew. Its disk may have lost what it told
+    /// before, and it does not know who leads.
+    pub(super) fn forget_what_was_told(&mut self, turn: &mut Turn, node: i32) {
+        for other in self.others.iter_mut().filter(|other| other.id.node == node) {
+            (other.is_probing, other.has_asked, other.flushed) = (true, false, -1);
+        }
+        self.replicate(turn);
     }
 
     /// A node that was not among the members' is: it can be talked to, in a session of before.

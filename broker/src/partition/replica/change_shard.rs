@@ -107,6 +107,10 @@ impl<R: Runtime> Replica<R> {
         let is_at_rest = closed.is_ok() && self.comes_to_rest().await && self.may_be_taken();
         // From here to the end of `take_out` nothing else runs.
         let state = is_at_rest.then(|| self.take_out(partitions));
+        if state.is_none() {
+            // Nobody waits for a leader that may not come back as one.
+            self.step(Input::LogEnded);
+        }
         self.agenda.borrow_mut().leave();
         self.let_go();
         Ok(Departure { given: self.give().await?, state })

@@ -79,7 +79,8 @@ impl World {
                 let leader = if self.draw(3) == 0 { Some(one) } else { self.leader() };
                 leader.into_iter().for_each(|leader| self.append(leader));
             }
-            80..=82 if self.is_up(one) => self.crash(one),
+            80..=81 if self.is_up(one) => self.crash(one),
+            82 => self.reopen(one),
             83..=89 if !self.is_up(one) => {
                 if self.draw(2) == 0 {
                     self.lose_log(one);
@@ -166,7 +167,11 @@ impl World {
     }
 
     fn event_of_round(&mut self, candidate: i32) {
-        match self.draw(7) {
+        match self.draw(8) {
+            7 => {
+                let other = self.any_node();
+                self.reopen(other);
+            }
             6 => {
                 let other = self.any_node();
                 self.crash_and_lose(other);
@@ -185,15 +190,18 @@ impl World {
         }
     }
 
-    /// No more faults: all finish.
-    fn settle(&mut self) {
+    /// No more faults: all finish. What was lost within a session is not asked for again by
+    /// anybody: where that was done, all sessions end.
+    fn settle(&mut self, is_chaotic: bool) {
         self.random = None;
         for a in self.nodes() {
             if !self.is_up(a) {
                 self.start(a);
             }
             for b in a + 1..self.replicas.len() as i32 {
-                self.set_cut(a, b, true);
+                if is_chaotic {
+                    self.set_cut(a, b, true);
+                }
                 self.set_cut(a, b, false);
             }
         }
@@ -261,7 +269,7 @@ fn run(seed: u64, is_chaotic: bool, is_rounds: bool) -> World {
     } else {
         (0..EVENTS).for_each(|_| world.event(is_chaotic));
     }
-    world.settle();
+    world.settle(is_chaotic);
     world
 }
 

@@ -382,6 +382,28 @@ impl World {
 
     /// Starts a node over what its disk holds.
     pub fn start(&mut self, node: i32) {
+        self.open(node);
+        for other in self.nodes().filter(|other| *other != node) {
+            self.connect(node, other);
+        }
+    }
+
+    /// A replica is opened anew, over what was flushed, in the sessions that its node has: it has
+    /// changed its shard, and its log could not be closed in order.
+    pub fn reopen(&mut self, node: i32) {
+        if self.is_up(node) {
+            self.step(node, Input::LogEnded);
+            self.forget_unflushed(node);
+            self.open(node);
+            for other in self.nodes() {
+                if self.sessions.contains_key(&(node, other)) {
+                    self.step(node, Input::PeerUp(other));
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, node: i32) {
         let seed = (self.chance(usize::MAX) as u64) ^ (node as u64 + 1).wrapping_mul(1 << 40 | 77);
         let options = Options { rank: u32::try_from(node).unwrap(), ..self.options };
         let own = id(node);
@@ -403,17 +425,18 @@ impl World {
         let now = self.now;
         let actions = self.replica_mut(node).node.as_mut().unwrap().start(now);
         self.perform(node, actions, &[]);
-        for other in self.nodes().filter(|other| *other != node) {
-            self.connect(node, other);
-        }
     }
 
-    pub fn crash(&mut self, node: i32) {
+    fn forget_unflushed(&mut self, node: i32) {
         let mut random = self.random.take();
         let replica = self.replica_mut(node);
         replica.node = None;
         replica.disk.crash(|limit| random.as_mut().map_or(0, |random| random.below(limit + 1)));
         self.random = random;
+    }
+
+    pub fn crash(&mut self, node: i32) {
+        self.forget_unflushed(node);
         for other in self.nodes().filter(|other| *other != node) {
             self.end_session(node, other);
             self.wires.remove(&(other, node));
