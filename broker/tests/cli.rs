@@ -450,13 +450,16 @@ fn a_broker_that_is_refused_its_settings_says_which_and_where() {
     let told = format!("vltava: cannot listen on {taken} for clients (--listen): Address already");
     assert!(code == 1 && said.starts_with(&told) && !said.contains("os error"), "{said}");
     let kafkas = directory.path().join("kafka");
-    fs::create_dir_all(kafkas.join("__cluster_metadata-0")).unwrap();
-    fs::write(kafkas.join("__cluster_metadata-0/quorum-state"), "{}").unwrap();
+    fs::create_dir_all(&kafkas).unwrap();
+    // As Kafka formats it.
+    fs::write(kafkas.join("bootstrap.checkpoint"), "").unwrap();
+    let ids = "version=1\nnode.id=9\ncluster.id=my-own\ndirectory.id=dqlZQVpNTTqeAz4a5qjOOQ\n";
+    fs::write(kafkas.join("meta.properties"), ids).unwrap();
     let listen = format!("127.0.0.1:{}", support::free_port());
     let kafkas = kafkas.display().to_string();
     let (code, said) =
         alone(&["serve", "--data-dir", &kafkas, "--listen", &listen, "--admin", "none"]);
-    assert!(code == 1 && said.contains("a Kafka broker has used the data directory"), "{said}");
+    assert!(code == 1 && said.contains("the data directory is a Kafka broker's"), "{said}");
 }
 
 #[test]

@@ -19,6 +19,9 @@ const FILE_NEW: &str = "meta.properties.tmp";
 const VERSION: &str = "1";
 /// Longer than any such file, in bytes: of a hundred founders.
 const FILE_BYTES_MAX: usize = 8192;
+/// What Kafka writes into a data directory and this program does not: as it formats it, and beside
+/// the log of its own group 0.
+const KAFKAS: [&str; 2] = ["bootstrap.checkpoint", "__cluster_metadata-0/quorum-state"];
 
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,22 @@ pub struct Founder {
     pub node_id: i32,
     /// Its disk.
     pub disk_id: Uuid,
+}
+
+/// That no Kafka broker has used the directory. Kafka's `meta.properties` looks much like ours:
+/// a node would take Kafka's number for its own.
+///
+/// # Errors
+/// In words for a person.
+pub async fn check_not_kafkas<D: Disk>(disk: &D) -> Result<(), String> {
+    for file in KAFKAS {
+        if disk.open(file, OpenMode::Read).await.is_ok() {
+            return Err(format!(
+                "the data directory is a Kafka broker's (it has {file}): give the node an empty one"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads who this node is; `None` where the directory has never been used.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vltava_protocol::error_code::ErrorCode;
 use vltava_protocol::types::{Str, Uuid};
-use vltava_storage::io::{Disk, OpenMode};
+use vltava_storage::io::Disk;
 use vltava_storage::{
     Log, LogOptions, StorageError, is_set_aside, load_journals, partition_directories,
 };
@@ -36,8 +36,6 @@ use crate::runtime::{Monotonic, Queue, Runtime};
 
 /// The log of group 0.
 const LOG: &str = "__cluster_metadata-0";
-/// What Kafka's own group 0 has beside its log, and ours has not.
-const KAFKAS: &str = "__cluster_metadata-0/quorum-state";
 /// How often the others are asked whether the cluster can form, and the controller whether it is
 /// there.
 const FORM_PERIOD: Duration = Duration::from_millis(50);
@@ -180,11 +178,6 @@ async fn check_there<D: Disk>(disk: &D, identity: Option<&Identity>) -> Result<(
     let topic_id = PartitionId::CLUSTER_METADATA.topic_id;
     let aside = is_set_aside(disk, LOG, topic_id).await.map_err(|error| error.to_string())?;
     let is_there = aside || directories.iter().any(|directory| directory == LOG);
-    if is_there && disk.open(KAFKAS, OpenMode::Read).await.is_ok() {
-        return Err(
-            "a Kafka broker has used the data directory: give the node an empty one".to_owned()
-        );
-    }
     match (identity, directories.first()) {
         (Some(Identity { founding: Some(_), .. }), _) if !is_there => Err(
             "it is missing, and meta.properties says that the directory was used: put it back, \

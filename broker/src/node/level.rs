@@ -36,13 +36,15 @@ impl From<String> for Ended {
 pub(super) type HeardLevels = RefCell<BTreeMap<i32, i16>>;
 
 impl<R: Runtime> Node<R> {
-    /// That this release may use the data directory at all: to be asked before anything else is
-    /// done with it.
+    /// That this program, and this release, may use the data directory at all: to be asked before
+    /// anything else is done with it.
     ///
     /// # Errors
     /// It may not, or the directory does not say.
     pub async fn check_directory(&self) -> Result<(), Ended> {
-        let found = identity::read(self.parts.runtime.disk()).await?;
+        let disk = self.parts.runtime.disk();
+        identity::check_not_kafkas(disk).await.map_err(Ended::Unfit)?;
+        let found = identity::read(disk).await?;
         let noted = found.map_or(Ok(()), |found| self.parts.levels.check(found.level));
         noted.map_err(Ended::Unfit)
     }
