@@ -8,5 +8,6 @@ mod moves;
 mod promises;
 mod readers;
 mod rot;
+mod shards;
 mod throttles;
 mod told;
