@@ -278,7 +278,7 @@ impl<R: Runtime> Node<R> {
                 }
             }
             Err(error) => {
-                departure.abandon(partitions);
+                departure.abandon(partitions, self.surroundings().as_deref());
                 Err(error.into())
             }
         };

@@ -6,6 +6,9 @@ use super::message::{Action, Message};
 use super::node::{Node, Options, Role, Turn};
 use super::position::Position;
 
+/// How many times an election's time who may not be elected waits before it asks again who leads.
+const ASKS_SELDOM: u64 = 8;
+
 impl Node {
     /// Somebody may be about to be elected: sets the deadline at which it asks for votes after
     /// all, each replica at another moment.
@@ -33,10 +36,10 @@ impl Node {
             self.deadline = None;
             return;
         };
-        self.wait_for_leader(turn.now);
         if !self.may_campaign() {
             return self.ask_who_leads(turn, epoch);
         }
+        self.wait_for_leader(turn.now);
         if is_pre {
             self.role = Role::PreCandidate;
         } else {
@@ -56,11 +59,14 @@ impl Node {
     }
 
     /// Of who may not be elected. Nobody counts the answers: a leader that is asked tells who it
-    /// is, see [`Node::asked_for_vote`].
-    fn ask_who_leads(&self, turn: &mut Turn, epoch: i32) {
+    /// is, see [`Node::asked_for_vote`]. Who was taken out of the group asks in vain, and not often.
+    fn ask_who_leads(&mut self, turn: &mut Turn, epoch: i32) {
+        self.wait_for_leader(turn.now + ASKS_SELDOM * self.options.election_ms);
         let (is_pre, is_transfer, log_end) = (true, false, self.history.end());
         for other in self.others.iter().filter(|other| self.is_up(&other.id)) {
-            turn.send(other.id, Message::Vote { epoch, is_pre, is_transfer, log_end });
+            if self.members().is_voter(&other.id) {
+                turn.send(other.id, Message::Vote { epoch, is_pre, is_transfer, log_end });
+            }
         }
     }
 
@@ -160,15 +166,9 @@ impl Node {
         (is_pre, is_transfer): (bool, bool),
         log_end: Position,
     ) {
-        // Before it asked, others were ready to vote for it, or it could not be beyond this
-        // leader: it can never follow that again, and an idle group has nothing to say that would
-        // make it known.
-        let is_beyond = epoch - i32::from(is_pre) > self.epoch;
-        if self.role == Role::Leader && is_beyond && self.members().is_voter(&from) {
-            self.follow(turn, epoch - i32::from(is_pre), None);
-        }
-        // Who asks this one follows nobody. It was opened anew since it was told, within its
-        // node's session, and an idle group has nothing to say that would make the leader known.
+        // Who asks this one follows nobody, and an idle group has nothing to say that would make
+        // the leader known: it was opened anew within its node's session, or is beyond this epoch,
+        // and can never follow in it. It answers accordingly.
         if self.role == Role::Leader && is_pre {
             self.forget_what_was_told(turn, from.node);
         }

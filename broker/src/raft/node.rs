@@ -292,9 +292,10 @@ impl Node {
                 self.answered(turn, from, epoch, is_pre, is_granted);
             }
             // What an earlier leader says is too late; it learns of that by the answer.
-            Message::Append { ref run, .. } if epoch < self.epoch => {
-                let (rejected, end) = (run.from.index(), self.history.end());
-                turn.send(from, Message::Diverged { epoch: self.epoch, rejected, end });
+            Message::Append { .. } | Message::Snapshot { .. } if epoch < self.epoch => {
+                let end = self.history.end();
+                let refusal = Message::Diverged { epoch: self.epoch, rejected: end.index(), end };
+                turn.send(from, refusal);
             }
             _ if epoch < self.epoch => {}
             // There is one leader an epoch: this replica, where it leads.

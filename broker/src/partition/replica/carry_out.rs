@@ -171,8 +171,9 @@ impl<R: Runtime> Replica<R> {
         }
         agenda.kept.get_or_insert_with(|| kept_before(&work, &self.raft.borrow()));
         match work {
-            // What is said behind nothing is said at once.
-            Work::Say { to, message } if !agenda.is_busy => {
+            // What is said behind nothing is said at once. So is that it leads no more: that
+            // promises nothing, and where a disk has failed nothing behind that is ever said.
+            Work::Say { to, message } if !agenda.is_busy || is_resignation(&message) => {
                 drop(agenda);
                 return self.say(to, message);
             }
@@ -465,11 +466,19 @@ impl<R: Runtime> Replica<R> {
         // What was not written yet went with the cut, also where it was to stay.
         if self.log.end() < expected {
             self.taken_back();
+            // With it marks may go, in a cut that waits now: behind that it is said.
+            if !self.agenda.borrow().is_log_settled() {
+                return;
+            }
         }
         self.tell_marks();
         self.step(Input::Flushed { end_offset: self.log.flushed_end() });
         self.write_queued();
     }
+}
+
+fn is_resignation(message: &Message) -> bool {
+    matches!(message, Message::Resigned { .. })
 }
 
 /// What is to be kept of a group of which nothing was, as it is before this: a group of one kept

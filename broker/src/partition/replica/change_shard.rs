@@ -16,6 +16,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use vltava_protocol::encode::Records;
 use vltava_storage::{Given, KeyedJournal, Log, ReplicatedBatches};
 
 use super::Replica;
@@ -28,8 +29,9 @@ use crate::partition::request::PartitionId;
 use crate::partition::surroundings::Surroundings;
 use crate::partition::waiters::UncommittedBytes;
 use crate::peer::SessionId;
+use crate::peer::message::GroupMessage;
 use crate::raft::actions::Actions;
-use crate::raft::message::Input;
+use crate::raft::message::{Action, Input};
 use crate::raft::node::{Node, Role};
 use crate::raft::persisted::Persisted;
 use crate::runtime::{Monotonic, Queue, Runtime};
@@ -91,7 +93,7 @@ impl<R: Runtime> Replica<R> {
     ///
     /// # Errors
     /// It stays as it was: the journal has ended, or the group does not come to rest.
-    pub async fn leave(&self, partitions: &Partitions<R>) -> Result<Departure, PartitionError> {
+    pub async fn leave(&self, partitions: &Rc<Partitions<R>>) -> Result<Departure, PartitionError> {
         self.give().await?;
         if !self.may_leave() || !self.comes_to_rest().await {
             return Err(PartitionError::NotLeader);
@@ -108,12 +110,19 @@ impl<R: Runtime> Replica<R> {
         // From here to the end of `take_out` nothing else runs.
         let state = is_at_rest.then(|| self.take_out(partitions));
         if state.is_none() {
-            // Nobody waits for a leader that may not come back as one.
-            self.step(Input::LogEnded);
+            // It may not come back as the leader that it was; and what this shard's journal is
+            // given from here on would be taken for newer than what it is told there.
+            self.leave_group().await;
         }
         self.agenda.borrow_mut().leave();
         self.let_go();
-        Ok(Departure { given: self.give().await?, state })
+        match self.give().await {
+            Ok(given) => Ok(Departure { given, state }),
+            Err(error) => {
+                Departure { given: None, state }.abandon(partitions, self.surroundings.as_deref());
+                Err(error)
+            }
+        }
     }
 
     /// The log was closed in order, it is the group's, and nothing has failed meanwhile.
@@ -198,6 +207,7 @@ impl<R: Runtime> Replica<R> {
             let error = "a log is not what it was on the shard that it left";
             tracing::error!(partition = name, end = log.end(), "{error}");
             tell(partitions, from, waiting, |_| None);
+            resign(partition, raft, surroundings.as_deref());
             return None;
         }
         let (runtime, log) = (partitions.runtime().clone(), log.clone());
@@ -246,10 +256,32 @@ impl Departure {
         }
     }
 
-    /// The log could not be opened where it went: whoever waits is told.
-    pub fn abandon<R: Runtime>(self, partitions: &Rc<Partitions<R>>) {
-        if let Some(State { waiting, from, .. }) = self.state {
+    /// The log could not be opened where it went: whoever waits is told, and where it led, the
+    /// group.
+    pub fn abandon<R: Runtime>(
+        self,
+        partitions: &Rc<Partitions<R>>,
+        surroundings: Option<&Surroundings<R>>,
+    ) {
+        if let Some(State { partition, raft, waiting, from, .. }) = self.state {
             tell(partitions, from, waiting, |_| None);
+            resign(partition, raft, surroundings);
+        }
+    }
+}
+
+/// Tells the others that a replica which is gone leads no more: its node is there, so nobody would
+/// take its place.
+fn resign<R: Runtime>(group: PartitionId, mut raft: Node, surroundings: Option<&Surroundings<R>>) {
+    let Some(Surroundings { own, peers, .. }) = surroundings else { return };
+    let (from_disk, generation) = (own.disk, raft.generation());
+    // The end of a log needs no time.
+    for action in raft.step(0, Input::LogEnded) {
+        if let Action::Send { to, message: body } = action {
+            let (to_disk, payload) = (to.disk, Records::default());
+            let message = GroupMessage { group, from_disk, to_disk, generation, body, payload };
+            // Where its node is down, it hears of that.
+            let _is_up = peers.send(to.node, message);
         }
     }
 }

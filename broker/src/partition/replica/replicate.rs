@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use vltava_protocol::encode::Records;
+use vltava_protocol::encode::{Part, Records};
 
 use super::Replica;
 use crate::partition::flights::Flight;
@@ -84,12 +84,13 @@ impl<R: Runtime> Replica<R> {
         if self.is_flight_full(to) {
             return false;
         }
-        let planned = self.raft.borrow().next_for(&to);
-        let (from, until, end) = {
+        let (planned, from, until, end) = {
             let raft = self.raft.borrow();
+            let next = raft.next_for(&to);
             let until = raft.sends_until(&to);
             let end = raft.history().at(until).map_or(i64::MAX, |at| at.offset);
-            (planned.and_then(|next| raft.history().at(next)), until, end)
+            let from = next.and_then(|next| raft.history().at(next));
+            ((raft.epoch(), next), from, until, end)
         };
         let end = end.min(self.log.flushed_end());
         let Some(from) = from.filter(|from| from.index() < until && from.offset < end) else {
@@ -145,19 +146,20 @@ impl<R: Runtime> Replica<R> {
         self.sends.flights.borrow_mut().retain(|to, _| !is_over(to));
     }
 
-    /// Batches between two offsets, as they fit into one message. The bytes that were sent, where
-    /// there may be more.
+    /// Batches between two offsets, as they fit into one message, to a member that was to be sent
+    /// what is behind an index, in an epoch. The bytes that were sent, where there may be more.
     async fn send_batches(
         &self,
         to: ReplicaId,
-        planned: Option<i64>,
+        planned: (i32, Option<i64>),
         offsets: Range<i64>,
         bytes_max: Option<usize>,
     ) -> Option<usize> {
         let bytes_max = bytes_max.unwrap_or(MESSAGE_BYTES);
         // What is damaged is nobody's; who lacks it waits until it is mended.
         let offsets = offsets.start..offsets.end.min(self.sound_until(offsets.start).ok()?);
-        let room = self.surroundings.as_ref()?.peers.room(to.node, bytes_max).await?;
+        let peers = &self.surroundings.as_ref()?.peers;
+        let mut room = peers.room(to.node, bytes_max).await?;
         let read = self.log_to_read().read_to_send(offsets.start, offsets.end, bytes_max).await;
         let (parts, next) = match read {
             Ok(read) => read?,
@@ -170,10 +172,19 @@ impl<R: Runtime> Replica<R> {
                 return None;
             }
         };
+        let bytes = parts.iter().map(Part::len).sum();
+        if bytes > room.bytes() {
+            // One batch, which is larger. What it was to have is given back first: it may need all
+            // there is.
+            drop(room);
+            room = peers.room(to.node, bytes).await?;
+        }
         let message = {
             let mut raft = self.raft.borrow_mut();
-            // It may stand elsewhere by now, and so may this replica.
-            if self.agenda.borrow().has_left() || raft.next_for(&to) != planned {
+            // It may stand elsewhere by now, and so may this replica; in another epoch the log may
+            // be another.
+            let is_as_planned = (raft.epoch(), raft.next_for(&to)) == planned;
+            if self.agenda.borrow().has_left() || !is_as_planned {
                 return Some(0);
             }
             let until = raft.history().index_of(next).min(raft.sends_until(&to));
@@ -182,8 +193,7 @@ impl<R: Runtime> Replica<R> {
         let message = message?;
         let has_batches = message.offsets() > 0;
         let payload = Records { parts: if has_batches { parts } else { Vec::new() } };
-        let bytes = payload.len();
-        self.note_sent(to, bytes);
+        self.note_sent(to, payload.len());
         room.send(self.to_say(to, message, payload));
         has_batches.then_some(bytes)
     }

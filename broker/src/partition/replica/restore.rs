@@ -11,6 +11,8 @@ use vltava_storage::{ReplicatedBatches, StorageError};
 use super::Replica;
 use crate::partition::copy::{Answer, COPY, Question};
 use crate::raft::history::Base;
+use crate::raft::node::Role;
+use crate::raft::position::Position;
 use crate::runtime::Runtime;
 
 /// How long to wait where nobody leads, or the leader does not answer.
@@ -38,16 +40,14 @@ impl<R: Runtime> Replica<R> {
         tracing::info!(partition = self.name, end, "a replica takes its log from its leader");
         let mut is_begun = false;
         while self.log.end() < end || !is_begun {
-            // Another generation has begun: what is to be now stands behind this.
-            let is_void = self.raft.borrow().history().base().at != base_at;
-            if self.agenda.borrow().is_over() || is_void {
+            if self.is_void(base_at) {
                 return Ok(());
             }
             let question = match is_begun {
                 false => Question::Beginning,
                 true => Question::Batches { from: self.log.end(), until: end },
             };
-            match self.ask_leader(question).await {
+            match self.ask_leader(question, base_at).await {
                 Some(Answer::Beginning { first_batch, epochs, producers }) => {
                     let begin = first_batch.min(end);
                     let is_before = |epoch: &&(i32, i64)| epoch.1 <= begin;
@@ -121,13 +121,30 @@ impl<R: Runtime> Replica<R> {
         Ok(())
     }
 
-    async fn ask_leader(&self, question: Question) -> Option<Answer> {
+    /// Whether what is to be restored up to this base is not to be any more: the replica leaves, or
+    /// another generation has begun, and what is to be now stands behind this.
+    fn is_void(&self, base_at: Position) -> bool {
+        let raft = self.raft.borrow();
+        let has_ended = self.agenda.borrow().is_over() || raft.role() == Role::Ended;
+        has_ended || raft.history().base().at != base_at
+    }
+
+    async fn ask_leader(&self, question: Question, base_at: Position) -> Option<Answer> {
         let surroundings = self.surroundings.as_ref()?;
         let leader = self.raft.borrow().leader().filter(|leader| *leader != surroundings.own)?;
         let body = question.to_bytes(self.partition);
         let asked = pin!(surroundings.peers.request(leader.node, COPY, body));
-        let asked = select(asked, self.agenda_changes.listen());
-        match self.runtime.in_time(ANSWER_TIME, asked).await? {
+        // What passes beside this changes nothing in it: a long answer is not given up for that.
+        let is_in_vain = pin!(async {
+            loop {
+                let changed = self.agenda_changes.listen();
+                if self.is_void(base_at) {
+                    return;
+                }
+                changed.await;
+            }
+        });
+        match self.runtime.in_time(ANSWER_TIME, select(asked, is_in_vain)).await? {
             Either::Left((answer, _)) => Answer::from_bytes(answer.ok()?),
             Either::Right(_) => None,
         }

@@ -7,6 +7,8 @@ use crate::runtime::sim::DiskOptions;
 
 const VALUE_BYTES: usize = 512 << 10;
 const WRITES: usize = 64;
+/// What goes into one message.
+const MESSAGE_BYTES: usize = 1 << 20;
 
 async fn begin_without_one(cluster: &mut Cluster) -> usize {
     for index in 0..NODES {
@@ -42,4 +44,21 @@ fn a_slow_disk_is_not_sent_more_than_it_takes() {
             assert!(most.get() < 9 << 20, "{} bytes wait for a slow disk", most.get());
         });
     }
+}
+
+/// A batch that is larger than a message goes alone, to all.
+#[test]
+fn a_batch_larger_than_a_message_goes_alone() {
+    tell(1, async move |mut cluster| {
+        for index in 0..NODES {
+            cluster.start(index).await;
+        }
+        for bytes in [10, MESSAGE_BYTES - 10, MESSAGE_BYTES + 10, 5 * MESSAGE_BYTES, 10] {
+            cluster.write(&"x".repeat(bytes)).await;
+        }
+        let have_all = |cluster: &Cluster| {
+            (0..NODES).all(|index| cluster.replica(index).high_watermark() == 5)
+        };
+        cluster.until(5_000, "all have all", have_all).await;
+    });
 }

@@ -48,7 +48,7 @@ struct Node {
     starts: u64,
     partitions: Option<Rc<Partitions<SimRuntime>>>,
     replica: Option<Rc<Replica<SimRuntime>>>,
-    elections: Option<Rc<Elections<SimRuntime>>>,
+    surroundings: Option<Rc<Surroundings<SimRuntime>>>,
     /// As they were set, also over its starts.
     throttles: Arc<Throttles>,
 }
@@ -84,7 +84,7 @@ impl Cluster {
             starts: 0,
             partitions: None,
             replica: None,
-            elections: None,
+            surroundings: None,
             throttles: Arc::default(),
         };
         let nodes = (0..NODES).map(node).collect();
@@ -154,7 +154,7 @@ impl Cluster {
             journal,
             peers,
             throttles,
-            elections: Rc::clone(&elections),
+            elections,
             flights: Flights::default(),
             standstill,
         });
@@ -178,12 +178,12 @@ impl Cluster {
             partitions.ready(partition, Rc::clone(&joined));
             node.replica.get_or_insert(joined);
         }
-        (node.partitions, node.elections) = (Some(partitions), Some(elections));
+        (node.partitions, node.surroundings) = (Some(partitions), Some(surroundings));
     }
 
     pub(super) fn kill(&mut self, index: usize) {
         let node = &mut self.nodes[index];
-        (node.partitions, node.replica, node.elections) = (None, None, None);
+        (node.partitions, node.replica, node.surroundings) = (None, None, None);
         self.simulation.kill(self.nodes[index].host, Crash::Power);
     }
 
@@ -250,9 +250,14 @@ impl Cluster {
         self.nodes[index].partitions.clone()
     }
 
+    /// What the replicas of a node that runs share.
+    pub(super) fn surroundings(&self, index: usize) -> Option<Rc<Surroundings<SimRuntime>>> {
+        self.nodes[index].surroundings.clone()
+    }
+
     /// Elections of a node that runs: how many are under way, and how many groups wait.
     pub(super) fn elections(&self, index: usize) -> Option<(usize, usize)> {
-        Some(self.nodes[index].elections.as_ref()?.load())
+        Some(self.nodes[index].surroundings.as_ref()?.elections.load())
     }
 
     pub(super) fn replica(&self, index: usize) -> Rc<Replica<SimRuntime>> {

@@ -1,8 +1,10 @@
 //! The start of a log is the group's: what is deleted is deleted everywhere, and nothing else is.
 
 use bytes::Bytes;
-use futures_util::future::join3;
+use futures_util::future::{join, join3};
 use vltava_protocol::batch_builder::BatchBuilder;
+use vltava_storage::io::IoErrorKind;
+use vltava_storage::io::fault_disk::Fault;
 
 use super::groups::{Cluster, NODES, tell};
 use crate::partition::error::PartitionError;
@@ -186,4 +188,20 @@ fn retention_is_for_the_leader_to_decide() {
             assert_eq!(starts(&cluster), [start; 3]);
         });
     }
+}
+
+/// What it wrote down of its votes, and of marks, is on a disk that fails: it says that it leads no
+/// more, since its node is there and nobody would take its place.
+#[test]
+fn a_leader_that_cannot_keep_its_marks_lets_another_lead() {
+    tell(1, async |mut cluster| {
+        let leader = begin(&mut cluster, 10).await;
+        let (replica, disk) = (cluster.replica(leader), cluster.disk(leader));
+        disk.inject(Fault::Fail { at: disk.operations(), kind: IoErrorKind::Failed });
+        let is_led = |cluster: &Cluster| cluster.leader().is_some_and(|index| index != leader);
+        let another_leads = cluster.until(2_000, "another leads", is_led);
+        let (deleted, ()) = join(replica.delete_records(5), another_leads).await;
+        assert!(deleted.is_err(), "{deleted:?}");
+        cluster.write("behind that").await;
+    });
 }

@@ -14,6 +14,12 @@ async fn led(cluster: &mut Cluster) -> usize {
     cluster.leader().unwrap()
 }
 
+async fn another_leads(cluster: &Cluster, before: usize) {
+    let is_led = |cluster: &Cluster| cluster.leader().is_some_and(|index| index != before);
+    cluster.until(1_000, "another leads", is_led).await;
+    cluster.write("behind that").await;
+}
+
 /// A disk takes longer than a replica waits to be at rest: it stays, leads on, and acknowledges what
 /// was being written.
 #[test]
@@ -48,8 +54,19 @@ fn who_leaves_without_what_it_was_lets_another_lead() {
         cluster.disk(leader).set_lacks_descriptors(true);
         let partitions = cluster.partitions(leader).unwrap();
         assert!(cluster.replica(leader).leave(&partitions).await.is_ok());
-        let is_led = |cluster: &Cluster| cluster.leader().is_some_and(|index| index != leader);
-        cluster.until(1_000, "another leads", is_led).await;
-        cluster.write("behind that").await;
+        another_leads(&cluster, leader).await;
+    });
+}
+
+/// It was taken out as the leader that it was, and its log cannot be opened where it goes.
+#[test]
+fn who_does_not_arrive_lets_another_lead() {
+    tell(1, async move |mut cluster| {
+        let leader = led(&mut cluster).await;
+        let partitions = cluster.partitions(leader).unwrap();
+        let departure = cluster.replica(leader).leave(&partitions).await.unwrap();
+        let near = cluster.surroundings(leader);
+        departure.abandon(&partitions, near.as_deref());
+        another_leads(&cluster, leader).await;
     });
 }

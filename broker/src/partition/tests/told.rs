@@ -131,3 +131,47 @@ fn what_finds_no_room_in_front_of_a_cut_says_nothing_of_what_is_behind() {
         assert_eq!(epochs, [(OLD_EPOCH, 0), (NEW_EPOCH, 1)]);
     });
 }
+
+/// A cut leaves a mark, and takes batches in front of it that were not written yet: the mark goes,
+/// too, in a cut behind that one, and until then nothing is said of marks.
+#[test]
+fn a_mark_that_stands_behind_what_a_cut_takes_goes_with_it() {
+    for seed in 1..60 {
+        tell(seed, async move |mut cluster| {
+            cluster.start(FOLLOWS).await;
+            let first = Position { epoch: OLD_EPOCH, offset: 1, marks: 1 };
+            let run = Run { from: Position::ZERO, end: first, marks: vec![start_of(OLD_EPOCH, 0)] };
+            append(&cluster, OLD_EPOCH, run, 0, batch(0, OLD_EPOCH));
+            cluster.sleep_ms(1_000).await;
+
+            // Now the log takes longer than the marks, now the marks do.
+            let flush_ns = MS..=4 * FLUSH_MS * MS;
+            cluster.set_disk_options(FOLLOWS, DiskOptions { flush_ns, ..DiskOptions::default() });
+            let second = Position { offset: 2, ..first };
+            let run = Run { from: first, end: second, marks: Vec::new() };
+            append(&cluster, OLD_EPOCH, run, 0, batch(1, OLD_EPOCH));
+            cluster.sleep_ms(1).await;
+            let moved = Mark { epoch: OLD_EPOCH, index: 4, what: What::LogStart(0) };
+            let third = Position { offset: 3, marks: 2, ..first };
+            let fourth = Position { offset: 4, ..third };
+            let run = Run { from: second, end: fourth, marks: vec![moved.clone()] };
+            let two = [batch(2, OLD_EPOCH), batch(3, OLD_EPOCH)].concat();
+            append(&cluster, OLD_EPOCH, run, 0, two.into());
+            cluster.sleep_ms(FLUSH_MS).await;
+            let end = Position { epoch: NEW_EPOCH, offset: 3, marks: 3 };
+            let start = start_of(NEW_EPOCH, third.index());
+            let run = Run { from: third, end, marks: vec![start.clone()] };
+            append(&cluster, NEW_EPOCH, run, 0, Bytes::new());
+            cluster.sleep_ms(20 * FLUSH_MS).await;
+
+            let run = Run { from: first, end, marks: vec![moved, start] };
+            let two = [batch(1, OLD_EPOCH), batch(2, OLD_EPOCH)].concat();
+            append(&cluster, NEW_EPOCH, run, end.index(), two.into());
+            cluster.sleep_ms(20 * FLUSH_MS).await;
+            append(&cluster, NEW_EPOCH, nothing_at(end), end.index(), Bytes::new());
+            cluster.sleep_ms(1_000).await;
+            let replica = cluster.replica(FOLLOWS);
+            assert_eq!((replica.ended(), replica.end(), replica.high_watermark()), (None, 3, 1));
+        });
+    }
+}
