@@ -292,7 +292,7 @@ impl<R: Runtime> Replica<R> {
     ) -> Result<(i64, i64), PartitionError> {
         let bytes = batch.batch_bytes() as u64;
         let (epoch, now_ms) = (self.leader_epoch(), self.runtime.wall_clock_ms());
-        let appended = self.log.append(vec![batch], epoch, class, now_ms)?;
+        let appended = self.heed_end(self.log.append(vec![batch], epoch, class, now_ms))?;
         // Else the commit of this batch would acknowledge one that the log took back.
         for waiting in [&self.waits.commits, &self.waits.flushes] {
             assert!(
@@ -373,6 +373,15 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
+    /// The group hears of it where the log has ended, whatever was done with it: a leader that never
+    /// writes again would lead on.
+    fn heed_end<T>(&self, done: Result<T, StorageError>) -> Result<T, StorageError> {
+        if done.is_err() && self.log.ended().is_some() {
+            self.step(Input::LogEnded);
+        }
+        done
+    }
+
     /// How often what was queued was refused. Whoever decides by what was appended, committed or
     /// not, has to begin anew from the log once this has grown: at once, before those who waited
     /// are woken.
@@ -420,7 +429,7 @@ impl<R: Runtime> Replica<R> {
     /// To be called a few times a second: writes a checkpoint where one is due.
     pub async fn checkpoint(&self) -> Result<(), PartitionError> {
         if self.log.is_checkpoint_due() {
-            self.log.checkpoint().await?;
+            self.heed_end(self.log.checkpoint().await)?;
         }
         Ok(())
     }

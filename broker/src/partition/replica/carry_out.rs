@@ -417,7 +417,8 @@ impl<R: Runtime> Replica<R> {
         }
         let bytes = batches.bytes() as u64;
         let now_ms = self.runtime.wall_clock_ms();
-        match self.log.append_replicated(batches, self.replicated_class, now_ms) {
+        let taken = self.log.append_replicated(batches, self.replicated_class, now_ms);
+        match self.heed_end(taken) {
             Ok(taken) => {
                 self.count_appended(taken.base_offset, taken.last_offset, bytes);
                 self.write_queued();

@@ -183,7 +183,7 @@ impl<R: Runtime> Replica<R> {
         }
         for node in self.other_nodes() {
             let Some(batches) = self.ask_same(node, damage.offset).await else { continue };
-            match self.log.mend(damage, &batches).await {
+            match self.heed_end(self.log.mend(damage, &batches).await) {
                 Ok(Some(_)) => return true,
                 Ok(None) => {}
                 Err(error) => {

@@ -47,7 +47,7 @@ impl<R: Runtime> Replica<R> {
             return Err(PartitionError::OutOfRange { start, end });
         }
         if !self.is_shared() {
-            let start = self.log.delete_records(to).await?;
+            let start = self.heed_end(self.log.delete_records(to).await)?;
             self.forget_marks();
             return Ok(start);
         }
@@ -94,7 +94,7 @@ impl<R: Runtime> Replica<R> {
             }
             end = self.log.log_start();
         }
-        let deleted = self.log.apply_retention(now_ms, end).await;
+        let deleted = self.heed_end(self.log.apply_retention(now_ms, end).await);
         self.forget_marks();
         if !matches!(deleted, Ok(0)) {
             // It may have begun a segment, whose file is open: also where it failed after that.
@@ -154,7 +154,7 @@ impl<R: Runtime> Replica<R> {
 
     async fn shorten(&self) {
         let decided = self.raft.borrow().log_start();
-        let shortened = self.log.delete_records(decided).await;
+        let shortened = self.heed_end(self.log.delete_records(decided).await);
         self.is_tidy.set(false);
         if let Err(error) = shortened {
             tracing::warn!(

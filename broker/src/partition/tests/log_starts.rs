@@ -205,3 +205,20 @@ fn a_leader_that_cannot_keep_its_marks_lets_another_lead() {
         cluster.write("behind that").await;
     });
 }
+
+/// A disk fails under what nobody waits for: whoever led then lets another lead, though nothing is
+/// written.
+#[test]
+fn a_leader_whose_log_ends_between_writes_lets_another_lead() {
+    tell(1, async |mut cluster| {
+        let leader = begin(&mut cluster, 10).await;
+        // As much as makes a checkpoint due.
+        cluster.write(&"x".repeat(4 << 20)).await;
+        let (replica, disk) = (cluster.replica(leader), cluster.disk(leader));
+        disk.inject(Fault::Fail { at: disk.operations(), kind: IoErrorKind::Failed });
+        assert!(replica.checkpoint().await.is_err());
+        let is_led = |cluster: &Cluster| cluster.leader().is_some_and(|index| index != leader);
+        cluster.until(2_000, "another leads", is_led).await;
+        cluster.write("behind that").await;
+    });
+}
