@@ -13,6 +13,7 @@ use super::client::Partitions;
 use super::copy::{self, COPY};
 use super::elections::Elections;
 use super::flights::Flights;
+use super::replica::Replica;
 use super::request::PartitionId;
 use super::standstill::Standstill;
 use super::throttle::{ShardThrottles, THROTTLE};
@@ -68,12 +69,42 @@ pub struct FromPeers<R: Runtime> {
     partitions: Weak<Partitions<R>>,
     throttles: Rc<ShardThrottles>,
     above: RefCell<Option<Rc<dyn NodeEvents>>>,
+    /// Nodes of whose sessions the replicas are being told, one after the other.
+    telling: RefCell<Vec<i32>>,
 }
 
 impl<R: Runtime> FromPeers<R> {
     /// For the replicas of this shard.
     pub fn new(partitions: &Rc<Partitions<R>>, throttles: Rc<ShardThrottles>) -> Self {
-        Self { partitions: Rc::downgrade(partitions), throttles, above: RefCell::default() }
+        Self {
+            partitions: Rc::downgrade(partitions),
+            throttles,
+            above: RefCell::default(),
+            telling: RefCell::default(),
+        }
+    }
+
+    /// Whether the replicas of this shard are being told that a session with this node begins, or
+    /// has ended: some have not heard of it yet.
+    pub(super) fn is_telling(&self, node: i32) -> bool {
+        self.telling.borrow().contains(&node)
+    }
+
+    async fn tell_replicas(
+        &self,
+        partitions: &Partitions<R>,
+        node: i32,
+        tell: fn(&Replica<R>, i32),
+    ) {
+        self.telling.borrow_mut().push(node);
+        for (_, replica) in partitions.all_local() {
+            tell(&replica, node);
+            partitions.runtime().yield_if_needed().await;
+        }
+        let mut telling = self.telling.borrow_mut();
+        if let Some(nth) = telling.iter().position(|told| *told == node) {
+            telling.swap_remove(nth);
+        }
     }
 
     /// From now on these are told and asked, too.
@@ -93,10 +124,7 @@ impl<R: Runtime> PeerEvents for FromPeers<R> {
 
     async fn peer_up(&self, session: SessionId, introduction: &Arc<Introduction>) {
         let Some(partitions) = self.partitions.upgrade() else { return };
-        for (_, replica) in partitions.all_local() {
-            replica.peer_up(session.node);
-            partitions.runtime().yield_if_needed().await;
-        }
+        self.tell_replicas(&partitions, session.node, Replica::peer_up).await;
         if let Some(above) = self.above() {
             above.peer_up(session, introduction);
         }
@@ -104,10 +132,7 @@ impl<R: Runtime> PeerEvents for FromPeers<R> {
 
     async fn peer_down(&self, session: SessionId) {
         let Some(partitions) = self.partitions.upgrade() else { return };
-        for (_, replica) in partitions.all_local() {
-            replica.peer_down(session.node);
-            partitions.runtime().yield_if_needed().await;
-        }
+        self.tell_replicas(&partitions, session.node, Replica::peer_down).await;
         if let Some(above) = self.above() {
             above.peer_down(session);
         }

@@ -67,8 +67,9 @@ struct State {
     members_met: (i64, Option<i64>),
     log_start_wanted: i64,
     uncommitted: UncommittedBytes,
-    /// By which sessions the members could be talked to.
-    sessions: Vec<(i32, Option<SessionId>)>,
+    /// By which sessions the members could be talked to, as the replica knew it; `None` where it
+    /// may not have been told yet.
+    sessions: Vec<(i32, Option<Option<SessionId>>)>,
     /// Who waits for a commit on the shard it left.
     waiting: Vec<Waiting>,
     from: usize,
@@ -184,11 +185,13 @@ impl<R: Runtime> Replica<R> {
         self.shortening.moved.notify();
     }
 
-    fn sessions(&self) -> Vec<(i32, Option<SessionId>)> {
+    fn sessions(&self) -> Vec<(i32, Option<Option<SessionId>>)> {
         let Some(surroundings) = &self.surroundings else { return Vec::new() };
         let raft = self.raft.borrow();
         let others = raft.members().ids().filter(|id| *id != surroundings.own);
-        others.map(|id| (id.node, surroundings.peers.session(id.node))).collect()
+        let peers = &surroundings.peers;
+        let known = |node: i32| (!peers.events().is_telling(node)).then(|| peers.session(node));
+        others.map(|id| (id.node, known(id.node))).collect()
     }
 
     /// A replica that was on another shard, over its log, which was opened here. `None` where the
@@ -230,10 +233,10 @@ impl<R: Runtime> Replica<R> {
     }
 
     /// Hears what became of a session while nobody heard.
-    fn session_is_now(&self, node: i32, before: Option<SessionId>) {
+    fn session_is_now(&self, node: i32, before: Option<Option<SessionId>>) {
         let Some(surroundings) = &self.surroundings else { return };
         let now = surroundings.peers.session(node);
-        if now == before {
+        if before == Some(now) {
             return;
         }
         self.step(Input::PeerDown(node));
