@@ -40,7 +40,11 @@ pub fn leader(nodes: &Nodes) -> (i32, Link) {
 }
 
 pub fn write(link: &mut Link, acks: i16, timeout_ms: i32) -> ErrorCode {
-    let mut request = wire::produce_request(TOPIC, 0, acks, wire::batch(&[b"a value"]));
+    write_value(link, acks, timeout_ms, b"a value")
+}
+
+fn write_value(link: &mut Link, acks: i16, timeout_ms: i32, value: &[u8]) -> ErrorCode {
+    let mut request = wire::produce_request(TOPIC, 0, acks, wire::batch(&[value]));
     request.timeout_ms = timeout_ms;
     link.send_at(&request, wire::PRODUCE_VERSION).expect("it is sent");
     let answer = link.receive::<ProduceRequest>().expect("an answer");
@@ -68,9 +72,12 @@ fn set_min_insync_replicas(address: SocketAddr, resource: (i8, &str), value: Opt
     });
 }
 
-/// The first offset, as one node has it.
-fn earliest(address: SocketAddr) -> Option<i64> {
-    let asked = ListOffsetsPartition { timestamp: -2, ..ListOffsetsPartition::default() };
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+
+/// The first offset, or the one behind the last, as one node has it.
+fn offset_at(address: SocketAddr, timestamp: i64) -> Option<i64> {
+    let asked = ListOffsetsPartition { timestamp, ..ListOffsetsPartition::default() };
     let topic = ListOffsetsTopic { name: Str::from(TOPIC), partitions: vec![asked] };
     let request =
         ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
@@ -117,12 +124,49 @@ fn too_few_replicas_in_sync_and_a_log_that_begins_later() {
         let up = nodes.others(number);
         let found = until("nobody says where the log begins", || {
             let address = leader_of(&up, TOPIC, 0).filter(|it| *it != nodes.address(number))?;
-            earliest(address)
+            offset_at(address, EARLIEST)
         });
         assert_eq!(found, 2);
         nodes.run_all();
         await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
     }
+    nodes.stop();
+}
+
+/// Batches that are larger than what goes between nodes at once, with each of the acks: all replicas
+/// have them, also one that was away.
+#[test]
+fn large_batches_are_on_all_replicas_whatever_the_acks() {
+    const BYTES: [usize; 3] = [1_048_580, 3_000_000, 6_000_000];
+    let mut nodes = Nodes::start();
+    let addresses = nodes.addresses();
+    create_topic_with(addresses[0], TOPIC, 1, 3, &[("max.message.bytes", "8000000")]);
+    await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    let (number, mut link) = leader(&nodes);
+    let away = NODES.into_iter().find(|node| *node != number).expect("another");
+    nodes.kill(away);
+    for (acks, bytes) in [1, -1].into_iter().zip(BYTES) {
+        let written = write_value(&mut link, acks, 30_000, &vec![b'x'; bytes]);
+        assert_eq!(written, ErrorCode::NONE, "acks={acks}");
+    }
+    // This is not answered, and by itself on its connection.
+    let value = vec![b'x'; BYTES[2]];
+    let request = wire::produce_request(TOPIC, 0, 0, wire::batch(&[&value]));
+    let mut unheard = connect(nodes.address(number)).expect("a connection");
+    unheard.send_at(&request, wire::PRODUCE_VERSION).expect("it is sent");
+    until("what was written without acks is not there", || {
+        (offset_at(nodes.address(number), LATEST)? == 3).then_some(())
+    });
+    nodes.run_all();
+    await_partition(&addresses, TOPIC, 0, |it| it.in_sync.len() == 3);
+    nodes.kill(number);
+    let up = nodes.others(number);
+    let end = until("nobody says where the log ends", || {
+        let address = leader_of(&up, TOPIC, 0).filter(|it| *it != nodes.address(number))?;
+        offset_at(address, LATEST)
+    });
+    assert_eq!(end, 3);
+    nodes.run_all();
     nodes.stop();
 }
 
