@@ -18,10 +18,12 @@ struct Left {
     appends: u8,
     crashes: u8,
     flaps: u8,
+    reopens: u8,
     taken_back: u8,
 }
 
-const NONE: Left = Left { deadlines: 0, appends: 0, crashes: 0, flaps: 0, taken_back: 0 };
+const NONE: Left =
+    Left { deadlines: 0, appends: 0, crashes: 0, flaps: 0, reopens: 0, taken_back: 0 };
 
 /// Everything that can happen next.
 fn next(world: &World, left: Left) -> Vec<(World, Left)> {
@@ -58,6 +60,8 @@ fn next(world: &World, left: Left) -> Vec<(World, Left)> {
         }
         let crashed = fewer(left.crashes).map(|crashes| Left { crashes, ..left });
         with(crashed, &|world| world.crash(node));
+        let reopened = fewer(left.reopens).map(|reopens| Left { reopens, ..left });
+        with(reopened, &|world| world.reopen(node));
         for other in node + 1..world.nodes().end {
             let left = fewer(left.flaps).map(|flaps| Left { flaps, ..left });
             with(left, &|world| world.flap(node, other));
@@ -219,5 +223,23 @@ fn what_is_taken_back_is_given_again_in_another_epoch_in_all_orders() {
     led_by(&mut world, 0);
     let left = Left { appends: 2, taken_back: 1, deadlines: 1, ..NONE };
     let states = explore(world, left, 8);
+    assert!(states > 2000, "{states}");
+}
+
+/// Sessions break while a leader writes, and what was on its way in them is lost.
+#[test]
+fn sessions_break_in_all_orders() {
+    let mut world = group(3, 3);
+    led_by(&mut world, 0);
+    let states = explore(world, Left { appends: 1, deadlines: 1, flaps: 1, ..NONE }, 8);
+    assert!(states > 2000, "{states}");
+}
+
+/// Replicas are opened anew while their sessions go on, leaders and others.
+#[test]
+fn replicas_are_opened_anew_in_all_orders() {
+    let mut world = group(3, 3);
+    led_by(&mut world, 0);
+    let states = explore(world, Left { appends: 1, deadlines: 1, reopens: 2, ..NONE }, 7);
     assert!(states > 2000, "{states}");
 }
