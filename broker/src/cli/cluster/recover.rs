@@ -174,9 +174,11 @@ fn offline(cluster: &mut Cluster, gone: &BTreeSet<i32>) -> Result<Offline, CliEr
                 "Where it was started again with an empty disk, stop it until this is done.",
             ));
         }
-        // A cluster that has just got a controller elects leaders in the next moments.
+        // A cluster that has just got a controller elects leaders in the next moments, and who led
+        // before is told for a moment longer.
         let is_at_rest = view.quorum.leader.is_some() && view.offline.len() >= before;
-        if view.offline.is_empty() || look >= LOOKS || is_at_rest && look >= LOOKS / 2 {
+        let is_settled = view.offline.is_empty() || is_at_rest;
+        if look >= LOOKS || is_settled && look >= LOOKS / 2 {
             return Ok(sorted_out(cluster, &view, gone));
         }
         before = view.offline.len();

@@ -175,3 +175,42 @@ fn a_mark_that_stands_behind_what_a_cut_takes_goes_with_it() {
         });
     }
 }
+
+/// A leader's words in front of a cut find no room, and so not what comes behind them in there,
+/// either: what is kept at any moment is a beginning of what was said.
+#[test]
+fn what_follows_words_that_found_no_room_is_not_kept_without_them() {
+    for cut_after_ms in (100..600).step_by(20) {
+        tell(cut_after_ms, async move |mut cluster| {
+            cluster.start(FOLLOWS).await;
+            let first = Position { epoch: OLD_EPOCH, offset: 1, marks: 1 };
+            let run = Run { from: Position::ZERO, end: first, marks: vec![start_of(OLD_EPOCH, 0)] };
+            append(&cluster, OLD_EPOCH, run, 0, batch(0, OLD_EPOCH));
+            cluster.sleep_ms(1_000).await;
+
+            cluster.set_disk_options(FOLLOWS, slow());
+            let disk = cluster.disk(FOLLOWS);
+            disk.inject(Fault::Fail { at: disk.operations(), kind: IoErrorKind::Full });
+            let second = Position { offset: 2, ..first };
+            let run = Run { from: first, end: second, marks: Vec::new() };
+            append(&cluster, OLD_EPOCH, run, 0, batch(1, OLD_EPOCH));
+            cluster.sleep_ms(FLUSH_MS / 10).await;
+            let third = Position { epoch: NEW_EPOCH, offset: 3, marks: 2 };
+            let run = Run { from: second, end: third, marks: vec![start_of(NEW_EPOCH, 4)] };
+            append(&cluster, NEW_EPOCH, run, 0, batch(2, OLD_EPOCH));
+            let moved = Mark { epoch: NEW_EPOCH, index: 5, what: What::LogStart(0) };
+            let run = Run { from: third, end: Position { marks: 3, ..third }, marks: vec![moved] };
+            append(&cluster, NEW_EPOCH, run, 0, Bytes::new());
+            cluster.sleep_ms(FLUSH_MS / 10).await;
+            let end = Position { epoch: NEW_EPOCH + 1, offset: 1, marks: 2 };
+            let start = start_of(NEW_EPOCH + 1, first.index());
+            let run = Run { from: first, end, marks: vec![start] };
+            append(&cluster, NEW_EPOCH + 1, run, 0, Bytes::new());
+            cluster.sleep_ms(cut_after_ms).await;
+            cluster.kill(FOLLOWS);
+            cluster.set_disk_options(FOLLOWS, DiskOptions::default());
+            cluster.start(FOLLOWS).await;
+            assert_eq!(cluster.replica(FOLLOWS).end(), 1);
+        });
+    }
+}
