@@ -30,7 +30,8 @@ impl<D: Disk> LogInner<D> {
         // The last block of the active file is written again as it fills, with what is in memory of
         // it, or was proved when it was read: with the same as is written now.
         self.end_zeros().await?;
-        self.write_over(damage, &bytes).await?;
+        // What stood beside the damage is written again, too, and was acknowledged.
+        self.write_over(damage, &bytes).await.map_err(|error| self.fail(error))?;
         self.environment.chunks.forget_segment(segment.number(&self.environment.chunks));
         Ok(Some(next))
     }
@@ -98,10 +99,10 @@ impl<D: Disk> LogInner<D> {
         let file = disk.open(&damage.path, OpenMode::Write).await;
         let file = file.map_err(StorageError::from_read)?;
         let written = file.write_at(buffer.blocks(0..filled), start, Durability::Flushed).await;
-        written.map_err(StorageError::from_read)?;
+        written.map_err(StorageError::from_write)?;
         if blocks_end > len {
-            file.set_len(len.max(behind)).await.map_err(StorageError::from_read)?;
-            file.sync().await.map_err(StorageError::from_read)?;
+            file.set_len(len.max(behind)).await.map_err(StorageError::from_write)?;
+            file.sync().await.map_err(StorageError::from_sync)?;
         }
         Ok(())
     }

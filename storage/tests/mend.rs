@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use support::workload::{Model, opened};
 use support::{Chance, DIRECTORY, environment, run};
 use vltava_storage::io::fault_disk::{Fault, FaultDisk};
-use vltava_storage::io::{BLOCK_BYTES, Disk};
+use vltava_storage::io::{BLOCK_BYTES, Disk, IoErrorKind};
 use vltava_storage::{AppendClass, Log, ReplicatedBatches, StorageError};
 
 /// So many bytes of batches are asked for at a time.
@@ -278,4 +278,29 @@ fn a_crash_while_it_is_mended_costs_nothing() {
             });
         }
     }
+}
+
+/// A write or a sync fails at each operation: what stands beside the damage may be gone with it, so
+/// nothing more is acknowledged on that log.
+#[test]
+fn a_disk_that_fails_while_it_is_mended_ends_the_log() {
+    let mut ended = 0;
+    for nth in 0..6 {
+        ended += run(async {
+            let (disk, twin) = (FaultDisk::new(1), FaultDisk::new(1));
+            let log = written(&disk, &Chance::new(1)).await;
+            let other = written(&twin, &Chance::new(1)).await;
+            disk.damage(files(&disk).await.keys().next().unwrap(), |bytes| bytes[70] ^= 1);
+            let Err(StorageError::Corrupt(damage)) = log.verify(0).await else { panic!() };
+            let end = other.flushed_end();
+            let piece = other.read_in_memory(damage.offset, end, PIECE_BYTES).await.unwrap();
+            let batches = ReplicatedBatches::check(piece).unwrap();
+            let at = disk.operations() + nth;
+            disk.inject(Fault::Fail { at, kind: IoErrorKind::Failed });
+            let mended = log.mend(&damage, &batches).await;
+            assert_eq!(mended.is_err(), log.ended().is_some(), "operation {nth}: {mended:?}");
+            usize::from(mended.is_err())
+        });
+    }
+    assert!(ended > 0, "nothing failed");
 }

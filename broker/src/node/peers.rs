@@ -141,7 +141,7 @@ impl<R: Runtime> NodeEvents for Events<R> {
                 HAND_OVER => node.answer_hand_over(&body).await,
                 PRESENCE => node.answer_presence(from.node, &body).await,
                 QUORUM => node.answer_quorum().await,
-                ROOM => node.answer_room(),
+                ROOM => node.answer_room().await,
                 LEFT => node.answer_left(&body).await,
                 LEAVING => {
                     node.hear_leaving(from.node).await;

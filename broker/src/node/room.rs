@@ -82,9 +82,13 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Whether this node has room, for another.
-    pub(super) fn answer_room(&self) -> Bytes {
-        let lacks = || self.parts.partitions.local_where(|replica| replica.lacks_descriptor());
-        let is_cramped = self.is_low_on_space() || !lacks().is_empty();
+    pub(super) async fn answer_room(self: &Rc<Self>) -> Bytes {
+        let lacks = |node: Rc<Self>| {
+            let lack = node.parts.partitions.local_where(|replica| replica.lacks_descriptor());
+            std::future::ready(!lack.is_empty())
+        };
+        // Descriptors are the process's, whichever shard is asked.
+        let is_cramped = self.is_low_on_space() || self.on_all(lacks).await.contains(&Some(true));
         Bytes::from_static(if is_cramped { HAS_NONE } else { HAS_ROOM })
     }
 }

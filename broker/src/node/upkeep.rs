@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::join5;
+use futures_util::future::{join, join5};
 use vltava_storage::io::Space;
 
 use super::view::Node;
@@ -38,7 +38,8 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
     let tidying = every(&node, IDLE_PERIOD, async |node| tidy_up(node).await);
     let opening = every(&node, IDLE_PERIOD, async |node| node.open_where_room_was_missing().await);
     let retaining = every(&node, retention_period, async |node| apply_retention(node).await);
-    join5(noting, checkpointing, tidying, opening, retaining).await;
+    let handing = every(&node, NOTE_PERIOD, async |node| hand_over(node).await);
+    join(join5(noting, checkpointing, tidying, opening, retaining), handing).await;
 }
 
 /// Has memory ready for logs that are written to, for as long as the process lives.
@@ -55,8 +56,17 @@ async fn every<R: Runtime>(node: &Rc<Node<R>>, pause: Duration, work: impl Async
     }
 }
 
-/// Notes what is flushed, and learns how much space is left; lets others lead where that, or the
-/// descriptors, do not suffice.
+/// Lets others lead where space, or descriptors, do not suffice. Others are asked for that.
+async fn hand_over<R: Runtime>(node: &Rc<Node<R>>) {
+    if node.parts.peers.is_some() {
+        let moved = node.hand_over_for_room().await;
+        if moved > 0 {
+            tracing::info!(moved, "others lead what clients could not write or read here");
+        }
+    }
+}
+
+/// Notes what is flushed, and learns how much space is left.
 async fn note<R: Runtime>(node: &Rc<Node<R>>) {
     let logs = &node.parts.logs;
     if let Err(error) = logs.write_notes().await {
@@ -71,12 +81,6 @@ async fn note<R: Runtime>(node: &Rc<Node<R>>) {
             tracing::info!(free_bytes = space.free, "there is space again: clients may write");
         }
         Ok(_) => {}
-    }
-    if node.parts.peers.is_some() {
-        let moved = node.hand_over_for_room().await;
-        if moved > 0 {
-            tracing::info!(moved, "others lead what clients could not write or read here");
-        }
     }
 }
 

@@ -34,16 +34,24 @@ pub async fn run<R: Runtime>(node: Rc<Node<R>>) {
         runtime.sleep_until(due).await;
         due = runtime.now().after(period);
         for (id, replica) in node.parts.partitions.all_local() {
-            let found = damage_of(&runtime, &replica).await;
-            found.iter().for_each(|damage| replica.damaged(damage.clone()));
-            node.set_damage(id, found);
+            let found = damage_of(&runtime, &replica, |damage| {
+                node.note_damage(id, damage.offset);
+                replica.damaged(damage.clone());
+            });
+            let found = found.await;
+            node.keep_damage(id, &found);
             runtime.yield_if_needed().await;
         }
     }
 }
 
-/// What is damaged in the segments of a log, oldest first; the first of each segment.
-async fn damage_of<R: Runtime>(runtime: &R, replica: &Replica<R>) -> Vec<Corruption> {
+/// What is damaged in the segments of a log, oldest first; the first of each segment. Each is told
+/// as it is found: a pass over the rest may take hours.
+async fn damage_of<R: Runtime>(
+    runtime: &R,
+    replica: &Replica<R>,
+    tell: impl Fn(&Corruption),
+) -> Vec<Corruption> {
     let mut found = Vec::new();
     for base_offset in replica.segments() {
         let pause = async |bytes: u64| {
@@ -57,6 +65,7 @@ async fn damage_of<R: Runtime>(runtime: &R, replica: &Replica<R>) -> Vec<Corrupt
                     partition = replica.name(), damage = %corruption,
                     "a record batch is not what was written; docs/operations.md, \"A damaged log\""
                 );
+                tell(&corruption);
                 found.push(corruption);
             }
             // Gone meanwhile, or a disk that fails: reads will say so.
@@ -69,19 +78,25 @@ async fn damage_of<R: Runtime>(runtime: &R, replica: &Replica<R>) -> Vec<Corrupt
 }
 
 impl<R: Runtime> Node<R> {
-    fn set_damage(&self, partition: PartitionId, found: Vec<Corruption>) {
-        let offsets: Vec<i64> = found.iter().map(|corruption| corruption.offset).collect();
+    /// A pass has found this, and nothing else: what was found before it is gone. What was mended
+    /// meanwhile is not there any more.
+    fn keep_damage(&self, partition: PartitionId, found: &[Corruption]) {
         let mut damage = self.damage.borrow_mut();
-        if offsets.is_empty() {
-            damage.remove(&partition);
-        } else {
-            damage.insert(partition, offsets);
+        if let Some(offsets) = damage.get_mut(&partition) {
+            offsets.retain(|known| found.iter().any(|corruption| corruption.offset == *known));
+            if offsets.is_empty() {
+                damage.remove(&partition);
+            }
         }
     }
 
-    /// Damage was found beside a pass.
+    /// Damage was found, in a pass or beside one.
     pub(super) fn note_damage(&self, partition: PartitionId, offset: i64) {
-        self.damage.borrow_mut().entry(partition).or_default().push(offset);
+        let mut damage = self.damage.borrow_mut();
+        let offsets = damage.entry(partition).or_default();
+        if !offsets.contains(&offset) {
+            offsets.push(offset);
+        }
     }
 
     /// It is mended.
@@ -135,12 +150,12 @@ mod tests {
             let replica = written(&runtime).await;
             assert_eq!(replica.segments().len(), 4);
             let before = runtime.now();
-            assert_eq!(damage_of(&runtime, &replica).await, []);
+            assert_eq!(damage_of(&runtime, &replica, |_| {}).await, []);
             // Each takes its part.
             let least = Duration::from_millis(40 * 100_000 * 1000 / BYTES_PER_SECOND);
             assert!(runtime.now().since(before) >= least);
             disk.damage("topic-0/00000000000000000010.log", |bytes| bytes[250_000] ^= 1);
-            let found = damage_of(&runtime, &replica).await;
+            let found = damage_of(&runtime, &replica, |_| {}).await;
             assert_eq!(found.iter().map(|c| c.offset).collect::<Vec<_>>(), [12]);
         });
     }

@@ -19,7 +19,7 @@ const STILL: Duration = Duration::from_millis(220);
 /// no time for this process both take longer.
 const DOUBT_BEATS: u32 = 6;
 /// The same as a time, where there is time.
-pub const DOUBT: Duration = Duration::from_millis(100 * DOUBT_BEATS as u64);
+pub const DOUBT: Duration = BEAT.saturating_mul(DOUBT_BEATS);
 
 /// What the shards of a process know of that together. Times are those of [`Monotonic`].
 #[derive(Debug)]

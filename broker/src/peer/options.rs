@@ -9,7 +9,7 @@ use super::frame::Limits;
 pub struct Options {
     /// How often each node says to each other that it lives.
     pub heartbeat: Duration,
-    /// A node that has not been heard of for so many of these is down. Counted in own beats, not in
+    /// A node that has not been heard of for more than so many of these is down. Counted in own beats, not in
     /// time: a process that was stopped itself finds what came meanwhile before it counts on.
     pub heartbeats_missed_max: u32,
     /// How often a lane that says nothing is used all the same.
@@ -78,7 +78,8 @@ pub(super) const GREETING_LIMITS: Limits =
     Limits { message_bytes_max: 16 << 10, payload_bytes_max: 0 };
 /// The same on the connection for heartbeats.
 pub(super) const CONTROL_LIMITS: Limits = Limits { message_bytes_max: 4 << 10, ..GREETING_LIMITS };
-/// Messages of a lane, in bytes; what is sent stays below a quarter of it.
+/// Messages of a lane, in bytes; what is sent together stays below a quarter of it, and one message
+/// below half.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 impl Options {

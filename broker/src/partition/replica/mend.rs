@@ -98,7 +98,10 @@ impl<R: Runtime> Replica<R> {
         let until = bases.filter(|base| *base > corruption.offset).min();
         let until = until.unwrap_or_else(|| self.log.flushed_end());
         let mut rot = self.rot.borrow_mut();
-        rot.found.retain(|known| known.until != until);
+        // Of a segment that is written to, the end is another each time.
+        let is_another =
+            |known: &Damage| known.until != until && known.corruption.offset != corruption.offset;
+        rot.found.retain(is_another);
         rot.found.push(Damage { corruption, until });
     }
 
@@ -139,7 +142,11 @@ impl<R: Runtime> Replica<R> {
             let is_deleted = damage.until <= self.log_start();
             let left = if is_deleted { None } else { self.mend_one(first.clone()).await };
             let mut rot = self.rot.borrow_mut();
-            rot.found.retain(|known| known.until != damage.until);
+            // What was found meanwhile in front of it stays.
+            let found_at = damage.corruption.offset;
+            let is_another =
+                |known: &Damage| known.until != damage.until || known.corruption.offset < found_at;
+            rot.found.retain(is_another);
             match left {
                 None => mended.push(first),
                 Some(corruption) => rot.found.push(Damage { corruption, ..damage }),

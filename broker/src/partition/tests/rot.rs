@@ -197,3 +197,26 @@ fn what_is_damaged_in_front_of_the_start_is_mended_where_it_hides_what_follows()
         });
     }
 }
+
+/// What is damaged in a segment that is written to is found again as that grows: it is one damage,
+/// and mended once.
+#[test]
+fn what_is_found_twice_in_a_segment_that_grows_is_mended_once() {
+    tell(1, async |mut cluster| {
+        let leader = begin(&mut cluster).await;
+        let rotten = i64::try_from(VALUES - 1).unwrap();
+        rot(&cluster, leader, rotten).await;
+        let replica = cluster.replica(leader);
+        for value in ["one more", "two more"] {
+            let Err(StorageError::Corrupt(found)) = replica.log_to_read().verify(rotten).await
+            else {
+                panic!("nothing is found");
+            };
+            replica.damaged(found);
+            cluster.write(value).await;
+        }
+        assert_eq!(replica.mend().await.len(), 1);
+        assert!(!replica.has_rot());
+        assert!(replica.sound_until(rotten).is_ok());
+    });
+}
