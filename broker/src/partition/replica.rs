@@ -373,8 +373,8 @@ impl<R: Runtime> Replica<R> {
         }
     }
 
-    /// The group hears of it where the log has ended, whatever was done with it: a leader that never
-    /// writes again would lead on.
+    /// The group hears of it where the log has ended, whatever was done with it: a leader that
+    /// never writes again would lead on.
     fn heed_end<T>(&self, done: Result<T, StorageError>) -> Result<T, StorageError> {
         if done.is_err() && self.log.ended().is_some() {
             self.step(Input::LogEnded);

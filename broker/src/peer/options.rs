@@ -9,8 +9,9 @@ use super::frame::Limits;
 pub struct Options {
     /// How often each node says to each other that it lives.
     pub heartbeat: Duration,
-    /// A node that has not been heard of for more than so many of these is down. Counted in own beats, not in
-    /// time: a process that was stopped itself finds what came meanwhile before it counts on.
+    /// A node that has not been heard of for more than so many of these is down. Counted in own
+    /// beats, not in time: a process that was stopped itself finds what came meanwhile before it
+    /// counts on.
     pub heartbeats_missed_max: u32,
     /// How often a lane that says nothing is used all the same.
     pub lane_check: Duration,

@@ -59,7 +59,8 @@ impl Node {
     }
 
     /// Of who may not be elected. Nobody counts the answers: a leader that is asked tells who it
-    /// is, see [`Node::asked_for_vote`]. Who was taken out of the group asks in vain, and not often.
+    /// is, see [`Node::asked_for_vote`]. Who was taken out of the group asks in vain, and not
+    /// often.
     fn ask_who_leads(&mut self, turn: &mut Turn, epoch: i32) {
         self.wait_for_leader(turn.now + ASKS_SELDOM * self.options.election_ms);
         let (is_pre, is_transfer, log_end) = (true, false, self.history.end());

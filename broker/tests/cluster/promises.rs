@@ -133,8 +133,8 @@ fn too_few_replicas_in_sync_and_a_log_that_begins_later() {
     nodes.stop();
 }
 
-/// Batches that are larger than what goes between nodes at once, with each of the acks: all replicas
-/// have them, also one that was away.
+/// Batches that are larger than what goes between nodes at once, with each of the acks: all
+/// replicas have them, also one that was away.
 #[test]
 fn large_batches_are_on_all_replicas_whatever_the_acks() {
     const BYTES: [usize; 3] = [1_048_580, 3_000_000, 6_000_000];

@@ -390,8 +390,8 @@ impl<D: Disk> Log<D> {
     /// The caller knows that the log had these batches: they are committed.
     ///
     /// # Errors
-    /// What the disk says. Where a write fails the log has ended, as by any other: what stood beside
-    /// the damage was written again with it.
+    /// What the disk says. Where a write fails the log has ended, as by any other: what stood
+    /// beside the damage was written again with it.
     pub async fn mend(
         &self,
         damage: &Corruption,

@@ -20,8 +20,8 @@ async fn another_leads(cluster: &Cluster, before: usize) {
     cluster.write("behind that").await;
 }
 
-/// A disk takes longer than a replica waits to be at rest: it stays, leads on, and acknowledges what
-/// was being written.
+/// A disk takes longer than a replica waits to be at rest: it stays, leads on, and acknowledges
+/// what was being written.
 #[test]
 fn who_does_not_come_to_rest_stays_as_it_was() {
     tell(1, async move |mut cluster| {
