@@ -87,9 +87,12 @@ impl<R: Runtime> Replica<R> {
         let (planned, from, until, end) = {
             let raft = self.raft.borrow();
             let next = raft.next_for(&to);
+            // What is asked carries nothing: it goes out also where nothing can be read. Whoever
+            // has all would never be told, and could not give what is damaged here.
+            let is_asking = raft.is_asking(&to);
             let until = raft.sends_until(&to);
             let end = raft.history().at(until).map_or(i64::MAX, |at| at.offset);
-            let from = next.and_then(|next| raft.history().at(next));
+            let from = next.filter(|_| !is_asking).and_then(|next| raft.history().at(next));
             ((raft.epoch(), next), from, until, end)
         };
         let end = end.min(self.log.flushed_end());
